@@ -1,0 +1,217 @@
+"""What is known of a user in one domain, and how events change it. Pure: state and events in, state out.
+
+The fold is sequential in log order, event by event, so cutting the log into other batches gives the same bytes.
+An event whose position lies at or before the last applied one of its partition, or whose id is among the recent ones,
+changes nothing but the position.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from features.decay import landmark_of, rescale, weight
+from stream.events import KIND_CODES, Event, Impression, Interaction, Search
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """How much is kept, and for how long it counts. Changing one of them asks for a rebuild.
+
+    `late_ms`: an event older than the user's newest by more than this no longer enters the history or the counts.
+    """
+
+    history_length: int = 50
+    event_ids: int = 64
+    half_life_ms: int = 14 * DAY_MS
+    session_gap_ms: int = 30 * 60 * 1000
+    late_ms: int = 30 * DAY_MS
+    categories: int = 32
+    queries: int = 10
+
+
+class Recent(msgspec.Struct):
+    """The newest interactions, oldest first: four columns of one length, at most `history_length`."""
+
+    items: list[str] = []
+    kinds: list[int] = []
+    times: list[int] = []
+    values: list[float | None] = []
+
+
+class Session(msgspec.Struct):
+    """The session under way: where it began and how far it has come (epoch ms)."""
+
+    id: str | None = None
+    started_at: int = 0
+    last_at: int = 0
+    events: int = 0
+
+
+class Summary(msgspec.Struct):
+    """Counts and times. `kinds` and `categories` are decayed sums at `landmark` (see `features.decay`)."""
+
+    first_seen: int = 0
+    last_seen: int = 0
+    landmark: int = 0
+    kinds: dict[str, float] = {}
+    categories: dict[str, float] = {}
+    totals: dict[str, int] = {}
+    session: Session = msgspec.field(default_factory=Session)
+    queries: list[str] = []
+    late: int = 0
+
+
+class Applied(msgspec.Struct):
+    """What makes a repeated event harmless: last position by partition, and 64-bit digests of the recent event ids."""
+
+    positions: dict[str, int] = {}
+    event_ids: list[int] = []
+
+
+class Activity(msgspec.Struct):
+    """One user's row: the three features that Feast keeps."""
+
+    recent: Recent = msgspec.field(default_factory=Recent)
+    summary: Summary = msgspec.field(default_factory=Summary)
+    applied: Applied = msgspec.field(default_factory=Applied)
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """An event with its place in the log. `partition` is written as topic/partition, such as `events/3`."""
+
+    event: Event
+    partition: str
+    offset: int
+
+
+def apply(state: Activity | None, log: Iterable[Logged], rules: Rules) -> Activity:
+    """The user's state after `log` (one user, one domain, in log order). The given state is left as it was."""
+    after = _copy(state) if state is not None else Activity()
+    for entry in log:
+        _apply_one(after, entry, rules)
+    return after
+
+
+def apply_batch(
+    states: dict[tuple[str, str], Activity], log: Sequence[Logged], rules: Rules
+) -> dict[tuple[str, str], Activity]:
+    """The new states of every (domain, user) that `log` touches; `states` holds those already known."""
+    groups: dict[tuple[str, str], list[Logged]] = {}
+    for entry in log:
+        groups.setdefault((entry.event.domain, entry.event.user_id), []).append(entry)
+    return {key: apply(states.get(key), entries, rules) for key, entries in groups.items()}
+
+
+def digest(event_id: str) -> int:
+    """64 bits that stand for an event id among a user's recent ones."""
+    return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _copy(state: Activity) -> Activity:
+    recent, summary, applied = state.recent, state.summary, state.applied
+    session = summary.session
+    return Activity(
+        Recent(recent.items[:], recent.kinds[:], recent.times[:], recent.values[:]),
+        Summary(
+            summary.first_seen,
+            summary.last_seen,
+            summary.landmark,
+            summary.kinds.copy(),
+            summary.categories.copy(),
+            summary.totals.copy(),
+            Session(session.id, session.started_at, session.last_at, session.events),
+            summary.queries[:],
+            summary.late,
+        ),
+        Applied(applied.positions.copy(), applied.event_ids[:]),
+    )
+
+
+def _apply_one(state: Activity, entry: Logged, rules: Rules) -> None:
+    applied = state.applied
+    if entry.offset <= applied.positions.get(entry.partition, -1):
+        return
+    applied.positions[entry.partition] = entry.offset
+    event = entry.event
+    seen = digest(event.event_id)
+    if seen in applied.event_ids:
+        return
+    applied.event_ids.append(seen)
+    if len(applied.event_ids) > rules.event_ids:
+        del applied.event_ids[0]
+    summary = state.summary
+    if summary.totals and event.at < summary.last_seen - rules.late_ms:
+        summary.late += 1
+        return
+    _see(summary, event, rules)
+    if isinstance(event, Interaction):
+        _remember(state.recent, event, rules.history_length)
+    elif isinstance(event, Search):
+        summary.queries.append(event.query)
+        del summary.queries[: -rules.queries]
+
+
+def _see(summary: Summary, event: Event, rules: Rules) -> None:
+    name = _name(event)
+    if summary.totals:
+        summary.first_seen = min(summary.first_seen, event.at)
+        summary.last_seen = max(summary.last_seen, event.at)
+    else:
+        summary.first_seen = summary.last_seen = event.at
+    summary.totals[name] = summary.totals.get(name, 0) + 1
+    _move_landmark(summary, landmark_of(summary.last_seen, rules.half_life_ms))
+    amount = weight(event.at, summary.landmark, rules.half_life_ms)
+    summary.kinds[name] = summary.kinds.get(name, 0.0) + amount
+    if isinstance(event, Interaction) and event.category:
+        summary.categories[event.category] = summary.categories.get(event.category, 0.0) + amount
+        if len(summary.categories) > rules.categories:
+            del summary.categories[min(summary.categories, key=lambda one: (summary.categories[one], one))]
+    _extend_session(summary.session, event, rules.session_gap_ms)
+
+
+def _name(event: Event) -> str:
+    if isinstance(event, Interaction):
+        return event.kind
+    return "impression" if isinstance(event, Impression) else "search"
+
+
+def _move_landmark(summary: Summary, landmark: int) -> None:
+    old = summary.landmark
+    if landmark == old:
+        return
+    summary.landmark = landmark
+    for sums in (summary.kinds, summary.categories):
+        for key, total in sums.items():
+            sums[key] = rescale(total, old, landmark)
+
+
+def _extend_session(session: Session, event: Event, gap_ms: int) -> None:
+    if event.at < session.started_at:
+        return
+    named = event.session_id is not None
+    same = event.session_id == session.id if named else event.at - session.last_at <= gap_ms
+    if session.events and same:
+        session.last_at = max(session.last_at, event.at)
+        session.events += 1
+        return
+    if session.events and event.at < session.last_at:
+        return
+    session.id, session.started_at, session.last_at, session.events = event.session_id, event.at, event.at, 1
+
+
+def _remember(recent: Recent, event: Interaction, length: int) -> None:
+    times = recent.times
+    place = len(times)
+    while place and times[place - 1] > event.at:
+        place -= 1
+    if place == 0 and len(times) >= length:
+        return
+    times.insert(place, event.at)
+    recent.items.insert(place, event.item_id)
+    recent.kinds.insert(place, KIND_CODES[event.kind])
+    recent.values.insert(place, event.value)
+    if len(times) > length:
+        del times[0], recent.items[0], recent.kinds[0], recent.values[0]

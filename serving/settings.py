@@ -1,0 +1,110 @@
+"""Every setting, read in one place: defaults, then `coldstream.toml`, then COLDSTREAM_* variables, then flags."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from stream.errors import ColdstreamError
+
+DEFAULT_FILE: Final = "coldstream.toml"
+PREFIX: Final = "COLDSTREAM_"
+
+
+class SettingsError(ColdstreamError):
+    """A setting that does not exist or does not fit."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a system is told. Paths below `state` hold everything it keeps."""
+
+    state: str = ".coldstream"
+    domain: str = "shop"
+
+    kafka: str | None = None
+    """HOST:PORT of a real cluster; without it the embedded broker is used."""
+    kafka_port: int = 19092
+    kafka_security: dict[str, str] = {}
+    """Passed to every Kafka client: security_protocol, sasl_mechanism, sasl_username, sasl_password, ssl_cafile, ..."""
+    partitions: int = 4
+    retention_ms: int = -1
+
+    store: str = "sqlite"
+    """`sqlite`, or the connection string of a Redis server: redis://HOST:PORT."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    consumer_metrics_port: int = 9101
+    archive_metrics_port: int = 9102
+    trainer_metrics_port: int = 9103
+
+    batch_events: int = 20_000
+    batch_ms: int = 20
+    cached_users: int = 100_000
+    popularity_every_ms: int = 2_000
+
+    max_future_ms: int = 5 * 60 * 1000
+    late_ms: int = 30 * 24 * 60 * 60 * 1000
+    history_length: int = 50
+    after_timeout_ms: int = 1_000
+
+    train_every: str = "15m"
+    recommender: Literal["auto", "counts", "sasrec"] = "auto"
+    epochs: int = 0
+    """0: as many as early stopping and `train_minutes` allow."""
+    train_minutes: float = 4.0
+
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def state_path(self) -> Path:
+        return Path(self.state).expanduser().absolute()
+
+    @property
+    def bootstrap(self) -> str:
+        """HOST:PORT that every Kafka client connects to."""
+        return self.kafka or f"127.0.0.1:{self.kafka_port}"
+
+
+def read(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings in force.
+
+    Raises:
+        SettingsError: naming the setting, where it came from, and what it may be.
+    """
+    chosen: dict[str, Any] = {}
+    environment = os.environ if environment is None else environment
+    path = file or Path(environment.get(PREFIX + "SETTINGS", DEFAULT_FILE))
+    if file is not None and not path.exists():
+        raise SettingsError(f"{path}: no such settings file; leave --settings out to use the defaults")
+    if path.exists():
+        chosen |= _from_file(path)
+    chosen |= _from_environment(environment)
+    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return msgspec.convert(chosen, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings: {error}; docs/settings.md lists every setting") from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = set(Settings.__struct_fields__)
+    found: dict[str, Any] = {}
+    for variable, text in environment.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name in known:
+            found[name] = msgspec.json.decode(text) if name == "kafka_security" else text
+    return found

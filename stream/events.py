@@ -1,0 +1,223 @@
+"""The event schema: what may enter, written once for Kafka and for HTTP.
+
+Five kinds of record, told apart by their `type` field. `docs/events.md` shows an example of each.
+Decoding is strict: what does not fit raises `EventError` with a stable reason and a precise sentence.
+"""
+
+import math
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+
+from stream.errors import EventError
+
+MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_FUTURE_MS: Final = 5 * 60 * 1000
+EARLIEST_AT: Final = 631_152_000_000  # 1990-01-01: older than any click log, so a unit mix-up (seconds) shows
+
+Kind = Literal[
+    "view",
+    "click",
+    "cart",
+    "purchase",
+    "play",
+    "skip",
+    "rate",
+    "like",
+    "dislike",
+    "read",
+    "save",
+    "hide",
+    "remove",
+    "cancel",
+]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+"""Position in this tuple is the kind's stored code: append only."""
+KIND_CODES: Final[dict[str, int]] = {kind: code for code, kind in enumerate(KINDS)}
+
+REASONS: Final = (
+    "too-large",
+    "not-utf8",
+    "not-json",
+    "unknown-type",
+    "unknown-kind",
+    "missing-id",
+    "missing-field",
+    "bad-field",
+    "bad-time",
+    "not-a-number",
+    "unknown-topic",
+)
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Domain = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+Label = Annotated[str, msgspec.Meta(max_length=256)]
+Scalar = str | int | float | bool | None
+
+
+class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=True, omit_defaults=True):
+    """A user did something with an item.
+
+    `at` is epoch milliseconds. `value` is the kind's own amount: a rating, a price, seconds watched.
+    `category` and `segment` may be left out: the API stamps them from the catalogue and the profile at the door,
+    so that the log alone decides what a fold computes.
+    """
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    kind: Kind
+    at: int
+    domain: Domain = "shop"
+    value: float | None = None
+    session_id: Id | None = None
+    category: Label | None = None
+    segment: Label | None = None
+    context: dict[str, Scalar] = {}
+
+
+class Impression(msgspec.Struct, tag_field="type", tag="impression", frozen=True, omit_defaults=True):
+    """A user was shown a list: `item_ids` in order, by `release`, in answer to `request_id`."""
+
+    event_id: Id
+    user_id: Id
+    item_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=500)]
+    at: int
+    domain: Domain = "shop"
+    release: Label | None = None
+    request_id: Label | None = None
+    session_id: Id | None = None
+    context: dict[str, Scalar] = {}
+
+
+class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_defaults=True):
+    """A user searched for `query`."""
+
+    event_id: Id
+    user_id: Id
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    at: int
+    domain: Domain = "shop"
+    session_id: Id | None = None
+    context: dict[str, Scalar] = {}
+
+
+class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defaults=True):
+    """The catalogue's newest word on an item. `available=false` takes it out of every answer."""
+
+    item_id: Id
+    at: int
+    domain: Domain = "shop"
+    title: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
+    category: Label | None = None
+    available: bool = True
+    attributes: dict[str, Scalar | list[Scalar]] = {}
+
+
+class User(msgspec.Struct, tag_field="type", tag="user", frozen=True, omit_defaults=True):
+    """The newest word on a user's profile. `segment` groups users who get a popularity list of their own."""
+
+    user_id: Id
+    at: int
+    domain: Domain = "shop"
+    segment: Label | None = None
+    attributes: dict[str, Scalar | list[Scalar]] = {}
+
+
+Event = Interaction | Impression | Search
+"""What the topic `events` carries, keyed by `user_id`."""
+Record = Interaction | Impression | Search | Item | User
+
+_record_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_encoder = msgspec.json.Encoder()
+
+
+class TimeLimits(msgspec.Struct, frozen=True):
+    """How far an event's `at` may lie: at most `max_future_ms` after now, and not before `earliest_at`."""
+
+    max_future_ms: int = MAX_FUTURE_MS
+    earliest_at: int = EARLIEST_AT
+
+
+DEFAULT_LIMITS: Final = TimeLimits()
+
+
+def encode(record: Record) -> bytes:
+    """UTF-8 JSON of a record; `decode` gives it back equal."""
+    return _encoder.encode(record)
+
+
+def decode(raw: bytes, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> Record:
+    """The record that `raw` (UTF-8 JSON) holds.
+
+    Raises:
+        EventError: with one of `REASONS`; the detail names the field and the cure.
+    """
+    if len(raw) > MAX_EVENT_BYTES:
+        raise EventError("too-large", f"the event has {len(raw)} bytes; the limit is {MAX_EVENT_BYTES}")
+    try:
+        record = _record_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _explain(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unreadable(raw, error) from None
+    check(record, now_ms, limits)
+    return record
+
+
+def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> None:
+    """Refuse what the types alone cannot: absurd times and numbers that are not finite.
+
+    Raises:
+        EventError: `bad-time` or `not-a-number`.
+    """
+    if record.at < limits.earliest_at:
+        raise EventError(
+            "bad-time",
+            f"at={record.at} lies before {limits.earliest_at}; give epoch milliseconds (are these seconds?)",
+        )
+    if record.at > now_ms + limits.max_future_ms:
+        ahead_s = (record.at - now_ms) // 1000
+        raise EventError(
+            "bad-time",
+            f"at={record.at} lies {ahead_s} s in the future; at most {limits.max_future_ms // 1000} s are allowed",
+        )
+    if isinstance(record, Interaction) and record.value is not None and not math.isfinite(record.value):
+        raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
+
+
+def key_of(record: Record) -> bytes:
+    """The Kafka key: the user for what a user does or is, the item (with its domain) for the catalogue."""
+    if isinstance(record, Item):
+        return f"{record.domain}/{record.item_id}".encode()
+    if isinstance(record, User):
+        return f"{record.domain}/{record.user_id}".encode()
+    return record.user_id.encode()
+
+
+def _explain(error: msgspec.ValidationError) -> EventError:
+    text = str(error)
+    if "`$.kind`" in text:
+        return EventError("unknown-kind", f"{text}; known kinds: {', '.join(KINDS)}")
+    if "`$.type`" in text or "missing required field `type`" in text:
+        return EventError("unknown-type", f"{text}; known types: interaction, impression, search, item, user")
+    if "missing required field" in text:
+        reason = "missing-id" if "_id`" in text or "_ids`" in text else "missing-field"
+        return EventError(reason, f"{text}; docs/events.md shows every field")
+    if "_id" in text and "length >= 1" in text:
+        return EventError("missing-id", f"{text}; an id must not be empty")
+    if "`$.at`" in text:
+        return EventError("bad-time", f"{text}; give epoch milliseconds as a whole number")
+    if "out of range" in text:
+        return EventError("not-a-number", text)
+    return EventError("bad-field", text)
+
+
+def _unreadable(raw: bytes, error: Exception) -> EventError:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return EventError("not-utf8", f"byte {bad.start} is not UTF-8; send UTF-8 JSON")
+    if b"NaN" in raw or b"Infinity" in raw:
+        return EventError("not-a-number", f"NaN and Infinity are not JSON: {error}")
+    return EventError("not-json", f"not JSON: {error}")
