@@ -282,9 +282,9 @@ def main(folder: str, port: str) -> int:
     try:
         broker.start()
     except BrokerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 the console of a process of its own
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    print(f"Kafka listens on {broker.bootstrap}", flush=True)  # noqa: T201
+    print(f"Kafka listens on {broker.bootstrap}", flush=True)
     code = broker.wait()
     broker.stop()
     return 0 if stopped else code or 1

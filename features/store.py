@@ -1,0 +1,251 @@
+"""The Feast online store as the rest of the house sees it: rows in, rows out, SQLite or Redis behind the same code.
+
+Writes hand ready protos to Feast's `online_write_batch`, reads ask Feast's `online_read`; the DataFrame way (`push`,
+`get_online_features`) stays open to users and costs about ten times as much (docs/decisions/0003-wide-features.md).
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+os.environ.setdefault("FEAST_USAGE", "False")
+
+from feast import FeatureStore, FeatureView, RepoConfig
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from features.activity import Activity, Applied, Recent, Summary
+from features.definitions import ACTIVITY_FEATURES, definitions
+from features.errors import FeatureError, StoreError
+from features.popularity import Popularity
+from stream.events import Item, User
+
+PROJECT: Final = "coldstream"
+SQLITE: Final = "sqlite"
+READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
+BUSY_MS: Final = 2_000
+
+Key = tuple[str, str]
+"""(domain, user_id)"""
+T = TypeVar("T")
+
+_recent = msgspec.json.Decoder(Recent)
+_summary = msgspec.json.Decoder(Summary)
+_applied = msgspec.json.Decoder(Applied)
+_popularity = msgspec.json.Decoder(Popularity)
+_item = msgspec.json.Decoder(Item)
+_user = msgspec.json.Decoder(User)
+_encode = msgspec.json.Encoder().encode
+
+
+class OnlineStore:
+    """Activities, profiles, items and popularity rows of a system. Every method may raise StoreError: wait, try again."""
+
+    def __init__(self, feast: FeatureStore, domains: Sequence[str]) -> None:
+        self.feast = feast
+        self.domains = tuple(domains)
+        self._config = feast.config
+        self._online: Any = feast._get_provider().online_store
+        self._views: dict[str, FeatureView] = {view.name: view for view in feast.list_feature_views()}
+
+    def write_activities(self, rows: Mapping[Key, Activity]) -> None:
+        """Write users' states, one batch per domain."""
+        by_domain: dict[str, list[tuple[str, Activity]]] = {}
+        for (domain, user_id), row in rows.items():
+            by_domain.setdefault(domain, []).append((user_id, row))
+        for domain, batch in by_domain.items():
+            self._write(f"{domain}_activity", "user_id", ((user_id, _values(row)) for user_id, row in batch))
+
+    def read_activities(self, keys: Iterable[Key]) -> dict[Key, Activity]:
+        """The states of those users who have one."""
+        by_domain: dict[str, list[str]] = {}
+        for domain, user_id in keys:
+            by_domain.setdefault(domain, []).append(user_id)
+        found: dict[Key, Activity] = {}
+        for domain, users in by_domain.items():
+            rows = self._read(f"{domain}_activity", "user_id", users, list(ACTIVITY_FEATURES))
+            found |= {(domain, user): _activity(row) for user, row in rows.items()}
+        return found
+
+    def read_activity(self, domain: str, user_id: str) -> Activity | None:
+        """One user's state, or None."""
+        row = self._read(f"{domain}_activity", "user_id", [user_id], list(ACTIVITY_FEATURES)).get(user_id)
+        return _activity(row) if row else None
+
+    def write_profiles(self, users: Iterable[User]) -> None:
+        """Write users' profiles."""
+        self._write_records("profile", "user_id", ((one.domain, one.user_id, one) for one in users))
+
+    def read_profile(self, domain: str, user_id: str) -> User | None:
+        """One user's profile, or None."""
+        row = self._read(f"{domain}_profile", "user_id", [user_id], ["record"]).get(user_id)
+        return _user.decode(row["record"].string_val) if row and row["record"].string_val else None
+
+    def write_items(self, items: Iterable[Item]) -> None:
+        """Write catalogue entries."""
+        self._write_records("item", "item_id", ((one.domain, one.item_id, one) for one in items))
+
+    def read_item(self, domain: str, item_id: str) -> Item | None:
+        """One catalogue entry, or None."""
+        row = self._read(f"{domain}_item", "item_id", [item_id], ["record"]).get(item_id)
+        return _item.decode(row["record"].string_val) if row and row["record"].string_val else None
+
+    def write_popularity(self, rows: Mapping[str, Popularity]) -> None:
+        """Write partitions' popularity rows, by partition (`events/3`)."""
+        self._write(
+            "popularity", "partition", [(key, {"row": Value(bytes_val=_encode(row))}) for key, row in rows.items()]
+        )
+
+    def read_popularity(self, partitions: Sequence[str]) -> dict[str, Popularity]:
+        """The popularity rows of those partitions that have one."""
+        rows = self._read("popularity", "partition", partitions, ["row"])
+        return {key: _popularity.decode(row["row"].bytes_val) for key, row in rows.items()}
+
+    def delete_user(self, domain: str, user_id: str) -> None:
+        """Overwrite a user's state and profile with empty ones: Feast has no delete of one key in every store.
+
+        The positions stay, so that an event that is read again still changes nothing.
+        """
+        known = self.read_activity(domain, user_id)
+        if known is not None:
+            self.write_activities({(domain, user_id): Activity(applied=Applied(positions=known.applied.positions))})
+        if self.read_profile(domain, user_id) is not None:
+            self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
+
+    def ping(self) -> None:
+        """Raise StoreError unless the store answers."""
+        self._read("popularity", "partition", ["ping"], ["row"])
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+        connection = getattr(self._online, "_conn", None)
+        if connection is not None:
+            connection.close()
+            self._online._conn = None
+
+    def _write_records(self, view: str, key: str, records: Iterable[tuple[str, str, Item | User]]) -> None:
+        by_domain: dict[str, list[tuple[str, dict[str, Value]]]] = {}
+        for domain, identity, record in records:
+            value = Value(string_val=_encode(record).decode())
+            by_domain.setdefault(domain, []).append((identity, {"record": value}))
+        for domain, batch in by_domain.items():
+            self._write(f"{domain}_{view}", key, batch)
+
+    def _write(self, view: str, key: str, rows: Iterable[tuple[str, dict[str, Value]]]) -> None:
+        """One batch, one transaction. Protos are made while Feast iterates: a tenth of the memory, half the time."""
+        now = datetime.now(UTC)
+        table = self._view(view)
+        data = ((_entity(key, identity), values, now, now) for identity, values in rows)
+        _guarded(lambda: self._online.online_write_batch(self._config, table, data, None))
+
+    def _read(self, view: str, key: str, identities: Sequence[str], features: list[str]) -> dict[str, dict[str, Value]]:
+        table = self._view(view)
+        found: dict[str, dict[str, Value]] = {}
+        for start in range(0, len(identities), READ_CHUNK):
+            chunk = identities[start : start + READ_CHUNK]
+            keys = [_entity(key, identity) for identity in chunk]
+            rows = _guarded(lambda keys=keys: self._online.online_read(self._config, table, keys, features))
+            found |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
+        return found
+
+    def _view(self, name: str) -> FeatureView:
+        view = self._views.get(name)
+        if view is None:
+            raise FeatureError(f"no feature view {name}; the domains of this system are {', '.join(self.domains)}")
+        return view
+
+
+def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
+    """The online store of a system: `folder` keeps the registry and, for `sqlite`, the rows.
+
+    `store` is `sqlite` or `redis://HOST:PORT[/DB]`. Opening is safe while another process opens the same folder.
+
+    Raises:
+        StoreError: the store does not answer.
+        FeatureError: `store` is neither of the two.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = RepoConfig(
+        project=PROJECT,
+        registry=str(folder / "registry.db"),
+        provider="local",
+        online_store=_online_config(folder, store),
+        offline_store={"type": "dask"},
+        entity_key_serialization_version=3,
+        repo_path=folder,
+    )
+    with (folder / "registry.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if store == SQLITE:
+            _write_ahead(folder / "online.db")
+        feast = FeatureStore(config=config)
+        known = {view.name for view in feast.list_feature_views()}
+        kept = sorted({name.removesuffix("_activity") for name in known if name.endswith("_activity")} | set(domains))
+        if not {f"{domain}_activity" for domain in domains} <= known:
+            _guarded(lambda: feast.apply(definitions(kept, folder / "offline")))
+    opened = OnlineStore(feast, kept)
+    if store == SQLITE:
+        connection = opened._online._get_conn(config)
+        connection.execute("pragma synchronous=normal")
+        connection.execute(f"pragma busy_timeout={BUSY_MS}")
+    opened.ping()
+    return opened
+
+
+def _online_config(folder: Path, store: str) -> dict[str, Any]:
+    if store == SQLITE:
+        return {"type": "sqlite", "path": str(folder / "online.db")}
+    if not store.startswith("redis://"):
+        raise FeatureError(f"store={store!r} is not known; give sqlite or redis://HOST:PORT")
+    address, _, database = store.removeprefix("redis://").partition("/")
+    host, _, port = address.partition(":")
+    connection = f"{host}:{port or 6379},db={database or 0},socket_timeout=5,socket_connect_timeout=2"
+    return {"type": "redis", "connection_string": connection, "skip_dedup": True}
+
+
+def _write_ahead(path: Path) -> None:
+    """WAL once and for all: with it the one writer and the many readers do not lock each other out."""
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("pragma journal_mode=wal")
+    finally:
+        connection.close()
+
+
+def _entity(key: str, identity: str) -> EntityKey:
+    return EntityKey(join_keys=[key], entity_values=[Value(string_val=identity)])
+
+
+def _whole(row: Mapping[str, Value]) -> bool:
+    return all(value.WhichOneof("val") is not None for value in row.values())
+
+
+def _values(row: Activity) -> dict[str, Value]:
+    return {
+        "recent": Value(bytes_val=_encode(row.recent)),
+        "summary": Value(bytes_val=_encode(row.summary)),
+        "applied": Value(bytes_val=_encode(row.applied)),
+    }
+
+
+def _activity(row: Mapping[str, Value]) -> Activity:
+    return Activity(
+        _recent.decode(row["recent"].bytes_val),
+        _summary.decode(row["summary"].bytes_val),
+        _applied.decode(row["applied"].bytes_val),
+    )
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    import redis.exceptions
+
+    try:
+        return call()
+    except (sqlite3.Error, redis.exceptions.RedisError, OSError) as error:
+        raise StoreError(f"the online store does not answer: {type(error).__name__}: {error}") from error
