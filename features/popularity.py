@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from features.activity import Logged
+from features.activity import Logged, digest
 from features.decay import landmark_of, rescale, weight
 from stream.events import Interaction
 
@@ -30,17 +30,23 @@ KIND_WEIGHTS: Final = {
 
 
 class PopularityRules(msgspec.Struct, frozen=True):
-    """`half_life_ms` of a count, and what one interaction of a kind adds (a kind that is not named adds nothing)."""
+    """`half_life_ms` of a count; what an interaction of a kind adds (none where not named); event ids remembered."""
 
     half_life_ms: int = 7 * 24 * 60 * 60 * 1000
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(KIND_WEIGHTS))
+    event_ids: int = 1024
 
 
 class Popularity(msgspec.Struct):
-    """One partition's row. `counts` maps domain to segment to item to a decayed sum at `landmark`."""
+    """One partition's row. `counts` maps domain to segment to item to a decayed sum at `landmark`.
+
+    `event_ids` holds digests of the newest events of the partition, so that one sent twice counts once. The row decides
+    this by itself, without the users' rows: a restart that reads from here again comes to the same sums.
+    """
 
     position: int = -1
     landmark: int = 0
+    event_ids: list[int] = []
     counts: dict[str, dict[str, dict[str, float]]] = {}
 
 
@@ -48,16 +54,19 @@ def apply(row: Popularity | None, log: Iterable[Logged], rules: PopularityRules)
     """The partition's row after `log` (one partition, in log order). Changes `row` in place and returns it.
 
     In place, because a row holds every item of the catalogue; the caller owns the one copy.
-    `log` must not hold a repeated event: the caller passes only entries that changed a user's state.
     """
     row = row if row is not None else Popularity()
+    seen = set(row.event_ids)
     for entry in log:
         if entry.offset <= row.position:
             continue
         row.position = entry.offset
         event = entry.event
-        if isinstance(event, Interaction) and event.kind in rules.kinds:
-            _count(row, event, rules)
+        identity = digest(event.event_id)
+        if identity in seen or not isinstance(event, Interaction) or event.kind not in rules.kinds:
+            continue
+        _remember(row.event_ids, seen, identity, rules.event_ids)
+        _count(row, event, rules)
     return row
 
 
@@ -72,6 +81,13 @@ def merge(rows: Iterable[Popularity]) -> Popularity:
                 for item, count in items.items():
                     into[item] = into.get(item, 0.0) + rescale(count, row.landmark, total.landmark)
     return total
+
+
+def _remember(event_ids: list[int], seen: set[int], identity: int, length: int) -> None:
+    event_ids.append(identity)
+    seen.add(identity)
+    if len(event_ids) > length:
+        seen.discard(event_ids.pop(0))
 
 
 def _count(row: Popularity, event: Interaction, rules: PopularityRules) -> None:

@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class OnlineStore:
-    """Activities, profiles, items and popularity rows of a system. Every method may raise StoreError: wait, try again."""
+    """Activities, profiles, items and popularity rows. Every method may raise StoreError: wait, and try again."""
 
     def __init__(self, feast: FeatureStore, domains: Sequence[str]) -> None:
         self.feast = feast
@@ -150,7 +151,7 @@ class OnlineStore:
         for start in range(0, len(identities), READ_CHUNK):
             chunk = identities[start : start + READ_CHUNK]
             keys = [_entity(key, identity) for identity in chunk]
-            rows = _guarded(lambda keys=keys: self._online.online_read(self._config, table, keys, features))
+            rows = _guarded(partial(self._online.online_read, self._config, table, keys, features))
             found |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
         return found
 

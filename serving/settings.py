@@ -23,6 +23,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     state: str = ".coldstream"
     domain: str = "shop"
+    """The domain of a request that names none."""
+    domains: str = "shop,music,video,news"
+    """Every domain that events may name, separated by commas."""
 
     kafka: str | None = None
     """HOST:PORT of a real cluster; without it the embedded broker is used."""
@@ -43,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     batch_events: int = 20_000
     batch_ms: int = 20
-    cached_users: int = 100_000
+    cached_users: int = 20_000
     popularity_every_ms: int = 2_000
 
     max_future_ms: int = 5 * 60 * 1000
@@ -63,6 +66,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def state_path(self) -> Path:
         return Path(self.state).expanduser().absolute()
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([self.domain, *(one.strip() for one in self.domains.split(",") if one.strip())]))
 
     @property
     def bootstrap(self) -> str:

@@ -271,7 +271,7 @@ def main(folder: str, port: str) -> int:
     broker = Broker(Path(folder), int(port))
     stopped = False
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(_signal: int, _frame: object) -> None:
         nonlocal stopped
         stopped = True
         if broker.pid is not None:

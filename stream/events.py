@@ -46,7 +46,8 @@ REASONS: Final = (
     "bad-field",
     "bad-time",
     "not-a-number",
-    "unknown-topic",
+    "unknown-domain",
+    "wrong-topic",
 )
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]

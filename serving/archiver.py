@@ -1,0 +1,119 @@
+"""The archive process: events, items and users from Kafka to Parquet, each message exactly once.
+
+Where to go on is read from the files themselves, so the files and the log cannot disagree; the offsets committed to
+Kafka only make the lag visible to Kafka's own tools.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Final
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+from prometheus_client import start_http_server
+
+from features.archive import Archive, Row
+from features.errors import ArchiveError
+from serving import logs, metrics
+from serving.settings import Settings, read
+from stream import topics
+from stream.admin import wait_ready
+from stream.client import kafka_python_config
+from stream.errors import EventError
+from stream.events import EARLIEST_AT, TimeLimits, decode
+
+GROUP: Final = "coldstream-archive"
+FLUSH_S: Final = 5.0
+MOST_WAITING: Final = 200_000
+RETRY_S: Final = 1.0
+ANY_TIME: Final = TimeLimits(max_future_ms=2**53, earliest_at=EARLIEST_AT)
+TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
+
+log = logging.getLogger("coldstream.archive")
+
+
+def archive(settings: Settings, stop: threading.Event) -> None:
+    """Copy until `stop` is set; what is in memory is written before it returns.
+
+    What the consumer sets aside (not JSON, not in the schema) is passed over here as well.
+    """
+    store = Archive(settings.state_path / "archive")
+    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
+    consumer = KafkaConsumer(
+        **config, group_id=GROUP, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
+    )
+    try:
+        places = _assign(consumer, store)
+        flushed_at = time.monotonic()
+        while not stop.is_set():
+            if store.waiting() < MOST_WAITING:
+                _take(consumer, store)
+            else:
+                stop.wait(RETRY_S)
+            if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
+                _flush(consumer, store, places)
+                flushed_at = time.monotonic()
+        _flush(consumer, store, places)
+    finally:
+        consumer.close()
+
+
+def _assign(consumer: KafkaConsumer, store: Archive) -> list[TopicPartition]:
+    places = [TopicPartition(topic, one) for topic in TOPICS for one in consumer.partitions_for_topic(topic) or ()]
+    consumer.assign(places)
+    for place in places:
+        consumer.seek(place, store.position(place.topic, place.partition))
+    return places
+
+
+def _take(consumer: KafkaConsumer, store: Archive) -> None:
+    for place, messages in consumer.poll(500, max_records=20_000).items():
+        rows = []
+        for one in messages:
+            try:
+                record = decode(one.value or b"", 2**53, ANY_TIME)
+            except EventError:
+                continue
+            rows.append(Row(one.partition, one.offset, one.timestamp, record))
+        metrics.archived.labels(place.topic).inc(len(rows))
+        store.append(place.topic, rows)
+
+
+def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]) -> None:
+    try:
+        store.flush()
+        reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
+        consumer.commit(reached)
+        ends = consumer.end_offsets(places)
+        metrics.archive_lag.set(sum(ends[place] - consumer.position(place) for place in places))
+    except ArchiveError as error:
+        metrics.archive_errors.inc()
+        log.error("%s", error)
+    except KafkaError as error:
+        log.warning("offsets are not committed (%s); the files say where to go on", error)
+
+
+def main(settings: Settings | None = None) -> int:
+    """The process: until SIGTERM or SIGINT."""
+    settings = settings or read()
+    logs.configure(settings.log_format, settings.log_level)
+    stop = threading.Event()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    start_http_server(settings.archive_metrics_port, settings.host, metrics.registry)
+    wait_ready(settings.bootstrap, settings.kafka_security)
+    log.info("the archive is ready")
+    archive(settings, stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

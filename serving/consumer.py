@@ -1,0 +1,192 @@
+"""The consumer: a Faust app whose event path is a Service (see serving.eventpath) and whose agents handle control topics."""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from typing import Any, Final
+
+import faust
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from mode import Service
+from prometheus_client import start_http_server
+
+from features.activity import Rules
+from features.errors import StoreError
+from features.store import OnlineStore, open_store
+from serving import logs, metrics
+from serving.eventpath import EventPath, Options
+from serving.settings import Settings, read
+from stream import topics
+from stream.admin import wait_ready
+from stream.client import aiokafka_config
+from stream.errors import EventError
+from stream.events import Item, TimeLimits, User, decode
+
+CATALOGUE_GROUP: Final = "coldstream-catalogue"
+CATALOGUE_BATCH: Final = 2_000
+
+log = logging.getLogger("coldstream.consumer")
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """A message on `forget`: empty this user's rows."""
+
+    user_id: str
+    at: int
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """A message on `releases`: a domain's serving release changed."""
+
+    domain: str
+    release: str
+    action: str
+    at: int
+
+
+class CataloguePath(Service):  # type: ignore[misc]
+    """Items and users in micro-batches into the store; their topics hold the newest word per key."""
+
+    def __init__(self, store: OnlineStore, path: EventPath, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.store = store
+        self.path = path
+
+    async def on_start(self) -> None:
+        options = self.path.options
+        self.consumer = AIOKafkaConsumer(
+            topics.ITEMS,
+            topics.USERS,
+            **aiokafka_config(options.bootstrap, options.security),
+            group_id=CATALOGUE_GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_interval_ms=600_000,
+        )
+        await self.consumer.start()
+
+    async def on_stop(self) -> None:
+        await self.consumer.stop()
+
+    @Service.task
+    async def run(self) -> None:
+        while not self.should_stop:
+            try:
+                fetched = await self.consumer.getmany(timeout_ms=500, max_records=CATALOGUE_BATCH)
+                values = [one.value for records in fetched.values() for one in records if one.value]
+                if values:
+                    await self._write([decoded for value in values if (decoded := _record(value)) is not None])
+                    await self.consumer.commit()
+            except KafkaError as error:
+                log.warning("Kafka: %s: %s; trying again", type(error).__name__, error)
+                await self.sleep(0.5)
+
+    async def _write(self, records: list[Item | User]) -> None:
+        known = [one for one in records if one.domain in self.store.domains]
+        items = [one for one in known if isinstance(one, Item)]
+        users = [one for one in known if isinstance(one, User)]
+        if items:
+            await self.path.stored(lambda: self.store.write_items(items), "write")
+        if users:
+            await self.path.stored(lambda: self.store.write_profiles(users), "write")
+
+
+def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Service]]:
+    """The app with its agents, and the services that run as its children: the event path and the catalogue path."""
+    app = faust.App(
+        "coldstream",
+        broker=f"aiokafka://{settings.bootstrap}",
+        store="memory://",
+        value_serializer="raw",
+        web_enabled=False,
+        topic_disable_leader=True,
+        autodiscover=False,
+    )
+    options = Options(
+        bootstrap=settings.bootstrap,
+        security=settings.kafka_security,
+        rules=Rules(history_length=settings.history_length, late_ms=settings.late_ms),
+        limits=TimeLimits(max_future_ms=settings.max_future_ms),
+        batch_events=settings.batch_events,
+        batch_ms=settings.batch_ms,
+        cached_users=settings.cached_users,
+        flush_ms=settings.popularity_every_ms,
+    )
+    path = EventPath(store, options)
+    forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
+    releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
+
+    @app.agent(forget)
+    async def on_forget(stream: Any) -> None:
+        async for value in stream:
+            message = _control(value, Forget, topics.FORGET)
+            if message is not None:
+                await path.forget(message.user_id)
+                log.info("forgot user %s", message.user_id)
+
+    @app.agent(releases)
+    async def on_release(stream: Any) -> None:
+        async for value in stream:
+            message = _control(value, Announcement, topics.RELEASES)
+            if message is not None:
+                log.info("%s: release %s (%s)", message.domain, message.release, message.action)
+
+    return app, [path, CataloguePath(store, path)]
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    wait_ready(settings.bootstrap, settings.kafka_security)
+    store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
+    app, services = build(store, settings)
+    await app.start()
+    for service in services:
+        await app.add_runtime_dependency(service)
+    log.info("the consumer is ready")
+    await stop.wait()
+    await app.stop()
+    store.close()
+
+
+def main(settings: Settings | None = None) -> int:
+    """The process."""
+    settings = settings or read()
+    logs.configure(settings.log_format, settings.log_level)
+    gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
+    start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
+    try:
+        asyncio.run(serve(settings))
+    except StoreError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def _record(value: bytes) -> Item | User | None:
+    try:
+        record = decode(value, 2**53)
+    except EventError as error:
+        metrics.dead_letters.labels(error.reason).inc()
+        log.warning("a catalogue record is passed over: %s", error.detail)
+        return None
+    return record if isinstance(record, Item | User) else None
+
+
+def _control(value: Any, shape: type, topic: str) -> Any:
+    try:
+        return msgspec.json.decode(value, type=shape)
+    except (msgspec.DecodeError, TypeError) as error:
+        log.warning("a message on %s is passed over: %s", topic, error)
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The event path: micro-batches from the topic `events`, folded into users' states, written to Feast, then committed.
+
+The order is what keeps the promise: user rows first, popularity rows next, offsets last. A crash anywhere in between
+makes the same events come again, and rows that hold their positions pass over them (docs/guarantees.md).
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord
+from mode import Service
+
+from features import popularity
+from features.activity import Activity, Logged, Rules, apply_batch
+from features.errors import StoreError
+from features.popularity import Popularity, PopularityRules
+from features.store import Key, OnlineStore
+from serving import metrics
+from stream import deadletter, topics
+from stream.client import aiokafka_config
+from stream.errors import EventError
+from stream.events import Event, Interaction, Item, TimeLimits, User, decode
+
+GROUP: Final = "coldstream-events"
+FETCH_BYTES: Final = 16 * 1024 * 1024
+UPDATE_USERS: Final = 5_000
+RETRY_S: Final = 0.25
+T = TypeVar("T")
+
+log = logging.getLogger("coldstream.consumer")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the event path is told."""
+
+    bootstrap: str
+    security: dict[str, str]
+    rules: Rules
+    limits: TimeLimits
+    batch_events: int
+    batch_ms: int
+    cached_users: int
+    flush_ms: int
+
+
+class Update(msgspec.Struct, frozen=True):
+    """What `feature-updates` says after a write: everything of `partition` through `through` is in the features.
+
+    `users` are (domain, user) pairs, or None where there were too many to name. Times are epoch ms.
+    """
+
+    partition: str
+    through: int
+    at: int
+    logged_at: int
+    users: list[tuple[str, str]] | None
+
+
+class States:
+    """A bounded, least-recently-used copy of the rows of users whose partitions are ours."""
+
+    def __init__(self, store: OnlineStore, capacity: int) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._rows: OrderedDict[Key, Activity] = OrderedDict()
+
+    def get(self, keys: Sequence[Key]) -> dict[Key, Activity]:
+        """The states of those keys that have one; what is missing here is read in one batch."""
+        found = {key: self._rows[key] for key in keys if key in self._rows}
+        missing = [key for key in keys if key not in found]
+        if missing:
+            found |= self._store.read_activities(missing)
+        return found
+
+    def put(self, rows: dict[Key, Activity]) -> None:
+        """Write through: the store first, then here."""
+        self._store.write_activities(rows)
+        for key, row in rows.items():
+            self._rows[key] = row
+            self._rows.move_to_end(key)
+        while len(self._rows) > self._capacity:
+            self._rows.popitem(last=False)
+
+    def drop(self, keys: Sequence[Key] | None = None) -> None:
+        """Forget some, or all."""
+        if keys is None:
+            self._rows.clear()
+        for key in keys or ():
+            self._rows.pop(key, None)
+
+
+class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
+    """The Service of the Faust app that applies events."""
+
+    def __init__(self, store: OnlineStore, options: Options, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.options = options
+        self.store = store
+        self.states = States(store, options.cached_users)
+        self.rules = PopularityRules()
+        self.rows: dict[TopicPartition, Popularity] = {}
+        self.next: dict[TopicPartition, int] = {}
+        self.busy = asyncio.Lock()
+        self.thread = ThreadPoolExecutor(1, "feast")
+        self.flushed_at = time.monotonic()
+
+    async def on_start(self) -> None:
+        config = aiokafka_config(self.options.bootstrap, self.options.security)
+        self.producer = AIOKafkaProducer(**config, acks="all", max_request_size=FETCH_BYTES)
+        self.consumer = AIOKafkaConsumer(
+            **config,
+            group_id=GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=200,
+            session_timeout_ms=10_000,
+            max_poll_interval_ms=600_000,
+        )
+        await self.producer.start()
+        await self.consumer.start()
+        self.consumer.subscribe([topics.EVENTS], listener=self)
+
+    async def on_stop(self) -> None:
+        async with self.busy:
+            await self._flush(wait=False)
+        await self.consumer.stop()
+        await self.producer.stop()
+        self.thread.shutdown()
+
+    @Service.task
+    async def run(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._step()
+            except KafkaError as error:
+                log.warning("Kafka: %s: %s; trying again", type(error).__name__, error)
+                await self.sleep(RETRY_S)
+
+    async def _step(self) -> None:
+        fetched = await self.consumer.getmany(timeout_ms=self.options.batch_ms, max_records=self.options.batch_events)
+        async with self.busy:
+            mine = {place: records for place, records in fetched.items() if place in self.rows}
+            if mine:
+                await self._apply(mine)
+            if (time.monotonic() - self.flushed_at) * 1000 >= self.options.flush_ms:
+                await self._flush()
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        async with self.busy:
+            names = [_name(place) for place in assigned]
+            kept = await self.stored(lambda: self.store.read_popularity(names), "read")
+            for place in assigned:
+                row = kept.get(_name(place)) or Popularity()
+                committed = await self.consumer.committed(place)
+                start = min(committed or 0, row.position + 1)
+                self.consumer.seek(place, start)
+                self.rows[place], self.next[place] = row, start
+            self.states.drop()
+        log.info("partitions %s are ours", ", ".join(names) or "none")
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        async with self.busy:
+            await self._flush(wait=False)
+            for place in revoked:
+                self.rows.pop(place, None)
+                self.next.pop(place, None)
+            self.states.drop()
+
+    async def forget(self, user_id: str) -> None:
+        """Empty a user's rows in every domain."""
+        async with self.busy:
+            for domain in self.store.domains:
+                await self.stored(lambda domain=domain: self.store.delete_user(domain, user_id), "forget")
+            self.states.drop([(domain, user_id) for domain in self.store.domains])
+
+    async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        started = time.perf_counter()
+        entries, letters = self._decode(fetched)
+        for value in letters:
+            await self.producer.send_and_wait(topics.DEAD_LETTERS, value)
+        decoded = time.perf_counter()
+        changed = await self.stored(lambda: self._fold(entries), "write")
+        if changed is None:
+            return
+        for place, records in fetched.items():
+            mine = [entry for entry in entries if entry.partition == _name(place)]
+            popularity.apply(self.rows[place], mine, self.rules)
+            self.rows[place].position = max(self.rows[place].position, records[-1].offset)
+            self.next[place] = records[-1].offset + 1
+        metrics.batch_seconds.labels("decode").observe(decoded - started)
+        metrics.batch_seconds.labels("apply").observe(time.perf_counter() - decoded)
+        await self._announce(fetched, changed)
+        self._measure(fetched, entries)
+
+    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[Logged], list[bytes]]:
+        now = int(time.time() * 1000)
+        entries: list[Logged] = []
+        letters: list[bytes] = []
+        for place, records in fetched.items():
+            name = _name(place)
+            for one in records:
+                try:
+                    event = self._event(one.value or b"", now)
+                except EventError as error:
+                    metrics.dead_letters.labels(error.reason).inc()
+                    letters.append(
+                        deadletter.make(
+                            error.reason, error.detail, one.topic, one.partition, one.offset, one.key, one.value or b""
+                        )
+                    )
+                else:
+                    entries.append(Logged(event, name, one.offset))
+        return entries, letters
+
+    def _event(self, raw: bytes, now: int) -> Event:
+        record = decode(raw, now, self.options.limits)
+        if isinstance(record, Item | User):
+            raise EventError("wrong-topic", "items and users have topics of their own: items, users")
+        if record.domain not in self.store.domains:
+            known = ", ".join(self.store.domains)
+            raise EventError("unknown-domain", f"domain={record.domain!r} is not one of {known} (setting: domains)")
+        return record
+
+    def _fold(self, entries: list[Logged]) -> dict[Key, Activity]:
+        keys = list(dict.fromkeys((entry.event.domain, entry.event.user_id) for entry in entries))
+        before = self.states.get(keys)
+        fresh = [entry for entry in entries if not _applied(before, entry)]
+        after = apply_batch(before, fresh, self.options.rules)
+        self.states.put(after)
+        return after
+
+    async def _announce(
+        self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[Key, Activity]
+    ) -> None:
+        now = int(time.time() * 1000)
+        for place, records in fetched.items():
+            name = _name(place)
+            users = [key for key, row in changed.items() if name in row.applied.positions]
+            named = users if len(users) <= UPDATE_USERS else None
+            update = Update(name, records[-1].offset, now, records[-1].timestamp, named)
+            await self.producer.send(topics.FEATURE_UPDATES, msgspec.json.encode(update), partition=place.partition)
+
+    def _measure(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[Logged]) -> None:
+        now = time.time()
+        counts: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            event = entry.event
+            kind = event.kind if isinstance(event, Interaction) else type(event).__name__.lower()
+            counts[kind, event.domain] = counts.get((kind, event.domain), 0) + 1
+        for (kind, domain), count in counts.items():
+            metrics.events.labels(kind, domain).inc(count)
+        for place, records in fetched.items():
+            metrics.event_to_feature.observe(max(0.0, now - records[-1].timestamp / 1000))
+            end = self.consumer.highwater(place)
+            metrics.lag.labels(_name(place)).set(max(0, (end or self.next[place]) - self.next[place]))
+        metrics.batch_events.observe(len(entries))
+
+    async def _flush(self, wait: bool = True) -> None:
+        """Write the popularity rows that moved, then commit. With `wait=False` a store that is away is not waited for."""
+        self.flushed_at = time.monotonic()
+        if not self.rows:
+            return
+        rows = {_name(place): row for place, row in self.rows.items() if row.position >= 0}
+        try:
+            if wait:
+                await self.stored(lambda: self.store.write_popularity(rows), "write")
+            else:
+                await asyncio.get_running_loop().run_in_executor(self.thread, self.store.write_popularity, rows)
+            await self.consumer.commit({place: self.next[place] for place in self.rows})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.info("not committed (%s): these events come again and change nothing", error)
+        except (StoreError, KafkaError) as error:
+            log.warning("not flushed (%s): these events come again and change nothing", error)
+
+    async def stored(self, call: Callable[[], T], operation: str) -> T:
+        """`call` in the store's thread, again and again while the store is away: nothing is dropped, the lag shows it."""
+        waiting = False
+        while True:
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self.thread, call)
+            except StoreError as error:
+                metrics.store_errors.labels(operation).inc()
+                if not waiting:
+                    log.warning("%s; waiting for it", error)
+                waiting = True
+                if self.should_stop:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                if waiting:
+                    log.info("the online store answers again")
+                return result
+
+
+def _name(place: TopicPartition) -> str:
+    return f"{place.topic}/{place.partition}"
+
+
+def _applied(states: dict[Key, Activity], entry: Logged) -> bool:
+    state = states.get((entry.event.domain, entry.event.user_id))
+    return state is not None and entry.offset <= state.applied.positions.get(entry.partition, -1)

@@ -1,0 +1,54 @@
+"""Every metric, defined once; each process exposes those it moves. `docs/metrics.md` lists them."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+QUICK: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+COUNTS: Final = (1, 10, 50, 100, 500, 1_000, 5_000, 10_000, 20_000, 50_000)
+
+registry: Final = CollectorRegistry()
+
+events = Counter("coldstream_events", "Events applied, by kind and domain", ["kind", "domain"], registry=registry)
+accepted = Counter("coldstream_accepted", "Records acknowledged through the API", ["type"], registry=registry)
+refused = Counter("coldstream_refused", "Records refused at the door, by reason", ["reason"], registry=registry)
+dead_letters = Counter("coldstream_dead_letters", "Events set aside, by reason", ["reason"], registry=registry)
+event_to_feature = Histogram(
+    "coldstream_event_to_feature_seconds",
+    "From the broker's time of an event to its features being written",
+    buckets=SECONDS,
+    registry=registry,
+)
+event_to_recommendation = Histogram(
+    "coldstream_event_to_recommendation_seconds",
+    "From the broker's time of an event to the API knowing that look-ups see it",
+    buckets=SECONDS,
+    registry=registry,
+)
+lag = Gauge("coldstream_consumer_lag", "Events not yet applied, by partition", ["partition"], registry=registry)
+batch_events = Histogram("coldstream_batch_events", "Events in a micro-batch", buckets=COUNTS, registry=registry)
+batch_seconds = Histogram(
+    "coldstream_batch_seconds", "Time for a micro-batch", ["stage"], buckets=SECONDS, registry=registry
+)
+lookup_seconds = Histogram(
+    "coldstream_lookup_seconds", "Look-up latency by stage", ["stage"], buckets=QUICK, registry=registry
+)
+answers = Counter("coldstream_answers", "Answers by reason", ["reason", "domain"], registry=registry)
+store_errors = Counter("coldstream_store_errors", "Online store errors", ["operation"], registry=registry)
+release_info = Gauge("coldstream_release", "1 for the release that serves", ["domain", "release"], registry=registry)
+release_created = Gauge(
+    "coldstream_release_created_seconds", "When the serving release was made (Unix time)", ["domain"], registry=registry
+)
+release_quality = Gauge(
+    "coldstream_release_quality", "Held-out metrics of the serving release", ["domain", "metric"], registry=registry
+)
+release_refused = Counter("coldstream_release_refused", "Releases refused, by reason", ["reason"], registry=registry)
+archived = Counter("coldstream_archived_rows", "Rows written to the archive", ["topic"], registry=registry)
+archive_errors = Counter("coldstream_archive_errors", "Failed writes of the archive", registry=registry)
+archive_lag = Gauge("coldstream_archive_lag", "Messages not yet archived", registry=registry)
+train_seconds = Gauge("coldstream_train_seconds", "Duration of the last training run", ["domain"], registry=registry)
+train_success = Gauge(
+    "coldstream_train_success_seconds", "When training last succeeded (Unix time)", ["domain"], registry=registry
+)
+train_failures = Counter("coldstream_train_failures", "Training runs that failed", ["domain"], registry=registry)

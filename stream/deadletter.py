@@ -1,0 +1,145 @@
+"""Dead letters: events that could not enter, kept whole with the reason, to be listed, shown and sent again."""
+
+import base64
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+
+from stream import topics
+from stream.client import kafka_python_config
+from stream.errors import BrokerError, StreamError
+
+REPLAYED: Final = "replayed-letter"
+"""Header on an event that was sent again, and kind of the marker that says so on the topic `dead-letters`."""
+
+
+class Letter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
+    """An event that was refused: why, where it stood in the log, and its bytes (base64)."""
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    raw: str
+    at: int
+
+    @property
+    def value(self) -> bytes:
+        return base64.b64decode(self.raw)
+
+
+class Replayed(msgspec.Struct, frozen=True, tag_field="type", tag="replayed"):
+    """A marker: the letter at `letter` (its own offset) was sent again at `at`."""
+
+    letter: int
+    at: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A letter with its own offset on `dead-letters`, and whether it was sent again."""
+
+    number: int
+    letter: Letter
+    replayed: bool
+
+
+_decoder: msgspec.json.Decoder[Letter | Replayed] = msgspec.json.Decoder(Letter | Replayed)
+
+
+def make(reason: str, detail: str, topic: str, partition: int, offset: int, key: bytes | None, raw: bytes) -> bytes:
+    """The value of a dead letter for a message that stood at topic, partition, offset."""
+    shown = key.decode("utf-8", "replace") if key is not None else None
+    letter = Letter(
+        reason, detail, topic, partition, offset, shown, base64.b64encode(raw).decode(), int(time.time() * 1000)
+    )
+    return msgspec.json.encode(letter)
+
+
+def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str | None = None) -> list[Listed]:
+    """Every letter that is kept, oldest first; of one `reason` where given.
+
+    Raises:
+        BrokerError: the cluster does not answer.
+    """
+    letters: dict[int, Letter] = {}
+    again: set[int] = set()
+    for offset, value in _messages(bootstrap, security):
+        one = _decoder.decode(value)
+        if isinstance(one, Letter):
+            letters[offset] = one
+        else:
+            again.add(one.letter)
+    chosen = letters.items() if reason is None else [(n, one) for n, one in letters.items() if one.reason == reason]
+    return [Listed(number, letter, number in again) for number, letter in chosen]
+
+
+def show(bootstrap: str, number: int, security: Mapping[str, str] | None = None) -> Listed:
+    """The letter with that number (its offset on `dead-letters`).
+
+    Raises:
+        StreamError: there is none.
+    """
+    for one in read(bootstrap, security):
+        if one.number == number:
+            return one
+    raise StreamError(f"dead letter {number} does not exist; `coldstream dead-letters list` shows those that do")
+
+
+def replay(
+    bootstrap: str,
+    numbers: list[int] | None = None,
+    security: Mapping[str, str] | None = None,
+    *,
+    reason: str | None = None,
+    value: bytes | None = None,
+    again: bool = False,
+) -> list[Listed]:
+    """Send letters to their topics once more: those numbered, of a reason, or all. Returns those that were sent.
+
+    A letter that was sent before is passed over unless `again`. `value` replaces the bytes (of one letter only).
+
+    Raises:
+        StreamError: `value` is given for more than one letter. BrokerError: the cluster does not answer.
+    """
+    listed = read(bootstrap, security, reason)
+    chosen = [one for one in listed if (numbers is None or one.number in numbers) and (again or not one.replayed)]
+    if value is not None and len(chosen) != 1:
+        raise StreamError(f"a new value fits one letter, and {len(chosen)} are chosen; name one number")
+    producer = KafkaProducer(**kafka_python_config(bootstrap, security), acks="all")
+    try:
+        for one in chosen:
+            letter = one.letter
+            key = letter.key.encode() if letter.key is not None else None
+            sent = value if value is not None else letter.value
+            producer.send(letter.topic, sent, key, headers=[(REPLAYED, str(one.number).encode())]).get(30)
+            marker = Replayed(one.number, int(time.time() * 1000))
+            producer.send(topics.DEAD_LETTERS, msgspec.json.encode(marker)).get(30)
+    except KafkaError as error:
+        raise BrokerError(f"no Kafka at {bootstrap}: {error}") from error
+    finally:
+        producer.close()
+    return chosen
+
+
+def _messages(bootstrap: str, security: Mapping[str, str] | None) -> Iterator[tuple[int, bytes]]:
+    config: dict[str, Any] = kafka_python_config(bootstrap, security)
+    try:
+        consumer = KafkaConsumer(**config, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024)
+    except KafkaError as error:
+        raise BrokerError(f"no Kafka at {bootstrap}: {error}; is the system running?") from error
+    try:
+        place = TopicPartition(topics.DEAD_LETTERS, 0)
+        consumer.assign([place])
+        consumer.seek_to_beginning(place)
+        end = consumer.end_offsets([place])[place]
+        while consumer.position(place) < end:
+            for messages in consumer.poll(1000).values():
+                yield from ((one.offset, one.value) for one in messages)
+    finally:
+        consumer.close()
