@@ -1,15 +1,27 @@
 """Topics are created explicitly, and a cluster is waited for, with kafka-python's admin client."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import msgspec
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from stream.client import kafka_python_config
 from stream.errors import BrokerError
 from stream.topics import Topic
+
+REQUEST_TIMEOUT_MS = 10_000
+
+
+class TopicState(msgspec.Struct, frozen=True):
+    """A topic as the cluster has it: its partitions, and how many of them have a leader now."""
+
+    name: str
+    partitions: int
+    led: int
 
 
 def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeout_s: float = 60) -> None:
@@ -18,61 +30,95 @@ def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeou
     Raises:
         BrokerError: it does not within `timeout_s`.
     """
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            _admin(bootstrap, security).close()
-        except (KafkaError, OSError, ValueError) as error:
-            if time.monotonic() > until:
-                raise BrokerError(
-                    f"no Kafka at {bootstrap} after {timeout_s:.0f} s ({type(error).__name__}: {error}); "
-                    "is the broker running, and is the address right?"
-                ) from error
-            time.sleep(0.2)
-        else:
-            return
+    with _admin(bootstrap, security, timeout_s) as admin:
+        admin.describe_cluster()
 
 
 def create_topics(
-    bootstrap: str, security: Mapping[str, str] | None, topics: Sequence[Topic], replication: int = 1
+    bootstrap: str,
+    security: Mapping[str, str] | None,
+    topics: Sequence[Topic],
+    timeout_s: float = 30,
+    *,
+    replication: int = 1,
 ) -> list[str]:
-    """Create the topics that do not exist yet; their names come back. Existing ones are left as they are.
+    """Create the topics that do not exist yet, and wait until all of `topics` can be written to.
+
+    Those that exist stay as they are: other partitions would send a user's next events to another partition.
+
+    Returns:
+        The names of those that were created.
 
     Raises:
-        BrokerError: the cluster refuses or does not answer.
+        BrokerError: the cluster does not answer in time, or refuses a topic; it is named.
     """
-    try:
-        admin = _admin(bootstrap, security)
-    except KafkaError as error:
-        raise BrokerError(f"no Kafka at {bootstrap}: {error}; is the broker running?") from error
-    try:
+    with _admin(bootstrap, security, timeout_s) as admin:
         present = set(admin.list_topics())
         missing = [topic for topic in topics if topic.name not in present]
+        created: list[str] = []
         if missing:
-            admin.create_topics([_new(topic, replication) for topic in missing])
-        return [topic.name for topic in missing]
-    except TopicAlreadyExistsError:
-        return []
-    except KafkaError as error:
-        raise BrokerError(f"topics cannot be created at {bootstrap}: {error}") from error
-    finally:
-        admin.close()
+            answer = admin.create_topics([_new(topic, replication) for topic in missing], raise_errors=False)
+            created = [one["name"] for one in answer["topics"] if _was_created(bootstrap, one)]
+        admin.wait_for_topics([topic.name for topic in topics], timeout_ms=int(timeout_s * 1000))
+        return created
+
+
+def describe(bootstrap: str, security: Mapping[str, str] | None = None, timeout_s: float = 10) -> dict[str, TopicState]:
+    """Every topic of the cluster by name, Kafka's own (`__consumer_offsets`) left out.
+
+    Raises:
+        BrokerError: the cluster does not answer in time.
+    """
+    with _admin(bootstrap, security, timeout_s) as admin:
+        found = [one for one in admin.describe_topics() if not one.get("is_internal")]
+    return {one["name"]: _state(one) for one in found}
 
 
 def partitions_of(bootstrap: str, security: Mapping[str, str] | None, topic: str) -> int:
-    """How many partitions a topic has; 0 where it does not exist."""
-    admin = _admin(bootstrap, security)
+    """How many partitions a topic has; 0 where it does not exist. Raises like `describe`."""
+    found = describe(bootstrap, security).get(topic)
+    return found.partitions if found else 0
+
+
+@contextmanager
+def _admin(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float) -> Iterator[KafkaAdminClient]:
+    config = kafka_python_config(bootstrap, security)
     try:
-        found = admin.describe_topics([topic])
-        return sum(len(one.get("partitions", ())) for one in found if not one.get("error_code"))
-    except KafkaError:
-        return 0
+        admin = KafkaAdminClient(
+            **config,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            bootstrap_timeout_ms=int(timeout_s * 1000),
+            reconnect_backoff_max_ms=500,  # a broker that comes up is seen at once, not after a doubled wait
+        )
+    except (KafkaError, OSError, ValueError) as error:
+        raise BrokerError(
+            f"no Kafka at {bootstrap} within {timeout_s:g} s ({type(error).__name__}: {error}); "
+            "is the broker running, is the address right, and does kafka_security fit it?"
+        ) from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise BrokerError(f"Kafka at {bootstrap} does not do as asked: {type(error).__name__}: {error}") from error
     finally:
         admin.close()
 
 
-def _admin(bootstrap: str, security: Mapping[str, str] | None) -> KafkaAdminClient:
-    return KafkaAdminClient(**kafka_python_config(bootstrap, security), request_timeout_ms=10_000)
+def _was_created(bootstrap: str, answer: Mapping[str, Any]) -> bool:
+    error = for_code(answer["error_code"])
+    if error is TopicAlreadyExistsError:  # another process was faster
+        return False
+    if answer["error_code"]:
+        raise BrokerError(
+            f"topic {answer['name']} cannot be created at {bootstrap}: {error.__name__}: {answer['error_message']}; "
+            "check its partitions, the replication factor and your rights"
+        )
+    return True
+
+
+def _state(found: Mapping[str, Any]) -> TopicState:
+    partitions = found.get("partitions") or []
+    led = sum(one.get("leader_id", -1) >= 0 for one in partitions)
+    return TopicState(found["name"], len(partitions), led)
 
 
 def _new(topic: Topic, replication: int) -> NewTopic:
