@@ -1,0 +1,330 @@
+"""Releases: what a training run hands to serving. Written aside, hashed, checked on loading, promoted atomically.
+
+<root>/<domain>/<release id>/manifest.json and its files
+<root>/<domain>/current.json      the serving release and those before it
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from features.activity import Recent
+from models.errors import ReleaseError
+from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+
+FORMAT: Final = 1
+KEPT: Final = 5
+COUNTS: Final = "item-knn"
+NEURAL: Final = "sasrec"
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a release."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a release says of itself. Times are epoch ms; `metrics` are of the held-out window that `protocol` states."""
+
+    id: str
+    domain: str
+    recommender: str
+    created_at: int
+    cutoff_at: int
+    items: int
+    events: int
+    users: int
+    files: dict[str, File]
+    params: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    protocol: str = ""
+    parent: str | None = None
+    format: int = FORMAT
+
+
+class Pointer(msgspec.Struct, frozen=True):
+    """current.json: the serving release, and those that served before it, newest last."""
+
+    release: str
+    before: list[str] = []
+
+
+class ReleaseInfo(msgspec.Struct, frozen=True):
+    """One line of a listing: `state` is serving, ready or refused (with the reason)."""
+
+    id: str
+    state: str
+    recommender: str = ""
+    created_at: int = 0
+    metrics: dict[str, float] = {}
+    reason: str | None = None
+
+
+class Release:
+    """A loaded release: scores for histories, neighbours of items. Needs neither Keras nor TensorFlow."""
+
+    def __init__(self, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any], encoder: Any) -> None:
+        self.manifest = manifest
+        self.vocabulary = Vocabulary.of(item_ids)
+        self.popularity: Floats = arrays["popularity"]
+        self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
+        self._embeddings = np.ascontiguousarray(arrays["embeddings"].T) if "embeddings" in arrays else None
+        self._encoder = encoder
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def domain(self) -> str:
+        return self.manifest.domain
+
+    @property
+    def item_ids(self) -> list[str]:
+        return self.vocabulary.item_ids
+
+    @property
+    def index(self) -> dict[str, int]:
+        return self.vocabulary.index
+
+    def knows(self, history: Recent) -> bool:
+        """Whether anything in a history can be used: an item of the vocabulary with a kind that speaks for it."""
+        pairs = zip(history.items, history.kinds, strict=True)
+        return any(item in self.index and CODE_WEIGHTS[kind] > 0 for item, kind in pairs)
+
+    def scores(self, batch: Sequence[Recent]) -> Floats:
+        """float32 [batch, items]; a history of nothing known gets popularity's order."""
+        if self._encoder is None or self._embeddings is None:
+            from models.recommenders.counts import knn_scores
+
+            return knn_scores(batch, self.vocabulary, self._neighbours, self._similarities, self.popularity)
+        scores: Floats = self.encode(batch) @ self._embeddings
+        for row, history in enumerate(batch):
+            if not self.knows(history):
+                scores[row] = self.popularity
+        return scores
+
+    def encode(self, batch: Sequence[Recent]) -> Floats:
+        """float32 [batch, embedding_size], for a neural release."""
+        numbers = np.zeros((len(batch), int(self.manifest.params["length"])), np.int32)
+        for row, history in enumerate(batch):
+            pairs = zip(history.items, history.kinds, strict=True)
+            known = [self.index[item] + 1 for item, kind in pairs if item in self.index and CODE_WEIGHTS[kind] > 0]
+            known = known[-numbers.shape[1] :]
+            if known:
+                numbers[row, -len(known) :] = known
+        encoded: Floats = self._encoder.run(None, {self._encoder.get_inputs()[0].name: numbers})[0]
+        return encoded
+
+    def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
+        """The nearest items, nearest first; empty for an unknown item."""
+        place = self.index.get(item_id)
+        if place is None:
+            return []
+        pairs = zip(self._neighbours[place][:n], self._similarities[place][:n], strict=True)
+        return [(self.item_ids[other], float(near)) for other, near in pairs if other >= 0]
+
+
+def new_id(now_ms: int | None = None) -> str:
+    """A name that sorts by time: 20260131T120000-4fa1c2."""
+    seconds = (now_ms if now_ms is not None else time.time() * 1000) / 1000
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + "-" + secrets.token_hex(3)
+
+
+def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callable[[Path], list[str]]) -> Manifest:
+    """Write a release: `write` puts its files into a folder and names them. All aside, then one rename."""
+    home = root / manifest.domain
+    home.mkdir(parents=True, exist_ok=True)
+    aside = home / f".{manifest.id}.aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    names = write(aside)
+    (aside / "items.json").write_bytes(msgspec.json.encode(list(item_ids)))
+    files = {name: _described(aside / name) for name in [*names, "items.json"]}
+    whole = msgspec.structs.replace(manifest, files=files, items=len(item_ids))
+    (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole)))
+    for path in aside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    aside.rename(home / manifest.id)
+    return whole
+
+
+def load(folder: Path, threads: int = 1) -> Release:
+    """A release, every file checked.
+
+    Raises:
+        ReleaseError: reason no-manifest, bad-manifest, format, missing-file, hash-mismatch, unreadable, shape-mismatch
+            or not-finite.
+    """
+    manifest = read_manifest(folder)
+    for name, described in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ReleaseError("missing-file", f"{path} is missing; the release is not whole: train again or roll back")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != described.sha256:
+            raise ReleaseError("hash-mismatch", f"{path} is not the file that was released; train again or roll back")
+    try:
+        item_ids = msgspec.json.decode((folder / "items.json").read_bytes(), type=list[str])
+        names = [Path(name).stem for name in manifest.files if name.endswith(".npy")]
+        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
+        encoder = _session(folder / "encoder.onnx", threads) if "encoder.onnx" in manifest.files else None
+    except (OSError, ValueError, msgspec.DecodeError, RuntimeError) as error:
+        raise ReleaseError("unreadable", f"{folder}: {error}") from error
+    _check_shapes(folder, manifest, item_ids, arrays, encoder)
+    return Release(manifest, item_ids, arrays, encoder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a release; raises like `load`."""
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+    except OSError as error:
+        raise ReleaseError("no-manifest", f"{folder} holds no release: {error}") from error
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise ReleaseError("bad-manifest", f"{folder / 'manifest.json'}: {error}") from error
+    if manifest.format != FORMAT:
+        raise ReleaseError("format", f"{folder}: format {manifest.format}; this version reads format {FORMAT}")
+    return manifest
+
+
+def current_id(root: Path, domain: str) -> str | None:
+    """The serving release of a domain, or None."""
+    pointer = _pointer(root, domain)
+    return pointer.release if pointer else None
+
+
+def promote(root: Path, domain: str, release: str) -> None:
+    """Make a release the serving one. It is loaded and checked first; raises like `load`."""
+    folder = root / domain / release
+    try:
+        load(folder)
+    except ReleaseError as error:
+        refuse(root, domain, release, error)
+        raise
+    pointer = _pointer(root, domain)
+    before = [*pointer.before, pointer.release][-KEPT:] if pointer else []
+    _point(root, domain, Pointer(release, [one for one in before if one != release]))
+    _retire(root, domain)
+
+
+def rollback(root: Path, domain: str) -> str:
+    """Make the release before the serving one serve again; its id.
+
+    Raises:
+        ReleaseError: there is none, or it is damaged.
+    """
+    pointer = _pointer(root, domain)
+    if pointer is None or not pointer.before:
+        raise ReleaseError("no-parent", f"{domain}: there is no earlier release to go back to")
+    target = pointer.before[-1]
+    load(root / domain / target)
+    _point(root, domain, Pointer(target, pointer.before[:-1]))
+    return target
+
+
+def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
+    """Leave the reason beside a refused release, where there is a folder for it."""
+    folder = root / domain / release
+    if folder.is_dir():
+        (folder / "refused.json").write_text(json.dumps({"reason": error.reason, "detail": error.detail}), "utf-8")
+
+
+def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
+    """Every release of a domain, newest first."""
+    serving = current_id(root, domain)
+    found = []
+    for folder in sorted((root / domain).glob("[0-9]*"), reverse=True):
+        refused = folder / "refused.json"
+        try:
+            manifest = read_manifest(folder)
+        except ReleaseError as error:
+            found.append(ReleaseInfo(folder.name, "refused", reason=error.reason))
+            continue
+        reason = json.loads(refused.read_text("utf-8"))["reason"] if refused.exists() else None
+        state = "refused" if reason else "serving" if folder.name == serving else "ready"
+        found.append(
+            ReleaseInfo(folder.name, state, manifest.recommender, manifest.created_at, manifest.metrics, reason)
+        )
+    return found
+
+
+def _described(path: Path) -> File:
+    raw = path.read_bytes()
+    return File(hashlib.sha256(raw).hexdigest(), len(raw))
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base below Exception
+        raise RuntimeError(f"{path.name}: {error}") from error
+
+
+def _check_shapes(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any], encoder: Any) -> None:
+    items = len(item_ids)
+    for name in ("popularity", "neighbours", "similarities"):
+        if name not in arrays:
+            raise ReleaseError("missing-file", f"{folder}: the manifest names no {name}.npy")
+    for name, array in arrays.items():
+        if array.shape[0] != items:
+            raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")
+    if arrays["neighbours"].shape != arrays["similarities"].shape or arrays["neighbours"].max(initial=-1) >= items:
+        raise ReleaseError("shape-mismatch", f"{folder}: neighbours and similarities do not fit {items} items")
+    if encoder is None:
+        return
+    if "embeddings" not in arrays or not isinstance(manifest.params.get("length"), int):
+        raise ReleaseError("missing-file", f"{folder}: an encoder needs embeddings.npy and the parameter length")
+    probe = encoder.run(None, {encoder.get_inputs()[0].name: np.ones((2, manifest.params["length"]), np.int32)})[0]
+    if probe.shape != (2, arrays["embeddings"].shape[1]) or not np.isfinite(probe).all():
+        width = arrays["embeddings"].shape[1]
+        raise ReleaseError("shape-mismatch", f"{folder}: the encoder gives {probe.shape} for embeddings of {width}")
+
+
+def _pointer(root: Path, domain: str) -> Pointer | None:
+    path = root / domain / "current.json"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Pointer)
+    except msgspec.DecodeError as error:
+        raise ReleaseError("bad-pointer", f"{path}: {error}; delete it and promote a release") from error
+
+
+def _point(root: Path, domain: str, pointer: Pointer) -> None:
+    path = root / domain / "current.json"
+    aside = path.with_suffix(".aside")
+    with aside.open("wb") as file:
+        file.write(msgspec.json.encode(pointer))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _retire(root: Path, domain: str) -> None:
+    pointer = _pointer(root, domain)
+    assert pointer is not None
+    needed = {pointer.release, *pointer.before}
+    for folder in sorted((root / domain).glob("[0-9]*"))[:-KEPT]:
+        if folder.name not in needed:
+            shutil.rmtree(folder, ignore_errors=True)

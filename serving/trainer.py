@@ -1,0 +1,211 @@
+"""The trainer: one run now (`--once`), or one every so often. Each run is a process of its own.
+
+The child frees TensorFlow's memory when it ends, and its crash leaves the loop alive. A lock that the kernel lets go of
+with the process keeps two trainers apart, also after kill -9.
+"""
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from prometheus_client import start_http_server
+
+from features.archive import parts
+from models import releases, retrain
+from models.errors import ModelError, TrainingError
+from models.releases import COUNTS, NEURAL, Manifest
+from serving import logs, metrics
+from serving.settings import Settings, SettingsError, read
+from stream import topics
+from stream.client import kafka_python_config
+from stream.errors import ColdstreamError
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+REPEATS: Final = frozenset({"shop", "music"})
+"""Domains in which an item seen is a fair answer again."""
+
+log = logging.getLogger("coldstream.trainer")
+
+
+def seconds_of(text: str) -> float:
+    """`90s`, `15m`, `6h`, `1d` in seconds.
+
+    Raises:
+        SettingsError: anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found:
+        raise SettingsError(f"{text!r} is not a duration; give a number and s, m, h or d, such as 15m")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def train_once(settings: Settings, domain: str, progress: retrain.Progress | None = None) -> retrain.Result:
+    """A run in this process: counts, then (unless told otherwise) the neural one; the better is promoted.
+
+    Raises:
+        TrainingError: too little data, or another trainer is at work.
+    """
+    run = retrain.Run(
+        archive=settings.state_path / "archive",
+        root=settings.state_path / "releases",
+        domain=domain,
+        recommender=settings.recommender,
+        minutes=settings.train_minutes,
+        epochs=settings.epochs,
+        mask_seen=domain not in REPEATS,
+    )
+    with _alone(settings):
+        counts = retrain.train_counts(run, progress)
+        if releases.current_id(run.root, domain) is None:
+            releases.promote(run.root, domain, counts.id)
+            announce(settings, domain, counts.id, "promote")
+        neural: Manifest | None = None
+        if settings.recommender != "counts":
+            neural = retrain.train_neural(run, progress)
+        before = releases.current_id(run.root, domain)
+        result = retrain.settle(run, counts, neural)
+        if result.serving is not None and result.serving != before:
+            announce(settings, domain, result.serving, "promote")
+        for manifest in (counts, neural):
+            if manifest is not None:
+                retrain.track(settings.state_path / "mlflow", manifest)
+    return result
+
+
+def announce(settings: Settings, domain: str, release: str, action: str) -> None:
+    """Say on the topic `releases` that a domain's serving release changed; the folder is what counts."""
+    message = {"domain": domain, "release": release, "action": action, "at": int(time.time() * 1000)}
+    try:
+        producer = KafkaProducer(**kafka_python_config(settings.bootstrap, settings.kafka_security), acks="all")
+        try:
+            producer.send(topics.RELEASES, json.dumps(message).encode(), domain.encode()).get(10)
+        finally:
+            producer.close()
+    except KafkaError as error:
+        log.warning("release %s is not announced (%s); the API finds it in its folder", release, error)
+
+
+def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
+    """Train when there are new events, once in `every_s`; the first run comes as soon as there are enough."""
+    trained: dict[str, int] = {}
+    while not stop.is_set():
+        started = time.monotonic()
+        for domain in settings.domain_names:
+            rows = _archived(settings)
+            if rows >= retrain.LEAST_EVENTS and rows > trained.get(domain, 0) and _run_child(settings, domain, stop):
+                trained[domain] = rows
+        pause = every_s if trained else 2.0
+        stop.wait(max(1.0, pause - (time.monotonic() - started)))
+
+
+def _run_child(settings: Settings, domain: str, stop: threading.Event) -> bool:
+    command = [sys.executable, "-m", "serving.trainer", "--once", "--domain", domain, "--quiet-when-empty"]
+    started = time.monotonic()
+    child = subprocess.Popen(command, env=_environment(settings))
+    while child.poll() is None:
+        if stop.wait(0.2):
+            child.terminate()
+            child.wait()
+            return False
+    if child.returncode == 3:
+        return False
+    metrics.train_seconds.labels(domain).set(time.monotonic() - started)
+    if child.returncode:
+        metrics.train_failures.labels(domain).inc()
+        log.error("%s: training ended with code %d; it is tried again", domain, child.returncode)
+        return False
+    metrics.train_success.labels(domain).set(time.time())
+    return True
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    own = {f"COLDSTREAM_{name.upper()}": getattr(settings, name) for name in settings.__struct_fields__}
+    text = {
+        name: json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in own.items()
+        if value is not None
+    }
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": str(max(1, (os.cpu_count() or 2) // 2 + 1))}
+    return {**os.environ, **quiet, **text}
+
+
+def _archived(settings: Settings) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in parts(settings.state_path / "archive", topics.EVENTS))
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    settings.state_path.mkdir(parents=True, exist_ok=True)
+    with (settings.state_path / "trainer.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(f"another trainer is at work on {settings.state_path}; wait for it") from None
+        yield
+
+
+def _log_progress(stage: str, done: float, figures: dict[str, float]) -> None:
+    shown = ", ".join(
+        f"{name} {value:.4g}" for name, value in figures.items() if name in {"loss", "ndcg@10", "hr@10", "epoch"}
+    )
+    log.info("%s %3.0f%% %s", stage, 100 * done, shown)
+
+
+def main(settings: Settings | None = None, arguments: list[str] | None = None) -> int:
+    """The process: `--once`, or a loop until SIGTERM or SIGINT. Exit code 3: there is too little data yet."""
+    parser = argparse.ArgumentParser(prog="coldstream train")
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--domain")
+    parser.add_argument("--quiet-when-empty", action="store_true")
+    chosen = parser.parse_args(arguments)
+    settings = settings or read()
+    logs.configure(settings.log_format, settings.log_level)
+    os.nice(10)  # live look-ups go first
+    if not chosen.once:
+        return _watch(settings)
+    try:
+        result = train_once(settings, chosen.domain or settings.domain, _log_progress)
+    except TrainingError as error:
+        log.log(logging.DEBUG if chosen.quiet_when_empty else logging.ERROR, "%s", error)
+        return 3
+    except (ModelError, ColdstreamError) as error:
+        log.error("%s", error)
+        return 1
+    log.info("serving %s (%s)", result.serving, result.reason)
+    return 0
+
+
+def _watch(settings: Settings) -> int:
+    stop = threading.Event()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    start_http_server(settings.trainer_metrics_port, settings.host, metrics.registry)
+    log.info("training every %s", settings.train_every)
+    loop(settings, stop, seconds_of(settings.train_every))
+    return 0
+
+
+__all__ = ["COUNTS", "NEURAL", "announce", "loop", "main", "seconds_of", "train_once"]
+
+if __name__ == "__main__":
+    sys.exit(main())
