@@ -5,6 +5,8 @@ of users hold positions of their own, nothing is counted twice. The sum over par
 """
 
 from collections.abc import Iterable
+from heapq import nlargest
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -15,6 +17,8 @@ from stream.events import Interaction
 
 EVERYONE: Final = ""
 """The segment that every user belongs to."""
+TOP: Final = "top:"
+"""Before a partition's name: the key of its shortened row."""
 
 KIND_WEIGHTS: Final = {
     "view": 1.0,
@@ -81,6 +85,16 @@ def merge(rows: Iterable[Popularity]) -> Popularity:
                 for item, count in items.items():
                     into[item] = into.get(item, 0.0) + rescale(count, row.landmark, total.landmark)
     return total
+
+
+def top(row: Popularity, n: int) -> Popularity:
+    """The same row with only the `n` most popular items of each segment: what answers read, and small."""
+    short = Popularity(row.position, row.landmark)
+    for domain, segments in row.counts.items():
+        short.counts[domain] = {
+            segment: dict(nlargest(n, items.items(), key=itemgetter(1))) for segment, items in segments.items()
+        }
+    return short
 
 
 def _remember(event_ids: list[int], seen: set[int], identity: int, length: int) -> None:

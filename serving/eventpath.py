@@ -24,15 +24,16 @@ from features.errors import StoreError
 from features.popularity import Popularity, PopularityRules
 from features.store import Key, OnlineStore
 from serving import metrics
+from serving.updates import FETCH_BYTES, Update
 from stream import deadletter, topics
 from stream.client import aiokafka_config
 from stream.errors import EventError
 from stream.events import Event, Interaction, Item, TimeLimits, User, decode
 
 GROUP: Final = "coldstream-events"
-FETCH_BYTES: Final = 16 * 1024 * 1024
 UPDATE_USERS: Final = 5_000
 RETRY_S: Final = 0.25
+TOP_ITEMS: Final = 2_000
 T = TypeVar("T")
 
 log = logging.getLogger("coldstream.consumer")
@@ -49,19 +50,6 @@ class Options(msgspec.Struct, frozen=True):
     batch_ms: int
     cached_users: int
     flush_ms: int
-
-
-class Update(msgspec.Struct, frozen=True):
-    """What `feature-updates` says after a write: everything of `partition` through `through` is in the features.
-
-    `users` are (domain, user) pairs, or None where there were too many to name. Times are epoch ms.
-    """
-
-    partition: str
-    through: int
-    at: int
-    logged_at: int
-    users: list[tuple[str, str]] | None
 
 
 class States:
@@ -270,6 +258,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         if not self.rows:
             return
         rows = {_name(place): row for place, row in self.rows.items() if row.position >= 0}
+        rows |= {popularity.TOP + name: popularity.top(row, TOP_ITEMS) for name, row in rows.items()}
         try:
             if wait:
                 await self.stored(lambda: self.store.write_popularity(rows), "write")

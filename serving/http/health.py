@@ -1,0 +1,47 @@
+"""Routes for those who run the system: health, readiness, releases, metrics."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from models import releases
+from serving import metrics
+from serving.service import Service
+
+Injected = NamedDependency[Service]
+
+
+@get("/healthz", tags=["operations"], summary="Is the process alive?", sync_to_thread=False)
+def healthz() -> dict[str, str]:
+    """Always 200 while the process answers."""
+    return {"status": "ok"}
+
+
+@get("/readyz", tags=["operations"], summary="Can it serve?", sync_to_thread=False)
+def readyz(service: Injected) -> Response[dict[str, Any]]:
+    """200 when the store, the broker and the catalogue are there; 503 with what is missing before that."""
+    ready = not service.missing
+    body = {"status": "ready" if ready else "starting", "missing": service.missing}
+    return Response(body, status_code=200 if ready else 503)
+
+
+@get("/v1/releases", tags=["operations"], summary="Releases of every domain", sync_to_thread=False)
+def list_releases(service: Injected) -> dict[str, Any]:
+    """For each domain the release that serves here, every one on disk, and those refused, with the reason."""
+    return {
+        name: {
+            "serving": domain.aligned.release.id if domain.aligned is not None else None,
+            "releases": msgspec.to_builtins(releases.list_releases(service.root, name)),
+            "refused": [msgspec.to_builtins(one) for one in service.refused.values()],
+        }
+        for name, domain in service.domains.items()
+    }
+
+
+@get("/metrics", tags=["operations"], summary="Prometheus metrics", sync_to_thread=False)
+def read_metrics() -> Response[bytes]:
+    """The metrics of this process."""
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

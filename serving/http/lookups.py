@@ -1,0 +1,222 @@
+"""Routes that answer: recommendations (once, live, for anonymous visitors), items, users, what is popular."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from features.activity import Activity, Logged, apply
+from features.popularity import EVERYONE
+from serving.http.problems import Problem
+from serving.recommender import MOST, Ask
+from serving.service import Service
+from stream.errors import EventError
+from stream.events import Interaction, check
+
+HEARTBEAT_S = 15.0
+
+Injected = NamedDependency[Service]
+N = Annotated[int, QueryParameter(ge=1, le=MOST, description="how many items")]
+DomainName = Annotated[
+    str | None, QueryParameter(name="domain", description="the domain; the system's default if left out")
+]
+Seen = Annotated[
+    bool | None, QueryParameter(description="leave out items of the history; the domain's habit if left out")
+]
+After = Annotated[str | None, QueryParameter(description="wait until this token of POST /v1/events is in the features")]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """An anonymous visitor's events, oldest first, and what to answer. Nothing is stored."""
+
+    events: list[Interaction]
+    n: int = 20
+    domain: str | None = None
+    exclude_seen: bool | None = None
+    category: str | None = None
+    explain: bool = False
+
+
+class Popular(msgspec.Struct, frozen=True):
+    """What is popular now, most popular first."""
+
+    domain: str
+    segment: str | None
+    items: list[dict[str, Any]]
+
+
+@get("/v1/users/{user_id:str}/recommendations", tags=["recommendations"], summary="A user's recommendations")
+async def recommendations(
+    service: Injected,
+    user_id: FromPath[str],
+    n: N = 20,
+    domain: DomainName = None,
+    exclude_seen: Seen = None,
+    category: FromQuery[str | None] = None,
+    after: After = None,
+    explain: FromQuery[bool] = False,
+) -> Response[bytes]:
+    """Computed when asked for, from the features of this moment and the serving release."""
+    ask = Ask(domain_of(service, domain), n, exclude_seen, category, explain)
+    if after is not None:
+        await _wait(service, ask.domain, user_id, after)
+    return _json(await service.recommend(user_id, ask))
+
+
+@get("/v1/users/{user_id:str}/recommendations/stream", tags=["recommendations"], summary="The same, live")
+async def live(
+    service: Injected,
+    user_id: FromPath[str],
+    n: N = 20,
+    domain: DomainName = None,
+    exclude_seen: Seen = None,
+    category: FromQuery[str | None] = None,
+    explain: FromQuery[bool] = False,
+) -> ServerSentEvent:
+    """Server-sent events: a list at once, and a new one whenever the user's features change."""
+    ask = Ask(domain_of(service, domain), n, exclude_seen, category, explain)
+    return ServerSentEvent(_lists(service, user_id, ask))
+
+
+@post("/v1/sessions/recommendations", status_code=200, tags=["recommendations"], summary="For an anonymous visitor")
+async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
+    """The visitor's events come with the request and are folded in memory."""
+    domain = domain_of(service, data.domain)
+    if not 1 <= data.n <= MOST:
+        raise Problem(400, "bad-field", f"n={data.n} is not between 1 and {MOST}")
+    now = int(time.time() * 1000)
+    for index, event in enumerate(data.events):
+        try:
+            check(event, now, service.limits)
+        except EventError as error:
+            raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
+    log = [Logged(event, "session/0", offset) for offset, event in enumerate(data.events)]
+    state = apply(None, log, service.rules) if log else None
+    if state is not None:
+        state.applied.positions = {}
+    ask = Ask(domain, data.n, data.exclude_seen, data.category, data.explain)
+    return _json(await service.answer(None, ask, state, None))
+
+
+@get("/v1/items/{item_id:str}/similar", tags=["catalogue"], summary="Items near an item")
+async def similar(service: Injected, item_id: FromPath[str], n: N = 20, domain: DomainName = None) -> Response[bytes]:
+    """Neighbours by co-occurrence; for an item that the release does not know, the popular ones of its category."""
+    home = service.domains[domain_of(service, domain)]
+    near = home.aligned.release.similar(item_id, n * 2) if home.aligned is not None else []
+    reason = "similar"
+    if not near:
+        category = home.category_of(item_id)
+        reason = "category" if category else "empty"
+        near = [(one, 0.0) for one in home.by_category.get(category or "", ()) if one != item_id]
+    items = [
+        {"item_id": one, "score": round(score, 6), "title": home.entries[one].title if one in home.entries else None}
+        for one, score in near
+        if home.offers(one)
+    ]
+    return _json({"item_id": item_id, "reason": reason if items else "empty", "items": items[:n]})
+
+
+@get("/v1/items/{item_id:str}", tags=["catalogue"], summary="One item")
+async def item(service: Injected, item_id: FromPath[str], domain: DomainName = None) -> Response[bytes]:
+    """The catalogue's newest word on an item."""
+    name = domain_of(service, domain)
+    entry = service.domains[name].entries.get(item_id)
+    if entry is None:
+        raise Problem(404, "unknown-item", f"the catalogue of {name} has no item {item_id!r}; PUT /v1/items adds it")
+    stored = service.store.read_item(name, item_id) if service.store is not None else None
+    if stored is not None:
+        return _json(stored)
+    return _json({"item_id": item_id, "domain": name, **msgspec.structs.asdict(entry)})
+
+
+@get("/v1/users/{user_id:str}/features", tags=["users"], summary="A user's features")
+async def features(service: Injected, user_id: FromPath[str], domain: DomainName = None) -> Response[bytes]:
+    """The row that Feast keeps: recent, summary, applied; and the profile."""
+    name = domain_of(service, domain)
+    state = service.read_activity(name, user_id)
+    profile = service.read_profile(name, user_id)
+    if state is None and profile is None:
+        raise Problem(404, "unknown-user", f"nothing is known of user {user_id!r} in {name}")
+    row = msgspec.to_builtins(state or Activity())
+    return _json({"user_id": user_id, "domain": name, **row, "profile": profile})
+
+
+@get("/v1/popular", tags=["recommendations"], summary="What is popular now")
+async def popular(
+    service: Injected,
+    n: N = 20,
+    domain: DomainName = None,
+    segment: FromQuery[str | None] = None,
+    category: FromQuery[str | None] = None,
+) -> Response[Popular]:
+    """Time-decayed counts of real events, of everyone or of a segment, in all categories or in one."""
+    name = domain_of(service, domain)
+    home = service.domains[name]
+    ranked = home.popular.get(segment or EVERYONE, [])
+    kept = [
+        (one, count)
+        for one, count in ranked
+        if home.offers(one) and (category is None or home.category_of(one) == category)
+    ]
+    rows = [
+        {"item_id": one, "score": count, "title": home.entries[one].title if one in home.entries else None}
+        for one, count in kept[:n]
+    ]
+    return Response(Popular(name, segment, rows))
+
+
+def domain_of(service: Service, name: str | None) -> str:
+    """The domain asked for, or the default; a Problem for one that is not there."""
+    chosen = name or service.settings.domain
+    if chosen not in service.domains:
+        raise Problem(404, "unknown-domain", f"domain={chosen!r} is not one of {', '.join(service.domains)}")
+    return chosen
+
+
+async def _wait(service: Service, domain: str, user_id: str, after: str) -> None:
+    until = time.monotonic() + service.settings.after_timeout_ms / 1000
+    state = service.read_activity(domain, user_id)
+    known = state.applied.positions if state is not None else {}
+    for part in after.split(","):
+        partition, offset = _token(part)
+        if known.get(f"events/{partition}", -1) >= offset:
+            continue
+        if not await service.updates.reached(partition, offset, max(0.0, until - time.monotonic())):
+            within = service.settings.after_timeout_ms
+            raise Problem(504, "not-yet", f"token {after} is not in the features after {within} ms; ask again")
+
+
+def _token(text: str) -> tuple[int, int]:
+    try:
+        partition, offset = text.split(":")
+        return int(partition), int(offset)
+    except ValueError:
+        raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered") from None
+
+
+async def _lists(service: Service, user_id: str, ask: Ask) -> AsyncIterator[ServerSentEventMessage]:
+    changed = service.updates.watch(ask.domain, user_id)
+    try:
+        while True:
+            changed.clear()
+            found = await service.recommend(user_id, ask)
+            yield ServerSentEventMessage(data=_encode(found).decode(), event="recommendations")
+            while not changed.is_set():
+                try:
+                    await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    yield ServerSentEventMessage(comment="still here")
+    finally:
+        service.updates.unwatch(ask.domain, user_id, changed)
+
+
+def _json(value: Any) -> Response[bytes]:
+    return Response(_encode(value), media_type="application/json")
