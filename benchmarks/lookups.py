@@ -1,0 +1,210 @@
+"""Look-ups: 100,000 items, 100,000 users with histories, 20 answers. One connection, then many against one core.
+
+python -m benchmarks.lookups [--recommender sasrec|item-knn] [--seconds 10] [--json]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+
+from benchmarks import load, made
+from benchmarks.running import environment, free_port, machine, memory, percentiles
+from features.activity import Activity, Applied, Recent, Summary
+from models import releases
+from models.releases import Manifest
+from stream.admin import create_topics
+from stream.broker import Broker
+from stream.events import encode
+from stream.topics import topics
+
+SETTLE_S: Final = 2.0
+NEIGHBOURS: Final = 50
+
+
+def histories(users: int, items: int, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str], Activity]]:
+    """A row for each user: 5 to 50 recent items, popular ones more often."""
+    now = int(time.time() * 1000)
+    for user in range(users):
+        length = int(rng.integers(5, 51))
+        chosen = np.minimum(rng.zipf(1.2, length) - 1, items * 10) % items
+        recent = Recent(
+            [f"i{one}" for one in chosen], [0] * length, [now - 60_000 * one for one in range(length)][::-1]
+        )
+        recent.values = [None] * length
+        summary = Summary(first_seen=recent.times[0], last_seen=now, totals={"view": length})
+        yield ("shop", f"u{user}"), Activity(recent, summary, Applied({"events/0": user}))
+
+
+def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None:
+    """Write the users' rows through Feast, 5,000 at a time."""
+    from features.store import open_store
+
+    store = open_store(folder, "sqlite", ("shop", "music", "video", "news"))
+    batch: dict[tuple[str, str], Activity] = {}
+    for key, row in histories(users, items, rng):
+        batch[key] = row
+        if len(batch) == 5_000:
+            store.write_activities(batch)
+            batch = {}
+    store.write_activities(batch)
+    store.close()
+
+
+def release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
+    """A release of made weights: the sizes of a real one, so the time of a real one."""
+    item_ids = [f"i{one}" for one in range(items)]
+    neural = recommender == releases.NEURAL
+    manifest = Manifest(
+        id=releases.new_id(),
+        domain="shop",
+        recommender=recommender,
+        created_at=int(time.time() * 1000),
+        cutoff_at=0,
+        items=items,
+        events=0,
+        users=0,
+        files={},
+        params={"length": 50} if neural else {},
+    )
+
+    def write(folder: Path) -> list[str]:
+        arrays: dict[str, Any] = {
+            "popularity": (1 / np.arange(1, items + 1)).astype(np.float32),
+            "neighbours": rng.integers(0, items, (items, NEIGHBOURS), np.int32),
+            "similarities": np.sort(rng.random((items, NEIGHBOURS), np.float32))[:, ::-1].copy(),
+        }
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        return [f"{name}.npy" for name in arrays] + (_network(folder, item_ids) if neural else [])
+
+    releases.save(root, manifest, item_ids, write)
+    releases.promote(root, "shop", manifest.id)
+    return manifest.id
+
+
+def _network(folder: Path, item_ids: list[str]) -> list[str]:
+    from models.recommenders.base import Vocabulary
+    from models.recommenders.sasrec import Network, Params, SASRec
+
+    model = SASRec(Params())
+    model.vocabulary = Vocabulary.of(item_ids)
+    model.network = Network(len(item_ids), model.params)
+    return model.save(folder)
+
+
+@contextmanager
+def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
+    """A broker and the API over a filled state, with the catalogue sent: the API's port and process id."""
+    with Broker(state / "kafka", free_port()) as broker:
+        create_topics(broker.bootstrap, None, topics(4))
+        variables = environment(state, kafka=broker.bootstrap)
+        process = subprocess.Popen([sys.executable, "-m", "serving.api"], env=variables, stdout=subprocess.DEVNULL)
+        port = int(variables["COLDSTREAM_PORT"])
+        try:
+            _prepare(port, items, process)
+            yield port, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _prepare(port: int, items: int, process: subprocess.Popen[bytes], within_s: float = 120) -> None:
+    until = time.monotonic() + within_s
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        _until(client, "/readyz", lambda answer: answer.status_code == 200, until, process)
+        catalogue = list(made.items(items))
+        for start in range(0, items, 2_000):
+            body = b"[" + b",".join(encode(one) for one in catalogue[start : start + 2_000]) + b"]"
+            client.put("/v1/items", content=body).raise_for_status()
+        path = "/v1/users/u1/recommendations"
+        _until(client, path, lambda answer: answer.json().get("reason") == "personal", until, process)
+        path = "/v1/users/nobody/recommendations?category=c199"
+        _until(client, path, lambda answer: len(answer.json().get("items", [])) == 20, until, process)
+
+
+def _until(client: httpx.Client, path: str, good: Any, until: float, process: subprocess.Popen[bytes]) -> None:
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if good(client.get(path)):
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"{path} does not answer as it should; run `python -m serving.api` by hand to see why")
+
+
+def paths(users: int, rng: np.random.Generator) -> Iterator[str]:
+    """Look-ups of users in turn, drawn evenly."""
+    while True:
+        for user in rng.integers(0, users, 10_000):
+            yield f"/v1/users/u{user}/recommendations?n=20"
+
+
+def measure(users: int, items: int, recommender: str, seconds: float) -> dict[str, Any]:
+    """The whole benchmark. The API has core 0 for itself in the second part; the load comes from the others."""
+    rng = np.random.default_rng(0)
+    figures: dict[str, Any] = {"machine": machine(), "users": users, "items": items, "recommender": recommender}
+    with tempfile.TemporaryDirectory(prefix="coldstream-lookups-") as folder:
+        state = Path(folder)
+        fill(state / "feast", users, items, rng)
+        release(state / "releases", items, recommender, rng)
+        with serving(state, items) as (port, pid):
+            time.sleep(SETTLE_S)
+            asyncio.run(load.get(port, paths(users, rng), 1, 2.0))
+            one = asyncio.run(load.get(port, paths(users, rng), 1, seconds))
+            figures["one"] = {**percentiles(one.latencies), "per_second": one.per_second, "statuses": one.statuses}
+            figures["memory_mib"] = memory(pid)
+            _pin(pid)
+            for connections in (16, 32):
+                many = asyncio.run(load.get(port, paths(users, rng), connections, seconds))
+                part = {**percentiles(many.latencies), "per_second": many.per_second, "statuses": many.statuses}
+                figures[f"connections_{connections}"] = part
+    return figures
+
+
+def _pin(pid: int) -> None:
+    """The API and all its threads on core 0, this process on the rest."""
+    cores = sorted(os.sched_getaffinity(0))
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {cores[0]})
+    os.sched_setaffinity(0, set(cores[1:]) or {cores[0]})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--recommender", default=releases.NEURAL, choices=[releases.NEURAL, releases.COUNTS])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    figures = measure(chosen.users, chosen.items, chosen.recommender, chosen.seconds)
+    if chosen.json:
+        print(json.dumps(figures, indent=2))
+        return 0
+    print(f"look-ups, {chosen.items:,} items, {chosen.users:,} users, 20 answers, {chosen.recommender}")
+    print(f"{'':28}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'/s':>9}")
+    rows = {"one connection": "one", "16, API on one core": "connections_16", "32, API on one core": "connections_32"}
+    for title, name in rows.items():
+        row = figures[name]
+        print(f"{title:28}{row['p50']:9.2f}{row['p99']:9.2f}{row['max']:9.2f}{row['per_second']:9.0f}")
+    print("goals: one connection p99 <= 5 ms; >= 1,000/s on one core")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
