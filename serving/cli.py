@@ -1,0 +1,458 @@
+"""The command line. Heavy packages are imported by the command that needs them, so that `--help` is instant."""
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.settings import Settings, read
+from stream.errors import ColdstreamError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A real-time recommender."
+)
+letters = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
+features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
+releases_app = typer.Typer(no_args_is_help=True, help="What training made.")
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
+app.add_typer(letters, name="dead-letters")
+app.add_typer(features_app, name="features")
+app.add_typer(releases_app, name="releases")
+app.add_typer(bench_app, name="bench")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain; the setting if left out.")]
+
+
+class Chosen:
+    """The settings that the global options chose."""
+
+    settings: Settings = Settings()
+
+
+@app.callback()
+def options(
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    state: Annotated[str | None, typer.Option(help="The folder of everything that is kept.")] = None,
+    kafka: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a real cluster instead of the embedded broker.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="The API's port.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """A real-time recommender: events change the answer within a quarter of a second, and nothing is lost."""
+    flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
+    Chosen.settings = read(settings, flags=flags)
+
+
+@app.command()
+def up(
+    train: Annotated[bool, typer.Option(help="Also run the trainer.")] = True,
+    archive: Annotated[bool, typer.Option(help="Also run the archive.")] = True,
+    domain: DomainOption = None,
+    kafka: Annotated[str | None, typer.Option(help="HOST:PORT of a real cluster.")] = None,
+) -> None:
+    """Run everything: broker, API, consumer, archive, trainer. Ctrl-C stops it all, cleanly."""
+    from serving.supervisor import Supervisor, parts_of
+
+    settings = _with(domain=domain, kafka=kafka)
+
+    async def go() -> int:
+        supervisor = Supervisor(settings, parts_of(settings, train=train, archive=archive))
+        return await supervisor.up(
+            lambda: supervisor.say("up", f"API http://{settings.host}:{settings.port}, docs at /docs")
+        )
+
+    raise typer.Exit(asyncio.run(go()))
+
+
+@app.command()
+def run(
+    speed: Annotated[float, typer.Option(help="How much faster than real time the last weeks are replayed.")] = 900.0,
+    weeks: Annotated[float, typer.Option(help="How many of the last weeks are replayed live.")] = 2.0,
+    user: Annotated[
+        str | None, typer.Option(help="The user to follow; the busiest of the last weeks if left out.")
+    ] = None,
+) -> None:
+    """What `make run` does: everything up, Complete Journey's history in, then its last weeks live, with a live view."""
+    from serving.console import demonstrate
+
+    raise typer.Exit(asyncio.run(demonstrate(Chosen.settings, speed=speed, weeks=weeks, user=user)))
+
+
+@app.command()
+def broker() -> None:
+    """Run the embedded Kafka alone."""
+    from stream.broker import main as serve
+
+    raise typer.Exit(serve(str(Chosen.settings.state_path / "kafka"), str(Chosen.settings.kafka_port)))
+
+
+@app.command()
+def topics() -> None:
+    """Create the topics that do not exist yet."""
+    from stream.admin import create_topics
+    from stream.topics import topics as every
+
+    settings = Chosen.settings
+    made = create_topics(settings.bootstrap, settings.kafka_security, every(settings.partitions, settings.retention_ms))
+    typer.echo(f"created: {', '.join(made) or 'none, all are there'}")
+
+
+@app.command()
+def api() -> None:
+    """Run the HTTP API alone."""
+    from serving.api import main as serve
+
+    raise typer.Exit(serve(Chosen.settings))
+
+
+@app.command()
+def consumer() -> None:
+    """Run the consumer alone."""
+    from serving.consumer import main as serve
+
+    raise typer.Exit(serve(Chosen.settings))
+
+
+@app.command()
+def archive() -> None:
+    """Run the archive process alone."""
+    from serving.archiver import main as serve
+
+    raise typer.Exit(serve(Chosen.settings))
+
+
+@app.command()
+def train(
+    once: Annotated[bool, typer.Option("--once", help="One run, with a progress bar.")] = False,
+    every: Annotated[str | None, typer.Option(help="A run every so often, such as 15m.")] = None,
+    domain: DomainOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a release: counts within seconds, then the neural recommender; the better is promoted."""
+    from serving import trainer
+
+    settings = _with(train_every=every, domain=domain)
+    if not once:
+        raise typer.Exit(trainer.main(settings, []))
+    from serving.commands.progress import training
+
+    with training() as progress:
+        result = trainer.train_once(settings, settings.domain, progress)
+    _show({"made": result.made, "serving": result.serving, "reason": result.reason, "metrics": result.metrics}, as_json)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet, gz or not.")],
+    mapping: Annotated[
+        str | None, typer.Option("--map", help="user_id=uid,item_id=sku,at=ts[,kind=..,value=..]")
+    ] = None,
+    domain: DomainOption = None,
+    users: Annotated[Path | None, typer.Option(help="Profiles, CSV or Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="The catalogue, CSV or Parquet.")] = None,
+    kind: Annotated[str | None, typer.Option(help="The kind of every event, where no column says it.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")] = False,
+    rejects: Annotated[Path | None, typer.Option(help="Where rejected rows go.")] = None,
+    bots: Annotated[int | None, typer.Option(help="Leave out users with more events than this within an hour.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring your own events: clean them, report every step, and send them to Kafka."""
+    from serving.commands.data import import_table
+
+    _show(
+        import_table(
+            _with(domain=domain),
+            file,
+            mapping,
+            users=users,
+            items=items,
+            kind=kind,
+            strict=strict,
+            rejects=rejects,
+            bots=bots,
+        ),
+        as_json,
+    )
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        str, typer.Argument(help="complete-journey, or NAME:PATH such as movielens:ml-1m")
+    ] = "complete-journey",
+    speed: Annotated[float | None, typer.Option(help="Times real time; as fast as it goes if left out.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Only events from this date on (RFC 3339).")] = None,
+    until: Annotated[str | None, typer.Option(help="Only events before this date.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="From the beginning, not from where it was.")] = False,
+    shift: Annotated[bool, typer.Option(help="Move all times so that the data ends about now.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play a data set into Kafka; started again, it goes on where it was."""
+    from serving.commands.data import replay_source
+
+    figures = replay_source(
+        Chosen.settings, source, speed=speed, start=start, until=until, restart=restart, shift=shift
+    )
+    _show(figures, as_json)
+
+
+@app.command()
+def recommend(
+    user: str,
+    n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
+    domain: DomainOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say which events speak for an item.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A user's recommendations, from the running API."""
+    query: dict[str, Any] = {"n": n, "explain": explain} | ({"domain": domain} if domain else {})
+    answer = _ask(f"/v1/users/{user}/recommendations", query)
+    if as_json:
+        _show(answer, as_json)
+        return
+    typer.echo(f"{user}: {answer['reason']}, release {answer['release']}")
+    for place, item in enumerate(answer["items"], 1):
+        because = ", ".join(f"{one['kind']} {one['item_id']}" for one in item.get("because") or [])
+        about = " · ".join(filter(None, [item.get("title"), item.get("category")]))
+        typer.echo(f"{place:3} {item['item_id']:>14} {item['score']:9.4f} {item['reason']:<9} {about} {because}")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """What runs, how far behind it is, what serves, and how fresh answers are."""
+    from serving.commands.status import report
+
+    _show(report(Chosen.settings), as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at everything that a system needs; each finding comes with its cure."""
+    from serving.doctor import examine
+
+    findings = examine(Chosen.settings)
+    if as_json:
+        typer.echo(json.dumps([{name: getattr(one, name) for name in one.__struct_fields__} for one in findings]))
+    for one in [] if as_json else findings:
+        colour = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}[one.state]
+        typer.echo(
+            f"{typer.style(f'{one.state:>4}', colour)}  {one.what}: {one.detail}"
+            + (f" — {one.cure}" if one.cure else "")
+        )
+    raise typer.Exit(any(one.state == "fail" for one in findings))
+
+
+@app.command()
+def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete everything that this system keeps: log, features, archive, releases."""
+    from serving.commands.status import is_up
+
+    place = Chosen.settings.state_path
+    if is_up(Chosen.settings):
+        raise ColdstreamError(f"a system runs on {place}; stop it first")
+    if not place.exists():
+        typer.echo(f"{place} does not exist; nothing to delete")
+        return
+    if not yes:
+        typer.confirm(f"Delete {place} and everything in it?", abort=True)
+    shutil.rmtree(place)
+    typer.echo(f"deleted {place}")
+
+
+@app.command("settings")
+def show_settings(as_json: AsJson = False) -> None:
+    """The settings in force."""
+    _show({name: getattr(Chosen.settings, name) for name in Settings.__struct_fields__}, as_json)
+
+
+@letters.command("list")
+def list_letters(
+    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None, as_json: AsJson = False
+) -> None:
+    """Every dead letter that is kept."""
+    from stream import deadletter
+
+    listed = deadletter.read(Chosen.settings.bootstrap, Chosen.settings.kafka_security, reason)
+    rows = [
+        {
+            "number": one.number,
+            "reason": one.letter.reason,
+            "from": f"{one.letter.topic}/{one.letter.partition}:{one.letter.offset}",
+            "detail": one.letter.detail,
+            "replayed": one.replayed,
+        }
+        for one in listed
+    ]
+    if as_json:
+        _show(rows, as_json)
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {'replayed ' if row['replayed'] else ''}{row['detail']}"
+        )
+    typer.echo(f"{len(rows)} dead letters")
+
+
+@letters.command("show")
+def show_letter(number: int, as_json: AsJson = False) -> None:
+    """One dead letter, with its bytes."""
+    from stream import deadletter
+
+    one = deadletter.show(Chosen.settings.bootstrap, number, Chosen.settings.kafka_security)
+    text = one.letter.value.decode("utf-8", "replace")
+    _show(
+        {
+            "number": one.number,
+            "reason": one.letter.reason,
+            "detail": one.letter.detail,
+            "key": one.letter.key,
+            "replayed": one.replayed,
+            "value": text,
+        },
+        as_json,
+    )
+
+
+@letters.command("replay")
+def replay_letters(
+    numbers: Annotated[
+        list[int] | None, typer.Argument(help="Which; all that were not replayed yet if left out.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
+    value: Annotated[Path | None, typer.Option(help="A file with the mended event, for one letter.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
+) -> None:
+    """Send dead letters to their topics once more."""
+    from stream import deadletter
+
+    settings = Chosen.settings
+    mended = value.read_bytes() if value is not None else None
+    sent = deadletter.replay(
+        settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=mended, again=again
+    )
+    typer.echo(f"sent {len(sent)} again: {', '.join(str(one.number) for one in sent) or 'none'}")
+
+
+@features_app.command("show")
+def show_features(user: str, domain: DomainOption = None) -> None:
+    """A user's row, from the running API."""
+    _show(_ask(f"/v1/users/{user}/features", {"domain": domain} if domain else {}), as_json=True)
+
+
+@features_app.command("rebuild")
+def rebuild(as_json: AsJson = False) -> None:
+    """Build every feature anew from the archive and the log, beside the old ones, then swap. The system must be stopped."""
+    from serving.commands.rebuild import rebuild_features
+
+    _show(rebuild_features(Chosen.settings), as_json)
+
+
+@releases_app.command("list")
+def list_releases(domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """Every release of a domain, newest first."""
+    from models import releases
+
+    settings = _with(domain=domain)
+    found = releases.list_releases(settings.state_path / "releases", settings.domain)
+    if as_json:
+        typer.echo(json.dumps([{name: getattr(one, name) for name in one.__struct_fields__} for one in found]))
+        return
+    for one in found:
+        figures = ", ".join(
+            f"{name} {value:.4f}" for name, value in one.metrics.items() if name.startswith(("ndcg", "hr"))
+        )
+        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {one.reason or figures}")
+
+
+@releases_app.command("rollback")
+def rollback(domain: DomainOption = None) -> None:
+    """Serve the release before the serving one again."""
+    from models import releases
+    from serving.trainer import announce
+
+    settings = _with(domain=domain)
+    release = releases.rollback(settings.state_path / "releases", settings.domain)
+    announce(settings, settings.domain, release, "rollback")
+    typer.echo(f"{settings.domain}: {release} serves again")
+
+
+@bench_app.command("freshness")
+def bench_freshness(seconds: int = 60, rate: int = 2000, as_json: AsJson = False) -> None:
+    """From an event's acknowledgement to a changed answer, under load."""
+    from benchmarks.freshness import main as measure
+
+    measure(seconds=seconds, rate=rate, as_json=as_json)
+
+
+@bench_app.command("lookups")
+def bench_lookups(as_json: AsJson = False) -> None:
+    """Look-up latency and throughput at 100,000 items and users."""
+    from benchmarks.lookups import main as measure
+
+    measure(as_json=as_json)
+
+
+@bench_app.command("ingest")
+def bench_ingest(events: int = 1_000_000, as_json: AsJson = False) -> None:
+    """Catching up to features written, and events over HTTP."""
+    from benchmarks.ingest import main as measure
+
+    measure(events=events, as_json=as_json)
+
+
+@bench_app.command("start")
+def bench_start(as_json: AsJson = False) -> None:
+    """First live answer, neural release, second start, memory."""
+    from benchmarks.start import main as measure
+
+    measure(as_json=as_json)
+
+
+def _with(**changes: Any) -> Settings:
+    import msgspec
+
+    return msgspec.structs.replace(
+        Chosen.settings, **{name: value for name, value in changes.items() if value is not None}
+    )
+
+
+def _ask(path: str, query: dict[str, Any]) -> Any:
+    import httpx
+
+    url = f"http://{Chosen.settings.host}:{Chosen.settings.port}{path}"
+    try:
+        answer = httpx.get(url, params=query, timeout=10)
+    except httpx.TransportError as error:
+        raise ColdstreamError(f"no API at {url} ({error}); start it with coldstream up, or give --port") from error
+    if answer.status_code >= 400:
+        raise ColdstreamError(f"{answer.status_code}: {answer.json().get('detail', answer.text)}")
+    return answer.json()
+
+
+def _show(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, default=str))
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            typer.echo(f"{name:<24} {json.dumps(one, default=str) if isinstance(one, dict | list) else one}")
+    else:
+        typer.echo(value)
+
+
+def main() -> None:
+    """The console script: an error of ours is one line, not a traceback."""
+    try:
+        app()
+    except ColdstreamError as error:
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
