@@ -1,0 +1,291 @@
+"""Replay: a source into Kafka, at a multiple of its own pace or as fast as it goes, resumable.
+
+After kill -9 a replay with the same resume file goes on behind the last event that is known to be acknowledged. Some
+events may then be sent a second time; they carry the same event ids and change nothing.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from stream import topics
+from stream.bulk import BulkProducer
+from stream.errors import StreamError
+from stream.sources.source import Source
+
+CHUNK: Final = 5_000
+TICK_S: Final = 0.05
+SAVE_EVERY_S: Final = 1.0
+WEEK_MS: Final = 7 * 24 * 60 * 60 * 1000
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a replay is: `phase` is items, users or events; `at` is the dataset's own time, epoch ms."""
+
+    phase: str
+    sent: int
+    total: int
+    at: int
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a replay did. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
+
+    items: int
+    users: int
+    events: int
+    before: int
+    total: int
+    seconds: float
+    shift_ms: int
+    finished: bool
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a resume file holds. All events of one replay are moved by one `shift_ms`."""
+
+    fingerprint: str
+    sent: int
+    shift_ms: int
+    known: bool
+    """Whether catalogue and profiles were sent."""
+
+
+class Stop(Protocol):
+    """A `threading.Event` is one."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+
+def shift_to_now(end_at: int, now_ms: int) -> int:
+    """Whole weeks, in ms, that bring `end_at` up to, and not past, `now_ms`: weekday and hour stay."""
+    return (now_ms - end_at) // WEEK_MS * WEEK_MS
+
+
+def read_place(file: Path) -> Place | None:
+    """The place in a resume file; None where there is no file.
+
+    Raises:
+        StreamError: the file is not a resume file.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Place)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        raise StreamError(f"{file}: is not a resume file ({error}); delete it to begin anew, or name another") from None
+
+
+def replay(
+    source: Source,
+    bootstrap: str,
+    security: Mapping[str, str] | None = None,
+    *,
+    speed: float | None = None,
+    start: int | None = None,
+    until: int | None = None,
+    resume_file: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    shift_ms: int = 0,
+    catalogue: bool = True,
+    longest_wait_s: float | None = None,
+    stop: Stop | None = None,
+) -> Replayed:
+    """Send catalogue and profiles, then the events with start <= at < until (dataset time, epoch ms).
+
+    `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
+    `shift_ms` is added to every time that is sent; a resumed replay keeps the shift that it began with.
+    Blocks; `stop` ends it early, with everything that was handed over acknowledged and noted.
+
+    Raises:
+        BrokerError: the broker does not acknowledge. StreamError: the resume file is of another source or window.
+    """
+    return asyncio.run(
+        play(
+            source,
+            bootstrap,
+            security,
+            speed=speed,
+            start=start,
+            until=until,
+            resume_file=resume_file,
+            progress=progress,
+            shift_ms=shift_ms,
+            catalogue=catalogue,
+            longest_wait_s=longest_wait_s,
+            stop=stop,
+        )
+    )
+
+
+async def play(
+    source: Source,
+    bootstrap: str,
+    security: Mapping[str, str] | None = None,
+    *,
+    speed: float | None = None,
+    start: int | None = None,
+    until: int | None = None,
+    resume_file: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    shift_ms: int = 0,
+    catalogue: bool = True,
+    longest_wait_s: float | None = None,
+    stop: Stop | None = None,
+) -> Replayed:
+    """`replay`, for callers with an event loop; cancelling it notes the place as well."""
+    if speed is not None and not speed > 0:
+        raise StreamError(f"speed={speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
+    began = time.monotonic()
+    window = source.window(start, until)
+    place = _open_place(window, resume_file, shift_ms)
+    producer = BulkProducer(bootstrap, security)
+    await producer.start()
+    run = _Run(source, window, producer, place, resume_file=resume_file, progress=progress, stop=stop)
+    try:
+        items = users = 0
+        if catalogue and not place.known:
+            items, users = await run.send_known()
+        await run.send_events(_Clock(window, speed, longest_wait_s))
+    finally:
+        run.save()
+        await producer.stop()
+    return Replayed(
+        items,
+        users,
+        run.acknowledged - place.sent,
+        place.sent,
+        len(window),
+        time.monotonic() - began,
+        place.shift_ms,
+        run.acknowledged == len(window),
+    )
+
+
+class _Clock:
+    """Says how many events of the window are due."""
+
+    def __init__(self, window: Source, speed: float | None, longest_wait_s: float | None) -> None:
+        self._at = window.events["at"]
+        self._speed = speed
+        self._longest_wait_s = longest_wait_s
+        self._began_s = 0.0
+        self._began_at = 0
+
+    def begin(self, sent: int) -> None:
+        if sent < len(self._at):
+            self._began_s, self._began_at = time.monotonic(), int(self._at[sent])
+
+    def due(self, sent: int) -> int:
+        """How many of all events are due now, `sent` having been sent."""
+        if self._speed is None:
+            return len(self._at)
+        if self._longest_wait_s is not None and self._wait_s(sent) > self._longest_wait_s:
+            self._began_s -= self._wait_s(sent) - self._longest_wait_s
+        passed_ms = (time.monotonic() - self._began_s) * 1000 * self._speed
+        return int(self._at.search_sorted(self._began_at + int(passed_ms), "right"))
+
+    def _wait_s(self, sent: int) -> float:
+        assert self._speed is not None
+        return (int(self._at[sent]) - self._began_at) / 1000 / self._speed - (time.monotonic() - self._began_s)
+
+
+class _Run:
+    """One replay under way: what was handed over, what is acknowledged, and what is noted."""
+
+    def __init__(
+        self,
+        source: Source,
+        window: Source,
+        producer: BulkProducer,
+        place: Place,
+        *,
+        resume_file: Path | None,
+        progress: Callable[[Progress], None] | None,
+        stop: Stop | None,
+    ) -> None:
+        self.source, self.window, self.producer = source, window, producer
+        self.acknowledged = place.sent
+        self._place, self._file, self._progress, self._stop = place, resume_file, progress, stop
+        self._waiting: deque[tuple[int, Awaitable[None]]] = deque()
+        self._saved_s = 0.0
+
+    async def send_known(self) -> tuple[int, int]:
+        """Catalogue, then profiles; how many of each."""
+        shift_ms = self._place.shift_ms
+        for phase, topic, total, batches in (
+            ("items", topics.ITEMS, self.source.items.height, self.source.encoded_items(CHUNK, shift_ms=shift_ms)),
+            ("users", topics.USERS, self.source.users.height, self.source.encoded_users(CHUNK, shift_ms=shift_ms)),
+        ):
+            sent = 0
+            for messages in batches:
+                if self._stopped():
+                    return 0, 0
+                await (await self.producer.send(topic, messages))
+                sent += len(messages)
+                self._tell(phase, sent, total, self.source.start)
+        self._place = msgspec.structs.replace(self._place, known=True)
+        return self.source.items.height, self.source.users.height
+
+    async def send_events(self, clock: _Clock) -> None:
+        handed_over, total = self.acknowledged, len(self.window)
+        clock.begin(handed_over)
+        while handed_over < total and not self._stopped():
+            ready = min(clock.due(handed_over) - handed_over, CHUNK)
+            if ready > 0:
+                messages = self.window.messages(handed_over, ready, shift_ms=self._place.shift_ms)
+                handed_over += ready
+                self._waiting.append((handed_over, await self.producer.send(topics.EVENTS, messages)))
+                await self._settle(keep=1)  # one chunk is made while the one before is on its way
+            else:
+                await self._settle(keep=0)
+                await asyncio.sleep(TICK_S)
+        await self._settle(keep=0)
+
+    def save(self) -> None:
+        """Note the place, aside and then renamed."""
+        if self._file is None:
+            return
+        self._saved_s = time.monotonic()
+        aside = self._file.with_name(self._file.name + ".part")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(msgspec.json.encode(msgspec.structs.replace(self._place, sent=self.acknowledged)))
+        os.replace(aside, self._file)
+
+    async def _settle(self, keep: int) -> None:
+        while len(self._waiting) > keep:
+            through, answer = self._waiting.popleft()
+            await answer
+            self.acknowledged = through
+            self._tell("events", through, len(self.window), int(self.window.events["at"][through - 1]))
+            if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
+                self.save()
+
+    def _stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    def _tell(self, phase: str, sent: int, total: int, at: int) -> None:
+        if self._progress is not None:
+            self._progress(Progress(phase, sent, total, at))
+
+
+def _open_place(window: Source, file: Path | None, shift_ms: int) -> Place:
+    if file is None:
+        return Place("", 0, shift_ms, known=False)
+    fingerprint = window.fingerprint()
+    place = read_place(file)
+    if place is None:
+        return Place(fingerprint, 0, shift_ms, known=False)
+    if place.fingerprint != fingerprint or place.sent > len(window):
+        raise StreamError(
+            f"{file}: is of another data set, window or cleaning than {window.name}; "
+            "name another resume file, or delete this one to begin anew"
+        )
+    return place

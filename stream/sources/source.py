@@ -1,0 +1,249 @@
+"""A source: the events of one data set in time order, with its catalogue and its profiles.
+
+Every loader ends in `assemble`, which checks, cleans, stamps and sorts, so that all sources keep the same promises.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from stream.cleaning import DUPLICATES, LINE, MISSING_USERS, Cleaner, CleaningReport
+from stream.events import DEFAULT_LIMITS, KINDS, Interaction, Item, User
+
+BATCH: Final = 10_000
+MAX_ID: Final = 256
+EVENT_COLUMNS: Final[dict[str, Any]] = {
+    "event_id": pl.String,
+    "user_id": pl.String,
+    "item_id": pl.String,
+    "kind": pl.String,
+    "at": pl.Int64,
+    "value": pl.Float64,
+    "session_id": pl.String,
+    "category": pl.String,
+    "segment": pl.String,
+}
+ITEM_COLUMNS: Final[dict[str, Any]] = {"item_id": pl.String, "title": pl.String, "category": pl.String}
+USER_COLUMNS: Final[dict[str, Any]] = {"user_id": pl.String, "segment": pl.String}
+
+_interactions: msgspec.json.Decoder[Interaction] = msgspec.json.Decoder(Interaction)
+_items: msgspec.json.Decoder[Item] = msgspec.json.Decoder(Item)
+_users: msgspec.json.Decoder[User] = msgspec.json.Decoder(User)
+
+Message = tuple[bytes, bytes]
+"""A Kafka key and value."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A cleaned data set. `events` is sorted by `at` (epoch ms), ties in the order of the file.
+
+    `events` has `EVENT_COLUMNS`, and a struct `context` where the data set has one; `items` and `users` have
+    `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`.
+    """
+
+    name: str
+    domain: str
+    events: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    report: CleaningReport
+
+    def __len__(self) -> int:
+        return self.events.height
+
+    @property
+    def start(self) -> int:
+        """The first event's time, epoch ms."""
+        return int(self.events["at"][0])
+
+    @property
+    def end(self) -> int:
+        """The last event's time, epoch ms."""
+        return int(self.events["at"][-1])
+
+    def fingerprint(self) -> str:
+        """Stands for the events, their order and their times: another one means another dataset or window."""
+        digest = blake2b(f"{self.name}/{self.domain}/{len(self)}".encode(), digest_size=12)
+        ordered = self.events.select(pl.col("event_id"), pl.col("at").cast(pl.String))
+        for batch in ordered.iter_slices(100_000):
+            digest.update("\n".join(batch["event_id"]).encode())
+            digest.update(",".join(batch["at"]).encode())
+        return digest.hexdigest()
+
+    def window(self, start: int | None = None, until: int | None = None) -> "Source":
+        """Only the events with start <= at < until (epoch ms)."""
+        low = 0 if start is None else int(self.events["at"].search_sorted(start, "left"))
+        high = len(self) if until is None else int(self.events["at"].search_sorted(until, "left"))
+        return msgspec.structs.replace(self, events=self.events.slice(low, max(0, high - low)))
+
+    def read(self, batch: int = BATCH) -> Iterator[list[Interaction]]:
+        """The events, in lists of at most `batch`."""
+        for messages in self.encoded(batch):
+            yield [_interactions.decode(value) for _, value in messages]
+
+    def catalogue(self, batch: int = BATCH) -> Iterator[list[Item]]:
+        """The items, in lists of at most `batch`."""
+        for messages in self.encoded_items(batch):
+            yield [_items.decode(value) for _, value in messages]
+
+    def profiles(self, batch: int = BATCH) -> Iterator[list[User]]:
+        """The users of whom more is known than what they do, in lists of at most `batch`."""
+        for messages in self.encoded_users(batch):
+            yield [_users.decode(value) for _, value in messages]
+
+    def encoded(self, batch: int = BATCH, *, skip: int = 0, shift_ms: int = 0) -> Iterator[list[Message]]:
+        """The events as Kafka messages, from number `skip` on, their times moved by `shift_ms`.
+
+        Six times as fast as one struct after the other: the JSON is made by column.
+        """
+        for first in range(skip, len(self), batch):
+            yield self.messages(first, batch, shift_ms=shift_ms)
+
+    def messages(self, first: int, count: int, *, shift_ms: int = 0) -> list[Message]:
+        """Events number `first` to `first + count` as Kafka messages."""
+        part = self.events.slice(first, count).with_columns(pl.col("at") + shift_ms)
+        return self._messages(part, "interaction", pl.col("user_id"))
+
+    def encoded_items(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
+        """The catalogue as Kafka messages; its time is that of the first event."""
+        for part in self.items.iter_slices(batch):
+            yield self._messages(part.with_columns(at=self._since(shift_ms)), "item", self._key("item_id"))
+
+    def encoded_users(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
+        """The profiles as Kafka messages; their time is that of the first event."""
+        for part in self.users.iter_slices(batch):
+            yield self._messages(part.with_columns(at=self._since(shift_ms)), "user", self._key("user_id"))
+
+    def _since(self, shift_ms: int) -> pl.Expr:
+        return pl.lit(self.start + shift_ms, pl.Int64)
+
+    def _key(self, name: str) -> pl.Expr:
+        return pl.format("{}/{}", pl.lit(self.domain), name)
+
+    def _messages(self, part: pl.DataFrame, tag: str, key: pl.Expr) -> list[Message]:
+        rows = part.select(pl.lit(tag).alias("type"), pl.all(), pl.lit(self.domain).alias("domain"))
+        values = rows.select(_without_nulls(pl.struct(pl.all()).struct.json_encode(), rows)).to_series()
+        keys = part.select(key).to_series()
+        return list(zip(keys.cast(pl.Binary).to_list(), values.cast(pl.Binary).to_list(), strict=True))
+
+
+def assemble(
+    cleaner: Cleaner,
+    name: str,
+    domain: str,
+    events: pl.DataFrame,
+    *,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+) -> Source:
+    """The source of events that are parsed and checked: ids made unique, bots out, stamped, sorted.
+
+    `events` has at least event_id, user_id, item_id, kind and at. Category and segment come from `items` and `users`
+    where the events have none of their own.
+    """
+    items = _filled(items, ITEM_COLUMNS, "item_id")
+    users = _filled(users, USER_COLUMNS, "user_id")
+    missing = [pl.lit(None, kind).alias(name) for name, kind in EVENT_COLUMNS.items() if name not in events.columns]
+    events = cleaner.keep_people(events.with_columns(missing))
+    events = _stamp(_stamp(events, items, "item_id", "category"), users, "user_id", "segment")
+    context = [pl.col("context")] if "context" in events.columns else []
+    events = events.select(*EVENT_COLUMNS, *context).sort("at", maintain_order=True)
+    return Source(name, domain, events, items, users, cleaner.finish(events.height))
+
+
+def keep_users(cleaner: Cleaner, frame: pl.DataFrame, user_id: str) -> pl.DataFrame:
+    """Rows that name a user; the others are counted as missing users."""
+    return cleaner.keep(MISSING_USERS, frame, pl.col(user_id).is_not_null())
+
+
+def keep_first(cleaner: Cleaner, frame: pl.DataFrame, columns: list[str] | None = None) -> pl.DataFrame:
+    """The first of rows that are the same in `columns` (every column of the file where none are named)."""
+    chosen = columns or [name for name in frame.columns if name != LINE]
+    kept = frame.unique(chosen, keep="first", maintain_order=True)
+    cleaner.remove(DUPLICATES, frame.height - kept.height)
+    return kept
+
+
+def numbered(key: pl.Expr) -> pl.Expr:
+    """Event ids from a natural key: rows that share it are told apart by their number in the order of the file."""
+    number = pl.int_range(pl.len()).over(key)
+    return pl.when(number == 0).then(key).otherwise(pl.format("{}~{}", key, number))
+
+
+def digested(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
+    """Event ids from the contents of `columns`, for rows without a natural key; the same row has the same id."""
+    texts = frame.select(
+        pl.concat_str([pl.col(one).cast(pl.String).fill_null("\x00") for one in columns], separator="\x1f")
+    ).to_series()
+    ids = [f"{name}-{blake2b(text.encode(), digest_size=12).hexdigest()}" for text in texts]
+    return pl.DataFrame({"key": ids}).select(numbered(pl.col("key")).alias("event_id")).to_series()
+
+
+def faults(typed: pl.DataFrame, now_ms: int, written_at: pl.Series | None = None) -> pl.Series:
+    """What the event schema would have against each row, null where nothing; columns as in `EVENT_COLUMNS`.
+
+    `written_at` is the column of times as the file has it, for the message.
+    """
+    shown = written_at.cast(pl.String) if written_at is not None else typed["at"].cast(pl.String)
+    with_text = typed.with_columns(shown.alias("_written"))
+    latest = now_ms + DEFAULT_LIMITS.max_future_ms
+    at, item = pl.col("at"), pl.col("item_id")
+    rules = [
+        (item.is_null() | (item == ""), pl.lit("item_id is missing")),
+        (item.str.len_chars() > MAX_ID, pl.lit(f"item_id has more than {MAX_ID} characters")),
+        (pl.col("user_id").str.len_chars() > MAX_ID, pl.lit(f"user_id has more than {MAX_ID} characters")),
+        (
+            at.is_null() & pl.col("_written").is_not_null(),
+            pl.format(
+                "at='{}' is not a time; give RFC 3339 or epoch milliseconds (column map: at=TIMESTAMP)",
+                pl.col("_written").str.slice(0, 80),
+            ),
+        ),
+        (at.is_null(), pl.lit("at is missing; give RFC 3339 or epoch milliseconds")),
+        (at < DEFAULT_LIMITS.earliest_at, pl.format("at={} lies before 1990; is its unit another?", "_written")),
+        (at > latest, pl.format("at={} lies in the future; is its unit or its order of day and month?", "_written")),
+        (~pl.col("kind").is_in(KINDS), pl.format("kind '{}' is not known; map it to one of the known", "kind")),
+        (pl.col("kind").is_null(), pl.lit("kind is missing")),
+    ]
+    if "value" in typed.columns:
+        rules.append((~pl.col("value").is_finite(), pl.lit("value is not a finite number")))
+    rules += [
+        (pl.col(label).str.len_chars() > MAX_ID, pl.lit(f"{label} has more than {MAX_ID} characters"))
+        for label in ("session_id", "category", "event_id")
+        if label in typed.columns
+    ]
+    reason = pl.coalesce(pl.when(rule).then(text) for rule, text in rules)
+    return with_text.select(reason.alias("reason")).to_series()
+
+
+def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl.DataFrame:
+    if frame is None:
+        return pl.DataFrame(schema=columns)
+    missing = [pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
+    chosen = [*columns, *(["attributes"] if "attributes" in frame.columns else [])]
+    named = frame.with_columns(missing).filter(pl.col(key).is_not_null()).select(chosen)
+    return named.unique(key, keep="last", maintain_order=True)
+
+
+def _stamp(events: pl.DataFrame, known: pl.DataFrame, key: str, label: str) -> pl.DataFrame:
+    if not known.height:
+        return events
+    found = events.join(known.select(key, pl.col(label).alias("_known")), key, "left", maintain_order="left")
+    return found.with_columns(pl.coalesce(label, "_known").alias(label)).drop("_known")
+
+
+def _without_nulls(json: pl.Expr, rows: pl.DataFrame) -> pl.Expr:
+    """Leave out fields that are null. Safe on text: inside a JSON string every quote has a backslash before it."""
+    names = [name for name in rows.columns if rows[name].null_count()]
+    for name in ("context", "attributes"):
+        if name in rows.columns:
+            kind = rows.schema[name]
+            assert isinstance(kind, pl.Struct)
+            names += [field.name for field in kind.fields]
+    if not names:
+        return json
+    gone = [f'"{name}":null,' for name in names] + [f',"{name}":null' for name in names]
+    return json.str.replace_many(gone, [""] * len(gone)).str.replace_many([f'"{n}":null' for n in names], [""])
