@@ -1,5 +1,6 @@
 """Topics are created explicitly, and a cluster is waited for, with kafka-python's admin client."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +31,12 @@ def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeou
     Raises:
         BrokerError: it does not within `timeout_s`.
     """
+    until = time.monotonic() + timeout_s
     with _admin(bootstrap, security, timeout_s) as admin:
-        admin.describe_cluster()
+        while not admin.describe_cluster()["brokers"]:  # it listens a moment before it is let into its own cluster
+            if time.monotonic() > until:
+                raise BrokerError(f"Kafka at {bootstrap} has no broker that works after {timeout_s:g} s; see its log")
+            time.sleep(0.05)
 
 
 def create_topics(

