@@ -1,0 +1,134 @@
+"""Rebuild: the features once more, from the archive and the rest of the log, into a store of their own.
+
+The fold is sequential in log order and ignores how the log was cut into batches, so the rows come out byte-equal to the
+live ones as of the same positions.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+
+from features import popularity
+from features.activity import Activity, Logged, Rules, apply_batch
+from features.archive import events_of, partitions
+from features.popularity import Popularity, PopularityRules
+from features.store import Key, OnlineStore
+from stream import topics
+from stream.client import kafka_python_config
+from stream.errors import EventError
+from stream.events import Item, TimeLimits, User, decode
+
+BATCH = 20_000
+Progress = Callable[[str, int], None]
+"""Called with the partition and the events applied so far."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a rebuild did: events read, users written, and the last position of each partition."""
+
+    events: int
+    users: int
+    positions: dict[str, int]
+    seconds: float
+
+
+def rebuild(
+    log: Mapping[str, Iterable[Logged]], store: OnlineStore, rules: Rules, progress: Progress | None = None
+) -> Report:
+    """Fold each partition's events, in log order, into an empty `store`."""
+    started = time.monotonic()
+    states: dict[Key, Activity] = {}
+    rows: dict[str, Popularity] = {}
+    events = 0
+    for name, entries in log.items():
+        for batch in _batches(entries):
+            states |= apply_batch(states, batch, rules)
+            rows[name] = popularity.apply(rows.get(name), batch, PopularityRules())
+            events += len(batch)
+            if progress is not None:
+                progress(name, events)
+    keys = list(states)
+    for start in range(0, len(keys), BATCH):
+        store.write_activities({key: states[key] for key in keys[start : start + BATCH]})
+    store.write_popularity(rows)
+    store.write_popularity({popularity.TOP + name: popularity.top(row, 2_000) for name, row in rows.items()})
+    return Report(events, len(states), {name: row.position for name, row in rows.items()}, time.monotonic() - started)
+
+
+def logged_events(
+    archive: Path, bootstrap: str | None, security: Mapping[str, str] | None, domains: Iterable[str]
+) -> dict[str, Iterator[Logged]]:
+    """Each partition's events: from the archive, then from the log behind it (where `bootstrap` is given)."""
+    known = frozenset(domains)
+    numbers = set(partitions(archive, topics.EVENTS))
+    if bootstrap is not None:
+        consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
+        numbers |= consumer.partitions_for_topic(topics.EVENTS) or set()
+        consumer.close()
+    return {
+        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known)
+        for number in sorted(numbers)
+    }
+
+
+def differences(one: OnlineStore, other: OnlineStore, keys: Iterable[Key]) -> list[Key]:
+    """The keys whose rows are not the same bytes in both stores."""
+    wanted = list(keys)
+    left, right = one.read_activities(wanted), other.read_activities(wanted)
+    encode = msgspec.json.encode
+    return [key for key in wanted if encode(left.get(key)) != encode(right.get(key))]
+
+
+def read_log(
+    bootstrap: str, security: Mapping[str, str] | None, partition: int, start: int, limits: TimeLimits | None = None
+) -> Iterator[Logged]:
+    """The events of a partition that are in the log now, from offset `start` on; what was set aside is passed over."""
+    place = TopicPartition(topics.EVENTS, partition)
+    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
+    try:
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        first = consumer.beginning_offsets([place])[place]
+        consumer.seek(place, max(start, first))
+        while consumer.position(place) < end:
+            for messages in consumer.poll(1_000).values():
+                for one in messages:
+                    entry = _logged(one.value or b"", partition, one.offset, limits)
+                    if entry is not None:
+                        yield entry
+    finally:
+        consumer.close()
+
+
+def _partition(
+    archive: Path, bootstrap: str | None, security: Mapping[str, str] | None, number: int, domains: frozenset[str]
+) -> Iterator[Logged]:
+    last = -1
+    for entry in events_of(archive, topics.EVENTS, number):
+        last = entry.offset
+        if entry.event.domain in domains:
+            yield entry
+    if bootstrap is not None:
+        yield from (one for one in read_log(bootstrap, security, number, last + 1) if one.event.domain in domains)
+
+
+def _logged(raw: bytes, partition: int, offset: int, limits: TimeLimits | None) -> Logged | None:
+    try:
+        record = decode(raw, 2**53, limits or TimeLimits(max_future_ms=2**53))
+    except EventError:
+        return None
+    return None if isinstance(record, Item | User) else Logged(record, f"{topics.EVENTS}/{partition}", offset)
+
+
+def _batches(entries: Iterable[Logged]) -> Iterator[list[Logged]]:
+    batch: list[Logged] = []
+    for entry in entries:
+        batch.append(entry)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,148 @@
+"""Data sets and files into Kafka: what `import`, `replay` and `run` share."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from serving.commands.progress import counting
+from serving.settings import Settings
+from stream.errors import ColdstreamError
+from stream.replay import Progress, Replayed, replay, shift_to_now
+from stream.sources.source import Source
+
+COMPLETE_JOURNEY = "complete-journey"
+
+
+def import_table(settings: Settings, file: Path, mapping: str | None, **choices: Any) -> dict[str, Any]:
+    """Read, clean and send a table of events; the cleaning report and what was sent."""
+    from stream.cleaning import Cleaning
+    from stream.sources.table import open_table
+
+    cleaning = Cleaning(strict=choices["strict"], rejects=choices["rejects"], bots=choices["bots"])
+    source = open_table(
+        file,
+        _columns(mapping),
+        domain=settings.domain,
+        users=choices["users"],
+        items=choices["items"],
+        kind=choices["kind"],
+        cleaning=cleaning,
+    )
+    sent = _replay(settings, source, resume=_resume(settings, source, "import"))
+    return {"report": msgspec.to_builtins(source.report), "sent": msgspec.to_builtins(sent)}
+
+
+def replay_source(
+    settings: Settings,
+    name: str,
+    *,
+    speed: float | None,
+    start: str | None,
+    until: str | None,
+    restart: bool,
+    shift: bool,
+) -> dict[str, Any]:
+    """Play a data set; what was done."""
+    source = open_source(name, settings.domain)
+    resume = _resume(settings, source, f"{start}-{until}")
+    if restart:
+        resume.unlink(missing_ok=True)
+    sent = _replay(
+        settings,
+        source,
+        resume=resume,
+        speed=speed,
+        start=_instant(start),
+        until=_instant(until),
+        shift_ms=shift_of(settings, source) if shift else 0,
+    )
+    return dict(msgspec.to_builtins(sent))
+
+
+def open_source(name: str, domain: str | None = None) -> Source:
+    """The data set NAME, or NAME:PATH for one that was downloaded.
+
+    Raises:
+        ColdstreamError: a name that is not known.
+    """
+    kind, _, path = name.partition(":")
+    if kind == COMPLETE_JOURNEY:
+        from stream.sources.complete_journey import open_complete_journey
+
+        return open_complete_journey(Path(path) if path else None)
+    from stream.sources.named import NAMED
+
+    if kind not in NAMED:
+        known = ", ".join([COMPLETE_JOURNEY, *(f"{one}:PATH" for one in NAMED)])
+        raise ColdstreamError(f"no data set {kind!r}; there are {known}; for a file of your own: coldstream import")
+    if not path:
+        raise ColdstreamError(f"{kind} has to be downloaded first; give {kind}:PATH")
+    source: Source = NAMED[kind](Path(path))
+    return source
+
+
+def shift_of(settings: Settings, source: Source) -> int:
+    """Whole weeks that bring the end of a data set to about now; decided once, kept in the state folder."""
+    file = settings.state_path / "replay" / f"{source.name}.shift.json"
+    if file.exists():
+        return int(json.loads(file.read_text("utf-8"))["shift_ms"])
+    shift = shift_to_now(source.end, int(time.time() * 1000))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"shift_ms": shift}), "utf-8")
+    return shift
+
+
+def play_window(
+    settings: Settings, source: Source, window: str, stop: threading.Event, tell: Any = None, **choices: Any
+) -> Replayed:
+    """One named window of a data set, resumable, times shifted; `stop` ends it early."""
+    return replay(
+        source,
+        settings.bootstrap,
+        settings.kafka_security,
+        resume_file=settings.state_path / "replay" / f"{source.name}.{window}.json",
+        shift_ms=shift_of(settings, source),
+        progress=tell,
+        stop=stop,
+        **choices,
+    )
+
+
+def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> Replayed:
+    with counting(source.name) as bar:
+
+        def tell(one: Progress) -> None:
+            when = datetime.fromtimestamp(one.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+            bar(one.sent, one.total, f"{one.phase} {when}")
+
+        return replay(source, settings.bootstrap, settings.kafka_security, resume_file=resume, progress=tell, **choices)
+
+
+def _resume(settings: Settings, source: Source, window: str) -> Path:
+    return settings.state_path / "replay" / f"{source.name}.{window.replace('/', '-').replace(':', '')}.json"
+
+
+def _columns(mapping: str | None) -> dict[str, str] | None:
+    if mapping is None:
+        return None
+    pairs = [part.split("=", 1) for part in mapping.split(",") if part]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ColdstreamError(f"--map {mapping}: give FIELD=COLUMN,..., such as user_id=uid,item_id=sku,at=ts")
+    return dict(pairs)
+
+
+def _instant(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ColdstreamError(
+            f"{text!r} is not a date; give RFC 3339, such as 2017-12-01 or 2017-12-01T08:00:00"
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

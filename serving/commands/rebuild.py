@@ -1,0 +1,55 @@
+"""`coldstream features rebuild`: a new store beside the old one, then a swap."""
+
+import shutil
+from typing import Any
+
+import msgspec
+
+from serving.commands.status import is_up
+from serving.settings import Settings
+from stream.errors import ColdstreamError
+
+
+def rebuild_features(settings: Settings) -> dict[str, Any]:
+    """Build the SQLite store anew from the archive (and the log, where Kafka answers); what was done.
+
+    Raises:
+        ColdstreamError: the system runs, or the store is Redis (there, empty the database and let the consumer read the
+            log again).
+    """
+    from features.activity import Rules
+    from features.rebuild import logged_events, rebuild
+    from features.store import SQLITE, open_store
+    from stream.broker import Broker
+
+    if is_up(settings):
+        raise ColdstreamError(
+            f"a system runs on {settings.state_path}; stop it first: its consumer writes the same rows"
+        )
+    if settings.store != SQLITE:
+        raise ColdstreamError(
+            "the store is Redis: FLUSHDB it and start the consumer, which reads the log from the start"
+        )
+    aside, home = settings.state_path / "feast.aside", settings.state_path / "feast"
+    shutil.rmtree(aside, ignore_errors=True)
+    store = open_store(aside, SQLITE, settings.domain_names)
+    rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
+    broker = None if settings.kafka else Broker(settings.state_path / "kafka", settings.kafka_port)
+    try:
+        if broker is not None:
+            broker.start()
+        log = logged_events(
+            settings.state_path / "archive", settings.bootstrap, settings.kafka_security, settings.domain_names
+        )
+        report = rebuild(log, store, rules)
+    finally:
+        store.close()
+        if broker is not None:
+            broker.stop()
+    old = settings.state_path / "feast.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if home.exists():
+        home.rename(old)
+    aside.rename(home)
+    shutil.rmtree(old, ignore_errors=True)
+    return dict(msgspec.to_builtins(report))
