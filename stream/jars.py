@@ -5,9 +5,9 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ COORDINATES: Final = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.l
 """Resolved one after the other, the first word on an artifact's version wins: together, one's BOM would bend both."""
 LOCK: Final = Path(__file__).with_name("jars.lock")
 CACHE_VARIABLE: Final = "COLDSTREAM_CACHE"
+FETCHED_AT_ONCE: Final = 4
 
 Progress = Callable[[int, int], None]
 """Called with the number of jars in place and the number of all."""
@@ -56,50 +57,62 @@ def locked(lock: Path = LOCK) -> list[Jar]:
 def install(folder: Path, lock: Path = LOCK, progress: Progress | None = None) -> list[Path]:
     """Every locked jar in `folder`, checked against its SHA-256; only missing ones are fetched.
 
+    A jar appears under its name only whole and checked, so an install that was cut short goes on where it stopped.
+
     Raises:
         BrokerError: a jar cannot be fetched, or is not the one that the lock names.
     """
     jars = locked(lock)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, jar in enumerate(jars, 1):
-        place = folder / jar.file
-        if not place.exists():
-            _fetch(jar, place)
-        _check(jar, place)
-        paths.append(place)
-        if progress is not None:
-            progress(number, len(jars))
-    return paths
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+        waiting = [pool.submit(_install, jar, folder / jar.file) for jar in jars]
+        try:
+            for number, one in enumerate(waiting, 1):
+                one.result()
+                if progress is not None:
+                    progress(number, len(jars))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [folder / jar.file for jar in jars]
+
+
+def _install(jar: Jar, place: Path) -> None:
+    if not place.exists():
+        _fetch(jar, place)
+    found = _sha256(place)
+    if found != jar.sha256:
+        raise BrokerError(
+            f"{place}: SHA-256 {found} is not the locked {jar.sha256}; delete the file, and it is fetched again"
+        )
 
 
 def _fetch(jar: Jar, place: Path) -> None:
     from jgo.maven import MavenContext  # costs 0.3 s, and only the first start fetches
 
-    with tempfile.TemporaryDirectory(dir=place.parent) as aside:
-        context = MavenContext(repo_cache=Path(aside), timeout=60)
-        component = context.project(jar.group, jar.artifact).at_version(jar.version)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetched-") as aside:
+        component = MavenContext(repo_cache=Path(aside), timeout=60).project(jar.group, jar.artifact)
         try:
-            found = Path(component.artifact().resolve())
-            _check(jar, found)
-        except BrokerError:
-            raise
+            found = Path(component.at_version(jar.version).artifact().resolve())
         except Exception as error:  # jgo raises what requests and its own parsing raise
             raise BrokerError(
-                f"{jar.file} cannot be fetched ({type(error).__name__}: {error}); "
-                f"check the network, or copy the jar into {place.parent}"
+                f"{jar.file} cannot be fetched ({type(error).__name__}: {error}); check the network and the proxy "
+                f"(HTTPS_PROXY, REQUESTS_CA_BUNDLE), or copy the jar into {place.parent}"
             ) from error
+        sha256 = _sha256(found)
+        if sha256 != jar.sha256:
+            raise BrokerError(
+                f"{jar.file} as fetched has SHA-256 {sha256}, not the locked {jar.sha256}; nothing was kept: "
+                "try again, and do not trust the network in between if it stays so"
+            )
         with found.open("rb") as file:
             os.fsync(file.fileno())
-        shutil.move(found, place)
+        found.replace(place)
 
 
-def _check(jar: Jar, place: Path) -> None:
-    found = hashlib.sha256(place.read_bytes()).hexdigest()
-    if found != jar.sha256:
-        raise BrokerError(
-            f"{place}: SHA-256 {found} is not the locked {jar.sha256}; delete the file, and it is fetched again"
-        )
+def _sha256(place: Path) -> str:
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lock_lines() -> list[str]:
