@@ -1,14 +1,15 @@
-"""The catalogue in memory: what the compacted topic `items` holds, followed as it changes, and live popularity."""
+"""The catalogue in memory: items and users' segments as their compacted topics tell, and what is popular."""
 
+import sys
 from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from features.popularity import EVERYONE, Popularity
+from features.popularity import EVERYONE
 from models.releases import Release
-from stream.events import Item
+from stream.events import Item, User
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -20,70 +21,101 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Aligned:
-    """Availability and category of a release's items, in the release's order, so that filters are array masks."""
+    """Availability and category of a release's items, in the release's order, so that filters are array operations.
+
+    `hidden` holds the indices of items that are not available, `category` int32 [items] a code for each item.
+    """
 
     def __init__(self, release: Release, entries: dict[str, Entry], codes: dict[str, int]) -> None:
         self.release = release
         self.codes = codes
         found = [entries.get(item) for item in release.item_ids]
-        self.available: npt.NDArray[np.bool_] = np.array([one is None or one.available for one in found], np.bool_)
+        self._available = np.array([one is None or one.available for one in found], np.bool_)
+        self.hidden: npt.NDArray[np.int64] = np.flatnonzero(~self._available)
         self.category: npt.NDArray[np.int32] = np.array([_code(one, codes) for one in found], np.int32)
 
-    def codes_of(self, category: str) -> int:
+    def code_of(self, category: str) -> int:
         """The code of a category; -2, which no item has, for one that is not known."""
         return self.codes.get(category, -2)
 
-    def change(self, item_id: str, entry: Entry) -> None:
-        place = self.release.index.get(item_id)
-        if place is not None:
-            self.available[place] = entry.available
+    def change(self, items: Iterable[tuple[str, Entry]]) -> None:
+        """Follow the newest words on items."""
+        moved = False
+        for item_id, entry in items:
+            place = self.release.index.get(item_id)
+            if place is None:
+                continue
+            moved |= bool(self._available[place]) != entry.available
+            self._available[place] = entry.available
             self.category[place] = _code(entry, self.codes)
+        if moved:
+            self.hidden = np.flatnonzero(~self._available)
 
 
 class Domain:
-    """One domain's items, its aligned release, and its popular items."""
+    """One domain: its items, the segments of its users, its release, and what is popular in it.
+
+    Changed on the event loop only; read from any thread.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.segments: dict[str, str] = {}
         self.codes: dict[str, int] = {}
-        self.members: dict[str, list[str]] = {}
+        self.members: dict[str, dict[str, None]] = {}
         self.popular: dict[str, list[tuple[str, float]]] = {}
         self.by_category: dict[str, list[str]] = {}
         self.aligned: Aligned | None = None
+        self._changed_meanwhile: dict[str, Entry] | None = None
 
     def put(self, items: Iterable[Item]) -> None:
         """Take in new words on items."""
-        for item in items:
-            entry = Entry(item.category, item.available, item.title)
-            before = self.entries.get(item.item_id)
-            self.entries[item.item_id] = entry
-            if item.category:
-                self.codes.setdefault(item.category, len(self.codes))
-                if before is None or before.category != item.category:
-                    self.members.setdefault(item.category, []).append(item.item_id)
-            if self.aligned is not None:
-                self.aligned.change(item.item_id, entry)
+        changed = {one.item_id: self._entry(one) for one in items}
+        for item_id, entry in changed.items():
+            self._file(item_id, entry)
+        if self.aligned is not None:
+            self.aligned.change(changed.items())
+        if self._changed_meanwhile is not None:
+            self._changed_meanwhile.update(changed)
 
     def remove(self, item_id: str) -> None:
-        """An item was deleted from the catalogue (a tombstone): it is no longer available."""
+        """An item left the catalogue (a tombstone): it is no longer shown."""
         if item_id in self.entries:
             self.put([Item(item_id=item_id, at=0, available=False, category=self.entries[item_id].category)])
 
-    def align(self, release: Release | None) -> None:
-        """Bring arrays into the order of a newly loaded release; done beside the old one, then swapped."""
-        self.aligned = Aligned(release, self.entries, self.codes) if release is not None else None
+    def put_user(self, user: User) -> None:
+        """Take in the newest word on a user."""
+        if user.segment:
+            self.segments[user.user_id] = sys.intern(user.segment)
+        else:
+            self.segments.pop(user.user_id, None)
 
-    def set_popular(self, total: Popularity, domain: str) -> None:
-        """Replace the popular items by those of merged rows."""
-        segments = total.counts.get(domain, {})
+    def align(self, release: Release) -> Aligned:
+        """Arrays in the order of a release that is being loaded. Slow: for another thread, between two on the loop:
+        `begin` before it, `adopt` after it."""
+        return Aligned(release, self.entries, self.codes)
+
+    def begin(self) -> None:
+        """From now on changes of the catalogue are noted, for `adopt`."""
+        self._changed_meanwhile = {}
+
+    def adopt(self, aligned: Aligned | None) -> None:
+        """Let an aligned release serve; None leaves the old one in service."""
+        changed, self._changed_meanwhile = self._changed_meanwhile, None
+        if aligned is not None:
+            aligned.change((changed or {}).items())
+            self.aligned = aligned
+
+    def set_popular(self, segments: dict[str, dict[str, float]]) -> None:
+        """Replace what is popular: counts by segment and item."""
         popular = {
             segment: sorted(items.items(), key=lambda pair: (-pair[1], pair[0])) for segment, items in segments.items()
         }
         by_category: dict[str, list[str]] = {}
         for item, _ in popular.get(EVERYONE, ()):
-            entry = self.entries.get(item)
-            if entry is not None and entry.category:
-                by_category.setdefault(entry.category, []).append(item)
+            category = self.category_of(item)
+            if category:
+                by_category.setdefault(category, []).append(item)
         self.popular, self.by_category = popular, by_category
 
     def offers(self, item_id: str) -> bool:
@@ -92,8 +124,30 @@ class Domain:
         return entry is None or entry.available
 
     def category_of(self, item_id: str) -> str | None:
+        """The category of an item, where the catalogue names one."""
         entry = self.entries.get(item_id)
         return entry.category if entry is not None else None
+
+    def title_of(self, item_id: str) -> str | None:
+        """The title of an item, where the catalogue names one."""
+        entry = self.entries.get(item_id)
+        return entry.title if entry is not None else None
+
+    def _entry(self, item: Item) -> Entry:
+        category = sys.intern(item.category) if item.category else None
+        if category is not None:
+            self.codes.setdefault(category, len(self.codes))
+        return Entry(category, item.available, item.title)
+
+    def _file(self, item_id: str, entry: Entry) -> None:
+        before = self.entries.get(item_id)
+        self.entries[item_id] = entry
+        if before is not None and before.category == entry.category:
+            return
+        if before is not None and before.category:
+            self.members[before.category].pop(item_id, None)
+        if entry.category:
+            self.members.setdefault(entry.category, {})[item_id] = None
 
 
 def _code(entry: Entry | None, codes: dict[str, int]) -> int:

@@ -35,8 +35,12 @@ lookup_seconds = Histogram(
     "coldstream_lookup_seconds", "Look-up latency by stage", ["stage"], buckets=QUICK, registry=registry
 )
 answers = Counter("coldstream_answers", "Answers by reason", ["reason", "domain"], registry=registry)
+streams = Gauge("coldstream_streams", "Live recommendation streams that are open", registry=registry)
 store_errors = Counter("coldstream_store_errors", "Online store errors", ["operation"], registry=registry)
 release_info = Gauge("coldstream_release", "1 for the release that serves", ["domain", "release"], registry=registry)
+release_age = Gauge(
+    "coldstream_release_age_seconds", "How long ago the serving release was made", ["domain"], registry=registry
+)
 release_created = Gauge(
     "coldstream_release_created_seconds", "When the serving release was made (Unix time)", ["domain"], registry=registry
 )

@@ -1,6 +1,6 @@
 """The answer: a pure function of features, release, catalogue and request."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -9,14 +9,18 @@ import numpy as np
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
 from models.ranking import top_k
-from models.recommenders.base import CODE_WEIGHTS, NEGATIVE, Floats
+from models.recommenders.base import CODE_WEIGHTS, Floats
 from serving.catalogue import Aligned, Domain
-from stream.events import KINDS, User
+from stream.events import KIND_CODES, KINDS
 
 MOST: Final = 200
 BECAUSE: Final = 3
+NEIGHBOURS: Final = 50
 REPEATS: Final = frozenset({"shop", "music"})
 """Domains in which an item that was seen is a fair answer again, unless the request says otherwise."""
+UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in ("dislike", "hide"))
+"""An item whose newest event is one of these does not come back."""
+WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -38,7 +42,7 @@ class Because(msgspec.Struct, frozen=True):
 
 
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One item of an answer."""
+    """One item of an answer; `score` compares only within one answer and one reason."""
 
     item_id: str
     score: float
@@ -51,14 +55,15 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
 class Answer(msgspec.Struct, frozen=True):
     """A list, why it is what it is, and what it was computed from.
 
-    `reason` is of the first item: personal, category, segment, popular, catalogue, or empty. `positions` are the log
-    positions that the features hold, by partition.
+    `reason` is that of the first item: personal, category, segment, popular, catalogue, or empty for an empty list.
+    `positions` are the log positions that the user's features hold, by partition.
     """
 
     user_id: str | None
     domain: str
     reason: str
     release: str | None
+    request_id: str
     items: list[Recommended]
     positions: dict[str, int]
 
@@ -72,83 +77,97 @@ class Query(msgspec.Struct, frozen=True):
 
 
 def query(state: Activity | None, ask: Ask) -> Query:
-    """What is to be ranked for a user's state: disliked and hidden items never come back, seen ones as asked."""
+    """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked."""
     recent = state.recent if state is not None else Recent()
-    pairs = list(zip(recent.items, recent.kinds, strict=True))
-    excluded = {item for item, kind in pairs if kind in NEGATIVE}
-    hide_seen = ask.exclude_seen if ask.exclude_seen is not None else ask.domain not in REPEATS
-    if hide_seen:
-        excluded.update(recent.items)
+    newest = dict(zip(recent.items, recent.kinds, strict=True))
+    excluded = {item for item, kind in newest.items() if kind in UNWANTED}
+    if ask.exclude_seen if ask.exclude_seen is not None else ask.domain not in REPEATS:
+        excluded.update(newest)
     return Query(recent, ask, frozenset(excluded))
 
 
-def rank(aligned: Aligned, queries: Sequence[Query]) -> list[list[tuple[str, float]]]:
-    """The best items of the release for each query, after filters; empty where the history says nothing to it."""
-    release = aligned.release
-    known = [row for row, one in enumerate(queries) if release.knows(one.recent)]
-    out: list[list[tuple[str, float]]] = [[] for _ in queries]
-    if not known:
-        return out
-    scores = release.scores([queries[row].recent for row in known])
-    for place, row in enumerate(known):
-        _mask(scores[place], aligned, queries[row])
-    most = max(queries[row].ask.n for row in known)
-    indices, best = top_k(scores, most)
-    for place, row in enumerate(known):
-        pairs = zip(indices[place, : queries[row].ask.n].tolist(), best[place].tolist(), strict=False)
-        out[row] = [(release.item_ids[index], score) for index, score in pairs if index >= 0]
-    return out
+def personal(aligned: Aligned, one: Query) -> bool:
+    """Whether the release can make anything of the history."""
+    index, recent = aligned.release.index, one.recent
+    return any(WEIGHTS[kind] > 0 and item in index for item, kind in zip(recent.items, recent.kinds, strict=True))
 
 
-def _mask(scores: Floats, aligned: Aligned, one: Query) -> None:
-    scores[~aligned.available] = -np.inf
-    index = aligned.release.index
-    hidden = [index[item] for item in one.excluded if item in index]
-    if hidden:
-        scores[hidden] = -np.inf
-    if one.ask.category is not None:
-        scores[aligned.category != aligned.codes_of(one.ask.category)] = -np.inf
+def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
+    """float32 [queries, items] for queries that are `personal`; -inf for what the catalogue or the request rules out."""
+    scores = aligned.release.scores([one.recent for one in queries])
+    for row, one in enumerate(queries):
+        _rule_out(scores[row], aligned, one)
+    return scores
+
+
+def best(aligned: Aligned, queries: Sequence[Query], scores: Floats) -> list[list[tuple[str, float]]]:
+    """The best items of each query with their scores, best first."""
+    indices, values = top_k(scores, max(one.ask.n for one in queries))
+    item_ids = aligned.release.item_ids
+    return [
+        [(item_ids[index], value) for index, value in zip(places, row, strict=True) if index >= 0][: one.ask.n]
+        for one, places, row in zip(queries, indices.tolist(), values.tolist(), strict=True)
+    ]
 
 
 def answer(
     domain: Domain,
     one: Query,
-    ranked: list[tuple[str, float]],
+    ranked: Sequence[tuple[str, float]],
     *,
-    user_id: str | None,
-    state: Activity | None,
-    profile: User | None,
+    request_id: str,
+    user_id: str | None = None,
+    state: Activity | None = None,
+    segment: str | None = None,
 ) -> Answer:
     """The whole list: what the release ranks, filled up with the category, the segment, and what is popular."""
     ask = one.ask
-    chosen: dict[str, tuple[float, str]] = {item: (score, "personal") for item, score in ranked}
+    chosen = {item: (value, "personal") for item, value in ranked}
     if len(chosen) < ask.n:
-        for item, reason in _fill(domain, one, profile):
+        for item, reason in _fill(domain, one, segment):
             if item not in chosen and item not in one.excluded and _fits(domain, item, ask.category):
                 chosen[item] = (0.0, reason)
                 if len(chosen) == ask.n:
                     break
-    items = [_recommended(domain, item, score, reason, one) for item, (score, reason) in chosen.items()]
+    items = [_recommended(domain, item, value, reason, one) for item, (value, reason) in chosen.items()]
     release = domain.aligned.release.id if domain.aligned is not None else None
     positions = state.applied.positions if state is not None else {}
-    return Answer(user_id, ask.domain, items[0].reason if items else "empty", release, items, positions)
+    reason = items[0].reason if items else "empty"
+    return Answer(user_id, ask.domain, reason, release, request_id, items, positions)
 
 
-def _fill(domain: Domain, one: Query, profile: User | None) -> Iterator[tuple[str, str]]:
+def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
+    scores[aligned.hidden] = -np.inf
+    index = aligned.release.index
+    excluded = [index[item] for item in one.excluded if item in index]
+    if excluded:
+        scores[excluded] = -np.inf
+    if one.ask.category is not None:
+        scores[aligned.category != aligned.code_of(one.ask.category)] = -np.inf
+
+
+def _fill(domain: Domain, one: Query, segment: str | None) -> Iterator[tuple[str, str]]:
+    wanted = one.ask.category
     for category in _categories(domain, one.recent):
         yield from ((item, "category") for item in domain.by_category.get(category, ()))
-        yield from ((item, "category") for item in domain.members.get(category, ())[: MOST * 2])
-    if profile is not None and profile.segment:
-        yield from ((item, "segment") for item, _ in domain.popular.get(profile.segment, ()))
-    yield from ((item, "popular") for item, _ in domain.popular.get(EVERYONE, ()))
-    if one.ask.category is not None:
-        yield from ((item, "catalogue") for item in domain.members.get(one.ask.category, ()))
-    yield from ((item, "catalogue") for item in domain.entries)
+        yield from ((item, "category") for item in _members(domain, category))
+    if segment is not None:
+        yield from ((item, "segment") for item, _ in domain.popular.get(segment, ()))
+    if wanted is None:
+        yield from ((item, "popular") for item, _ in domain.popular.get(EVERYONE, ()))
+        yield from ((item, "catalogue") for item in list(domain.entries))
+    else:
+        yield from ((item, "popular") for item in domain.by_category.get(wanted, ()))
+        yield from ((item, "catalogue") for item in _members(domain, wanted))
+
+
+def _members(domain: Domain, category: str) -> list[str]:
+    return list(domain.members.get(category, ()))
 
 
 def _categories(domain: Domain, recent: Recent) -> Iterable[str]:
     newest = zip(reversed(recent.items), reversed(recent.kinds), strict=True)
-    found = (domain.category_of(item) for item, kind in newest if CODE_WEIGHTS[kind] > 0)
+    found = (domain.category_of(item) for item, kind in newest if WEIGHTS[kind] > 0)
     return dict.fromkeys(one for one in found if one)
 
 
@@ -156,20 +175,21 @@ def _fits(domain: Domain, item: str, category: str | None) -> bool:
     return domain.offers(item) and (category is None or domain.category_of(item) == category)
 
 
-def _recommended(domain: Domain, item: str, score: float, reason: str, one: Query) -> Recommended:
+def _recommended(domain: Domain, item: str, value: float, reason: str, one: Query) -> Recommended:
     entry = domain.entries.get(item)
     because = _because(domain, item, one.recent) if one.ask.explain and reason in {"personal", "category"} else None
     title, category = (entry.title, entry.category) if entry is not None else (None, None)
-    return Recommended(item, round(score, 6), reason, title, category, because)
+    return Recommended(item, round(value, 6), reason, title, category, because)
 
 
 def _because(domain: Domain, item: str, recent: Recent) -> list[Because]:
-    """The newest distinct events whose items are near the recommended one; the newest event where none is."""
-    near: Callable[[str], bool] = lambda other: False  # noqa: E731
+    """The newest events whose items are near the recommended one, or of its category; else the newest that counts."""
+    near = {item}
     if domain.aligned is not None:
-        neighbours = {other for other, _ in domain.aligned.release.similar(item, 50)}
-        near = neighbours.__contains__
+        near.update(other for other, _ in domain.aligned.release.similar(item, NEIGHBOURS))
     rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
-    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if CODE_WEIGHTS[kind] > 0]
-    close = [event for event in events if near(event.item_id) or event.item_id == item]
-    return (close or events[:1])[:BECAUSE]
+    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if WEIGHTS[kind] > 0]
+    close = [event for event in events if event.item_id in near]
+    category = domain.category_of(item)
+    alike = [event for event in events if category is not None and domain.category_of(event.item_id) == category]
+    return (close or alike or events)[: BECAUSE if close else 1]

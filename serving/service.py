@@ -3,45 +3,44 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from features import popularity
 from features.activity import Activity, Rules
 from features.errors import StoreError
-from models import releases
-from models.errors import ReleaseError
 from serving import metrics
-from serving.catalogue import Aligned, Domain
-from serving.recommender import Answer, Ask, Query, answer, query, rank
+from serving.catalogue import Domain
+from serving.current import Current
+from serving.follower import Follower
+from serving.lookups import NOT_OPEN, Found, Lookups
+from serving.recommender import Ask
 from serving.settings import Settings
-from serving.updates import Follower, Updates, read_item, read_update
+from serving.updates import Update, Updates
 from stream import topics
 from stream.admin import partitions_of
-from stream.errors import BrokerError
-from stream.events import TimeLimits, User
+from stream.errors import BrokerError, EventError
+from stream.events import Item, Record, TimeLimits, User, decode
 from stream.producer import Producer
 
-POPULAR_EVERY_S: Final = 2.0
-RELEASES_EVERY_S: Final = 1.0
-BATCH: Final = 32
+if TYPE_CHECKING:
+    from features.store import OnlineStore
+
+POPULAR_EVERY_S: Final = 1.0
+POPULAR_SHARE: Final = 0.01
+"""At most this share of the time goes into reading popularity: decoding holds up look-ups."""
+RETRY_S: Final = 0.5
+PROBE_S: Final = 1.0
 
 log = logging.getLogger("coldstream.api")
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A release that the API would not load."""
-
-    release: str
-    reason: str
-    detail: str
+_updates = msgspec.json.Decoder(Update)
 
 
 class Service:
-    """One API process. `start` begins everything and returns at once; `ready` says what is still missing."""
+    """One API process. `start` begins everything and returns at once; `missing` says what is not there yet."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -49,216 +48,181 @@ class Service:
         self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
         self.domains = {name: Domain() for name in settings.domain_names}
         self.updates = Updates()
+        self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
-        self.store: Any = None
-        self.refused: dict[str, Refused] = {}
-        self.missing: dict[str, str] = {"store": "opening", "broker": "connecting", "catalogue": "reading"}
-        self._waiting: asyncio.Queue[tuple[Aligned, Query, asyncio.Future[list[tuple[str, float]]]]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, "rank")
+        self.closing = asyncio.Event()
         self._background = ThreadPoolExecutor(2, "background")
+        self.current = Current(settings.state_path / "releases", self.domains, self._background, self.updates.wake_all)
+        catalogue = {topics.ITEMS: self._take_item, topics.USERS: self._take_user, topics.RELEASES: self.current.hear}
+        where = (settings.bootstrap, settings.kafka_security)
+        self.catalogue = Follower(*where, catalogue, from_start=True, after=self.updates.reach)
+        self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
+        self._connected = False
+        self._popular_at: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def root(self) -> Any:
-        return self.settings.state_path / "releases"
 
     async def start(self) -> None:
         """Begin the background tasks."""
-        work: list[Coroutine[Any, Any, None]] = [
-            self._open_store(),
-            self._connect(),
-            self._follow_items(),
-            self._follow_updates(),
-            self._watch_releases(),
-            self._watch_popularity(),
-            self._rank_waiting(),
-        ]
-        self._tasks = [asyncio.create_task(one) for one in work]
+        self.lookups.start()
+        work = {
+            "opening the store": self._open_store,
+            "connecting to Kafka": self._connect,
+            "following the catalogue": self.catalogue.run,
+            "following feature updates": self.written.run,
+            "watching releases": self.current.watch,
+            "reading popularity": self._watch_popularity,
+        }
+        self._tasks = [asyncio.create_task(_keep(name, one)) for name, one in work.items()]
 
     async def stop(self) -> None:
-        """End the background tasks; what was accepted is sent."""
+        """End streams and background tasks; what was accepted is sent, what was asked is answered."""
+        self.close_streams()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.producer.stop()
-        self._thread.shutdown()
+        await self.lookups.stop()
         self._background.shutdown()
-        if self.store is not None:
-            self.store.close()
+        if self.lookups.store is not None:
+            self.lookups.store.close()
 
-    async def recommend(self, user_id: str, ask: Ask) -> Answer:
+    def close_streams(self) -> None:
+        """Let every live stream end: the server waits for its connections when it stops."""
+        self.closing.set()
+        self.updates.wake_all()
+
+    async def recommend(self, user_id: str, ask: Ask) -> Found:
         """A user's list from the features of this moment. Raises StoreError where the store is away."""
-        started = time.perf_counter()
-        state = self.read_activity(ask.domain, user_id)
-        profile = self.read_profile(ask.domain, user_id) if state is None or not state.recent.items else None
-        metrics.lookup_seconds.labels("read").observe(time.perf_counter() - started)
-        found = await self.answer(user_id, ask, state, profile)
-        metrics.lookup_seconds.labels("total").observe(time.perf_counter() - started)
-        return found
+        return await self.lookups.of_user(user_id, ask)
 
-    async def answer(self, user_id: str | None, ask: Ask, state: Activity | None, profile: User | None) -> Answer:
-        """The list for a state that is already in hand."""
-        domain = self.domains[ask.domain]
-        one = query(state, ask)
-        ranked: list[tuple[str, float]] = []
-        if domain.aligned is not None and one.recent.items:
-            started = time.perf_counter()
-            future: asyncio.Future[list[tuple[str, float]]] = asyncio.get_running_loop().create_future()
-            self._waiting.put_nowait((domain.aligned, one, future))
-            ranked = await future
-            metrics.lookup_seconds.labels("rank").observe(time.perf_counter() - started)
-        found = answer(domain, one, ranked, user_id=user_id, state=state, profile=profile)
-        metrics.answers.labels(found.reason, ask.domain).inc()
-        return found
-
-    def read_activity(self, domain: str, user_id: str) -> Activity | None:
+    async def activity(self, domain: str, user_id: str) -> Activity | None:
         """The user's features; None for one who has none. Raises StoreError."""
-        if self.store is None:
-            raise StoreError("the online store is still being opened; try again in a moment")
+        return await self.lookups.call(lambda store: store.read_activity(domain, user_id))
+
+    async def missing(self) -> dict[str, str]:
+        """What keeps the process from serving now, part by part, with the cure; empty when it can."""
+        found: dict[str, str] = {}
+        store = await self._store_trouble()
+        if store:
+            found["store"] = store
+        where = self.settings.bootstrap
+        if not self._connected or not await self.catalogue.answers(PROBE_S):
+            found["broker"] = f"no Kafka answers at {where}; is the broker running, and is the address right?"
+        if not self.catalogue.caught_up.is_set():
+            found["catalogue"] = f"the topics {topics.ITEMS} and {topics.USERS} are still being read; wait"
+        if not self.written.caught_up.is_set():
+            found["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
+        return found
+
+    async def _store_trouble(self) -> str | None:
+        if self.lookups.store is None:
+            return NOT_OPEN
         try:
-            state: Activity | None = self.store.read_activity(domain, user_id)
-        except StoreError:
-            metrics.store_errors.labels("read").inc()
-            raise
-        return state
-
-    def read_profile(self, domain: str, user_id: str) -> User | None:
-        """The user's profile. Raises StoreError."""
-        if self.store is None:
-            raise StoreError("the online store is still being opened; try again in a moment")
-        profile: User | None = self.store.read_profile(domain, user_id)
-        return profile
-
-    async def _rank_waiting(self) -> None:
-        """Rank whatever waits, together: one pass over the item matrix serves a whole batch. Nothing waits for a batch."""
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            groups: dict[int, list[Any]] = {}
-            for one in batch:
-                groups.setdefault(id(one[0]), []).append(one)
-            for group in groups.values():
-                queries = [one[1] for one in group]
-                try:
-                    ranked = await loop.run_in_executor(self._thread, rank, group[0][0], queries)
-                except Exception as error:  # whatever went wrong belongs to these look-ups, not to this task
-                    for _, _, future in group:
-                        if not future.done():
-                            future.set_exception(error)
-                    continue
-                for (_, _, future), found in zip(group, ranked, strict=True):
-                    if not future.done():
-                        future.set_result(found)
+            await asyncio.wait_for(self.lookups.call(_ping), PROBE_S)
+        except StoreError as error:
+            return str(error)
+        except TimeoutError:
+            return f"the online store does not answer within {PROBE_S:g} s"
+        return None
 
     async def _open_store(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                self.store = await loop.run_in_executor(self._background, self._open)
-            except StoreError as error:
-                self.missing["store"] = str(error)
-                await asyncio.sleep(0.5)
-            else:
-                self.missing.pop("store", None)
-                return
+        opened = await asyncio.get_running_loop().run_in_executor(self._background, self._open)
+        self.lookups.store = opened
+        log.info("the online store is open")
 
-    def _open(self) -> Any:
+    def _open(self) -> "OnlineStore":
         from features.store import open_store  # Feast takes seconds to import: the rest starts meanwhile
 
         return open_store(self.settings.state_path / "feast", self.settings.store, self.settings.domain_names)
 
     async def _connect(self) -> None:
-        while True:
-            try:
-                await self.producer.start()
-            except BrokerError as error:
-                self.missing["broker"] = str(error)
-                await asyncio.sleep(0.5)
-            else:
-                self.missing.pop("broker", None)
-                return
-
-    async def _follow_items(self) -> None:
-        follower = self._follower(topics.ITEMS, self._take_item, from_start=True)
-        task = asyncio.create_task(follower.run())
-        try:
-            await follower.caught_up.wait()
-            self.missing.pop("catalogue", None)
-            await task
-        finally:
-            task.cancel()
-
-    async def _follow_updates(self) -> None:
-        await self._follower(topics.FEATURE_UPDATES, self._take_update, from_start=False).run()
-
-    def _follower(self, topic: str, take: Any, *, from_start: bool) -> Follower:
-        return Follower(self.settings.bootstrap, self.settings.kafka_security, topic, take, from_start=from_start)
+        await self.producer.start()
+        self._connected = True
 
     def _take_item(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
-            name, _, item_id = (key or b"").decode("utf-8", "replace").partition("/")
-            if name in self.domains:
-                self.domains[name].remove(item_id)
+            domain, item_id = self._named(key)
+            if domain is not None:
+                domain.remove(item_id)
             return
-        item = read_item(value)
-        if item is not None and item.domain in self.domains:
+        item = _record(topics.ITEMS, value)
+        if isinstance(item, Item) and item.domain in self.domains:
             self.domains[item.domain].put([item])
 
+    def _take_user(self, key: bytes | None, value: bytes | None) -> None:
+        if value is None:
+            domain, user_id = self._named(key)
+            if domain is not None:
+                domain.segments.pop(user_id, None)
+            return
+        user = _record(topics.USERS, value)
+        if isinstance(user, User) and user.domain in self.domains:
+            self.domains[user.domain].put_user(user)
+
+    def _named(self, key: bytes | None) -> tuple[Domain | None, str]:
+        name, _, identity = (key or b"").decode("utf-8", "replace").partition("/")
+        return self.domains.get(name), identity
+
     def _take_update(self, _key: bytes | None, value: bytes | None) -> None:
-        update = read_update(value)
-        if update is not None:
-            self.updates.hear(update)
-
-    async def _watch_releases(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            for name, domain in self.domains.items():
-                try:
-                    wanted = releases.current_id(self.root, name)
-                    serving = domain.aligned.release.id if domain.aligned is not None else None
-                    if wanted is not None and wanted != serving and wanted not in self.refused:
-                        loaded = await loop.run_in_executor(self._background, releases.load, self.root / name / wanted)
-                        domain.align(loaded)
-                        self._tell(name, loaded)
-                except ReleaseError as error:
-                    self._refuse(name, releases.current_id(self.root, name) or "?", error)
-            await asyncio.sleep(RELEASES_EVERY_S)
-
-    def _tell(self, name: str, loaded: releases.Release) -> None:
-        manifest = loaded.manifest
-        log.info("%s: release %s (%s) serves %d items", name, loaded.id, manifest.recommender, manifest.items)
-        for labels in list(metrics.release_info._metrics):
-            if labels[0] == name:
-                metrics.release_info.remove(*labels)
-        metrics.release_info.labels(name, loaded.id).set(1)
-        metrics.release_created.labels(name).set(manifest.created_at / 1000)
-        for metric, value in manifest.metrics.items():
-            metrics.release_quality.labels(name, metric).set(value)
-
-    def _refuse(self, name: str, release: str, error: ReleaseError) -> None:
-        if release not in self.refused:
-            log.error("%s: release %s is refused (%s): %s", name, release, error.reason, error.detail)
-            metrics.release_refused.labels(error.reason).inc()
-            self.refused[release] = Refused(release, error.reason, error.detail)
+        try:
+            self.updates.hear(_updates.decode(value or b""))
+        except msgspec.DecodeError as error:
+            log.warning("a message on %s is passed over: %s", topics.FEATURE_UPDATES, error)
 
     async def _watch_popularity(self) -> None:
         loop = asyncio.get_running_loop()
+        where = (self.settings.bootstrap, self.settings.kafka_security, topics.EVENTS)
         partitions = 0
+        while not partitions:
+            partitions = await loop.run_in_executor(self._background, partitions_of, *where)
+            await asyncio.sleep(RETRY_S)
+        names = [f"{popularity.TOP}{topics.EVENTS}/{one}" for one in range(partitions)]
         while True:
-            await asyncio.sleep(0.1 if self.store is None else POPULAR_EVERY_S)
-            try:
-                if not partitions:
-                    partitions = await loop.run_in_executor(self._background, self._partitions)
-                if self.store is not None and partitions:
-                    names = [f"{popularity.TOP}{topics.EVENTS}/{one}" for one in range(partitions)]
-                    rows = await loop.run_in_executor(self._background, self.store.read_popularity, names)
-                    total = popularity.merge(rows.values())
-                    for name, domain in self.domains.items():
-                        domain.set_popular(total, name)
-            except (StoreError, BrokerError) as error:
-                log.warning("popularity is not refreshed: %s", error)
+            took_s = await loop.run_in_executor(self._background, self._read_popularity, names)
+            await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
-    def _partitions(self) -> int:
-        return partitions_of(self.settings.bootstrap, self.settings.kafka_security, topics.EVENTS)
+    def _read_popularity(self, names: list[str]) -> float:
+        """In another thread: swap in what is popular now, where it changed; the seconds it took."""
+        started = time.thread_time()
+        try:
+            rows = self.lookups.store.read_popularity(names) if self.lookups.store is not None else {}
+        except StoreError as error:
+            metrics.store_errors.labels("read").inc()
+            log.warning("popularity is not refreshed: %s", error)
+            return 0.0
+        at = {name: row.position for name, row in rows.items()}
+        if at != self._popular_at:
+            total = popularity.merge(rows.values())
+            for name, domain in self.domains.items():
+                domain.set_popular(total.counts.get(name, {}))
+            self._popular_at = at
+        return time.thread_time() - started
+
+
+async def _keep(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` until it returns; begin again where it fails, for a task that died unseen would be worse."""
+    said = ""
+    while True:
+        try:
+            await work()
+        except (StoreError, BrokerError) as error:
+            if str(error) != said:
+                log.warning("%s: %s; trying again", name, error)
+            said = str(error)
+        except Exception:
+            log.exception("%s failed; beginning again", name)
+        else:
+            return
+        await asyncio.sleep(RETRY_S)
+
+
+def _ping(store: "OnlineStore") -> None:
+    store.ping()
+
+
+def _record(topic: str, value: bytes) -> Record | None:
+    try:
+        return decode(value, 2**53)
+    except EventError as error:
+        log.warning("a message on %s is passed over: %s", topic, error.detail)
+        return None

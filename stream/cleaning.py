@@ -100,6 +100,11 @@ class Cleaner:
         self._notes: list[str] = []
         self._rejects: list[Reject] = []
 
+    @property
+    def rejected(self) -> int:
+        """Rows that were set aside so far."""
+        return len(self._rejects)
+
     def note(self, text: str) -> None:
         """Say something in the report, once."""
         if text not in self._notes:

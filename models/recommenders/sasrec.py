@@ -20,15 +20,23 @@ import pandas as pd
 from keras import layers, ops
 
 from features.activity import Recent
-from models.recommenders.base import KIND_WEIGHTS, Floats, Vocabulary, positive
+from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.sequences import Numbers, Windows, add_repeats, numbers_of, windows_of
 
 FULL_SOFTMAX_ITEMS: Final = 5_000
+ENCODED_AT_ONCE: Final = 256
+"""Histories are encoded in blocks of one size: every other size would be compiled anew."""
+FAR: Final = -1e9
 Epoch = Callable[[int, dict[str, float]], bool]
 """Called after each epoch with its number and figures; True stops."""
 
 
 class Params(msgspec.Struct, frozen=True):
-    """Hyper-parameters, under the field's names."""
+    """Hyper-parameters, under the field's names.
+
+    `repeats`: whether an item gains a learned amount by standing in the history already, by its age there; for domains
+    in which people come back to what they had. `windows_per_user` stretches of `length` events are learned from.
+    """
 
     embedding_size: int = 64
     blocks: int = 2
@@ -39,9 +47,10 @@ class Params(msgspec.Struct, frozen=True):
     reg: float = 1e-4
     batch_size: int = 128
     epochs: int = 30
-    negatives: int = 1024
+    negatives: int = 512
     min_count: int = 1
     windows_per_user: int = 20
+    repeats: bool = False
     seed: int = 0
 
 
@@ -53,26 +62,30 @@ class Block(layers.Layer):
         super().__init__(**kwargs)
         self.size, self.heads, self.rate = size, heads, dropout
         self.norm1, self.norm2 = layers.LayerNormalization(epsilon=1e-6), layers.LayerNormalization(epsilon=1e-6)
-        self.mix, self.out = layers.Dense(3 * size), layers.Dense(size)
+        self.ask, self.offer, self.out = layers.Dense(size), layers.Dense(2 * size), layers.Dense(size)
         self.widen, self.narrow = layers.Dense(2 * size, activation="relu"), layers.Dense(size)
         self.drop1, self.drop2 = layers.Dropout(dropout), layers.Dropout(dropout)
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        self.norm1.build(shape)
-        self.norm2.build(shape)
-        self.mix.build(shape)
-        self.out.build(shape)
-        self.widen.build(shape)
+        for layer in (self.norm1, self.norm2, self.ask, self.offer, self.out, self.widen):
+            layer.build(shape)
         self.narrow.build((*shape[:-1], 2 * self.size))
         super().build(shape)
 
-    def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
-        """x float [batch, length, size], mask float [batch, 1, length, length]: 0 where attention may look, else -1e9."""
+    def call(self, x: Any, hidden: Any = None, training: bool = False, newest: bool = False) -> Any:
+        """x float [batch, length, size], hidden float [batch, 1, length, length]: 0 to look at, -1e9 not to.
+
+        With `newest` only the last place is worked out: float [batch, 1, size].
+        """
         length, width = x.shape[1], self.size // self.heads
-        mixed = ops.reshape(self.mix(self.norm1(x)), (-1, length, 3, self.heads, width))
-        query, key, value = (ops.transpose(mixed[:, :, part], (0, 2, 1, 3)) for part in range(3))
-        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / width**0.5 + mask, axis=-1)
-        seen = ops.reshape(ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3)), (-1, length, self.size))
+        known = self.norm1(x)
+        offered = ops.reshape(self.offer(known), (-1, length, 2, self.heads, width))
+        key, value = (ops.transpose(offered[:, :, part], (0, 2, 1, 3)) for part in range(2))
+        if newest:
+            x, known, hidden = x[:, -1:], known[:, -1:], hidden[:, :, -1:]
+        query = ops.transpose(ops.reshape(self.ask(known), (-1, x.shape[1], self.heads, width)), (0, 2, 1, 3))
+        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * width**-0.5 + hidden, axis=-1)
+        seen = ops.reshape(ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3)), (-1, x.shape[1], self.size))
         x = x + self.drop1(self.out(seen), training=training)
         return x + self.drop2(self.narrow(self.widen(self.norm2(x))), training=training)
 
@@ -92,49 +105,59 @@ class Network(keras.Model):  # type: ignore[misc]
         self.drop = layers.Dropout(params.dropout)
         self.blocks = [Block(params.embedding_size, params.heads, params.dropout) for _ in range(params.blocks)]
         self.norm = layers.LayerNormalization(epsilon=1e-6)
+        self.repeats = self.add_weight(shape=(params.length,), initializer="zeros", name="repeats")
+        ages = np.arange(params.length)[:, None] - np.arange(params.length)[None]
+        self.ages, self.causal = np.maximum(ages, 0).astype(np.int32), (ages >= 0).astype(np.float32)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, newest: bool = False) -> Any:
         numbers = inputs["items"] if isinstance(inputs, dict) else inputs
-        length = self.params.length
         real = ops.cast(ops.not_equal(numbers, 0), "float32")
-        x = self.table(numbers) + self.place(ops.arange(length))[None]
+        x = self.table(numbers) + self.place(ops.arange(self.params.length))[None]
         x = self.drop(x, training=training) * real[:, :, None]
-        causal = ops.tril(ops.ones((length, length), dtype="float32"))[None, None]
-        mask = (1.0 - causal * real[:, None, None, :]) * -1e9
-        for block in self.blocks:
-            x = block(x, mask=mask, training=training)
+        hidden = (1.0 - ops.convert_to_tensor(self.causal)[None, None] * real[:, None, None, :]) * FAR
+        for number, block in enumerate(self.blocks):
+            x = block(x, hidden=hidden, training=training, newest=newest and number == len(self.blocks) - 1)
         return self.norm(x)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Mean cross-entropy of the next item over real positions; y int32 [batch, length], 0 where there is none."""
-        hidden = ops.reshape(y_pred, (-1, self.params.embedding_size))
-        target = ops.reshape(y, (-1,))
-        real = ops.cast(ops.not_equal(target, 0), "float32")
-        losses = self._sampled(hidden, target, x["negatives"]) if self.log_q is not None else self._full(hidden, target)
+        """Mean cross-entropy of what comes next over real places; y int32 [batch, length], 0 where there is none."""
+        real = ops.cast(ops.not_equal(y, 0), "float32")
+        losses = self._full(y_pred, y, x["items"]) if self.log_q is None else self._sampled(y_pred, y, x)
         return ops.sum(losses * real) / ops.maximum(ops.sum(real), 1.0)
 
-    def _full(self, hidden: Any, target: Any) -> Any:
+    def _full(self, hidden: Any, target: Any, items: Any) -> Any:
         logits = ops.matmul(hidden, ops.transpose(self.table.embeddings[1:]))
+        if self.params.repeats:
+            logits = logits + self._gains(items, ops.arange(1, self.items + 1, dtype="int32"))
         return keras.losses.sparse_categorical_crossentropy(ops.maximum(target - 1, 0), logits, from_logits=True)
 
-    def _sampled(self, hidden: Any, target: Any, negatives: Any) -> Any:
+    def _sampled(self, hidden: Any, target: Any, x: Any) -> Any:
         log_q = ops.convert_to_tensor(self.log_q)
-        numbers = negatives[0]
-        wanted = ops.sum(hidden * self.table(target), axis=-1, keepdims=True) - ops.take(log_q, target)[:, None]
-        others = ops.matmul(hidden, ops.transpose(self.table(numbers))) - ops.take(log_q, numbers)[None]
-        others = ops.where(ops.equal(numbers[None], target[:, None]), -1e9, others)
-        logits = ops.concatenate([wanted, others], axis=1)
-        return ops.logsumexp(logits, axis=1) - wanted[:, 0]
+        numbers = x["negatives"][0]
+        wanted = ops.sum(hidden * self.table(target), axis=-1) - ops.take(log_q, target)
+        others = ops.matmul(hidden, ops.transpose(self.table(numbers))) - ops.take(log_q, numbers)
+        if self.params.repeats:
+            same = ops.cast(ops.equal(x["items"][:, None, :], target[:, :, None]), "float32")
+            wanted = wanted + ops.sum(self._by_age() * same, axis=-1)
+            others = others + self._gains(x["items"], numbers)
+        others = ops.where(ops.equal(numbers, target[:, :, None]), FAR, others)
+        return ops.logaddexp(ops.logsumexp(others, axis=-1), wanted) - wanted
+
+    def _by_age(self) -> Any:
+        return ops.take(self.repeats, self.ages) * self.causal
+
+    def _gains(self, items: Any, candidates: Any) -> Any:
+        """float [batch, length, candidates]: what each candidate gains at each place by standing at or before it."""
+        there = ops.cast(ops.equal(items[:, :, None], candidates), "float32")
+        return ops.matmul(self._by_age(), there)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Windows of users' histories in shuffled batches, with one set of negatives a batch."""
+    """Windows in shuffled batches of one size (the last is filled up), with one set of negatives a batch."""
 
-    def __init__(
-        self, windows: npt.NDArray[np.int32], params: Params, probability: npt.NDArray[np.float64] | None
-    ) -> None:
+    def __init__(self, windows: Windows, params: Params, probability: npt.NDArray[np.float64] | None) -> None:
         super().__init__()
         self.windows, self.params = windows, params
         self.rng = np.random.default_rng(params.seed)
@@ -146,12 +169,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, number: int) -> tuple[dict[str, Any], Any]:
         size = self.params.batch_size
-        chosen = self.windows[self.order[number * size : (number + 1) * size]]
-        x = {"items": chosen[:, :-1]}
+        rows = self.order[np.arange(number * size, (number + 1) * size) % len(self.order)]
+        x = {"items": self.windows.items[rows]}
         if self.cumulative is not None:
             drawn = np.searchsorted(self.cumulative, self.rng.random(self.params.negatives)).astype(np.int32) + 1
-            x["negatives"] = np.repeat(np.minimum(drawn, len(self.cumulative))[None], len(chosen), axis=0)
-        return x, chosen[:, 1:]
+            x["negatives"] = np.repeat(np.minimum(drawn, len(self.cumulative))[None], size, axis=0)
+        return x, self.windows.targets(rows, self.rng)
 
     def on_epoch_end(self) -> None:
         self.order = self.rng.permutation(len(self.windows))
@@ -172,24 +195,32 @@ class SASRec:
         params = self.params
         keras.utils.set_random_seed(params.seed)
         self.vocabulary = Vocabulary.fit(frame, params.min_count)
-        windows, counts = windows_of(frame, self.vocabulary, params)
+        windows = windows_of(frame, self.vocabulary, params.length, params.windows_per_user)
         sampled = len(self.vocabulary) > FULL_SOFTMAX_ITEMS
-        probability = (counts**0.75 / (counts**0.75).sum()) if sampled else None
-        log_q = (
-            np.log(np.concatenate([[1.0], probability]) + 1e-12).astype(np.float32) if probability is not None else None
-        )
+        counts = windows.counts(len(self.vocabulary)) ** 0.75
+        probability = counts / counts.sum() if sampled else None
+        log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32) if probability is not None else None
         self.network = Network(len(self.vocabulary), params, log_q)
-        self.network.compile(keras.optimizers.AdamW(params.learning_rate, weight_decay=params.reg, clipnorm=1.0))
+        rate = keras.optimizers.AdamW(params.learning_rate, weight_decay=params.reg, clipnorm=1.0)
+        self.network.compile(rate, jit_compile=True)
         until = time.monotonic() + 60 * minutes if minutes is not None else None
         watch = _Watch(after_epoch, until)
         self.network.fit(Batches(windows, params, probability), epochs=params.epochs, verbose=0, callbacks=[watch])
 
     def encode(self, histories: Sequence[Recent]) -> Floats:
         """float32 [batch, embedding_size]: each history as a vector; zeros where nothing of it is known."""
+        return self._encode(numbers_of(histories, self.vocabulary, self.params.length))
+
+    def _encode(self, numbers: Numbers) -> Floats:
         assert self.network is not None, "fit first"
-        numbers = numbers_of(histories, self.vocabulary, self.params.length)
-        hidden = ops.convert_to_numpy(self.network.predict_on_batch(numbers))[:, -1]
-        return np.where((numbers[:, -1] != 0)[:, None], hidden, 0.0).astype(np.float32)
+        out = np.zeros((len(numbers), self.params.embedding_size), np.float32)
+        for start in range(0, len(numbers), ENCODED_AT_ONCE):
+            part = numbers[start : start + ENCODED_AT_ONCE]
+            block = np.zeros((ENCODED_AT_ONCE, self.params.length), np.int32)
+            block[: len(part)] = part
+            hidden = ops.convert_to_numpy(self.network.predict_on_batch(block))[: len(part), -1]
+            out[start : start + len(part)] = np.where((part[:, -1] != 0)[:, None], hidden, 0.0)
+        return out
 
     def embeddings(self) -> Floats:
         """float32 [items, embedding_size]."""
@@ -197,18 +228,27 @@ class SASRec:
         table: Floats = ops.convert_to_numpy(self.network.table.embeddings).astype(np.float32)
         return table[1:]
 
+    def repeats(self) -> Floats:
+        """float32 [length]: what an item gains by standing in the history, by its age there; zeros where switched off."""
+        assert self.network is not None, "fit first"
+        return np.asarray(ops.convert_to_numpy(self.network.repeats), np.float32)
+
     def scores(self, histories: Sequence[Recent]) -> Floats:
-        return np.asarray(self.encode(histories) @ self.embeddings().T, np.float32)
+        numbers = numbers_of(histories, self.vocabulary, self.params.length)
+        table: Floats = self._encode(numbers) @ self.embeddings().T
+        add_repeats(table, numbers, self.repeats())
+        return table
 
     def save(self, folder: Path) -> list[str]:
-        """`embeddings.npy` and `encoder.onnx`: int32 [batch, length] -> float32 [batch, embedding_size]."""
+        """`embeddings.npy`, `repeats.npy` and `encoder.onnx`: int32 [batch, length] -> float32 [batch, embedding_size]."""
         assert self.network is not None, "fit first"
         np.save(folder / "embeddings.npy", self.embeddings(), allow_pickle=False)
+        np.save(folder / "repeats.npy", self.repeats(), allow_pickle=False)
         inputs = keras.Input((self.params.length,), dtype="int32", name="items")
-        encoder = keras.Model(inputs, self.network(inputs)[:, -1])
+        encoder = keras.Model(inputs, self.network(inputs, newest=True)[:, -1])
         encoder(np.zeros((1, self.params.length), np.int32))  # Keras exports only what was called
         encoder.export(str(folder / "encoder.onnx"), format="onnx", verbose=False)
-        return ["embeddings.npy", "encoder.onnx"]
+        return ["embeddings.npy", "repeats.npy", "encoder.onnx"]
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -223,40 +263,3 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.after_epoch is not None and self.after_epoch(epoch, dict(logs or {})):
             self.model.stop_training = True
-
-
-def numbers_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -> npt.NDArray[np.int32]:
-    """int32 [batch, length]: known items as index + 1, newest on the right, 0 on the left where there are fewer."""
-    out = np.zeros((len(histories), length), np.int32)
-    for row, history in enumerate(histories):
-        known = positive(history, vocabulary)[0][-length:]
-        if known:
-            out[row, -len(known) :] = np.asarray(known) + 1
-    return out
-
-
-def windows_of(
-    frame: pd.DataFrame, vocabulary: Vocabulary, params: Params
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Windows int32 [n, length + 1] over each user's newest events, and how often each item occurs, float64 [items]."""
-    weighty = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
-    numbers = weighty["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int64) + 1
-    users = pd.factorize(weighty["user_id"])[0]
-    known = numbers > 0
-    users, numbers = users[known], numbers[known]
-    order = np.argsort(users, kind="stable")
-    users, numbers = users[order], numbers[order]
-    counts = np.bincount(numbers - 1, minlength=len(vocabulary)).astype(np.float64) + 1.0
-    length, windows = params.length, []
-    bounds = np.flatnonzero(np.diff(users)) + 1
-    for one in np.split(numbers, bounds):
-        last = len(one)
-        for _ in range(params.windows_per_user):
-            if last < 2:
-                break
-            part = one[max(0, last - length - 1) : last]
-            window = np.zeros(length + 1, np.int32)
-            window[-len(part) :] = part
-            windows.append(window)
-            last -= length
-    return np.array(windows, np.int32).reshape(-1, length + 1), counts

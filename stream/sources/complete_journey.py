@@ -34,7 +34,7 @@ def open_complete_journey(
     cleaner.note("times have no zone: taken as UTC")
     raw = keep_users(cleaner, raw, "household_id")
     typed = _typed(raw)
-    events = cleaner.keep_parsed(file.name, raw, typed, faults(typed, cleaner.now_ms, raw["transaction_timestamp"]))
+    events = cleaner.keep_parsed(file.name, raw, typed, faults(typed, cleaner.now_ms))
     events = keep_first(cleaner, events).with_columns(event_id=numbered(pl.format("cj-{}-{}", "session_id", "item_id")))
     items = _items(read_parquet(find(folder, "products.parquet")))
     users = _users(read_parquet(find(folder, "demographics.parquet")))

@@ -28,17 +28,22 @@ def read_text(
     columns: list[str] | None = None,
     delimiter: str | None = None,
     encoding: str = "utf-8",
+    fallback: str | None = None,
     quote: bool = True,
 ) -> pl.DataFrame:
     """A delimited text file: every column a String (null where empty), and `line_number`.
 
     Without `columns` the first line names them. Without `delimiter` it is taken from that line.
-    Rows with another number of fields, or with bytes of another encoding, are rejected.
+    Rows with another number of fields, or with bytes of another encoding, are rejected; a file that is not in
+    `encoding` is read in `fallback` where one is named.
 
     Raises:
         SourceError: the file cannot be read as asked.
     """
     raw = open_bytes(path)
+    if fallback is not None and not _decodes(raw, encoding):
+        cleaner.note(f"{path.name} is not {encoding}: read as {fallback}")
+        encoding = fallback
     _check_encoding(path, raw, encoding)
     first = raw[: _line_end(raw)].decode(encoding, "replace").lstrip("\ufeff").rstrip("\r")
     delimiter = delimiter or sniff(path, first)
@@ -89,6 +94,14 @@ def _check_encoding(path: Path, raw: bytes, encoding: str) -> None:
         raise SourceError(f"{path}: encoding {encoding!r} is not known; utf-8, latin-1 and cp1252 are usual") from None
     if b"\x00" in raw[:1000] and not encoding.lower().startswith("utf-16"):
         raise SourceError(f"{path}: is binary, not text; CSV (gz or not) and Parquet files can be read")
+
+
+def _decodes(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _line_end(raw: bytes) -> int:

@@ -54,6 +54,15 @@ def open_bytes(path: Path) -> bytes:
     return raw
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does; false where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
 def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> pl.DataFrame:
     """A file of one JSON object a line, as `row` describes it; columns are its fields, and `line_number`.
 

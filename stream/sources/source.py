@@ -3,7 +3,7 @@
 Every loader ends in `assemble`, which checks, cleans, stamps and sorts, so that all sources keep the same promises.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from stream.events import DEFAULT_LIMITS, KINDS, Interaction, Item, User
 
 BATCH: Final = 10_000
 MAX_ID: Final = 256
+MAX_TITLE: Final = 4096
 EVENT_COLUMNS: Final[dict[str, Any]] = {
     "event_id": pl.String,
     "user_id": pl.String,
@@ -144,7 +145,7 @@ def assemble(
     `events` has at least event_id, user_id, item_id, kind and at. Category and segment come from `items` and `users`
     where the events have none of their own.
     """
-    items = _filled(items, ITEM_COLUMNS, "item_id")
+    items = _with_unlisted(cleaner, _filled(items, ITEM_COLUMNS, "item_id"), events)
     users = _filled(users, USER_COLUMNS, "user_id")
     missing = [pl.lit(None, kind).alias(name) for name, kind in EVENT_COLUMNS.items() if name not in events.columns]
     events = cleaner.keep_people(events.with_columns(missing))
@@ -182,41 +183,60 @@ def digested(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
     return pl.DataFrame({"key": ids}).select(numbered(pl.col("key")).alias("event_id")).to_series()
 
 
-def faults(typed: pl.DataFrame, now_ms: int, written_at: pl.Series | None = None) -> pl.Series:
+def faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
     """What the event schema would have against each row, null where nothing; columns as in `EVENT_COLUMNS`.
 
-    `written_at` is the column of times as the file has it, for the message.
+    `written` holds columns (at, value) as the file has them: for the message, and to tell a missing value from a bad
+    one.
     """
-    shown = written_at.cast(pl.String) if written_at is not None else typed["at"].cast(pl.String)
-    with_text = typed.with_columns(shown.alias("_written"))
-    latest = now_ms + DEFAULT_LIMITS.max_future_ms
-    at, item = pl.col("at"), pl.col("item_id")
-    rules = [
-        (item.is_null() | (item == ""), pl.lit("item_id is missing")),
-        (item.str.len_chars() > MAX_ID, pl.lit(f"item_id has more than {MAX_ID} characters")),
-        (pl.col("user_id").str.len_chars() > MAX_ID, pl.lit(f"user_id has more than {MAX_ID} characters")),
-        (
-            at.is_null() & pl.col("_written").is_not_null(),
-            pl.format(
-                "at='{}' is not a time; give RFC 3339 or epoch milliseconds (column map: at=TIMESTAMP)",
-                pl.col("_written").str.slice(0, 80),
-            ),
-        ),
-        (at.is_null(), pl.lit("at is missing; give RFC 3339 or epoch milliseconds")),
-        (at < DEFAULT_LIMITS.earliest_at, pl.format("at={} lies before 1990; is its unit another?", "_written")),
-        (at > latest, pl.format("at={} lies in the future; is its unit or its order of day and month?", "_written")),
-        (~pl.col("kind").is_in(KINDS), pl.format("kind '{}' is not known; map it to one of the known", "kind")),
-        (pl.col("kind").is_null(), pl.lit("kind is missing")),
-    ]
-    if "value" in typed.columns:
-        rules.append((~pl.col("value").is_finite(), pl.lit("value is not a finite number")))
-    rules += [
-        (pl.col(label).str.len_chars() > MAX_ID, pl.lit(f"{label} has more than {MAX_ID} characters"))
-        for label in ("session_id", "category", "event_id")
-        if label in typed.columns
-    ]
+    rows = typed.with_columns(
+        (written or {}).get(name, pl.lit(None)).cast(pl.String).alias(f"written_{name}") for name in ("at", "value")
+    )
+    rules = [*_id_rules(typed.columns), *_time_rules(now_ms), *_value_rules(typed.columns)]
+    bad = rows.select(pl.any_horizontal(rule.fill_null(False) for rule, _ in rules).alias("bad")).to_series()
     reason = pl.coalesce(pl.when(rule).then(text) for rule, text in rules)
-    return with_text.select(reason.alias("reason")).to_series()
+    reasons = pl.Series("reason", [None], pl.String).new_from_index(0, len(bad))
+    return reasons.scatter(bad.arg_true(), rows.filter(bad).select(reason.alias("reason")).to_series())
+
+
+def _id_rules(columns: list[str]) -> list[tuple[pl.Expr, pl.Expr]]:
+    item, kind = pl.col("item_id"), pl.col("kind")
+    long = [
+        (pl.col(name).str.len_chars() > MAX_ID, pl.lit(f"{name} has more than {MAX_ID} characters"))
+        for name in ("user_id", "item_id", "event_id", "session_id", "category")
+        if name in columns
+    ]
+    return [
+        (item.is_null() | (item == ""), pl.lit("item_id is missing")),
+        *long,
+        (kind.is_null(), pl.lit("kind is missing")),
+        (~kind.is_in(KINDS), pl.format("kind='{}' is not known; map it to one of {}", kind, pl.lit(", ".join(KINDS)))),
+    ]
+
+
+def _time_rules(now_ms: int) -> list[tuple[pl.Expr, pl.Expr]]:
+    at, given = pl.col("at"), pl.col("written_at")
+    shown = pl.coalesce(given, at.cast(pl.String)).str.slice(0, 80)
+    not_a_time = "at='{}' is not a time; give RFC 3339 or epoch milliseconds (column map: at=TIMESTAMP)"
+    return [
+        (at.is_null() & given.is_null(), pl.lit("at is missing; give RFC 3339 or epoch milliseconds")),
+        (at.is_null(), pl.format(not_a_time, shown)),
+        (at < DEFAULT_LIMITS.earliest_at, pl.format("at={} lies before 1990; is its unit another?", shown)),
+        (
+            at > now_ms + DEFAULT_LIMITS.max_future_ms,
+            pl.format("at={} lies in the future; is its unit another, or its order of day and month?", shown),
+        ),
+    ]
+
+
+def _value_rules(columns: list[str]) -> list[tuple[pl.Expr, pl.Expr]]:
+    if "value" not in columns:
+        return []
+    value, given = pl.col("value"), pl.col("written_value")
+    return [
+        (value.is_null() & given.is_not_null(), pl.format("value='{}' is not a number", given.str.slice(0, 80))),
+        (~value.is_finite(), pl.lit("value is not a finite number")),
+    ]
 
 
 def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl.DataFrame:
@@ -224,8 +244,21 @@ def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl
         return pl.DataFrame(schema=columns)
     missing = [pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
     chosen = [*columns, *(["attributes"] if "attributes" in frame.columns else [])]
-    named = frame.with_columns(missing).filter(pl.col(key).is_not_null()).select(chosen)
+    named = frame.with_columns(missing).filter(pl.col(key).str.len_chars().is_between(1, MAX_ID)).select(chosen)
+    lengths = {"title": MAX_TITLE, "category": MAX_ID, "segment": MAX_ID}
+    cut = [pl.col(name).str.slice(0, most) for name, most in lengths.items() if name in columns]
+    named = named.with_columns(cut)
     return named.unique(key, keep="last", maintain_order=True)
+
+
+def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """The catalogue and, behind it, items that only the events know, with the category of their first event."""
+    known = [name for name in ("item_id", "category") if name in events.columns]
+    first = events.select(known).unique("item_id", keep="first", maintain_order=True)
+    unlisted = first.join(items, on="item_id", how="anti", maintain_order="left")
+    if unlisted.height and items.height:
+        cleaner.note(f"{unlisted.height:,} items of the events are not in the catalogue: added without a title")
+    return pl.concat([items, unlisted], how="diagonal_relaxed")
 
 
 def _stamp(events: pl.DataFrame, known: pl.DataFrame, key: str, label: str) -> pl.DataFrame:

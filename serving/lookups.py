@@ -1,0 +1,222 @@
+"""Look-ups in their own thread: read the features, rank, write the answer. What waits is served together.
+
+One thread does all of it, so a store that is slow or away never stops the event loop, and the look-ups that came in
+while one batch was computed share the next pass over the item matrix. Nothing waits for a batch to fill.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from features.activity import Activity
+from features.errors import StoreError
+from serving import metrics
+from serving.catalogue import Aligned, Domain
+from serving.recommender import Answer, Ask, Query, answer, best, personal, query, score
+
+if TYPE_CHECKING:  # importing Feast takes seconds; the store comes when it is open
+    from features.store import OnlineStore
+
+BATCH: Final = 32
+NOT_OPEN: Final = "the online store is still being opened; try again in a moment"
+
+T = TypeVar("T")
+log = logging.getLogger("coldstream.api")
+_encode = msgspec.json.Encoder().encode
+_stages = {stage: metrics.lookup_seconds.labels(stage) for stage in ("read", "encode", "rank", "total")}
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An answer, and its JSON."""
+
+    answer: Answer
+    body: bytes
+
+
+class Lookup:
+    """One look-up on its way. `state` is given for a visitor whose events came with the request."""
+
+    __slots__ = ("ask", "failed", "future", "query", "ranked", "started", "state", "user_id")
+
+    def __init__(self, ask: Ask, user_id: str | None, state: Activity | None, future: asyncio.Future[Found]) -> None:
+        self.ask = ask
+        self.user_id = user_id
+        self.state = state
+        self.future = future
+        self.started = time.perf_counter()
+        self.query: Query | None = None
+        self.ranked: list[tuple[str, float]] = []
+        self.failed: Exception | None = None
+
+
+class Call:
+    """Anything else that wants the store: run in the same thread, in turn."""
+
+    __slots__ = ("call", "future")
+
+    def __init__(self, call: Callable[["OnlineStore"], Any], future: asyncio.Future[Any]) -> None:
+        self.call = call
+        self.future = future
+
+
+class Lookups:
+    """Answers look-ups from the domains' current state and the store. `start` and `stop` on the event loop."""
+
+    def __init__(self, domains: Mapping[str, Domain]) -> None:
+        self.store: OnlineStore | None = None
+        self._domains = domains
+        self._queue: SimpleQueue[Lookup | Call | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="lookups", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def of_user(self, user_id: str, ask: Ask) -> Found:
+        """A user's list, from the features of this moment. Raises StoreError."""
+        return await self._ask(Lookup(ask, user_id, None, self._loop.create_future()))
+
+    async def of_state(self, state: Activity, ask: Ask) -> Found:
+        """The list for a state that is already in hand."""
+        return await self._ask(Lookup(ask, None, state, self._loop.create_future()))
+
+    async def call(self, call: Callable[["OnlineStore"], T]) -> T:
+        """What `call` makes of the store. Raises StoreError."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(Call(call, future))
+        return await future
+
+    async def _ask(self, lookup: Lookup) -> Found:
+        self._queue.put(lookup)
+        return await lookup.future
+
+    def _work(self) -> None:
+        while True:
+            waiting, ended = self._waiting()
+            lookups = [one for one in waiting if isinstance(one, Lookup)]
+            if lookups:
+                self._serve(lookups)
+            for one in waiting:
+                if isinstance(one, Call):
+                    self._run(one)
+            if ended:
+                return
+
+    def _waiting(self) -> tuple[list[Lookup | Call], bool]:
+        """Whatever waits, at least one, at most a batch; and whether `stop` was called."""
+        found: list[Lookup | Call] = []
+        one = self._queue.get()
+        while one is not None:
+            found.append(one)
+            if len(found) == BATCH:
+                return found, False
+            try:
+                one = self._queue.get_nowait()
+            except Empty:
+                return found, False
+        return found, True
+
+    def _run(self, one: Call) -> None:
+        try:
+            result, error = one.call(self._opened()), None
+        except Exception as raised:  # it belongs to the one who called
+            result, error = None, raised
+        self._settle([(one.future, result, error)])
+
+    def _serve(self, lookups: list[Lookup]) -> None:
+        self._read([one for one in lookups if one.user_id is not None])
+        by_release: dict[int, tuple[Aligned, list[Lookup]]] = {}
+        for one in lookups:
+            one.query = query(one.state, one.ask)
+            aligned = self._domains[one.ask.domain].aligned
+            if aligned is not None and one.failed is None and personal(aligned, one.query):
+                by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
+        for aligned, group in by_release.values():
+            _rank(aligned, group)
+        self._settle([(one.future, *self._answer(one)) for one in lookups])
+
+    def _read(self, lookups: Sequence[Lookup]) -> None:
+        started = time.perf_counter()
+        try:
+            store = self._opened() if lookups else None
+            found = store.read_activities({(one.ask.domain, one.user_id or "") for one in lookups}) if store else {}
+        except Exception as error:
+            metrics.store_errors.labels("read").inc()
+            for one in lookups:
+                one.failed = error
+            return
+        for one in lookups:
+            one.state = found.get((one.ask.domain, one.user_id or ""))
+        _stages["read"].observe(time.perf_counter() - started)
+
+    def _opened(self) -> "OnlineStore":
+        if self.store is None:
+            raise StoreError(NOT_OPEN)
+        return self.store
+
+    def _answer(self, one: Lookup) -> tuple[Found | None, Exception | None]:
+        if one.failed is not None:
+            return None, one.failed
+        domain = self._domains[one.ask.domain]
+        segment = domain.segments.get(one.user_id) if one.user_id is not None else None
+        assert one.query is not None
+        try:
+            made = answer(
+                domain,
+                one.query,
+                one.ranked,
+                request_id=token_hex(8),
+                user_id=one.user_id,
+                state=one.state if one.user_id is not None else None,
+                segment=segment,
+            )
+        except Exception as error:  # it belongs to this look-up; the others of the batch are answered
+            return None, error
+        metrics.answers.labels(made.reason, made.domain).inc()
+        _stages["total"].observe(time.perf_counter() - one.started)
+        return Found(made, _encode(made)), None
+
+    def _settle(self, results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_resolve, results)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            log.debug("%d answers came after the end", len(results))
+
+
+def _rank(aligned: Aligned, group: list[Lookup]) -> None:
+    started = time.perf_counter()
+    queries = [one.query for one in group if one.query is not None]
+    try:
+        scores = score(aligned, queries)
+        scored = time.perf_counter()
+        for one, ranked in zip(group, best(aligned, queries, scores), strict=True):
+            one.ranked = ranked
+    except Exception as error:
+        for one in group:
+            one.failed = error
+        return
+    _stages["encode"].observe(scored - started)
+    _stages["rank"].observe(time.perf_counter() - scored)
+
+
+def _resolve(results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+    for future, result, error in results:
+        if future.done():  # the client has gone away
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)

@@ -1,0 +1,99 @@
+"""Which column of a file holds what: a map as it is typed on the command line, or a guess by common names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from stream.errors import SourceError
+
+REQUIRED: Final = ("user_id", "item_id", "at")
+OPTIONAL: Final = ("kind", "value", "session_id", "category", "segment", "event_id")
+FIELDS: Final = REQUIRED + OPTIONAL
+
+COMMON: Final[dict[str, tuple[str, ...]]] = {
+    "user_id": (
+        *("user_id", "userid", "user", "uid", "customer_id", "customerid", "customer", "visitor_id", "visitorid"),
+        *("member_id", "household_id", "account_id", "reviewerid", "client_id"),
+    ),
+    "item_id": (
+        *("item_id", "itemid", "item", "sku", "product_id", "productid", "product", "asin", "article_id"),
+        *("movie_id", "movieid", "track_id", "song_id", "artist_id", "video_id", "stockcode", "isbn", "content_id"),
+    ),
+    "at": (
+        *("at", "timestamp", "ts", "time", "event_time", "datetime", "date", "created_at", "occurred_at"),
+        *("event_timestamp", "invoicedate", "unixreviewtime", "click_timestamp", "transaction_timestamp"),
+    ),
+    "kind": ("kind", "event_type", "event", "action", "type", "behavior", "behaviour"),
+    "value": ("value", "rating", "price", "amount", "score", "weight", "sales_value", "watch_time"),
+    "session_id": ("session_id", "sessionid", "session", "user_session", "basket_id", "order_id", "invoiceno"),
+    "category": ("category", "category_code", "category_id", "genre", "department"),
+    "segment": ("segment",),
+    "event_id": ("event_id", "eventid"),
+    "title": ("title", "name", "product_name", "item_name", "description"),
+}
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """`user_id=uid,item_id=sku,at=ts` as {field: column}.
+
+    Raises:
+        SourceError: a part is not FIELD=COLUMN, or names a field twice.
+    """
+    chosen: dict[str, str] = {}
+    for part in text.split(","):
+        field, equals, column = (one.strip() for one in part.partition("="))
+        if not (field and equals and column):
+            raise SourceError(f"--map {text!r}: {part!r} is not FIELD=COLUMN; like user_id=uid,item_id=sku,at=ts")
+        if field in chosen:
+            raise SourceError(f"--map {text!r}: {field} is named twice")
+        chosen[field] = column
+    return chosen
+
+
+def choose(
+    file: str,
+    columns: Sequence[str],
+    asked: Mapping[str, str] | None,
+    *,
+    required: Sequence[str] = REQUIRED,
+    optional: Sequence[str] = OPTIONAL,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The column of each field, and which of these were guessed. Optional fields are guessed only without a map.
+
+    Raises:
+        SourceError: the map names a field or a column that there is not, or a required field is not to be found.
+    """
+    chosen = dict(asked or {})
+    unknown = [field for field in chosen if field not in (*required, *optional)]
+    if unknown:
+        raise SourceError(
+            f"{file}: {', '.join(unknown)} in the column map is no field; fields are {', '.join((*required, *optional))}"
+        )
+    absent = [column for column in chosen.values() if column not in columns]
+    if absent:
+        raise SourceError(
+            f"{file}: there is no column {', '.join(map(repr, absent))}; its columns are {', '.join(columns)}"
+        )
+    guessed = _guess(columns, set(chosen.values()), [one for one in required if one not in chosen])
+    if asked is None:
+        guessed |= _guess(columns, {*chosen.values(), *guessed.values()}, optional)
+    lacking = [field for field in required if field not in chosen and field not in guessed]
+    if lacking:
+        like = ",".join(f"{field}=COLUMN" for field in lacking)
+        raise SourceError(
+            f"{file}: which column holds {', '.join(lacking)}? Its columns are {', '.join(columns)}; map it: {like}"
+        )
+    return chosen | guessed, guessed
+
+
+def _guess(columns: Sequence[str], taken: set[str], fields: Sequence[str]) -> dict[str, str]:
+    plain: dict[str, str] = {}
+    for column in columns:
+        plain.setdefault(column.strip().lower().replace(" ", "_").replace("-", "_"), column)
+    found: dict[str, str] = {}
+    for field in fields:
+        free = (plain[name] for name in COMMON.get(field, ()) if name in plain and plain[name] not in taken)
+        column = next(free, None)
+        if column is not None:
+            found[field] = column
+            taken.add(column)
+    return found

@@ -1,0 +1,208 @@
+"""Bring your own: events from a CSV or Parquet file of any shape, by a column map; users and items beside it.
+
+A time may be epoch seconds or milliseconds, RFC 3339, or a common form of date; one form a column, UTC where no zone is
+written. What was assumed stands in the report's notes.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from stream.cleaning import DUPLICATES, LINE, Cleaner, Cleaning
+from stream.errors import SourceError
+from stream.events import KINDS
+from stream.sources.columns import choose
+from stream.sources.delimited import NULLS, read_text
+from stream.sources.files import is_parquet, read_parquet
+from stream.sources.source import Source, assemble, digested, faults, keep_first, keep_users
+from stream.sources.times import to_epoch_ms
+
+DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+KIND: Final = "view"
+ALIASES: Final[dict[str, str]] = {
+    "pageview": "view",
+    "detail_view": "view",
+    "product_view": "view",
+    "addtocart": "cart",
+    "add_to_cart": "cart",
+    "add-to-cart": "cart",
+    "remove_from_cart": "remove",
+    "transaction": "purchase",
+    "order": "purchase",
+    "buy": "purchase",
+    "bought": "purchase",
+    "listen": "play",
+    "watch": "play",
+    "rating": "rate",
+    "favorite": "like",
+    "fav": "like",
+    "pv": "view",
+}
+"""Names that other systems give to kinds."""
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How a text file is written; `delimiter` is taken from its first line where none is named."""
+
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    quote: bool = True
+    time_format: str | None = None
+
+
+def open_table(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    domain: str = "shop",
+    users: Path | None = None,
+    items: Path | None = None,
+    *,
+    kind: str = KIND,
+    kinds: Mapping[str, str] | None = None,
+    form: Form | None = None,
+    cleaning: Cleaning | None = None,
+) -> Source:
+    """The events of a file.
+
+    `columns` maps user_id, item_id, at and, where there are such, kind, value, session_id, category, segment, event_id
+    to its columns; without it they are guessed, and the report says how. `kind` is every event's where no column has
+    it; `kinds` translates the file's names (`add_to_cart` and its like are known). `users` and `items` are files of the
+    same sort: user_id, segment; item_id, title, category; what else they hold becomes attributes.
+
+    Raises:
+        SourceError: a file cannot be read as asked, or the map does not fit it.
+    """
+    form = form or Form()
+    _check(domain, kind, kinds)
+    cleaner = Cleaner(path.name, cleaning or Cleaning())
+    raw = _texts(_open(path, cleaner, form))
+    chosen = _choose(cleaner, path, raw, columns)
+    raw = keep_users(cleaner, _whole_ids(cleaner, raw, chosen), chosen["user_id"])
+    typed = _typed(cleaner, raw, chosen, kind=kind, kinds=kinds, form=form)
+    written = {"at": raw[chosen["at"]]} | ({"value": raw[chosen["value"]]} if "value" in chosen else {})
+    whole = pl.concat([typed, raw.drop(LINE).select(pl.all().name.prefix("raw "))], how="horizontal")
+    events = cleaner.keep_parsed(path.name, raw, whole, faults(typed, cleaner.now_ms, written))
+    events = keep_first(cleaner, events, [name for name in events.columns if name.startswith("raw ")])
+    return assemble(
+        cleaner,
+        path.name,
+        domain,
+        _identified(cleaner, events.select(typed.columns), domain),
+        items=_known(cleaner, items, "item_id", ("title", "category"), form),
+        users=_known(cleaner, users, "user_id", ("segment",), form),
+    )
+
+
+def _check(domain: str, kind: str, kinds: Mapping[str, str] | None) -> None:
+    if not DOMAIN.fullmatch(domain):
+        raise SourceError(f"domain {domain!r}: use a small letter, then small letters, digits and _, at most 32")
+    unknown = sorted({kind, *(kinds or {}).values()} - set(KINDS))
+    if unknown:
+        raise SourceError(f"kind {', '.join(map(repr, unknown))} is not known; known are {', '.join(KINDS)}")
+
+
+def _open(path: Path, cleaner: Cleaner, form: Form) -> pl.DataFrame:
+    if is_parquet(path):
+        return read_parquet(path, cleaner)
+    return read_text(path, cleaner, delimiter=form.delimiter, encoding=form.encoding, quote=form.quote)
+
+
+def _texts(raw: pl.DataFrame) -> pl.DataFrame:
+    """Texts without blanks around them, null where empty."""
+    text = pl.col(pl.String).str.strip_chars()
+    return raw.with_columns(pl.when(~text.is_in(NULLS)).then(text).name.keep())
+
+
+def _choose(cleaner: Cleaner, path: Path, raw: pl.DataFrame, columns: Mapping[str, str] | None) -> dict[str, str]:
+    names = [name for name in raw.columns if name != LINE]
+    chosen, guessed = choose(str(path), names, columns)
+    if guessed:
+        cleaner.note(f"columns guessed: {', '.join(f'{field}={column}' for field, column in guessed.items())}")
+    return chosen
+
+
+def _whole_ids(cleaner: Cleaner, raw: pl.DataFrame, chosen: Mapping[str, str]) -> pl.DataFrame:
+    """Ids as text. Whole numbers that a table program wrote as 17850.0 become 17850."""
+    for field in ("user_id", "item_id", "session_id", "event_id"):
+        if field not in chosen:
+            continue
+        ids = raw[chosen[field]].cast(pl.String)
+        present = ids.drop_nulls()
+        if len(present) and present.str.contains(r"^\d+\.0$").all():
+            cleaner.note(f"{field}: written as {present[0]}, taken as {present[0].removesuffix('.0')}")
+            ids = ids.str.replace(r"\.0$", "")
+        raw = raw.with_columns(ids.alias(chosen[field]))
+    return raw
+
+
+def _typed(
+    cleaner: Cleaner,
+    raw: pl.DataFrame,
+    chosen: Mapping[str, str],
+    *,
+    kind: str,
+    kinds: Mapping[str, str] | None,
+    form: Form,
+) -> pl.DataFrame:
+    at, note = to_epoch_ms(raw[chosen["at"]], form.time_format)
+    cleaner.note(f"at: {note}")
+    texts = {
+        field: pl.col(chosen[field]).cast(pl.String)
+        for field in ("user_id", "item_id", "session_id", "category", "segment", "event_id")
+        if field in chosen
+    }
+    made: dict[str, Any] = {"at": at, "kind": pl.lit(kind)}
+    if "kind" in chosen:
+        names = pl.col(chosen["kind"]).cast(pl.String).str.to_lowercase()
+        made["kind"] = names.replace({**ALIASES, **{name.lower(): one for name, one in (kinds or {}).items()}})
+    else:
+        cleaner.note(f"kind: every event is a {kind}")
+    if "value" in chosen:
+        made["value"] = pl.col(chosen["value"]).cast(pl.Float64, strict=False)
+    return raw.select(LINE, **texts, **made)
+
+
+def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataFrame:
+    """Event ids of the file, or from what each row says, so that importing it twice is harmless."""
+    said = [name for name in events.columns if name not in {LINE, "event_id"}]
+    if "event_id" not in events.columns:
+        return events.with_columns(event_id=digested(domain, events, said))
+    known = events.filter(pl.col("event_id").is_not_null())
+    first = known.unique("event_id", keep="first", maintain_order=True)
+    cleaner.remove(DUPLICATES, known.height - first.height)
+    bare = events.filter(pl.col("event_id").is_null())
+    bare = bare.with_columns(event_id=digested(domain, bare, said))
+    return pl.concat([first, bare]).sort(LINE)
+
+
+def _known(cleaner: Cleaner, path: Path | None, key: str, labels: tuple[str, ...], form: Form) -> pl.DataFrame | None:
+    """A file of users or items: its key, its labels where it has such columns, and the rest as attributes."""
+    if path is None:
+        return None
+    inner = Cleaner(path.name, Cleaning())
+    raw = _texts(_open(path, inner, Form(None, form.encoding, form.quote)))
+    columns = [name for name in raw.columns if name != LINE]
+    chosen, guessed = choose(str(path), columns, None, required=(key,), optional=labels)
+    said = ", ".join(f"{field}={column}" for field, column in guessed.items())
+    cleaner.note(f"{path.name}: {raw.height:,} rows, columns guessed: {said}")
+    if inner.rejected:
+        cleaner.note(f"{path.name}: {inner.rejected:,} rows could not be read and are left out")
+    raw = _whole_ids(cleaner, raw, chosen)
+    rest = [_number_where_all_are(raw[name]) for name in columns if name not in chosen.values()]
+    attributes = [pl.struct(rest).alias("attributes")] if rest else []
+    return raw.select(*(pl.col(column).cast(pl.String).alias(field) for field, column in chosen.items()), *attributes)
+
+
+def _number_where_all_are(column: pl.Series) -> pl.Series:
+    """A column of texts as numbers where every one is; one with leading zeros holds codes and stays text."""
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return column
+    text = column.cast(pl.String).str.slice(0, 4096)
+    present = text.drop_nulls()
+    if not len(present) or not present.str.contains(r"^-?(0|[1-9]\d{0,14})(\.\d+)?$").all():
+        return text
+    return text.cast(pl.Float64) if present.str.contains(".", literal=True).any() else text.cast(pl.Int64)
