@@ -21,21 +21,34 @@ class Load(msgspec.Struct, frozen=True):
 
 async def get(port: int, paths: Iterator[str], connections: int, seconds: float) -> Load:
     """Ask for `paths` on loopback over `connections` connections, each with one request under way, for `seconds`."""
+    requests = (f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths)
+    return await send(port, requests, connections, seconds)
+
+
+async def post(port: int, path: str, bodies: Iterator[bytes], connections: int, seconds: float) -> Load:
+    """Post JSON `bodies` to `path` in the same way; ends early when there are no more."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    requests = (f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies)
+    return await send(port, requests, connections, seconds)
+
+
+async def send(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> Load:
+    """Whole requests, each connection one at a time."""
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     started = time.perf_counter()
     until = started + seconds
-    await asyncio.gather(*(_connection(port, paths, until, latencies, statuses) for _ in range(connections)))
+    await asyncio.gather(*(_connection(port, requests, until, latencies, statuses) for _ in range(connections)))
     return Load(latencies, statuses, time.perf_counter() - started)
 
 
 async def _connection(
-    port: int, paths: Iterator[str], until: float, latencies: list[float], statuses: dict[int, int]
+    port: int, requests: Iterator[bytes], until: float, latencies: list[float], statuses: dict[int, int]
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        while (sent := time.perf_counter()) < until:
-            writer.write(f"GET {next(paths)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        while (sent := time.perf_counter()) < until and (request := next(requests, None)) is not None:
+            writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(_length(head))
             latencies.append(time.perf_counter() - sent)

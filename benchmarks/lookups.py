@@ -1,11 +1,9 @@
 """Look-ups: 100,000 items, 100,000 users with histories, 20 answers. One connection, then many against one core.
 
-python -m benchmarks.lookups [--recommender sasrec|item-knn] [--seconds 10] [--json]
+coldstream bench lookups [--recommender sasrec|item-knn] [--seconds 10] [--json]
 """
 
-import argparse
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -183,28 +181,12 @@ def _pin(pid: int) -> None:
     os.sched_setaffinity(0, set(cores[1:]) or {cores[0]})
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--recommender", default=releases.NEURAL, choices=[releases.NEURAL, releases.COUNTS])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    figures = measure(chosen.users, chosen.items, chosen.recommender, chosen.seconds)
-    if chosen.json:
-        print(json.dumps(figures, indent=2))
-        return 0
-    print(f"look-ups, {chosen.items:,} items, {chosen.users:,} users, 20 answers, {chosen.recommender}")
+def show(figures: dict[str, Any]) -> None:
+    """The table."""
+    print(f"look-ups, {figures['items']:,} items, {figures['users']:,} users, 20 answers, {figures['recommender']}")
     print(f"{'':28}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'/s':>9}")
     rows = {"one connection": "one", "16, API on one core": "connections_16", "32, API on one core": "connections_32"}
     for title, name in rows.items():
         row = figures[name]
         print(f"{title:28}{row['p50']:9.2f}{row['p99']:9.2f}{row['max']:9.2f}{row['per_second']:9.0f}")
     print("goals: one connection p99 <= 5 ms; >= 1,000/s on one core")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

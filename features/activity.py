@@ -96,13 +96,22 @@ def apply(state: Activity | None, log: Iterable[Logged], rules: Rules) -> Activi
 
 
 def apply_batch(
-    states: dict[tuple[str, str], Activity], log: Sequence[Logged], rules: Rules
+    states: dict[tuple[str, str], Activity], log: Sequence[Logged], rules: Rules, *, in_place: bool = False
 ) -> dict[tuple[str, str], Activity]:
-    """The new states of every (domain, user) that `log` touches; `states` holds those already known."""
-    groups: dict[tuple[str, str], list[Logged]] = {}
+    """The new states of every (domain, user) that `log` touches; `states` holds those already known.
+
+    With `in_place` the known states themselves are changed, which saves their copies.
+    """
+    after: dict[tuple[str, str], Activity] = {}
     for entry in log:
-        groups.setdefault((entry.event.domain, entry.event.user_id), []).append(entry)
-    return {key: apply(states.get(key), entries, rules) for key, entries in groups.items()}
+        key = (entry.event.domain, entry.event.user_id)
+        state = after.get(key)
+        if state is None:
+            known = states.get(key)
+            state = Activity() if known is None else known if in_place else _copy(known)
+            after[key] = state
+        _apply_one(state, entry, rules)
+    return after
 
 
 def digest(event_id: str) -> int:

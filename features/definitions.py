@@ -1,7 +1,7 @@
 """What Feast is told: entities, one set of views per domain, push sources, and a feature service per domain.
 
-Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is three JSON documents
-instead of thirty columns (docs/decisions/0003-wide-features.md has the measurements).
+Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is one JSON document instead
+of thirty columns (docs/decisions/0003-wide-features.md has the measurements).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSo
 from feast.types import Bytes, String
 from feast.value_type import ValueType
 
-ACTIVITY_FEATURES: Final = ("recent", "summary", "applied")
+ACTIVITY_FEATURES: Final = ("state",)
 TIMESTAMP: Final = "event_timestamp"
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="who acts")
@@ -23,7 +23,7 @@ partition = Entity(
 
 
 def activity_view(domain: str, offline: Path) -> FeatureView:
-    """A user's state in a domain: `recent`, `summary` and `applied`, as JSON bytes (see features.activity)."""
+    """A user's state in a domain, as the JSON bytes of `features.activity.Activity`."""
     return _view(f"{domain}_activity", user, ACTIVITY_FEATURES, Bytes, offline)
 
 

@@ -21,7 +21,7 @@ from feast import FeatureStore, FeatureView, RepoConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.activity import Activity, Applied, Recent, Summary
+from features.activity import Activity, Applied
 from features.definitions import ACTIVITY_FEATURES, definitions
 from features.errors import FeatureError, StoreError
 from features.popularity import Popularity
@@ -36,9 +36,7 @@ Key = tuple[str, str]
 """(domain, user_id)"""
 T = TypeVar("T")
 
-_recent = msgspec.json.Decoder(Recent)
-_summary = msgspec.json.Decoder(Summary)
-_applied = msgspec.json.Decoder(Applied)
+_state = msgspec.json.Decoder(Activity)
 _popularity = msgspec.json.Decoder(Popularity)
 _item = msgspec.json.Decoder(Item)
 _user = msgspec.json.Decoder(User)
@@ -61,7 +59,8 @@ class OnlineStore:
         for (domain, user_id), row in rows.items():
             by_domain.setdefault(domain, []).append((user_id, row))
         for domain, batch in by_domain.items():
-            self._write(f"{domain}_activity", "user_id", ((user_id, _values(row)) for user_id, row in batch))
+            states = ((user_id, {"state": Value(bytes_val=_encode(row))}) for user_id, row in batch)
+            self._write(f"{domain}_activity", "user_id", states)
 
     def read_activities(self, keys: Iterable[Key]) -> dict[Key, Activity]:
         """The states of those users who have one."""
@@ -71,13 +70,13 @@ class OnlineStore:
         found: dict[Key, Activity] = {}
         for domain, users in by_domain.items():
             rows = self._read(f"{domain}_activity", "user_id", users, list(ACTIVITY_FEATURES))
-            found |= {(domain, user): _activity(row) for user, row in rows.items()}
+            found |= {(domain, user): _state.decode(row["state"].bytes_val) for user, row in rows.items()}
         return found
 
     def read_activity(self, domain: str, user_id: str) -> Activity | None:
         """One user's state, or None."""
         row = self._read(f"{domain}_activity", "user_id", [user_id], list(ACTIVITY_FEATURES)).get(user_id)
-        return _activity(row) if row else None
+        return _state.decode(row["state"].bytes_val) if row else None
 
     def write_profiles(self, users: Iterable[User]) -> None:
         """Write users' profiles."""
@@ -225,22 +224,6 @@ def _entity(key: str, identity: str) -> EntityKey:
 
 def _whole(row: Mapping[str, Value]) -> bool:
     return all(value.WhichOneof("val") is not None for value in row.values())
-
-
-def _values(row: Activity) -> dict[str, Value]:
-    return {
-        "recent": Value(bytes_val=_encode(row.recent)),
-        "summary": Value(bytes_val=_encode(row.summary)),
-        "applied": Value(bytes_val=_encode(row.applied)),
-    }
-
-
-def _activity(row: Mapping[str, Value]) -> Activity:
-    return Activity(
-        _recent.decode(row["recent"].bytes_val),
-        _summary.decode(row["summary"].bytes_val),
-        _applied.decode(row["applied"].bytes_val),
-    )
 
 
 def _guarded(call: Callable[[], T]) -> T:

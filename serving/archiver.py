@@ -24,13 +24,12 @@ from stream import topics
 from stream.admin import wait_ready
 from stream.client import kafka_python_config
 from stream.errors import EventError
-from stream.events import EARLIEST_AT, TimeLimits, decode
+from stream.events import TimeLimits, decode
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
 MOST_WAITING: Final = 200_000
 RETRY_S: Final = 1.0
-ANY_TIME: Final = TimeLimits(max_future_ms=2**53, earliest_at=EARLIEST_AT)
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 
 log = logging.getLogger("coldstream.archive")
@@ -42,6 +41,7 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     What the consumer sets aside (not JSON, not in the schema) is passed over here as well.
     """
     store = Archive(settings.state_path / "archive")
+    limits = TimeLimits(max_future_ms=settings.max_future_ms)
     config = kafka_python_config(settings.bootstrap, settings.kafka_security)
     consumer = KafkaConsumer(
         **config, group_id=GROUP, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
@@ -51,7 +51,7 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         flushed_at = time.monotonic()
         while not stop.is_set():
             if store.waiting() < MOST_WAITING:
-                _take(consumer, store)
+                _take(consumer, store, limits)
             else:
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
@@ -70,14 +70,14 @@ def _assign(consumer: KafkaConsumer, store: Archive) -> list[TopicPartition]:
     return places
 
 
-def _take(consumer: KafkaConsumer, store: Archive) -> None:
+def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits) -> None:
     for place, messages in consumer.poll(500, max_records=20_000).items():
         rows = []
         for one in messages:
             try:
-                record = decode(one.value or b"", 2**53, ANY_TIME)
+                record = decode(one.value or b"", one.timestamp, limits)
             except EventError:
-                continue
+                continue  # the consumer has said so, and set it aside
             rows.append(Row(one.partition, one.offset, one.timestamp, record))
         metrics.archived.labels(place.topic).inc(len(rows))
         store.append(place.topic, rows)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ def run(
         str | None, typer.Option(help="The user to follow; the busiest of the last weeks if left out.")
     ] = None,
 ) -> None:
-    """What `make run` does: everything up, Complete Journey's history in, then its last weeks live, with a live view."""
+    """What `make run` does: everything up, Complete Journey's history in, its last weeks live, with a live view."""
     from serving.console import demonstrate
 
     raise typer.Exit(asyncio.run(demonstrate(Chosen.settings, speed=speed, weeks=weeks, user=user)))
@@ -89,7 +90,7 @@ def broker() -> None:
     """Run the embedded Kafka alone."""
     from stream.broker import main as serve
 
-    raise typer.Exit(serve(str(Chosen.settings.state_path / "kafka"), str(Chosen.settings.kafka_port)))
+    raise typer.Exit(serve([str(Chosen.settings.state_path / "kafka"), str(Chosen.settings.kafka_port)]))
 
 
 @app.command()
@@ -293,9 +294,8 @@ def list_letters(
         _show(rows, as_json)
         return
     for row in rows:
-        typer.echo(
-            f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {'replayed ' if row['replayed'] else ''}{row['detail']}"
-        )
+        note = "replayed " if row["replayed"] else ""
+        typer.echo(f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {note}{row['detail']}")
     typer.echo(f"{len(rows)} dead letters")
 
 
@@ -347,7 +347,7 @@ def show_features(user: str, domain: DomainOption = None) -> None:
 
 @features_app.command("rebuild")
 def rebuild(as_json: AsJson = False) -> None:
-    """Build every feature anew from the archive and the log, beside the old ones, then swap. The system must be stopped."""
+    """Build every feature anew from archive and log, beside the old ones, then swap. The system must be stopped."""
     from serving.commands.rebuild import rebuild_features
 
     _show(rebuild_features(Chosen.settings), as_json)
@@ -383,35 +383,57 @@ def rollback(domain: DomainOption = None) -> None:
 
 
 @bench_app.command("freshness")
-def bench_freshness(seconds: int = 60, rate: int = 2000, as_json: AsJson = False) -> None:
+def bench_freshness(
+    seconds: Annotated[int, typer.Option(help="How long the load lasts.")] = 60,
+    rate: Annotated[int, typer.Option(help="Events offered a second.")] = 2000,
+    items: Annotated[int, typer.Option(help="Items in the catalogue and the release.")] = 100_000,
+    as_json: AsJson = False,
+) -> None:
     """From an event's acknowledgement to a changed answer, under load."""
-    from benchmarks.freshness import main as measure
+    from benchmarks.freshness import measure, show
 
-    measure(seconds=seconds, rate=rate, as_json=as_json)
+    _bench(measure(seconds=seconds, rate=rate, items=items), show, as_json)
 
 
 @bench_app.command("lookups")
-def bench_lookups(as_json: AsJson = False) -> None:
+def bench_lookups(
+    items: Annotated[int, typer.Option(help="Items in the catalogue and the release.")] = 100_000,
+    users: Annotated[int, typer.Option(help="Users with histories.")] = 100_000,
+    recommender: Annotated[str, typer.Option(help="sasrec or item-knn.")] = "sasrec",
+    seconds: Annotated[float, typer.Option(help="How long each part lasts.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
     """Look-up latency and throughput at 100,000 items and users."""
-    from benchmarks.lookups import main as measure
+    from benchmarks.lookups import measure, show
 
-    measure(as_json=as_json)
+    _bench(measure(users, items, recommender, seconds), show, as_json)
 
 
 @bench_app.command("ingest")
-def bench_ingest(events: int = 1_000_000, as_json: AsJson = False) -> None:
+def bench_ingest(
+    events: Annotated[int, typer.Option(help="Events to catch up on.")] = 1_000_000,
+    store: Annotated[str | None, typer.Option(help="Only this store: sqlite or redis.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Catching up to features written, and events over HTTP."""
-    from benchmarks.ingest import main as measure
+    from benchmarks.ingest import measure, show
 
-    measure(events=events, as_json=as_json)
+    _bench(measure(events=events, stores=(store,) if store else ("sqlite", "redis")), show, as_json)
 
 
 @bench_app.command("start")
 def bench_start(as_json: AsJson = False) -> None:
     """First live answer, neural release, second start, memory."""
-    from benchmarks.start import main as measure
+    from benchmarks.start import measure, show
 
-    measure(as_json=as_json)
+    _bench(measure(), show, as_json)
+
+
+def _bench(figures: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(figures, default=str, indent=2))
+    else:
+        show(figures)
 
 
 def _with(**changes: Any) -> Settings:

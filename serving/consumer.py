@@ -1,4 +1,4 @@
-"""The consumer: a Faust app whose event path is a Service (see serving.eventpath) and whose agents handle control topics."""
+"""The consumer: a Faust app whose event path is a Service (`serving.eventpath`); its agents handle control topics."""
 
 import asyncio
 import gc
@@ -18,6 +18,7 @@ from features.activity import Rules
 from features.errors import StoreError
 from features.store import OnlineStore, open_store
 from serving import logs, metrics
+from serving.current import Announcement
 from serving.eventpath import EventPath, Options
 from serving.settings import Settings, read
 from stream import topics
@@ -39,16 +40,7 @@ class Forget(msgspec.Struct, frozen=True):
     at: int
 
 
-class Announcement(msgspec.Struct, frozen=True):
-    """A message on `releases`: a domain's serving release changed."""
-
-    domain: str
-    release: str
-    action: str
-    at: int
-
-
-class CataloguePath(Service):  # type: ignore[misc]
+class CataloguePath(Service):
     """Items and users in micro-batches into the store; their topics hold the newest word per key."""
 
     def __init__(self, store: OnlineStore, path: EventPath, **kwargs: Any) -> None:
@@ -100,6 +92,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
     app = faust.App(
         "coldstream",
         broker=f"aiokafka://{settings.bootstrap}",
+        broker_credentials=_credentials(settings),
         store="memory://",
         value_serializer="raw",
         web_enabled=False,
@@ -136,6 +129,20 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
                 log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
     return app, [path, CataloguePath(store, path)]
+
+
+def _credentials(settings: Settings) -> Any:
+    """What Faust's own clients need to be let into a cluster that asks who they are."""
+    chosen = aiokafka_config(settings.bootstrap, settings.kafka_security)
+    context = chosen.get("ssl_context")
+    if "sasl_mechanism" in chosen:
+        return faust.SASLCredentials(
+            mechanism=chosen["sasl_mechanism"],
+            username=chosen.get("sasl_plain_username"),
+            password=chosen.get("sasl_plain_password"),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
 
 
 async def serve(settings: Settings) -> None:

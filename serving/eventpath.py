@@ -7,9 +7,9 @@ makes the same events come again, and rows that hold their positions pass over t
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,11 +19,12 @@ from aiokafka.structs import ConsumerRecord
 from mode import Service
 
 from features import popularity
-from features.activity import Activity, Logged, Rules, apply_batch
+from features.activity import Activity, Logged, Rules
 from features.errors import StoreError
 from features.popularity import Popularity, PopularityRules
 from features.store import Key, OnlineStore
 from serving import metrics
+from serving.states import States
 from serving.updates import FETCH_BYTES, Update
 from stream import deadletter, topics
 from stream.client import aiokafka_config
@@ -52,40 +53,7 @@ class Options(msgspec.Struct, frozen=True):
     flush_ms: int
 
 
-class States:
-    """A bounded, least-recently-used copy of the rows of users whose partitions are ours."""
-
-    def __init__(self, store: OnlineStore, capacity: int) -> None:
-        self._store = store
-        self._capacity = capacity
-        self._rows: OrderedDict[Key, Activity] = OrderedDict()
-
-    def get(self, keys: Sequence[Key]) -> dict[Key, Activity]:
-        """The states of those keys that have one; what is missing here is read in one batch."""
-        found = {key: self._rows[key] for key in keys if key in self._rows}
-        missing = [key for key in keys if key not in found]
-        if missing:
-            found |= self._store.read_activities(missing)
-        return found
-
-    def put(self, rows: dict[Key, Activity]) -> None:
-        """Write through: the store first, then here."""
-        self._store.write_activities(rows)
-        for key, row in rows.items():
-            self._rows[key] = row
-            self._rows.move_to_end(key)
-        while len(self._rows) > self._capacity:
-            self._rows.popitem(last=False)
-
-    def drop(self, keys: Sequence[Key] | None = None) -> None:
-        """Forget some, or all."""
-        if keys is None:
-            self._rows.clear()
-        for key in keys or ():
-            self._rows.pop(key, None)
-
-
-class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
+class EventPath(Service, ConsumerRebalanceListener):
     """The Service of the Faust app that applies events."""
 
     def __init__(self, store: OnlineStore, options: Options, **kwargs: Any) -> None:
@@ -93,6 +61,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.options = options
         self.store = store
         self.states = States(store, options.cached_users)
+        self._domains = frozenset(store.domains)
         self.rules = PopularityRules()
         self.rows: dict[TopicPartition, Popularity] = {}
         self.next: dict[TopicPartition, int] = {}
@@ -132,6 +101,10 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             except KafkaError as error:
                 log.warning("Kafka: %s: %s; trying again", type(error).__name__, error)
                 await self.sleep(RETRY_S)
+            except StoreError as error:
+                if not self.should_stop:
+                    raise
+                log.warning("stopped while the online store is away (%s); these events come again", error)
 
     async def _step(self) -> None:
         fetched = await self.consumer.getmany(timeout_ms=self.options.batch_ms, max_records=self.options.batch_events)
@@ -167,7 +140,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Empty a user's rows in every domain."""
         async with self.busy:
             for domain in self.store.domains:
-                await self.stored(lambda domain=domain: self.store.delete_user(domain, user_id), "forget")
+                await self.stored(partial(self.store.delete_user, domain, user_id), "forget")
             self.states.drop([(domain, user_id) for domain in self.store.domains])
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
@@ -176,9 +149,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         for value in letters:
             await self.producer.send_and_wait(topics.DEAD_LETTERS, value)
         decoded = time.perf_counter()
-        changed = await self.stored(lambda: self._fold(entries), "write")
-        if changed is None:
-            return
+        changed = await self.stored(partial(self.states.fold, entries, self.options.rules), "write")
         for place, records in fetched.items():
             mine = [entry for entry in entries if entry.partition == _name(place)]
             popularity.apply(self.rows[place], mine, self.rules)
@@ -190,41 +161,30 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._measure(fetched, entries)
 
     def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[Logged], list[bytes]]:
-        now = int(time.time() * 1000)
         entries: list[Logged] = []
         letters: list[bytes] = []
         for place, records in fetched.items():
             name = _name(place)
             for one in records:
                 try:
-                    event = self._event(one.value or b"", now)
+                    entries.append(Logged(self._event(one), name, one.offset))
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
-                    letters.append(
-                        deadletter.make(
-                            error.reason, error.detail, one.topic, one.partition, one.offset, one.key, one.value or b""
-                        )
-                    )
-                else:
-                    entries.append(Logged(event, name, one.offset))
+                    at = (one.topic, one.partition, one.offset, one.key, one.value or b"")
+                    letters.append(deadletter.make(error.reason, error.detail, *at))
         return entries, letters
 
-    def _event(self, raw: bytes, now: int) -> Event:
-        record = decode(raw, now, self.options.limits)
+    def _event(self, message: ConsumerRecord) -> Event:
+        """The event in a message. Its time is judged by the broker's, so a rebuild judges it in the same way."""
+        record = decode(message.value or b"", message.timestamp, self.options.limits)
         if isinstance(record, Item | User):
             raise EventError("wrong-topic", "items and users have topics of their own: items, users")
-        if record.domain not in self.store.domains:
+        if record.domain not in self._domains:
             known = ", ".join(self.store.domains)
             raise EventError("unknown-domain", f"domain={record.domain!r} is not one of {known} (setting: domains)")
+        if message.key != record.user_id.encode():
+            raise EventError("wrong-key", f"the message's key is {message.key!r}; key events by their user_id")
         return record
-
-    def _fold(self, entries: list[Logged]) -> dict[Key, Activity]:
-        keys = list(dict.fromkeys((entry.event.domain, entry.event.user_id) for entry in entries))
-        before = self.states.get(keys)
-        fresh = [entry for entry in entries if not _applied(before, entry)]
-        after = apply_batch(before, fresh, self.options.rules)
-        self.states.put(after)
-        return after
 
     async def _announce(
         self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[Key, Activity]
@@ -253,7 +213,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         metrics.batch_events.observe(len(entries))
 
     async def _flush(self, wait: bool = True) -> None:
-        """Write the popularity rows that moved, then commit. With `wait=False` a store that is away is not waited for."""
+        """Write popularity rows, then commit. With `wait=False` a store that is away is not waited for."""
         self.flushed_at = time.monotonic()
         if not self.rows:
             return
@@ -271,7 +231,7 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("not flushed (%s): these events come again and change nothing", error)
 
     async def stored(self, call: Callable[[], T], operation: str) -> T:
-        """`call` in the store's thread, again and again while the store is away: nothing is dropped, the lag shows it."""
+        """`call` in the store's thread, again and again while the store is away: nothing is dropped, lag shows it."""
         waiting = False
         while True:
             try:
@@ -292,8 +252,3 @@ class EventPath(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _name(place: TopicPartition) -> str:
     return f"{place.topic}/{place.partition}"
-
-
-def _applied(states: dict[Key, Activity], entry: Logged) -> bool:
-    state = states.get((entry.event.domain, entry.event.user_id))
-    return state is not None and entry.offset <= state.applied.positions.get(entry.partition, -1)

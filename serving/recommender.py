@@ -93,7 +93,7 @@ def personal(aligned: Aligned, one: Query) -> bool:
 
 
 def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
-    """float32 [queries, items] for queries that are `personal`; -inf for what the catalogue or the request rules out."""
+    """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
     scores = aligned.release.scores([one.recent for one in queries])
     for row, one in enumerate(queries):
         _rule_out(scores[row], aligned, one)

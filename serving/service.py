@@ -179,6 +179,8 @@ class Service:
         names = [f"{popularity.TOP}{topics.EVENTS}/{one}" for one in range(partitions)]
         while True:
             took_s = await loop.run_in_executor(self._background, self._read_popularity, names)
+            for name, position in self._popular_at.items():  # user rows are written before popularity rows
+                self.updates.reach(name.removeprefix(popularity.TOP), position)
             await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
     def _read_popularity(self, names: list[str]) -> float:

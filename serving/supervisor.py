@@ -116,8 +116,9 @@ class Supervisor:
         except OSError:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
+            state = self.settings.state_path
             raise SupervisorError(
-                f"a system already runs on {self.settings.state_path} (pid {holder}); stop it, or choose another --state"
+                f"a system already runs on {state} (pid {holder}); stop it, or choose another --state"
             ) from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))

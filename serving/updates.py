@@ -60,9 +60,13 @@ class Updates:
         if still:
             self._waiting[partition] = still
 
+    def has(self, partition: str, offset: int) -> bool:
+        """Whether `offset` of `partition` is known to be visible to look-ups."""
+        return self.through.get(partition, -1) >= offset
+
     async def reached(self, partition: str, offset: int, within_s: float) -> bool:
         """Whether `offset` of `partition` is visible to look-ups, now or within the time given."""
-        if self.through.get(partition, -1) >= offset:
+        if self.has(partition, offset):
             return True
         if within_s <= 0:
             return False

@@ -130,4 +130,5 @@ def _new(topic: Topic, replication: int) -> NewTopic:
     configs = {"retention.ms": str(topic.retention_ms)}
     if topic.compacted:
         configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2"}
+    configs["message.timestamp.type"] = "LogAppendTime"  # what is too late or too early is judged by the broker's clock
     return NewTopic(topic.name, topic.partitions, replication, topic_configs=configs)

@@ -11,7 +11,8 @@ from kafka.errors import KafkaError
 
 from stream import topics
 from stream.client import kafka_python_config
-from stream.errors import BrokerError, StreamError
+from stream.errors import BrokerError, EventError, StreamError
+from stream.events import decode, key_of
 
 REPLAYED: Final = "replayed-letter"
 """Header on an event that was sent again, and kind of the marker that says so on the topic `dead-letters`."""
@@ -69,12 +70,14 @@ def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str 
     """
     letters: dict[int, Letter] = {}
     again: set[int] = set()
+    known: set[tuple[str, int, int]] = set()
     for offset, value in _messages(bootstrap, security):
         one = _decoder.decode(value)
-        if isinstance(one, Letter):
-            letters[offset] = one
-        else:
+        if isinstance(one, Replayed):
             again.add(one.letter)
+        elif (place := (one.topic, one.partition, one.offset)) not in known:  # a crash may set one aside twice
+            known.add(place)
+            letters[offset] = one
     chosen = letters.items() if reason is None else [(n, one) for n, one in letters.items() if one.reason == reason]
     return [Listed(number, letter, number in again) for number, letter in chosen]
 
@@ -115,9 +118,10 @@ def replay(
     try:
         for one in chosen:
             letter = one.letter
-            key = letter.key.encode() if letter.key is not None else None
             sent = value if value is not None else letter.value
-            producer.send(letter.topic, sent, key, headers=[(REPLAYED, str(one.number).encode())]).get(30)
+            producer.send(
+                letter.topic, sent, _key(sent, letter.key), headers=[(REPLAYED, str(one.number).encode())]
+            ).get(30)
             marker = Replayed(one.number, int(time.time() * 1000))
             producer.send(topics.DEAD_LETTERS, msgspec.json.encode(marker)).get(30)
     except KafkaError as error:
@@ -125,6 +129,14 @@ def replay(
     finally:
         producer.close()
     return chosen
+
+
+def _key(value: bytes, before: str | None) -> bytes | None:
+    """The key that the record asks for, so that a mended or wrongly keyed one comes to its own partition."""
+    try:
+        return key_of(decode(value, 2**53))
+    except EventError:
+        return before.encode() if before is not None else None
 
 
 def _messages(bootstrap: str, security: Mapping[str, str] | None) -> Iterator[tuple[int, bytes]]:

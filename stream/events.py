@@ -48,6 +48,7 @@ REASONS: Final = (
     "not-a-number",
     "unknown-domain",
     "wrong-topic",
+    "wrong-key",
 )
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]

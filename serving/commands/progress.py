@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from models.retrain import Progress as Training
 
@@ -17,7 +25,7 @@ QUIET_S = 5.0
 def training() -> Iterator[Training]:
     """A bar per stage of a training run."""
     with _bars() as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def tell(stage: str, done: float, figures: dict[str, float]) -> None:
             shown = " ".join(f"{name}={value:.4g}" for name, value in figures.items() if name in {"loss", "ndcg@10"})

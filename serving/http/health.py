@@ -20,24 +20,25 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@get("/readyz", tags=["operations"], summary="Can it serve?", sync_to_thread=False)
-def readyz(service: Injected) -> Response[dict[str, Any]]:
-    """200 when the store, the broker and the catalogue are there; 503 with what is missing before that."""
-    ready = not service.missing
-    body = {"status": "ready" if ready else "starting", "missing": service.missing}
-    return Response(body, status_code=200 if ready else 503)
+@get("/readyz", tags=["operations"], summary="Can it serve?")
+async def readyz(service: Injected) -> Response[dict[str, Any]]:
+    """200 when the store, the broker and the catalogue answer; 503 with what is missing, and the cure."""
+    missing = await service.missing()
+    body = {"status": "not ready" if missing else "ready", "missing": missing}
+    return Response(body, status_code=503 if missing else 200)
 
 
-@get("/v1/releases", tags=["operations"], summary="Releases of every domain", sync_to_thread=False)
+@get("/v1/releases", tags=["operations"], summary="Releases of every domain", sync_to_thread=True)
 def list_releases(service: Injected) -> dict[str, Any]:
     """For each domain the release that serves here, every one on disk, and those refused, with the reason."""
+    refused = list(service.current.refused.values())
     return {
         name: {
-            "serving": domain.aligned.release.id if domain.aligned is not None else None,
-            "releases": msgspec.to_builtins(releases.list_releases(service.root, name)),
-            "refused": [msgspec.to_builtins(one) for one in service.refused.values()],
+            "serving": service.current.serving(name),
+            "releases": msgspec.to_builtins(releases.list_releases(service.current.root, name)),
+            "refused": [msgspec.to_builtins(one) for one in refused if one.domain == name],
         }
-        for name, domain in service.domains.items()
+        for name in service.domains
     }
 
 

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from serving import metrics
 from serving.http.problems import Problem
 from serving.service import Service
+from stream import topics
 from stream.errors import EventError
 from stream.events import MAX_EVENT_BYTES, Interaction, Item, Record, User, decode
 
@@ -83,19 +84,25 @@ async def _take(
         raise Problem(400, first.reason, first.detail, errors=[msgspec.to_builtins(one) for one in bad])
     positions = await service.producer.send_many(good)
     metrics.accepted.labels(type(good[0]).__name__.lower() if good else "none").inc(len(good))
+    topic = "" if only is None else f"{topics.ITEMS if only is Item else topics.USERS}/"
     newest: dict[int, int] = {}
     for one in positions:
         newest[one.partition] = max(one.offset, newest.get(one.partition, -1))
-    token = ",".join(f"{partition}:{offset}" for partition, offset in sorted(newest.items()))
-    return Response(Accepted(len(good), token, [one.token() for one in positions], bad), status_code=202)
+    token = ",".join(f"{topic}{partition}:{offset}" for partition, offset in sorted(newest.items()))
+    tokens = [topic + one.token() for one in positions]
+    return Response(Accepted(len(good), token, tokens, bad), status_code=202)
 
 
 def stamped(record: Record, service: Service) -> Record:
     """The event with its item's category and its user's segment, where it came without: the log alone decides then."""
     if not isinstance(record, Interaction) or (record.category and record.segment):
         return record
-    category = record.category or service.domains[record.domain].category_of(record.item_id)
-    return msgspec.structs.replace(record, category=category) if category != record.category else record
+    domain = service.domains[record.domain]
+    category = record.category or domain.category_of(record.item_id)
+    segment = record.segment or domain.segments.get(record.user_id)
+    if category == record.category and segment == record.segment:
+        return record
+    return msgspec.structs.replace(record, category=category, segment=segment)
 
 
 def _split(body: bytes, content_type: str) -> list[bytes]:

@@ -1,9 +1,10 @@
 """Routes that answer: recommendations (once, live, for anonymous visitors), items, users, what is popular."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, get, post
@@ -16,10 +17,13 @@ from features.popularity import EVERYONE
 from serving.http.problems import Problem
 from serving.recommender import MOST, Ask
 from serving.service import Service
+from stream import topics
 from stream.errors import EventError
 from stream.events import Interaction, check
 
-HEARTBEAT_S = 15.0
+HEARTBEAT_S: Final = 15.0
+JSON: Final = "application/json"
+TOKEN: Final = re.compile(r"(?:[a-z-]+/)?\d{1,9}:\d{1,18}")
 
 Injected = NamedDependency[Service]
 N = Annotated[int, QueryParameter(ge=1, le=MOST, description="how many items")]
@@ -68,7 +72,7 @@ async def recommendations(
     ask = Ask(domain_of(service, domain), n, exclude_seen, category, explain)
     if after is not None:
         await _wait(service, ask.domain, user_id, after)
-    return _json(await service.recommend(user_id, ask))
+    return Response((await service.recommend(user_id, ask)).body, media_type=JSON)
 
 
 @get("/v1/users/{user_id:str}/recommendations/stream", tags=["recommendations"], summary="The same, live")
@@ -99,11 +103,9 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
     log = [Logged(event, "session/0", offset) for offset, event in enumerate(data.events)]
-    state = apply(None, log, service.rules) if log else None
-    if state is not None:
-        state.applied.positions = {}
     ask = Ask(domain, data.n, data.exclude_seen, data.category, data.explain)
-    return _json(await service.answer(None, ask, state, None))
+    found = await service.lookups.of_state(apply(None, log, service.rules), ask)
+    return Response(found.body, media_type=JSON)
 
 
 @get("/v1/items/{item_id:str}/similar", tags=["catalogue"], summary="Items near an item")
@@ -117,7 +119,7 @@ async def similar(service: Injected, item_id: FromPath[str], n: N = 20, domain: 
         reason = "category" if category else "empty"
         near = [(one, 0.0) for one in home.by_category.get(category or "", ()) if one != item_id]
     items = [
-        {"item_id": one, "score": round(score, 6), "title": home.entries[one].title if one in home.entries else None}
+        {"item_id": one, "score": round(score, 6), "title": home.title_of(one)}
         for one, score in near
         if home.offers(one)
     ]
@@ -131,7 +133,7 @@ async def item(service: Injected, item_id: FromPath[str], domain: DomainName = N
     entry = service.domains[name].entries.get(item_id)
     if entry is None:
         raise Problem(404, "unknown-item", f"the catalogue of {name} has no item {item_id!r}; PUT /v1/items adds it")
-    stored = service.store.read_item(name, item_id) if service.store is not None else None
+    stored = await service.lookups.call(lambda store: store.read_item(name, item_id))
     if stored is not None:
         return _json(stored)
     return _json({"item_id": item_id, "domain": name, **msgspec.structs.asdict(entry)})
@@ -141,8 +143,8 @@ async def item(service: Injected, item_id: FromPath[str], domain: DomainName = N
 async def features(service: Injected, user_id: FromPath[str], domain: DomainName = None) -> Response[bytes]:
     """The row that Feast keeps: recent, summary, applied; and the profile."""
     name = domain_of(service, domain)
-    state = service.read_activity(name, user_id)
-    profile = service.read_profile(name, user_id)
+    state = await service.activity(name, user_id)
+    profile = await service.lookups.call(lambda store: store.read_profile(name, user_id))
     if state is None and profile is None:
         raise Problem(404, "unknown-user", f"nothing is known of user {user_id!r} in {name}")
     row = msgspec.to_builtins(state or Activity())
@@ -166,10 +168,7 @@ async def popular(
         for one, count in ranked
         if home.offers(one) and (category is None or home.category_of(one) == category)
     ]
-    rows = [
-        {"item_id": one, "score": count, "title": home.entries[one].title if one in home.entries else None}
-        for one, count in kept[:n]
-    ]
+    rows = [{"item_id": one, "score": count, "title": home.title_of(one)} for one, count in kept[:n]]
     return Response(Popular(name, segment, rows))
 
 
@@ -183,33 +182,36 @@ def domain_of(service: Service, name: str | None) -> str:
 
 async def _wait(service: Service, domain: str, user_id: str, after: str) -> None:
     until = time.monotonic() + service.settings.after_timeout_ms / 1000
-    state = service.read_activity(domain, user_id)
+    tokens = [_token(part) for part in after.split(",")]
+    ahead = [(partition, offset) for partition, offset in tokens if not service.updates.has(partition, offset)]
+    if not ahead:
+        return
+    state = await service.activity(domain, user_id)
     known = state.applied.positions if state is not None else {}
-    for part in after.split(","):
-        partition, offset = _token(part)
-        if known.get(f"events/{partition}", -1) >= offset:
+    for partition, offset in ahead:
+        if known.get(partition, -1) >= offset:
             continue
         if not await service.updates.reached(partition, offset, max(0.0, until - time.monotonic())):
             within = service.settings.after_timeout_ms
             raise Problem(504, "not-yet", f"token {after} is not in the features after {within} ms; ask again")
 
 
-def _token(text: str) -> tuple[int, int]:
-    try:
-        partition, offset = text.split(":")
-        return int(partition), int(offset)
-    except ValueError:
-        raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered") from None
+def _token(text: str) -> tuple[str, int]:
+    """`3:120` is offset 120 of `events/3`; other topics are named: `items/0:7`."""
+    partition, _, offset = text.rpartition(":")
+    if not (TOKEN.fullmatch(text)):
+        raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered")
+    return partition if "/" in partition else f"{topics.EVENTS}/{partition}", int(offset)
 
 
 async def _lists(service: Service, user_id: str, ask: Ask) -> AsyncIterator[ServerSentEventMessage]:
     changed = service.updates.watch(ask.domain, user_id)
     try:
-        while True:
+        while not service.closing.is_set():
             changed.clear()
             found = await service.recommend(user_id, ask)
-            yield ServerSentEventMessage(data=_encode(found).decode(), event="recommendations")
-            while not changed.is_set():
+            yield ServerSentEventMessage(data=found.body.decode(), event="recommendations", id=found.answer.request_id)
+            while not changed.is_set() and not service.closing.is_set():
                 try:
                     await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
                 except TimeoutError:
@@ -219,4 +221,4 @@ async def _lists(service: Service, user_id: str, ask: Ask) -> AsyncIterator[Serv
 
 
 def _json(value: Any) -> Response[bytes]:
-    return Response(_encode(value), media_type="application/json")
+    return Response(_encode(value), media_type=JSON)

@@ -1,0 +1,209 @@
+"""Catching up on a log until every event's features are written, on each store; and events over HTTP.
+
+The log: Zipf-popular items, users of uneven activity (see `benchmarks.made`), a user for every 20 events.
+`coldstream bench ingest [--events 1000000] [--store sqlite|redis] [--json]`
+"""
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import numpy as np
+import psutil
+
+from benchmarks import load, made
+from benchmarks.running import environment, free_port, machine, percentiles
+from stream import topics
+from stream.admin import create_topics
+from stream.broker import Broker
+from stream.bulk import BulkProducer
+from stream.events import Interaction, encode
+
+EVENTS_A_USER: Final = 20
+ITEMS: Final = 20_000
+HTTP_S: Final = 10.0
+HTTP_BATCH: Final = 1_000
+GORSE: Final = {"batch": 8_250, "single": 600}
+WITHIN_S: Final = 900
+
+
+def measure(events: int = 1_000_000, stores: Sequence[str] = ("sqlite", "redis")) -> dict[str, Any]:
+    """The whole benchmark, each part in a folder of its own."""
+    figures: dict[str, Any] = {"machine": machine(), "events": events, "users": events // EVENTS_A_USER}
+    for store in stores:
+        if store == "redis" and shutil.which("redis-server") is None:
+            figures[store] = {"skipped": "no redis-server is installed"}
+            continue
+        with tempfile.TemporaryDirectory(prefix="coldstream-ingest-") as folder:
+            figures[store] = catch_up(Path(folder), store, events)
+    with tempfile.TemporaryDirectory(prefix="coldstream-ingest-") as folder:
+        figures["http"] = over_http(Path(folder))
+    return figures
+
+
+def catch_up(state: Path, store: str, events: int) -> dict[str, Any]:
+    """A consumer starts on a full log: the rate from its first written event to the last, and its memory."""
+    with Broker(state / "kafka", free_port()) as broker, _store(state, store) as address:
+        create_topics(broker.bootstrap, None, topics.topics(4))
+        asyncio.run(_fill(broker.bootstrap, events))
+        variables = environment(state, kafka=broker.bootstrap, store=address)
+        url = f"http://127.0.0.1:{variables['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics"
+        with _process("serving.consumer", variables) as process:
+            begun = _await_applied(process, url, 1)
+            ended = _await_applied(process, url, events)
+            memory = psutil.Process(process.pid).memory_info()
+            peak = _peak_mib(process.pid)
+            elapsed, done = ended[0] - begun[0], events - begun[1]
+    return {
+        "seconds": elapsed,
+        "events_per_second": done / elapsed,
+        "rss_mib": memory.rss / 2**20,
+        "peak_rss_mib": peak,
+    }
+
+
+def over_http(state: Path) -> dict[str, Any]:
+    """POST /v1/events, in batches of 1,000 and singly: the API and the broker run, nothing else."""
+    with Broker(state / "kafka", free_port()) as broker:
+        create_topics(broker.bootstrap, None, topics.topics(4))
+        variables = environment(state, kafka=broker.bootstrap)
+        port = int(variables["COLDSTREAM_PORT"])
+        with _process("serving.api", variables) as process:
+            _await_ready(process, port)
+            rng = np.random.default_rng(1)
+            made_events = list(made.events(100_000, 10_000, ITEMS, rng))
+            asyncio.run(load.post(port, "/v1/events", _singly(made_events), 4, 2.0))
+            batches = asyncio.run(load.post(port, "/v1/events", _batches(made_events), 4, HTTP_S))
+            singles = asyncio.run(load.post(port, "/v1/events", _singly(made_events), 32, HTTP_S))
+            one = asyncio.run(load.post(port, "/v1/events", _singly(made_events), 1, HTTP_S))
+    return {
+        "batches_of_1000": _figures(batches, HTTP_BATCH),
+        "single_32_connections": _figures(singles, 1),
+        "single_1_connection": _figures(one, 1),
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The table."""
+    print(f"catching up on {figures['events']:,} events of {figures['users']:,} users")
+    print(f"{'':28}{'events/s':>12}{'seconds':>10}{'peak MiB':>10}")
+    for store in ("sqlite", "redis"):
+        row = figures.get(store)
+        if row is None or "skipped" in row:
+            print(f"{store:28}{row['skipped'] if row else 'not asked for'}")
+            continue
+        print(f"{store:28}{row['events_per_second']:12,.0f}{row['seconds']:10.1f}{row['peak_rss_mib']:10.0f}")
+    print("goal: >= 20,000 on sqlite\n")
+    print(f"{'POST /v1/events':28}{'events/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'not 202':>10}")
+    for name, row in figures["http"].items():
+        refused = sum(count for status, count in row["statuses"].items() if int(status) != 202)
+        print(f"{name:28}{row['events_per_second']:12,.0f}{row['p50']:10.2f}{row['p99']:10.2f}{refused:10}")
+    print(f"goals: 3 x gorse: {3 * GORSE['batch']:,} in batches of 1,000, {3 * GORSE['single']:,} singly")
+
+
+async def _fill(bootstrap: str, events: int) -> None:
+    producer = BulkProducer(bootstrap)
+    await producer.start()
+    stream = made.events(events, events // EVENTS_A_USER, ITEMS, np.random.default_rng(0))
+    while chunk := list(islice(stream, 10_000)):
+        await (await producer.send(topics.EVENTS, [(one.user_id.encode(), encode(one)) for one in chunk]))
+    await producer.stop()
+
+
+def _singly(events: list[Interaction]) -> Iterator[bytes]:
+    while True:
+        for one in events:
+            yield encode(msgspec.structs.replace(one, event_id=f"{one.event_id}-{time.monotonic_ns()}"))
+
+
+def _batches(events: list[Interaction]) -> Iterator[bytes]:
+    """Made before the clock starts as far as possible: a batch is one join of ready bytes."""
+    ready = [encode(one) for one in events]
+    whole = [b"[" + b",".join(ready[at : at + HTTP_BATCH]) + b"]" for at in range(0, len(ready), HTTP_BATCH)]
+    while True:
+        yield from whole
+
+
+def _figures(result: load.Load, size: int) -> dict[str, Any]:
+    taken = result.statuses.get(202, 0) * size
+    return {
+        **percentiles(result.latencies),
+        "events_per_second": taken / result.elapsed_s,
+        "statuses": result.statuses,
+    }
+
+
+def _await_applied(process: subprocess.Popen[bytes], url: str, count: int) -> tuple[float, int]:
+    """When at least `count` events were applied, and how many were then."""
+    until = time.monotonic() + WITHIN_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            text = httpx.get(url, timeout=5).text
+        except httpx.TransportError:
+            text = ""
+        lines = [line for line in text.splitlines() if line.startswith("coldstream_events_total{")]
+        applied = round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+        if applied >= count:
+            return time.monotonic(), applied
+        time.sleep(0.1)
+    raise RuntimeError(f"{count} events were not applied; run `coldstream consumer` by hand to see why")
+
+
+def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError("the API is not ready; run `coldstream api` by hand to see why")
+
+
+def _peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@contextmanager
+def _process(module: str, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-m", module], env=variables, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@contextmanager
+def _store(state: Path, store: str) -> Iterator[str]:
+    """The setting `store`; for Redis, a server of its own that keeps nothing on disk."""
+    if store != "redis":
+        yield store
+        return
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(state)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)

@@ -1,0 +1,51 @@
+"""The consumer's copy of the rows of users whose partitions are its own."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from features.activity import Activity, Logged, Rules, apply_batch
+from features.store import Key, OnlineStore
+
+
+class States:
+    """A bounded copy, least recently used rows first to go. What is written through it is what the store holds."""
+
+    def __init__(self, store: OnlineStore, capacity: int) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._rows: OrderedDict[Key, Activity] = OrderedDict()
+
+    def fold(self, log: Sequence[Logged], rules: Rules) -> dict[Key, Activity]:
+        """Apply `log` to the users' rows and write them; the rows as they are now.
+
+        Rows are changed in place. So where anything fails they are forgotten: the store has the truth, and the next
+        try begins with it.
+        """
+        keys = list(dict.fromkeys((entry.event.domain, entry.event.user_id) for entry in log))
+        try:
+            after = apply_batch(self._get(keys), log, rules, in_place=True)
+            self._store.write_activities(after)
+        except BaseException:
+            self.drop(keys)
+            raise
+        self._keep(after)
+        return after
+
+    def drop(self, keys: Sequence[Key] | None = None) -> None:
+        """Forget some, or all."""
+        if keys is None:
+            self._rows.clear()
+        for key in keys or ():
+            self._rows.pop(key, None)
+
+    def _get(self, keys: Sequence[Key]) -> dict[Key, Activity]:
+        found = {key: self._rows[key] for key in keys if key in self._rows}
+        missing = [key for key in keys if key not in found]
+        return found | self._store.read_activities(missing) if missing else found
+
+    def _keep(self, rows: dict[Key, Activity]) -> None:
+        for key, row in rows.items():
+            self._rows[key] = row
+            self._rows.move_to_end(key)
+        while len(self._rows) > self._capacity:
+            self._rows.popitem(last=False)
