@@ -1,7 +1,7 @@
 """What Feast is told: entities, one set of views per domain, push sources, and a feature service per domain.
 
-Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is one JSON document instead
-of thirty columns (docs/decisions/0003-wide-features.md has the measurements).
+Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is one JSON document
+instead of thirty columns (docs/decisions/0003-wide-features.md has the measurements).
 """
 
 from collections.abc import Sequence

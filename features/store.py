@@ -7,6 +7,7 @@ Writes hand ready protos to Feast's `online_write_batch`, reads ask Feast's `onl
 import fcntl
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,12 +18,14 @@ import msgspec
 
 os.environ.setdefault("FEAST_USAGE", "False")
 
-from feast import FeatureStore, FeatureView, RepoConfig
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+with warnings.catch_warnings():  # Feast turns on deprecation warnings for the whole process, others' included
+    from feast import FeatureStore, FeatureView, RepoConfig
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    from features.definitions import ACTIVITY_FEATURES, definitions
 
 from features.activity import Activity, Applied
-from features.definitions import ACTIVITY_FEATURES, definitions
 from features.errors import FeatureError, StoreError
 from features.popularity import Popularity
 from stream.events import Item, User

@@ -46,6 +46,9 @@ def options(
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
     """A real-time recommender: events change the answer within a quarter of a second, and nothing is lost."""
+    from serving import logs
+
+    logs.quiet()
     flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
     Chosen.settings = read(settings, flags=flags)
 

@@ -25,6 +25,8 @@ REFRESH_S: Final = 1.0
 PLAIN_EVERY_S: Final = 5.0
 LINES: Final = 8
 SHOWN: Final = 8
+STOP_WITHIN_S: Final = 15.0
+NO_RELEASE: Final = "none yet"
 
 
 class View:
@@ -38,6 +40,7 @@ class View:
         self.lines: deque[str] = deque(maxlen=LINES)
         self.answer: dict[str, Any] = {}
         self.changes = 0
+        self.lag: float | None = None
         self.figures: dict[str, str] = {}
         self._before: tuple[float, float, Samples | None] = (time.monotonic(), 0.0, None)
 
@@ -63,13 +66,15 @@ class View:
         self._before = (now, events, consumer)
         name = "coldstream_event_to_feature_seconds"
         releases = [labels["release"] for labels, value in (api or {}).get("coldstream_release", []) if value]
+        known = "coldstream_consumer_lag" in (consumer or {})
+        self.lag = total(consumer, "coldstream_consumer_lag") if known else None
         self.figures = {
             "events/s": f"{max(0.0, events - before) / max(now - then, 1e-3):,.0f}",
             "events applied": f"{events:,.0f}",
-            "lag": f"{total(consumer, 'coldstream_consumer_lag'):,.0f}",
+            "lag": "-" if self.lag is None else f"{self.lag:,.0f}",
             "freshness p50": _milliseconds(quantile(consumer, name, 0.5, samples)),
             "freshness p99": _milliseconds(quantile(consumer, name, 0.99, samples)),
-            "release": releases[0] if releases else "none yet",
+            "release": releases[0] if releases else NO_RELEASE,
         }
         if self.user is not None:
             await self._follow()
@@ -120,9 +125,14 @@ async def demonstrate(settings: Settings, *, speed: float, weeks: float, user: s
     supervisor = Supervisor(settings, parts_of(settings), view.say)
     stop = threading.Event()
     ready = asyncio.Event()
-    running = asyncio.create_task(supervisor.up(ready.set))
     playing = asyncio.create_task(_play(settings, view, ready, stop, speed, weeks, user))
     watching = asyncio.create_task(_watch(view))
+
+    async def end_replay() -> None:
+        stop.set()
+        await asyncio.wait({playing}, timeout=STOP_WITHIN_S)
+
+    running = asyncio.create_task(supervisor.up(ready.set, end_replay))
     try:
         done, _ = await asyncio.wait({running, playing}, return_when=asyncio.FIRST_COMPLETED)
         if playing in done:
@@ -155,6 +165,7 @@ async def _play(
         play_window, settings, source, "history", stop, lambda one: view.tell("history", one), until=cut
     )
     _say_done(view, "history", history)
+    await _caught_up(view, stop)
     if not stop.is_set():
         live = await asyncio.to_thread(
             play_window,
@@ -170,6 +181,13 @@ async def _play(
         )
         _say_done(view, "live", live)
         view.phase = "everything is replayed; the system goes on running (Ctrl-C ends it)"
+
+
+async def _caught_up(view: View, stop: threading.Event) -> None:
+    """Live events begin when the history is in the features and a first release serves."""
+    view.phase = "the history is in the log; features catch up, and a first release is made"
+    while not stop.is_set() and (view.lag != 0 or view.figures.get("release") == NO_RELEASE):
+        await asyncio.sleep(0.2)
 
 
 def busiest(source: Source, since: int) -> str:
@@ -191,8 +209,9 @@ async def _watch(view: View) -> None:
                 live.update(view.render())
                 await asyncio.sleep(REFRESH_S)
     while True:
-        await asyncio.sleep(PLAIN_EVERY_S)
-        await view.refresh()
+        for _ in range(int(PLAIN_EVERY_S / REFRESH_S)):
+            await asyncio.sleep(REFRESH_S)
+            await view.refresh()
         view.say("run", view.line())
 
 

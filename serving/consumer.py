@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import faust
@@ -24,13 +25,18 @@ from serving.settings import Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import aiokafka_config
-from stream.errors import EventError
+from stream.errors import BrokerError, ColdstreamError, EventError
 from stream.events import Item, TimeLimits, User, decode
 
 CATALOGUE_GROUP: Final = "coldstream-catalogue"
 CATALOGUE_BATCH: Final = 2_000
+CRASH_LOOK_S: Final = 0.5
 
 log = logging.getLogger("coldstream.consumer")
+
+
+class ConsumerError(ColdstreamError):
+    """The consumer cannot go on."""
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -158,9 +164,22 @@ async def serve(settings: Settings) -> None:
     for service in services:
         await app.add_runtime_dependency(service)
     log.info("the consumer is ready")
-    await stop.wait()
+    watching = asyncio.create_task(_first_crash([app, *services]))
+    await asyncio.wait({watching, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    watching.cancel()
     await app.stop()
     store.close()
+    if not stop.is_set():
+        raise ConsumerError(f"the consumer ends, to begin again from what is committed: {watching.result()!r}")
+
+
+async def _first_crash(services: Sequence[Service]) -> BaseException | None:
+    """Return when one of them has crashed: a part that stands still in a process that lives would not be noticed."""
+    while True:
+        for one in services:
+            if one.crashed:
+                return one.crash_reason
+        await asyncio.sleep(CRASH_LOOK_S)
 
 
 def main(settings: Settings | None = None) -> int:
@@ -171,7 +190,7 @@ def main(settings: Settings | None = None) -> int:
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
         asyncio.run(serve(settings))
-    except StoreError as error:
+    except (StoreError, BrokerError, ConsumerError) as error:
         log.error("%s", error)
         return 1
     return 0

@@ -111,7 +111,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         async with self.busy:
             mine = {place: records for place, records in fetched.items() if place in self.rows}
             if mine:
-                await self._apply(mine)
+                await self._apply_or_return(mine)
             if (time.monotonic() - self.flushed_at) * 1000 >= self.options.flush_ms:
                 await self._flush()
 
@@ -125,6 +125,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 start = min(committed or 0, row.position + 1)
                 self.consumer.seek(place, start)
                 self.rows[place], self.next[place] = row, start
+            await self._measure_lag(assigned)
             self.states.drop()
         log.info("partitions %s are ours", ", ".join(names) or "none")
 
@@ -143,11 +144,20 @@ class EventPath(Service, ConsumerRebalanceListener):
                 await self.stored(partial(self.store.delete_user, domain, user_id), "forget")
             self.states.drop([(domain, user_id) for domain in self.store.domains])
 
+    async def _apply_or_return(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Apply; where that fails, go back to where we were, or the batch would be skipped."""
+        try:
+            await self._apply(fetched)
+        except BaseException:
+            for place in fetched:
+                if place in self.next and place in self.consumer.assignment():
+                    self.consumer.seek(place, self.next[place])
+            raise
+
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         started = time.perf_counter()
         entries, letters = self._decode(fetched)
-        for value in letters:
-            await self.producer.send_and_wait(topics.DEAD_LETTERS, value)
+        await asyncio.gather(*[await self.producer.send(topics.DEAD_LETTERS, value) for value in letters])
         decoded = time.perf_counter()
         changed = await self.stored(partial(self.states.fold, entries, self.options.rules), "write")
         for place, records in fetched.items():
@@ -211,6 +221,11 @@ class EventPath(Service, ConsumerRebalanceListener):
             end = self.consumer.highwater(place)
             metrics.lag.labels(_name(place)).set(max(0, (end or self.next[place]) - self.next[place]))
         metrics.batch_events.observe(len(entries))
+
+    async def _measure_lag(self, places: Sequence[TopicPartition]) -> None:
+        ends = await self.consumer.end_offsets(list(places))
+        for place in places:
+            metrics.lag.labels(_name(place)).set(max(0, ends[place] - self.next[place]))
 
     async def _flush(self, wait: bool = True) -> None:
         """Write popularity rows, then commit. With `wait=False` a store that is away is not waited for."""

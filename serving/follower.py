@@ -10,7 +10,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from serving.updates import FETCH_BYTES
+from stream.admin import describe
 from stream.client import aiokafka_config
+from stream.errors import BrokerError
 
 RETRY_S: Final = 0.5
 BATCH: Final = 1_000
@@ -37,11 +39,13 @@ class Follower:
         from_start: bool,
         after: Callable[[str, int], None] | None = None,
     ) -> None:
+        self._where = (bootstrap, security)
         self._config = aiokafka_config(bootstrap, security)
         self._takes = takes
         self._from_start = from_start
         self._after = after
         self._next: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self.caught_up = asyncio.Event()
 
@@ -61,7 +65,7 @@ class Follower:
                 await self._assign(consumer)
                 self._consumer = consumer
                 await self._follow(consumer)
-            except KafkaError as error:
+            except (KafkaError, BrokerError) as error:
                 log.warning("%s: %s: %s; trying again", ", ".join(self._takes), type(error).__name__, error)
             finally:
                 self._consumer = None
@@ -80,13 +84,9 @@ class Follower:
         return True
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        while not set(self._takes) <= await consumer.topics():
+        while not set(self._takes) <= set(found := await asyncio.to_thread(describe, *self._where)):
             await asyncio.sleep(RETRY_S)
-        places = [
-            TopicPartition(topic, one)
-            for topic in self._takes
-            for one in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
+        places = [TopicPartition(topic, one) for topic in self._takes for one in range(found[topic].partitions)]
         consumer.assign(places)
         first = await consumer.beginning_offsets(places)
         self._ends = await consumer.end_offsets(places)

@@ -30,3 +30,13 @@ def configure(form: Literal["text", "json"] = "text", level: str = "info") -> No
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for chatty in ("aiokafka", "kafka", "mode", "faust", "feast", "httpx", "mlflow", "jgo"):
         logging.getLogger(chatty).setLevel("WARNING")
+    for alarmist in ("kafka.net.selector", "aiokafka.consumer.group_coordinator"):
+        logging.getLogger(alarmist).setLevel("CRITICAL")  # slow callbacks; a coordinator that is not yet elected
+    for routine in ("EventPath", "CataloguePath", "mode.services", "serving.eventpath", "serving.consumer"):
+        logging.getLogger(routine).setLevel("WARNING")
+
+
+def quiet() -> None:
+    """For commands: what goes wrong in a library comes as an exception, so its own lines would only say it twice."""
+    for name in ("aiokafka", "kafka", "mode", "feast", "httpx"):
+        logging.getLogger(name).setLevel("CRITICAL")

@@ -44,9 +44,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     archive_metrics_port: int = 9102
     trainer_metrics_port: int = 9103
 
-    batch_events: int = 50_000
+    batch_events: int = 20_000
     batch_ms: int = 20
-    cached_users: int = 50_000
+    cached_users: int = 20_000
     popularity_every_ms: int = 2_000
 
     max_future_ms: int = 5 * 60 * 1000

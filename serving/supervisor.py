@@ -8,10 +8,11 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import IO, Final
 
 import msgspec
@@ -26,6 +27,11 @@ SLOWEST_S: Final = 30.0
 HOPELESS: Final = 2
 """Exit code of a part that cannot work until somebody changes something: it is not started again."""
 PR_SET_PDEATHSIG: Final = 1
+
+NOISE: Final = re.compile(
+    r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
+)
+"""Lines that TensorFlow's native code writes whatever it is told."""
 
 Say = Callable[[str, str], None]
 """Called with a part's name and one line of its log."""
@@ -61,7 +67,8 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is not None
     }
     quiet = {"PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "FEAST_USAGE": "False"}
-    return {**os.environ, **quiet, **text}
+    frugal = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}  # memory that is free goes back at once
+    return {**frugal, **os.environ, **quiet, **text}
 
 
 class Supervisor:
@@ -77,8 +84,12 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock: IO[str] | None = None
 
-    async def up(self, ready: Callable[[], None] | None = None) -> int:
+    async def up(
+        self, ready: Callable[[], None] | None = None, before_end: Callable[[], Awaitable[None]] | None = None
+    ) -> int:
         """Run until SIGINT or SIGTERM, or until a part cannot work; 0, or the exit code of that part.
+
+        `ready` is called once the topics are there; `before_end` is awaited while the parts still work.
 
         Raises:
             SupervisorError: a system already runs on this state folder.
@@ -98,6 +109,8 @@ class Supervisor:
                 ready()
             await self._stopping.wait()
         finally:
+            if before_end is not None:
+                await before_end()
             await self._end()
         return next(iter(self.failed.values()), 0)
 
@@ -176,8 +189,10 @@ class Supervisor:
         self.running[part.name] = process
         assert process.stdout is not None
         try:
-            async for line in process.stdout:
-                self.say(part.name, line.decode("utf-8", "replace").rstrip())
+            async for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if not NOISE.search(line):
+                    self.say(part.name, line)
             return await process.wait()
         finally:
             self.running.pop(part.name, None)
@@ -205,8 +220,6 @@ class Supervisor:
             await process.wait()
 
     def _print(self, name: str, line: str) -> None:
-        if not line:
-            return
         colour = COLOURS.get(name, 37) if sys.stdout.isatty() else None
         prefix = f"\x1b[{colour}m{name:>8}\x1b[0m" if colour else f"{name:>8}"
         sys.stdout.write(f"{prefix} | {line}\n" if self.settings.log_format == "text" else f"{line}\n")

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+import msgspec
+import polars as pl
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from prometheus_client import start_http_server
@@ -35,6 +37,7 @@ from stream.client import kafka_python_config
 from stream.errors import ColdstreamError
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+GROWTH: Final = 1.02
 REPEATS: Final = frozenset({"shop", "music"})
 """Domains in which an item seen is a fair answer again."""
 
@@ -100,22 +103,42 @@ def announce(settings: Settings, domain: str, release: str, action: str) -> None
 
 
 def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
-    """Train when there are new events, once in `every_s`; the first run comes as soon as there are enough."""
+    """Train each domain when it has new events, once in `every_s`.
+
+    A domain's first release comes from counts, as soon as there are enough events; what learns longer begins when the
+    archive has caught up with the log, or it would learn from half a history.
+    """
     trained: dict[str, int] = {}
     while not stop.is_set():
         started = time.monotonic()
-        for domain in settings.domain_names:
-            rows = _archived(settings)
-            if rows >= retrain.LEAST_EVENTS and rows > trained.get(domain, 0) and _run_child(settings, domain, stop):
-                trained[domain] = rows
+        rows = _archived(settings)
+        for domain in (one for one in settings.domain_names if rows.get(one, 0) >= retrain.LEAST_EVENTS):
+            if releases.current_id(settings.state_path / "releases", domain) is None:
+                _run_child(settings, domain, stop, "counts")
+        rows = _settled(settings, rows, stop)
+        for domain, count in rows.items():
+            due = count >= retrain.LEAST_EVENTS and count > trained.get(domain, 0)
+            if due and domain in settings.domain_names and _run_child(settings, domain, stop, settings.recommender):
+                trained[domain] = count
         pause = every_s if trained else 2.0
         stop.wait(max(1.0, pause - (time.monotonic() - started)))
 
 
-def _run_child(settings: Settings, domain: str, stop: threading.Event) -> bool:
+def _settled(settings: Settings, rows: dict[str, int], stop: threading.Event) -> dict[str, int]:
+    """The archive's rows once they grow by less than 2% between two looks, or after two minutes."""
+    for _ in range(24):
+        if not any(rows.values()) or stop.wait(5.0):
+            return rows
+        before, rows = rows, _archived(settings)
+        if sum(rows.values()) < GROWTH * sum(before.values()):
+            return rows
+    return rows
+
+
+def _run_child(settings: Settings, domain: str, stop: threading.Event, recommender: str) -> bool:
     command = [sys.executable, "-m", "serving.trainer", "--once", "--domain", domain, "--quiet-when-empty"]
     started = time.monotonic()
-    child = subprocess.Popen(command, env=_environment(settings))
+    child = subprocess.Popen(command, env=_environment(msgspec.structs.replace(settings, recommender=recommender)))
     while child.poll() is None:
         if stop.wait(0.2):
             child.terminate()
@@ -143,10 +166,13 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **quiet, **text}
 
 
-def _archived(settings: Settings) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(path).num_rows for path in parts(settings.state_path / "archive", topics.EVENTS))
+def _archived(settings: Settings) -> dict[str, int]:
+    """How many interactions of each domain are archived."""
+    if not parts(settings.state_path / "archive", topics.EVENTS):
+        return {}
+    lines = pl.scan_parquet(str(settings.state_path / "archive" / topics.EVENTS / "*.parquet"))
+    counts = lines.filter(pl.col("type") == "interaction").group_by("domain").len().collect()
+    return {str(domain): int(count) for domain, count in counts.iter_rows()}
 
 
 @contextmanager
