@@ -84,10 +84,10 @@ def over_http(state: Path) -> dict[str, Any]:
             _await_ready(process, port)
             rng = np.random.default_rng(1)
             made_events = list(made.events(100_000, 10_000, ITEMS, rng))
-            asyncio.run(load.post(port, "/v1/events", _singly(made_events), 4, 2.0))
-            batches = asyncio.run(load.post(port, "/v1/events", _batches(made_events), 4, HTTP_S))
-            singles = asyncio.run(load.post(port, "/v1/events", _singly(made_events), 32, HTTP_S))
-            one = asyncio.run(load.post(port, "/v1/events", _singly(made_events), 1, HTTP_S))
+            asyncio.run(load.send(port, _singly(made_events), 4, 2.0))
+            batches = asyncio.run(load.send(port, _batches(made_events), 4, HTTP_S))
+            singles = asyncio.run(load.send(port, _singly(made_events), 32, HTTP_S))
+            one = asyncio.run(load.send(port, _singly(made_events), 1, HTTP_S))
     return {
         "batches_of_1000": _figures(batches, HTTP_BATCH),
         "single_32_connections": _figures(singles, 1),
@@ -125,13 +125,15 @@ async def _fill(bootstrap: str, events: int) -> None:
 def _singly(events: list[Interaction]) -> Iterator[bytes]:
     while True:
         for one in events:
-            yield encode(msgspec.structs.replace(one, event_id=f"{one.event_id}-{time.monotonic_ns()}"))
+            new = msgspec.structs.replace(one, event_id=f"{one.event_id}-{time.monotonic_ns()}")
+            yield load.posting("/v1/events", encode(new))
 
 
 def _batches(events: list[Interaction]) -> Iterator[bytes]:
-    """Made before the clock starts as far as possible: a batch is one join of ready bytes."""
+    """Made before the clock starts."""
     ready = [encode(one) for one in events]
-    whole = [b"[" + b",".join(ready[at : at + HTTP_BATCH]) + b"]" for at in range(0, len(ready), HTTP_BATCH)]
+    bodies = [b"[" + b",".join(ready[at : at + HTTP_BATCH]) + b"]" for at in range(0, len(ready), HTTP_BATCH)]
+    whole = [load.posting("/v1/events", body) for body in bodies]
     while True:
         yield from whole
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
 import msgspec
+
+HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -19,46 +23,75 @@ class Load(msgspec.Struct, frozen=True):
         return len(self.latencies) / self.elapsed_s
 
 
-async def get(port: int, paths: Iterator[str], connections: int, seconds: float) -> Load:
-    """Ask for `paths` on loopback over `connections` connections, each with one request under way, for `seconds`."""
-    requests = (f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths)
-    return await send(port, requests, connections, seconds)
+class Connection:
+    """One keep-alive connection to a port on loopback, one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a whole request; its status and body."""
+        self._writer.write(request)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        start = head.index(b"content-length:") + 15
+        body = await self._reader.readexactly(int(head[start : head.index(b"\r\n", start)]))
+        return int(head[9:12]), body
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
 
 
-async def post(port: int, path: str, bodies: Iterator[bytes], connections: int, seconds: float) -> Load:
-    """Post JSON `bodies` to `path` in the same way; ends early when there are no more."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
-    requests = (f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies)
-    return await send(port, requests, connections, seconds)
+def getting(path: str) -> bytes:
+    """A GET request."""
+    return f"GET {path} {HEAD}\r\n".encode()
+
+
+def posting(path: str, body: bytes) -> bytes:
+    """A POST request with a JSON body."""
+    return f"POST {path} {HEAD}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def send(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> Load:
-    """Whole requests, each connection one at a time."""
+    """As fast as answers come, over `connections` connections; ends early when there are no more requests."""
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     started = time.perf_counter()
     until = started + seconds
-    await asyncio.gather(*(_connection(port, requests, until, latencies, statuses) for _ in range(connections)))
+
+    async def work() -> None:
+        async with Connection(port) as connection:
+            while (sent := time.perf_counter()) < until and (request := next(requests, None)) is not None:
+                status, _ = await connection.ask(request)
+                latencies.append(time.perf_counter() - sent)
+                statuses[status] = statuses.get(status, 0) + 1
+
+    await asyncio.gather(*(work() for _ in range(connections)))
     return Load(latencies, statuses, time.perf_counter() - started)
 
 
-async def _connection(
-    port: int, requests: Iterator[bytes], until: float, latencies: list[float], statuses: dict[int, int]
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        while (sent := time.perf_counter()) < until and (request := next(requests, None)) is not None:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(_length(head))
-            latencies.append(time.perf_counter() - sent)
-            status = int(head[9:12])
-            statuses[status] = statuses.get(status, 0) + 1
-    finally:
-        writer.close()
+async def offer(port: int, requests: Sequence[bytes], per_second: float, connections: int = 8) -> Load:
+    """On a schedule: each request leaves when it is due, or as soon as a connection is free after that.
 
+    Latencies are counted from when a request was due.
+    """
+    latencies: list[float] = []
+    statuses: dict[int, int] = {}
+    started = time.perf_counter()
+    due = iter([(started + number / per_second, request) for number, request in enumerate(requests)])
 
-def _length(head: bytes) -> int:
-    lowered = head.lower()
-    start = lowered.index(b"content-length:") + 15
-    return int(lowered[start : lowered.index(b"\r\n", start)])
+    async def work() -> None:
+        async with Connection(port) as connection:
+            for at, request in due:
+                await asyncio.sleep(max(0.0, at - time.perf_counter()))
+                status, _ = await connection.ask(request)
+                latencies.append(time.perf_counter() - at)
+                statuses[status] = statuses.get(status, 0) + 1
+
+    await asyncio.gather(*(work() for _ in range(connections)))
+    return Load(latencies, statuses, time.perf_counter() - started)

@@ -123,14 +123,19 @@ def _prepare(port: int, items: int, process: subprocess.Popen[bytes], within_s: 
     until = time.monotonic() + within_s
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         _until(client, "/readyz", lambda answer: answer.status_code == 200, until, process)
-        catalogue = list(made.items(items))
-        for start in range(0, items, 2_000):
-            body = b"[" + b",".join(encode(one) for one in catalogue[start : start + 2_000]) + b"]"
-            client.put("/v1/items", content=body).raise_for_status()
+        put_catalogue(client, items)
         path = "/v1/users/u1/recommendations"
         _until(client, path, lambda answer: answer.json().get("reason") == "personal", until, process)
         path = "/v1/users/nobody/recommendations?category=c199"
         _until(client, path, lambda answer: len(answer.json().get("items", [])) == 20, until, process)
+
+
+def put_catalogue(client: httpx.Client, items: int) -> None:
+    """Send the catalogue through the API, 2,000 items at a time."""
+    catalogue = list(made.items(items))
+    for start in range(0, items, 2_000):
+        body = b"[" + b",".join(encode(one) for one in catalogue[start : start + 2_000]) + b"]"
+        client.put("/v1/items", content=body).raise_for_status()
 
 
 def _until(client: httpx.Client, path: str, good: Any, until: float, process: subprocess.Popen[bytes]) -> None:
@@ -144,11 +149,11 @@ def _until(client: httpx.Client, path: str, good: Any, until: float, process: su
     raise RuntimeError(f"{path} does not answer as it should; run `python -m serving.api` by hand to see why")
 
 
-def paths(users: int, rng: np.random.Generator) -> Iterator[str]:
+def lookups(users: int, rng: np.random.Generator) -> Iterator[bytes]:
     """Look-ups of users in turn, drawn evenly."""
     while True:
         for user in rng.integers(0, users, 10_000):
-            yield f"/v1/users/u{user}/recommendations?n=20"
+            yield load.getting(f"/v1/users/u{user}/recommendations?n=20")
 
 
 def measure(users: int, items: int, recommender: str, seconds: float) -> dict[str, Any]:
@@ -161,13 +166,13 @@ def measure(users: int, items: int, recommender: str, seconds: float) -> dict[st
         release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid):
             time.sleep(SETTLE_S)
-            asyncio.run(load.get(port, paths(users, rng), 1, 2.0))
-            one = asyncio.run(load.get(port, paths(users, rng), 1, seconds))
+            asyncio.run(load.send(port, lookups(users, rng), 1, 2.0))
+            one = asyncio.run(load.send(port, lookups(users, rng), 1, seconds))
             figures["one"] = {**percentiles(one.latencies), "per_second": one.per_second, "statuses": one.statuses}
             figures["memory_mib"] = memory(pid)
             _pin(pid)
             for connections in (16, 32):
-                many = asyncio.run(load.get(port, paths(users, rng), connections, seconds))
+                many = asyncio.run(load.send(port, lookups(users, rng), connections, seconds))
                 part = {**percentiles(many.latencies), "per_second": many.per_second, "statuses": many.statuses}
                 figures[f"connections_{connections}"] = part
     return figures

@@ -20,6 +20,7 @@ import numpy as np
 from features.activity import Recent
 from models.errors import ReleaseError
 from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+from models.recommenders.sequences import Numbers, add_repeats, numbers_of
 
 FORMAT: Final = 1
 KEPT: Final = 5
@@ -80,7 +81,9 @@ class Release:
         self.popularity: Floats = arrays["popularity"]
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
         self._embeddings = np.ascontiguousarray(arrays["embeddings"].T) if "embeddings" in arrays else None
+        self._repeats: Floats | None = arrays.get("repeats")
         self._encoder = encoder
+        self._length = int(manifest.params.get("length", 0))
 
     @property
     def id(self) -> str:
@@ -109,21 +112,18 @@ class Release:
             from models.recommenders.counts import knn_scores
 
             return knn_scores(batch, self.vocabulary, self._neighbours, self._similarities, self.popularity)
-        scores: Floats = self.encode(batch) @ self._embeddings
-        for row, history in enumerate(batch):
-            if not self.knows(history):
-                scores[row] = self.popularity
+        numbers = numbers_of(batch, self.vocabulary, self._length)
+        scores: Floats = self._encode(numbers) @ self._embeddings
+        if self._repeats is not None:
+            add_repeats(scores, numbers, self._repeats)
+        scores[numbers[:, -1] == 0] = self.popularity
         return scores
 
     def encode(self, batch: Sequence[Recent]) -> Floats:
         """float32 [batch, embedding_size], for a neural release."""
-        numbers = np.zeros((len(batch), int(self.manifest.params["length"])), np.int32)
-        for row, history in enumerate(batch):
-            pairs = zip(history.items, history.kinds, strict=True)
-            known = [self.index[item] + 1 for item, kind in pairs if item in self.index and CODE_WEIGHTS[kind] > 0]
-            known = known[-numbers.shape[1] :]
-            if known:
-                numbers[row, -len(known) :] = known
+        return self._encode(numbers_of(batch, self.vocabulary, self._length))
+
+    def _encode(self, numbers: Numbers) -> Floats:
         encoded: Floats = self._encoder.run(None, {self._encoder.get_inputs()[0].name: numbers})[0]
         return encoded
 
@@ -285,7 +285,7 @@ def _check_shapes(folder: Path, manifest: Manifest, item_ids: list[str], arrays:
         if name not in arrays:
             raise ReleaseError("missing-file", f"{folder}: the manifest names no {name}.npy")
     for name, array in arrays.items():
-        if array.shape[0] != items:
+        if name != "repeats" and array.shape[0] != items:
             raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")
@@ -293,9 +293,12 @@ def _check_shapes(folder: Path, manifest: Manifest, item_ids: list[str], arrays:
         raise ReleaseError("shape-mismatch", f"{folder}: neighbours and similarities do not fit {items} items")
     if encoder is None:
         return
-    if "embeddings" not in arrays or not isinstance(manifest.params.get("length"), int):
+    length = manifest.params.get("length")
+    if "embeddings" not in arrays or not isinstance(length, int):
         raise ReleaseError("missing-file", f"{folder}: an encoder needs embeddings.npy and the parameter length")
-    probe = encoder.run(None, {encoder.get_inputs()[0].name: np.ones((2, manifest.params["length"]), np.int32)})[0]
+    if "repeats" in arrays and arrays["repeats"].shape != (length,):
+        raise ReleaseError("shape-mismatch", f"{folder}: repeats has {arrays['repeats'].shape} for length {length}")
+    probe = encoder.run(None, {encoder.get_inputs()[0].name: np.ones((2, length), np.int32)})[0]
     if probe.shape != (2, arrays["embeddings"].shape[1]) or not np.isfinite(probe).all():
         width = arrays["embeddings"].shape[1]
         raise ReleaseError("shape-mismatch", f"{folder}: the encoder gives {probe.shape} for embeddings of {width}")

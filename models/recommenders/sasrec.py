@@ -93,7 +93,7 @@ class Block(layers.Layer):
         return {**super().get_config(), "size": self.size, "heads": self.heads, "dropout": self.rate}
 
 
-class Network(keras.Model):  # type: ignore[misc]
+class Network(keras.Model):
     """int32 [batch, length] of item numbers (0 is padding, on the left) -> float32 [batch, length, embedding_size]."""
 
     def __init__(self, items: int, params: Params, log_q: Floats | None = None, **kwargs: Any) -> None:
@@ -154,7 +154,7 @@ class Network(keras.Model):  # type: ignore[misc]
         return ops.matmul(self._by_age(), there)
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(keras.utils.PyDataset):
     """Windows in shuffled batches of one size (the last is filled up), with one set of negatives a batch."""
 
     def __init__(self, windows: Windows, params: Params, probability: npt.NDArray[np.float64] | None) -> None:
@@ -229,7 +229,7 @@ class SASRec:
         return table[1:]
 
     def repeats(self) -> Floats:
-        """float32 [length]: what an item gains by standing in the history, by its age there; zeros where switched off."""
+        """float32 [length]: what an item gains by standing in the history, by its age there; zeros if switched off."""
         assert self.network is not None, "fit first"
         return np.asarray(ops.convert_to_numpy(self.network.repeats), np.float32)
 
@@ -240,18 +240,18 @@ class SASRec:
         return table
 
     def save(self, folder: Path) -> list[str]:
-        """`embeddings.npy`, `repeats.npy` and `encoder.onnx`: int32 [batch, length] -> float32 [batch, embedding_size]."""
+        """`embeddings.npy`, `repeats.npy`, and `encoder.onnx`: int32 [batch, length] -> float32 [batch, size]."""
         assert self.network is not None, "fit first"
-        np.save(folder / "embeddings.npy", self.embeddings(), allow_pickle=False)
-        np.save(folder / "repeats.npy", self.repeats(), allow_pickle=False)
         inputs = keras.Input((self.params.length,), dtype="int32", name="items")
         encoder = keras.Model(inputs, self.network(inputs, newest=True)[:, -1])
         encoder(np.zeros((1, self.params.length), np.int32))  # Keras exports only what was called
         encoder.export(str(folder / "encoder.onnx"), format="onnx", verbose=False)
+        np.save(folder / "embeddings.npy", self.embeddings(), allow_pickle=False)
+        np.save(folder / "repeats.npy", self.repeats(), allow_pickle=False)
         return ["embeddings.npy", "repeats.npy", "encoder.onnx"]
 
 
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+class _Watch(keras.callbacks.Callback):
     def __init__(self, after_epoch: Epoch | None, until: float | None) -> None:
         super().__init__()
         self.after_epoch, self.until = after_epoch, until

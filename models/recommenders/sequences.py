@@ -82,7 +82,7 @@ def numbers_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int)
 
 
 def add_repeats(scores: npt.NDArray[np.float32], numbers: Numbers, repeats: npt.NDArray[np.float32]) -> None:
-    """Add to float32 [batch, items], in place, what an item gains by standing in the history: `repeats` [length] by age."""
+    """Add in place to float32 [batch, items] what items gain by standing in the history: `repeats` [length] by age."""
     rows, columns = np.nonzero(numbers)
     np.add.at(scores, (rows, numbers[rows, columns] - 1), repeats[numbers.shape[1] - 1 - columns])
 
