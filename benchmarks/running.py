@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import psutil
 
+from serving.supervisor import FRUGAL
+
 PORTS: Final = ("port", "kafka_port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port")
 
 
@@ -42,7 +44,7 @@ def environment(state: Path, **settings: object) -> dict[str, str]:
     """The variables that give a system free ports, its state folder and `settings`."""
     ports = {name: free_port() for name in PORTS}
     chosen = {"state": state, **ports, **settings}
-    return {**os.environ, **{f"COLDSTREAM_{name.upper()}": str(value) for name, value in chosen.items()}}
+    return {**FRUGAL, **os.environ, **{f"COLDSTREAM_{name.upper()}": str(value) for name, value in chosen.items()}}
 
 
 @contextmanager

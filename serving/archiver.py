@@ -5,6 +5,7 @@ Kafka only make the lag visible to Kafka's own tools.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -101,6 +102,7 @@ def main(settings: Settings | None = None) -> int:
     """The process: until SIGTERM or SIGINT."""
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
+    os.nice(10)  # it may lag by seconds; look-ups and features may not
     stop = threading.Event()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:

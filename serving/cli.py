@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -110,6 +111,10 @@ def topics() -> None:
 @app.command()
 def api() -> None:
     """Run the HTTP API alone."""
+    from serving.supervisor import FRUGAL
+
+    for name, value in FRUGAL.items():
+        os.environ.setdefault(name, value)
     from serving.api import main as serve
 
     raise typer.Exit(serve(Chosen.settings))

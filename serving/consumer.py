@@ -29,7 +29,8 @@ from stream.errors import BrokerError, ColdstreamError, EventError
 from stream.events import Item, TimeLimits, User, decode
 
 CATALOGUE_GROUP: Final = "coldstream-catalogue"
-CATALOGUE_BATCH: Final = 2_000
+CATALOGUE_BATCH: Final = 250
+"""Small: events wait while a batch is written."""
 CRASH_LOOK_S: Final = 0.5
 
 log = logging.getLogger("coldstream.consumer")
@@ -76,6 +77,9 @@ class CataloguePath(Service):
             try:
                 fetched = await self.consumer.getmany(timeout_ms=500, max_records=CATALOGUE_BATCH)
                 values = [one.value for records in fetched.values() for one in records if one.value]
+                for place, records in fetched.items():
+                    end = self.consumer.highwater(place) or 0
+                    metrics.lag.labels(f"{place.topic}/{place.partition}").set(max(0, end - records[-1].offset - 1))
                 if values:
                     await self._write([decoded for value in values if (decoded := _record(value)) is not None])
                     await self.consumer.commit()

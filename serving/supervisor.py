@@ -27,6 +27,12 @@ SLOWEST_S: Final = 30.0
 HOPELESS: Final = 2
 """Exit code of a part that cannot work until somebody changes something: it is not started again."""
 PR_SET_PDEATHSIG: Final = 1
+FRUGAL: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Freed memory goes back at once; one thread a product: parts that share the cores would only wait for each other."""
 
 NOISE: Final = re.compile(
     r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
@@ -67,8 +73,7 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is not None
     }
     quiet = {"PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "FEAST_USAGE": "False"}
-    frugal = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}  # memory that is free goes back at once
-    return {**frugal, **os.environ, **quiet, **text}
+    return {**FRUGAL, **os.environ, **quiet, **text}
 
 
 class Supervisor:
