@@ -19,7 +19,7 @@ from features.store import Key, OnlineStore
 from stream import topics
 from stream.client import kafka_python_config
 from stream.errors import EventError
-from stream.events import Item, TimeLimits, User, decode
+from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
 
 BATCH = 20_000
 Progress = Callable[[str, int], None]
@@ -36,9 +36,16 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def rebuild(
-    log: Mapping[str, Iterable[Logged]], store: OnlineStore, rules: Rules, progress: Progress | None = None
+    log: Mapping[str, Iterable[Logged]],
+    store: OnlineStore,
+    rules: Rules,
+    progress: Progress | None = None,
+    ends: Mapping[str, int] | None = None,
 ) -> Report:
-    """Fold each partition's events, in log order, into an empty `store`."""
+    """Fold each partition's events, in log order, into an empty `store`.
+
+    `ends` are the last offsets of the log by partition, where what stands there may be no event (`log_ends`).
+    """
     started = time.monotonic()
     states: dict[Key, Activity] = {}
     rows: dict[str, Popularity] = {}
@@ -50,6 +57,10 @@ def rebuild(
             events += len(batch)
             if progress is not None:
                 progress(name, events)
+    for name, end in (ends or {}).items():
+        if end >= 0:
+            row = rows.setdefault(name, Popularity())
+            row.position = max(row.position, end)
     keys = list(states)
     for start in range(0, len(keys), BATCH):
         store.write_activities({key: states[key] for key in keys[start : start + BATCH]})
@@ -59,7 +70,11 @@ def rebuild(
 
 
 def logged_events(
-    archive: Path, bootstrap: str | None, security: Mapping[str, str] | None, domains: Iterable[str]
+    archive: Path,
+    bootstrap: str | None,
+    security: Mapping[str, str] | None,
+    domains: Iterable[str],
+    limits: TimeLimits = DEFAULT_LIMITS,
 ) -> dict[str, Iterator[Logged]]:
     """Each partition's events: from the archive, then from the log behind it (where `bootstrap` is given)."""
     known = frozenset(domains)
@@ -69,7 +84,7 @@ def logged_events(
         numbers |= consumer.partitions_for_topic(topics.EVENTS) or set()
         consumer.close()
     return {
-        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known)
+        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known, limits)
         for number in sorted(numbers)
     }
 
@@ -83,7 +98,11 @@ def differences(one: OnlineStore, other: OnlineStore, keys: Iterable[Key]) -> li
 
 
 def read_log(
-    bootstrap: str, security: Mapping[str, str] | None, partition: int, start: int, limits: TimeLimits | None = None
+    bootstrap: str,
+    security: Mapping[str, str] | None,
+    partition: int,
+    start: int,
+    limits: TimeLimits = DEFAULT_LIMITS,
 ) -> Iterator[Logged]:
     """The events of a partition that are in the log now, from offset `start` on; what was set aside is passed over."""
     place = TopicPartition(topics.EVENTS, partition)
@@ -96,15 +115,33 @@ def read_log(
         while consumer.position(place) < end:
             for messages in consumer.poll(1_000).values():
                 for one in messages:
-                    entry = _logged(one.value or b"", partition, one.offset, limits)
-                    if entry is not None:
-                        yield entry
+                    try:
+                        event = decode_event(one.key, one.value or b"", one.timestamp, limits)
+                    except EventError:
+                        continue  # the consumer has set it aside
+                    yield Logged(event, f"{topics.EVENTS}/{partition}", one.offset)
     finally:
         consumer.close()
 
 
+def log_ends(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
+    """The last offset of each partition of `events`; -1 for an empty one."""
+    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
+    try:
+        numbers = consumer.partitions_for_topic(topics.EVENTS) or set()
+        ends = consumer.end_offsets([TopicPartition(topics.EVENTS, number) for number in sorted(numbers)])
+    finally:
+        consumer.close()
+    return {f"{place.topic}/{place.partition}": end - 1 for place, end in ends.items()}
+
+
 def _partition(
-    archive: Path, bootstrap: str | None, security: Mapping[str, str] | None, number: int, domains: frozenset[str]
+    archive: Path,
+    bootstrap: str | None,
+    security: Mapping[str, str] | None,
+    number: int,
+    domains: frozenset[str],
+    limits: TimeLimits,
 ) -> Iterator[Logged]:
     last = -1
     for entry in events_of(archive, topics.EVENTS, number):
@@ -112,15 +149,8 @@ def _partition(
         if entry.event.domain in domains:
             yield entry
     if bootstrap is not None:
-        yield from (one for one in read_log(bootstrap, security, number, last + 1) if one.event.domain in domains)
-
-
-def _logged(raw: bytes, partition: int, offset: int, limits: TimeLimits | None) -> Logged | None:
-    try:
-        record = decode(raw, 2**53, limits or TimeLimits(max_future_ms=2**53))
-    except EventError:
-        return None
-    return None if isinstance(record, Item | User) else Logged(record, f"{topics.EVENTS}/{partition}", offset)
+        rest = read_log(bootstrap, security, number, last + 1, limits)
+        yield from (one for one in rest if one.event.domain in domains)
 
 
 def _batches(entries: Iterable[Logged]) -> Iterator[list[Logged]]:

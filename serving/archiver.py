@@ -25,7 +25,7 @@ from stream import topics
 from stream.admin import wait_ready
 from stream.client import kafka_python_config
 from stream.errors import EventError
-from stream.events import TimeLimits, decode
+from stream.events import Record, TimeLimits, decode, decode_event
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
@@ -76,12 +76,18 @@ def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits) -> None:
         rows = []
         for one in messages:
             try:
-                record = decode(one.value or b"", one.timestamp, limits)
+                record = _record(place.topic, one, limits)
             except EventError:
                 continue  # the consumer has said so, and set it aside
             rows.append(Row(one.partition, one.offset, one.timestamp, record))
         metrics.archived.labels(place.topic).inc(len(rows))
         store.append(place.topic, rows)
+
+
+def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
+    if topic == topics.EVENTS:
+        return decode_event(message.key, message.value or b"", message.timestamp, limits)
+    return decode(message.value or b"", message.timestamp, limits)
 
 
 def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]) -> None:

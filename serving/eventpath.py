@@ -29,7 +29,7 @@ from serving.updates import FETCH_BYTES, Update
 from stream import deadletter, topics
 from stream.client import aiokafka_config
 from stream.errors import EventError
-from stream.events import Event, Interaction, Item, TimeLimits, User, decode
+from stream.events import Event, Interaction, TimeLimits, decode_event
 
 GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
@@ -186,15 +186,11 @@ class EventPath(Service, ConsumerRebalanceListener):
 
     def _event(self, message: ConsumerRecord) -> Event:
         """The event in a message. Its time is judged by the broker's, so a rebuild judges it in the same way."""
-        record = decode(message.value or b"", message.timestamp, self.options.limits)
-        if isinstance(record, Item | User):
-            raise EventError("wrong-topic", "items and users have topics of their own: items, users")
-        if record.domain not in self._domains:
+        event = decode_event(message.key, message.value or b"", message.timestamp, self.options.limits)
+        if event.domain not in self._domains:
             known = ", ".join(self.store.domains)
-            raise EventError("unknown-domain", f"domain={record.domain!r} is not one of {known} (setting: domains)")
-        if message.key != record.user_id.encode():
-            raise EventError("wrong-key", f"the message's key is {message.key!r}; key events by their user_id")
-        return record
+            raise EventError("unknown-domain", f"domain={event.domain!r} is not one of {known} (setting: domains)")
+        return event
 
     async def _announce(
         self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[Key, Activity]

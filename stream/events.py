@@ -188,6 +188,22 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
         raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
 
 
+def decode_event(key: bytes | None, raw: bytes, logged_at: int, limits: TimeLimits = DEFAULT_LIMITS) -> Event:
+    """The event in a message of the topic `events`, as every reader of the log judges it.
+
+    Times are held against the broker's (`logged_at`, epoch ms), so that who reads the log later decides alike.
+
+    Raises:
+        EventError: as `decode`; also `wrong-topic` and `wrong-key`.
+    """
+    record = decode(raw, logged_at, limits)
+    if isinstance(record, Item | User):
+        raise EventError("wrong-topic", "items and users have topics of their own: items, users")
+    if key != record.user_id.encode():
+        raise EventError("wrong-key", f"the message's key is {key!r}; key events by their user_id")
+    return record
+
+
 def key_of(record: Record) -> bytes:
     """The Kafka key: the user for what a user does or is, the item (with its domain) for the catalogue."""
     if isinstance(record, Item):

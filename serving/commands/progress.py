@@ -37,18 +37,18 @@ def training() -> Iterator[Training]:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def counting(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """A bar over a number of things: call with how many are done, how many there are, and a note."""
     with _bars() as bars:
         task = bars.add_task(what, total=None, note="")
         said = time.monotonic()
 
-        def tell(done: int, total: int, note: str) -> None:
+        def tell(done: int, total: int | None, note: str) -> None:
             nonlocal said
             bars.update(task, completed=done, total=total, note=note)
             if not sys.stderr.isatty() and time.monotonic() - said > QUIET_S:
                 said = time.monotonic()
-                sys.stderr.write(f"{what}: {done:,} of {total:,} {note}\n")
+                sys.stderr.write(f"{what}: {done:,}{f' of {total:,}' if total else ''} {note}\n")
 
         yield tell
 

@@ -18,9 +18,11 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
             log again).
     """
     from features.activity import Rules
-    from features.rebuild import logged_events, rebuild
+    from features.rebuild import log_ends, logged_events, rebuild
     from features.store import SQLITE, open_store
+    from serving.commands.progress import counting
     from stream.broker import Broker
+    from stream.events import TimeLimits
 
     if is_up(settings):
         raise ColdstreamError(
@@ -38,10 +40,11 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     try:
         if broker is not None:
             broker.start()
-        log = logged_events(
-            settings.state_path / "archive", settings.bootstrap, settings.kafka_security, settings.domain_names
-        )
-        report = rebuild(log, store, rules)
+        where = (settings.bootstrap, settings.kafka_security)
+        limits = TimeLimits(max_future_ms=settings.max_future_ms)
+        log = logged_events(settings.state_path / "archive", *where, settings.domain_names, limits)
+        with counting("events") as tell:
+            report = rebuild(log, store, rules, lambda name, done: tell(done, None, name), log_ends(*where))
     finally:
         store.close()
         if broker is not None:
