@@ -2,11 +2,15 @@
 
 import itertools
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from benchmarks.kill import System
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.topics import Topic, topics
@@ -49,9 +53,43 @@ def fresh_topic(broker: Broker, request: pytest.FixtureRequest) -> FreshTopic:
     """`fresh_topic(partitions=1)` makes an empty topic on the session's broker and returns its name."""
     numbers = itertools.count()
 
-    def make(partitions: int = 1, **kept: object) -> str:
+    def make(partitions: int = 1, **kept: Any) -> str:
         name = f"{request.node.name[:80]}-{free_port()}-{next(numbers)}".replace("[", "-").replace("]", "")
         create_topics(broker.bootstrap, None, [Topic(name, partitions, **kept)])
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Broker, API, consumer and archive, started once and ready. Share it with ids of one's own."""
+    with System(tmp_path_factory.mktemp("system") / "state") as running:
+        until(lambda: ready(running), 90, "the system is ready")
+        yield running
+
+
+@pytest.fixture
+def own_system(tmp_path: Path) -> Iterator[System]:
+    """The same for one test alone, to be killed, starved and stopped."""
+    with System(tmp_path / "state") as running:
+        until(lambda: ready(running), 90, "the system is ready")
+        yield running
+
+
+def ready(running: System) -> bool:
+    """Whether the API says that it is ready, and the consumer has its partitions."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{running.port}/readyz", timeout=5)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200 and running.lag() is not None
+
+
+def until(condition: Callable[[], object], within_s: float, what: str) -> None:
+    """Wait for a condition; fail with its name where it does not come."""
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {within_s:g} s: {what}")
+        time.sleep(0.05)
