@@ -107,13 +107,18 @@ def formatted(data: Path) -> bool:
     return (data / "meta.properties").exists()
 
 
+def cluster_id(name: uuid.UUID) -> str:
+    """A UUID as Kafka writes it, 22 characters; with a letter first: one that begins with `-` reads as an option."""
+    return urlsafe_b64encode(bytes([name.bytes[0] & 0x3F]) + name.bytes[1:]).decode().rstrip("=")
+
+
 def format_storage(folder: Path, jars: list[Path]) -> None:
     """Make the node's log folder, with a new cluster id; what is formatted already stays as it is.
 
     Raises:
         BrokerError: with what Kafka says.
     """
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = cluster_id(uuid.uuid4())
     tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster, "--config"]
     done = subprocess.run(
         command(folder, jars, 128, *tool, str(folder / "server.properties")),

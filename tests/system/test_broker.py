@@ -65,9 +65,9 @@ def test_topics_that_exist_stay_as_they_are(broker: Broker, fresh_topic: FreshTo
 
 
 def test_a_topic_that_kafka_refuses_is_named(broker: Broker) -> None:
-    with pytest.raises(BrokerError, match="topic bad name cannot be created.*InvalidTopic"):
+    with pytest.raises(BrokerError, match=r"topic bad name cannot be created.*InvalidTopic"):
         create_topics(broker.bootstrap, None, [Topic("bad name", 1)])
-    with pytest.raises(BrokerError, match="topic thrice cannot be created.*InvalidReplicationFactor"):
+    with pytest.raises(BrokerError, match=r"topic thrice cannot be created.*InvalidReplicationFactor"):
         create_topics(broker.bootstrap, None, [Topic("thrice", 1)], replication=3)
 
 
@@ -154,7 +154,7 @@ def test_a_lock_file_left_behind_holds_no_one_up(tmp_path: Path) -> None:
 
 def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
     broken = Broker(tmp_path / "kafka", free_port(), settings={"num.io.threads": "none"})
-    with pytest.raises(BrokerError, match="num.io.threads"):
+    with pytest.raises(BrokerError, match=r"num\.io\.threads"):
         broken.start()
     assert broken.pid is None
 
