@@ -192,12 +192,19 @@ def _process(module: str, variables: dict[str, str]) -> Iterator[subprocess.Pope
 
 @contextmanager
 def _store(state: Path, store: str) -> Iterator[str]:
-    """The setting `store`; for Redis, a server of its own that keeps nothing on disk."""
+    """The setting `store`; for Redis, of a server of its own."""
     if store != "redis":
         yield store
         return
+    with redis_server(state) as (address, _):
+        yield address
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Redis on loopback that keeps nothing on disk: its address as a setting, and its process."""
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(state)]
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         while True:
@@ -205,7 +212,7 @@ def _store(state: Path, store: str) -> Iterator[str]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis://127.0.0.1:{port}", server
     finally:
         server.terminate()
         server.wait(30)

@@ -1,0 +1,272 @@
+"""What goes wrong in production, done to real processes: killed, locked, starved, fed with garbage."""
+
+import asyncio
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from kafka import KafkaProducer
+
+from benchmarks.kill import System, Writer, count, measure
+from benchmarks.lookups import release
+from features.archive import parts
+from models import releases
+from stream import deadletter
+from stream.events import Interaction, encode
+from tests.system.conftest import until
+
+CLEAN = {
+    "lost": 0,
+    "counted_twice": 0,
+    "rows_unlike_rebuild": 0,
+    "popularity_unlike_rebuild": [],
+    "archive_unlike_log": False,
+}
+
+
+def judged(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in CLEAN}
+
+
+def settle(system: System, within_s: float = 60) -> None:
+    until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
+
+
+def stopped(system: System) -> None:
+    for name in ("api", "consumer", "archiver"):
+        if name in system.processes:
+            system.stop(name)
+
+
+def write(system: System, seconds: float) -> list[Interaction]:
+    """What was acknowledged in a while of writing."""
+
+    async def go() -> list[Interaction]:
+        writer = Writer(system.port, 7)
+        writing = asyncio.create_task(writer.run(f"t{time.monotonic_ns()}"))
+        await asyncio.sleep(seconds)
+        writer.stopping.set()
+        await writing
+        return writer.acknowledged
+
+    return asyncio.run(go())
+
+
+def produce(system: System, messages: list[tuple[bytes | None, bytes]]) -> None:
+    producer = KafkaProducer(bootstrap_servers=system.broker.bootstrap, acks="all", max_request_size=8 * 2**20)
+    for sent in [producer.send("events", value, key) for key, value in messages]:
+        sent.get(30)
+    producer.close()
+
+
+def view(user: str, event_id: str, item: str = "i1") -> Interaction:
+    return Interaction(event_id=event_id, user_id=user, item_id=item, kind="view", at=int(time.time() * 1000))
+
+
+@pytest.mark.timeout(600)
+def test_twenty_kills_at_random_moments_lose_nothing_and_count_nothing_twice() -> None:
+    figures = measure(times=20, seed=11)
+    assert sum(figures["kills"].values()) == 20
+    assert figures["acknowledged"] > 1_000
+    assert judged(figures) == CLEAN, figures
+
+
+def test_garbage_is_set_aside_and_the_stream_goes_on(own_system: System) -> None:
+    system = own_system
+    good = view("ann", "g1")
+    half = encode(good)[:40]
+    produce(
+        system,
+        [
+            (b"ann", half),
+            (b"ann", b"\x00\xff" * 524_288),
+            (b"ann", encode(good).decode().replace("i1", "caf\xe9").encode("latin-1")),
+            (b"bob", encode(good)),
+            (None, encode(good)),
+            (b"ann", encode(msgspec.structs.replace(good, domain="garden"))),
+            (b"ann", b'{"type": "user", "user_id": "ann", "at": 1700000000000}'),
+            (b"ann", b""),
+            (b"ann", encode(good)),
+        ],
+    )
+    settle(system)
+    row = httpx.get(f"http://127.0.0.1:{system.port}/v1/users/ann/features").json()
+    assert row["summary"]["totals"] == {"view": 1}
+    bootstrap = system.broker.bootstrap
+    letters = deadletter.read(bootstrap)
+    assert sorted(one.letter.reason for one in letters) == sorted(
+        ["not-json", "too-large", "not-utf8", "wrong-key", "wrong-key", "unknown-domain", "wrong-topic", "not-json"]
+    )
+    (first,) = [one for one in letters if one.letter.value == half]
+    assert (first.letter.topic, first.letter.key) == ("events", "ann")
+    mended = encode(view("ann", "g2"))
+    deadletter.replay(bootstrap, [first.number], value=mended)
+    until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
+    assert [one.number for one in deadletter.read(bootstrap) if one.replayed] == [first.number]
+    wrong = [one for one in letters if one.letter.reason == "wrong-key"]
+    deadletter.replay(bootstrap, [one.number for one in wrong])
+    settle(system)
+    assert _totals(system, "ann") == {"view": 2}  # keyed rightly now, and known by its id
+    assert len(deadletter.read(bootstrap)) == len(letters)
+
+
+def test_the_consumer_waits_for_a_locked_store(own_system: System) -> None:
+    system = own_system
+    before = write(system, 1)
+    settle(system)
+    lock = sqlite3.connect(system.state / "feast" / "online.db", timeout=30)
+    lock.execute("begin immediate")
+    during = write(system, 2)
+    until(lambda: (system.lag() or 0) > 0, 10, "the lag shows that the store is away")
+    time.sleep(8)
+    after = write(system, 1)
+    lock.rollback()
+    lock.close()
+    settle(system)
+    assert 'coldstream_store_errors_total{operation="write"}' in _consumer_metrics(system)
+    stopped(system)
+    assert judged(count(system, [*before, *during, *after])) == CLEAN
+
+
+def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
+    import shutil
+
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server is installed")
+    from benchmarks.ingest import redis_server
+
+    with redis_server(tmp_path) as (address, server), System(tmp_path / "state", address) as system:
+        until(lambda: system.lag() is not None, 90, "the consumer has its partitions")
+        until(lambda: httpx.get(f"http://127.0.0.1:{system.port}/healthz").status_code == 200, 30, "the API answers")
+        before = write(system, 1)
+        server.send_signal(signal.SIGSTOP)
+        during = write(system, 1)
+        time.sleep(9)
+        server.send_signal(signal.SIGCONT)
+        settle(system)
+        stopped(system)
+        assert judged(count(system, [*before, *during])) == CLEAN
+
+
+def test_consumers_join_and_leave(own_system: System) -> None:
+    system = own_system
+    written = write(system, 1)
+    other = dict(system.variables)
+    other["COLDSTREAM_CONSUMER_METRICS_PORT"] = str(int(other["COLDSTREAM_TRAINER_METRICS_PORT"]))
+    log = (system.state / "second.log").open("wb")
+    second = subprocess.Popen([sys.executable, "-m", "serving.consumer"], env=other, stdout=log, stderr=log)
+    try:
+        shared = (system.state / "second.log").read_text
+        until(lambda: written.extend(write(system, 0.5)) or "are ours" in shared("utf-8"), 60, "the second one joins")
+        written += write(system, 2)
+        system.kill("consumer")
+        written += write(system, 1)
+        system.start("consumer")
+        written += write(system, 2)
+    finally:
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(60) == 0
+        log.close()
+    written += write(system, 1)
+    until(lambda: system.lag() is not None, 60, "the first one is back")
+    settle(system)
+    stopped(system)
+    assert judged(count(system, written)) == CLEAN
+
+
+def test_a_broker_that_is_restarted_is_found_again(own_system: System) -> None:
+    system = own_system
+    written = write(system, 1)
+    system.broker.stop()
+    system.broker.start()
+    written += write(system, 2)
+    settle(system, 90)
+    stopped(system)
+    assert judged(count(system, written)) == CLEAN
+
+
+def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: System) -> None:
+    system = own_system
+    pid = system.processes["archiver"].pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
+    written = write(system, 2)
+    url = f"http://127.0.0.1:{system.variables['COLDSTREAM_ARCHIVE_METRICS_PORT']}/metrics"
+
+    def failed() -> bool:
+        lines = httpx.get(url).text.splitlines()
+        return any(line.startswith("coldstream_archive_errors_total") and not line.endswith(" 0.0") for line in lines)
+
+    until(failed, 30, "the archive says that it cannot write")
+    assert sum(pq.read_metadata(path).num_rows for path in parts(system.state / "archive", "events")) == 0
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    settle(system)
+    stopped(system)
+    assert judged(count(system, written)) == CLEAN
+
+
+def test_releases_are_swapped_and_refused_without_a_failed_request(own_system: System) -> None:
+    system = own_system
+    root = system.state / "releases"
+    rng = np.random.default_rng(0)
+    base = f"http://127.0.0.1:{system.port}"
+    first = release(root, 200, releases.COUNTS, rng)
+    until(lambda: _serving(base) == first, 20, "the first release serves")
+    token = httpx.post(f"{base}/v1/events", content=encode(view("ann", "r1", "i7"))).json()["token"]
+    statuses: list[int] = []
+    seen: set[str] = set()
+    with httpx.Client(base_url=base, timeout=10) as client:
+
+        def look() -> None:
+            answer = client.get("/v1/users/ann/recommendations", params={"after": token})
+            statuses.append(answer.status_code)
+            seen.add(answer.json()["release"])
+
+        for number in range(5):
+            made = release(root, 200 + number, releases.COUNTS, rng)
+            until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
+        good = made
+        damaged = release(root, 50, releases.COUNTS, rng)
+        file = root / "shop" / damaged / "popularity.npy"
+        raw = bytearray(file.read_bytes())
+        raw[-1] ^= 1
+        file.write_bytes(raw)
+        until(lambda: _serving(base) in {good, damaged}, 5, "something serves")
+        (root / "shop" / "current.json").write_text(f'{{"release":"{good}"}}')
+        until(lambda: (look(), _serving(base) == good)[1], 20, "the good one serves again")
+        (root / "shop" / "current.json").write_text(f'{{"release":"{damaged}"}}')
+        until(lambda: _refused(base) is not None, 20, "the damaged one is refused")
+        for _ in range(20):
+            look()
+    assert set(statuses) == {200}
+    assert len(seen) >= 5
+    assert _serving(base) == good
+
+
+def _serving(base: str) -> str | None:
+    found: str | None = httpx.get(f"{base}/v1/releases").json()["shop"]["serving"]
+    return found
+
+
+def _refused(base: str) -> dict[str, Any] | None:
+    refused = httpx.get(f"{base}/v1/releases").json()["shop"]["refused"]
+    return next((one for one in refused if one["reason"] == "hash-mismatch"), None)
+
+
+def _totals(system: System, user: str) -> dict[str, int]:
+    row = httpx.get(f"http://127.0.0.1:{system.port}/v1/users/{user}/features").json()
+    found: dict[str, int] = row["summary"]["totals"]
+    return found
+
+
+def _consumer_metrics(system: System) -> str:
+    return httpx.get(f"http://127.0.0.1:{system.variables['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics").text
