@@ -90,7 +90,7 @@ def per_user_metrics(
         hits = np.array([_hits(best[row], case, vocabulary) for row, case in enumerate(part)], np.float64)
         sizes = np.array([len(case.targets) for case in part])
         found[f"ndcg@{k}"].append(hits @ discount / ideal[np.minimum(sizes, k) - 1])
-        found[f"hr@{k}"].append(hits.any(axis=1).astype(np.float64))
+        found[f"hr@{k}"].append(np.asarray(hits.any(axis=1), np.float64))
         found[f"recall@{k}"].append(hits.sum(axis=1) / sizes)
         found[f"mrr@{k}"].append(np.where(hits.any(axis=1), 1 / (1 + hits.argmax(axis=1)), 0.0))
     joined = {name: np.concatenate(values) if values else np.zeros(0) for name, values in found.items()}

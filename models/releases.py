@@ -36,7 +36,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a release says of itself. Times are epoch ms; `metrics` are of the held-out window that `protocol` states."""
+    """What a release says of itself. Times are epoch ms; `metrics` are of the held-out window as `protocol` says."""
 
     id: str
     domain: str

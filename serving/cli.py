@@ -193,7 +193,7 @@ def import_file(
 @app.command()
 def replay(
     source: Annotated[
-        str, typer.Argument(help="complete-journey, or NAME:PATH such as movielens:ml-1m")
+        str, typer.Argument(help="complete-journey, or NAME:PATH such as movielens-1m:ml-1m")
     ] = "complete-journey",
     speed: Annotated[float | None, typer.Option(help="Times real time; as fast as it goes if left out.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="Only events from this date on (RFC 3339).")] = None,

@@ -223,6 +223,13 @@ class EventPath(Service, ConsumerRebalanceListener):
         for place in places:
             metrics.lag.labels(_name(place)).set(max(0, ends[place] - self.next[place]))
 
+    async def _tell_lag(self) -> None:
+        """The lag while nothing is applied: it has to grow where a dashboard sees it."""
+        try:
+            await self._measure_lag(list(self.next))
+        except KafkaError as error:
+            log.warning("the lag is not known: %s: %s", type(error).__name__, error)
+
     async def _flush(self, wait: bool = True) -> None:
         """Write popularity rows, then commit. With `wait=False` a store that is away is not waited for."""
         self.flushed_at = time.monotonic()
@@ -254,6 +261,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 waiting = True
                 if self.should_stop:
                     raise
+                await self._tell_lag()
                 await asyncio.sleep(RETRY_S)
             else:
                 if waiting:

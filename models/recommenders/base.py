@@ -25,7 +25,7 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "rate": 1.0,
     "purchase": 1.0,
 }
-"""How much an event of a kind says for its item; kinds that are not named (skip, dislike, hide, remove, cancel): none."""
+"""How much an event of a kind says for its item; other kinds (skip, dislike, hide, remove, cancel): nothing."""
 CODE_WEIGHTS: Final = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in KINDS], np.float32)
 NEGATIVE: Final = frozenset(KIND_CODES[kind] for kind in ("skip", "dislike", "hide", "remove"))
 

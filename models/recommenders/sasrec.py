@@ -120,7 +120,12 @@ class Network(keras.Model):
         return self.norm(x)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,  # noqa: ARG002 - Keras passes it by name
+        training: bool = True,  # noqa: ARG002 - Keras passes it by name
     ) -> Any:
         """Mean cross-entropy of what comes next over real places; y int32 [batch, length], 0 where there is none."""
         real = ops.cast(ops.not_equal(y, 0), "float32")

@@ -15,8 +15,6 @@ from stream.errors import ColdstreamError
 from stream.replay import Progress, Replayed, replay, shift_to_now
 from stream.sources.source import Source
 
-COMPLETE_JOURNEY = "complete-journey"
-
 
 def import_table(settings: Settings, file: Path, mapping: str | None, **choices: Any) -> dict[str, Any]:
     """Read, clean and send a table of events; the cleaning report and what was sent."""
@@ -48,7 +46,7 @@ def replay_source(
     shift: bool,
 ) -> dict[str, Any]:
     """Play a data set; what was done."""
-    source = open_source(name, settings.domain)
+    source = open_source(name)
     resume = _resume(settings, source, f"{start}-{until}")
     if restart:
         resume.unlink(missing_ok=True)
@@ -64,26 +62,16 @@ def replay_source(
     return dict(msgspec.to_builtins(sent))
 
 
-def open_source(name: str, domain: str | None = None) -> Source:
+def open_source(name: str) -> Source:
     """The data set NAME, or NAME:PATH for one that was downloaded.
 
     Raises:
         ColdstreamError: a name that is not known.
     """
+    from stream.sources.named import open_named
+
     kind, _, path = name.partition(":")
-    if kind == COMPLETE_JOURNEY:
-        from stream.sources.complete_journey import open_complete_journey
-
-        return open_complete_journey(Path(path) if path else None)
-    from stream.sources.named import NAMED
-
-    if kind not in NAMED:
-        known = ", ".join([COMPLETE_JOURNEY, *(f"{one}:PATH" for one in NAMED)])
-        raise ColdstreamError(f"no data set {kind!r}; there are {known}; for a file of your own: coldstream import")
-    if not path:
-        raise ColdstreamError(f"{kind} has to be downloaded first; give {kind}:PATH")
-    source: Source = NAMED[kind](Path(path))
-    return source
+    return open_named(kind, Path(path) if path else None)
 
 
 def shift_of(settings: Settings, source: Source) -> int:

@@ -65,9 +65,8 @@ def choose(
     chosen = dict(asked or {})
     unknown = [field for field in chosen if field not in (*required, *optional)]
     if unknown:
-        raise SourceError(
-            f"{file}: {', '.join(unknown)} in the column map is no field; fields are {', '.join((*required, *optional))}"
-        )
+        fields = ", ".join((*required, *optional))
+        raise SourceError(f"{file}: {', '.join(unknown)} in the column map is no field; fields are {fields}")
     absent = [column for column in chosen.values() if column not in columns]
     if absent:
         raise SourceError(
@@ -92,8 +91,8 @@ def _guess(columns: Sequence[str], taken: set[str], fields: Sequence[str]) -> di
     found: dict[str, str] = {}
     for field in fields:
         free = (plain[name] for name in COMMON.get(field, ()) if name in plain and plain[name] not in taken)
-        column = next(free, None)
-        if column is not None:
+        for column in free:
             found[field] = column
             taken.add(column)
+            break
     return found

@@ -51,7 +51,8 @@ def open_named(
     """
     known = SOURCES.get(name)
     if known is None:
-        raise SourceError(f"no data set is called {name!r}; known are {', '.join(SOURCES)}")
+        known_names = ", ".join(SOURCES)
+        raise SourceError(f"no data set {name!r}; there are {known_names}; a file of your own: coldstream import")
     if path is None and known.wants != "nothing":
-        raise SourceError(f"{name} ({known.about}) asks for the {known.wants} that holds it")
+        raise SourceError(f"{name} ({known.about}) asks for the {known.wants} that holds it: {name}:PATH")
     return known.open(*([] if path is None else [path]), domain=domain or known.domain, cleaning=cleaning, **asked)

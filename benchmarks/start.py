@@ -1,0 +1,143 @@
+"""What a newcomer waits for: `coldstream run` on an empty folder, then a second start; and each process' memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from benchmarks.running import environment, machine, memory
+from models import releases
+from serving.console import busiest
+from stream.sources.complete_journey import open_complete_journey
+from stream.sources.source import Source
+
+READY_S: Final = 180.0
+NEURAL_S: Final = 900.0
+STOP_S: Final = 60.0
+LAST_WEEKS_MS: Final = 14 * 24 * 60 * 60 * 1000
+TRAINER: Final = "serving.trainer"
+
+
+def measure() -> dict[str, Any]:
+    """Seconds to each mark of the first and the second start, of the stop between them, and MiB by process."""
+    user = _followed(open_complete_journey())
+    with tempfile.TemporaryDirectory(prefix="coldstream-bench-") as folder:
+        place = Path(folder) / "state"
+        variables = environment(place)
+        figures: dict[str, Any] = {"machine": machine(), "user": user}
+        with _started(variables, Path(folder) / "first.log") as first:
+            figures["first"] = _marks(first, variables, user)
+            _until(first, lambda: _neural(place), NEURAL_S, "a neural release")
+            figures["first"]["neural_release_s"] = first.seconds()
+            figures["memory_while_live"] = memory(first.process.pid)
+            figures["releases"] = [
+                {"recommender": one.recommender, "state": one.state, "metrics": one.metrics}
+                for one in releases.list_releases(place / "releases", "shop")
+            ]
+        figures["stop_s"] = first.stopped_s
+        with _started(variables, Path(folder) / "second.log") as second:
+            figures["second"] = _marks(second, variables, user)
+        return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The table."""
+    first, second = figures["first"], figures["second"]
+    rows = [
+        ("the API is ready", first["ready_s"], second["ready_s"], "60 s, then 30 s"),
+        ("first personal answer", first["personal_s"], second["personal_s"], "60 s, then 30 s"),
+        ("a neural release is made", first["neural_release_s"], None, "300 s"),
+        ("Ctrl-C to the end", figures["stop_s"], None, ""),
+    ]
+    print(f"{'':<28}{'first':>9}{'second':>9}   goal")
+    for name, one, other, goal in rows:
+        print(f"{name:<28}{one:>8.1f}s" + (f"{other:>8.1f}s" if other is not None else f"{'':>9}") + f"   {goal}")
+    print(f"\n{'process, while live events come':<62}{'RSS':>7}{'PSS':>7} MiB")
+    for name, one in figures["memory_while_live"].items():
+        print(f"{name:<62}{one['rss']:>7.0f}{one['pss']:>7.0f}")
+    print(f"{'all but the trainer (goal 1,200)':<62}{_sum(figures, 'rss'):>7.0f}{_sum(figures, 'pss'):>7.0f}")
+    for one in figures["releases"]:
+        print(f"{one['recommender']:<10} {one['state']:<9} NDCG@10 {one['metrics'].get('ndcg@10', 0):.4f}")
+
+
+def _sum(figures: dict[str, Any], kind: str) -> float:
+    return sum(float(one[kind]) for name, one in figures["memory_while_live"].items() if TRAINER not in name)
+
+
+class _Start:
+    """A started `coldstream run`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.began = time.monotonic()
+        self.stopped_s = 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+@contextmanager
+def _started(variables: dict[str, str], log: Path) -> Iterator[_Start]:
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "serving.cli", "run"]
+        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=out, stderr=subprocess.STDOUT)
+        start = _Start(process, log)
+        try:
+            yield start
+        finally:
+            asked = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            start.stopped_s = time.monotonic() - asked
+
+
+def _marks(start: _Start, variables: dict[str, str], user: str) -> dict[str, float]:
+    url = f"http://127.0.0.1:{variables['COLDSTREAM_PORT']}"
+    _until(start, lambda: _status(f"{url}/readyz") is not None, READY_S, "the API is ready")
+    ready = start.seconds()
+
+    def personal() -> bool:
+        answer = _status(f"{url}/v1/users/{user}/recommendations")
+        return answer is not None and answer["reason"] == "personal" and answer["release"] is not None
+
+    _until(start, personal, READY_S, "a personal answer")
+    return {"ready_s": ready, "personal_s": start.seconds()}
+
+
+def _until(start: _Start, condition: Callable[[], bool], within_s: float, what: str) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end or start.process.poll() is not None:
+            raise RuntimeError(f"not within {within_s:g} s: {what}\n{start.log.read_text('utf-8', 'replace')[-4000:]}")
+        time.sleep(0.1)
+
+
+def _status(url: str) -> dict[str, Any] | None:
+    try:
+        answer = httpx.get(url, timeout=5)
+    except httpx.TransportError:
+        return None
+    found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+    return found
+
+
+def _neural(place: Path) -> bool:
+    found = releases.list_releases(place / "releases", "shop")
+    return any(one.recommender == releases.NEURAL for one in found)
+
+
+def _followed(source: Source) -> str:
+    return busiest(source, source.end - LAST_WEEKS_MS)
