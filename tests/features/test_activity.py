@@ -1,0 +1,162 @@
+"""What is known of a user: worked out by hand, and the laws that the promise of exactly-once rests on."""
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.activity import DAY_MS, Activity, Logged, Rules, apply, apply_batch
+from stream.events import KIND_CODES, Event, Impression, Interaction, Search
+
+NOON = 1_760_000_000_000
+MINUTE = 60_000
+RULES = Rules(history_length=4, event_ids=6, categories=2, queries=2)
+
+
+def view(number: int, at: int = NOON, item: str = "tea", **more: object) -> Interaction:
+    return Interaction(event_id=f"e{number}", user_id="ann", item_id=item, kind="view", at=at, **more)  # type: ignore[arg-type]
+
+
+def logged(*events: Event, start: int = 0) -> list[Logged]:
+    return [Logged(event, "events/0", start + number) for number, event in enumerate(events)]
+
+
+def test_one_event_is_kept_as_it_came() -> None:
+    row = apply(None, logged(view(1, value=2.5, category="drinks", session_id="s")), RULES)
+    assert (row.recent.items, row.recent.times, row.recent.values) == (["tea"], [NOON], [2.5])
+    assert row.recent.kinds == [KIND_CODES["view"]]
+    assert (row.summary.first_seen, row.summary.last_seen, row.summary.totals) == (NOON, NOON, {"view": 1})
+    assert row.applied.positions == {"events/0": 0}
+    assert (row.summary.session.id, row.summary.session.events) == ("s", 1)
+
+
+def test_a_late_event_lands_in_its_place_in_time() -> None:
+    row = apply(None, logged(view(1, NOON, "a"), view(2, NOON + 9, "c"), view(3, NOON + 5, "b")), RULES)
+    assert row.recent.items == ["a", "b", "c"]
+    assert (row.summary.first_seen, row.summary.last_seen) == (NOON, NOON + 9)
+
+
+def test_too_late_is_counted_apart() -> None:
+    old = view(2, NOON - 31 * DAY_MS, "old")
+    row = apply(None, logged(view(1), old), RULES)
+    assert (row.recent.items, row.summary.late, row.summary.totals) == (["tea"], 1, {"view": 1})
+    just = apply(None, logged(view(1), view(2, NOON - 30 * DAY_MS, "just")), RULES)
+    assert (just.recent.items, just.summary.late) == (["just", "tea"], 0)
+
+
+def test_the_history_keeps_the_newest() -> None:
+    row = apply(None, logged(*[view(n, NOON + n, str(n)) for n in range(6)], view(9, NOON - 1, "older")), RULES)
+    assert row.recent.items == ["2", "3", "4", "5"]
+    assert row.summary.totals == {"view": 7}
+
+
+def test_half_of_a_count_is_left_after_a_half_life() -> None:
+    row = apply(None, logged(view(1, NOON, category="x"), view(2, NOON + RULES.half_life_ms, category="x")), RULES)
+    from features.decay import value_at
+
+    now = NOON + RULES.half_life_ms
+    assert value_at(row.summary.kinds["view"], row.summary.landmark, now, RULES.half_life_ms) == pytest.approx(1.5)
+    assert value_at(row.summary.categories["x"], row.summary.landmark, now, RULES.half_life_ms) == pytest.approx(1.5)
+
+
+def test_the_smallest_category_goes_first() -> None:
+    shelves = ["a", "a", "b", "b", "b", "c"]
+    row = apply(None, logged(*[view(n, category=shelf) for n, shelf in enumerate(shelves)]), RULES)
+    assert set(row.summary.categories) == {"a", "b"}
+
+
+def test_a_session_ends_after_half_an_hour_or_by_name() -> None:
+    near = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE)), RULES).summary.session
+    assert (near.started_at, near.events) == (NOON, 2)
+    far = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE + 1)), RULES).summary.session
+    assert (far.started_at, far.events) == (NOON + 30 * MINUTE + 1, 1)
+    named = apply(None, logged(view(1, session_id="a"), view(2, NOON + 1, session_id="b")), RULES).summary.session
+    assert (named.id, named.events) == ("b", 1)
+
+
+def test_searches_and_impressions_are_known_but_no_history() -> None:
+    def search(n: int) -> Search:
+        return Search(event_id=f"q{n}", user_id="ann", query=f"tea {n}", at=NOON)
+
+    shown = Impression(event_id="i", user_id="ann", item_ids=["x"], at=NOON)
+    row = apply(None, logged(search(1), search(2), search(3), shown), RULES)
+    assert row.summary.queries == ["tea 2", "tea 3"]
+    assert row.summary.totals == {"search": 3, "impression": 1}
+    assert row.recent.items == []
+
+
+def test_an_event_sent_twice_counts_once_and_a_replay_changes_nothing() -> None:
+    log = logged(view(1), view(1), view(2))
+    row = apply(None, log, RULES)
+    assert row.summary.totals == {"view": 2}
+    assert msgspec.json.encode(apply(row, log, RULES)) == msgspec.json.encode(row)
+
+
+def test_the_given_state_is_left_as_it_was() -> None:
+    before = apply(None, logged(view(1, category="x")), RULES)
+    frozen = msgspec.json.encode(before)
+    apply(before, logged(view(2, NOON + 90 * DAY_MS, category="y"), start=1), RULES)
+    assert msgspec.json.encode(before) == frozen
+
+
+times = st.integers(NOON - 40 * DAY_MS, NOON + 40 * DAY_MS)
+interactions = st.builds(
+    Interaction,
+    event_id=st.integers(0, 20).map(str),
+    user_id=st.sampled_from(["ann", "bob", "cid"]),
+    item_id=st.sampled_from("abcdef"),
+    kind=st.sampled_from(["view", "purchase", "skip"]),
+    at=times,
+    domain=st.sampled_from(["shop", "news"]),
+    value=st.none() | st.floats(0, 100),
+    session_id=st.none() | st.sampled_from(["s", "t"]),
+    category=st.none() | st.sampled_from("xyz"),
+)
+searches = st.builds(
+    Search,
+    event_id=st.integers(0, 20).map(str),
+    user_id=st.sampled_from(["ann", "bob"]),
+    query=st.text(max_size=5),
+    at=times,
+)
+logs = st.lists(interactions | searches, max_size=40).map(lambda events: logged(*events))
+
+
+def folded(log: list[Logged], cuts: list[int]) -> bytes:
+    states: dict[tuple[str, str], Activity] = {}
+    bounds = [0, *sorted(cuts), len(log)]
+    for start, stop in pairwise(bounds):
+        states |= apply_batch(states, log[start:stop], RULES, in_place=True)
+    return msgspec.json.encode({"/".join(key): states[key] for key in sorted(states)})
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs, st.data())
+def test_any_cut_into_batches_gives_the_same_bytes(log: list[Logged], data: st.DataObject) -> None:
+    cuts = data.draw(st.lists(st.integers(0, len(log)), max_size=5))
+    assert folded(log, cuts) == folded(log, [])
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs, st.data())
+def test_going_back_in_the_log_changes_nothing(log: list[Logged], data: st.DataObject) -> None:
+    """A consumer that died after a write reads the same stretch again, from any place before."""
+    reached = data.draw(st.integers(0, len(log)))
+    back = data.draw(st.integers(0, reached))
+    states = apply_batch({}, log[:reached], RULES)
+    states |= apply_batch(states, log[back:], RULES)
+    again = msgspec.json.encode({"/".join(key): states[key] for key in sorted(states)})
+    assert again == folded(log, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs)
+def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: list[Logged]) -> None:
+    for row in apply_batch({}, log, RULES).values():
+        recent = row.recent
+        assert len(recent.items) == len(recent.kinds) == len(recent.times) == len(recent.values) <= 4
+        assert recent.times == sorted(recent.times)
+        assert len(row.applied.event_ids) <= 6
+        assert len(row.summary.categories) <= 2

@@ -1,0 +1,102 @@
+"""The archive's files: the same bytes whatever happened in between, and training sets that do not see the future."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from features.archive import Archive, Row, events_of, parts
+from features.dataset import interactions
+from features.errors import ArchiveError
+from stream.events import Impression, Interaction, Record, Search
+
+NOON = 1_760_000_000_000
+
+
+def rows(count: int, start: int = 0) -> list[Row]:
+    return [Row(0, n, NOON + n, record(n)) for n in range(start, start + count)]
+
+
+def record(n: int) -> Record:
+    base = {"event_id": f"e{n}", "user_id": f"u{n % 3}", "at": NOON + n}
+    if n % 5 == 3:
+        return Search(**base, query="tea")  # type: ignore[arg-type]
+    if n % 5 == 4:
+        return Impression(**base, item_ids=["a", "b"], release="r", request_id="q")  # type: ignore[arg-type]
+    return Interaction(**base, item_id=f"i{n}", kind="view", value=n / 7, category="x", context={"page": n})  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in parts(folder, "events")}
+
+
+def test_what_is_read_is_what_was_logged(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, part=10)
+    archive.append("events", rows(25))
+    assert archive.flush() == 25
+    assert [path.name[-20:] for path in parts(tmp_path, "events")] == [
+        "000000000000.parquet",
+        "000000000010.parquet",
+        "000000000020.parquet",
+    ]
+    found = list(events_of(tmp_path, "events", 0))
+    assert [one.event for one in found] == [record(n) for n in range(25)]
+    assert [one.offset for one in found] == list(range(25))
+
+
+def test_any_way_there_gives_the_same_bytes(tmp_path: Path) -> None:
+    once = Archive(tmp_path / "once", part=10)
+    once.append("events", rows(25))
+    once.flush()
+    again = Archive(tmp_path / "again", part=10)
+    for start in range(0, 25, 4):
+        again.append("events", rows(min(4, 25 - start), start))
+        again.flush()
+        again = Archive(tmp_path / "again", part=10)
+        again.append("events", rows(start, 0))  # a restart reads from an earlier place
+    again.flush()
+    assert contents(tmp_path / "again") == contents(tmp_path / "once")
+
+
+def test_a_disk_that_is_full_keeps_the_earlier_file_and_the_rows(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, part=10)
+    archive.append("events", rows(3))
+    archive.flush()
+    before = contents(tmp_path)
+    (tmp_path / "events" / parts(tmp_path, "events")[0].with_suffix(".aside").name).mkdir()  # cannot be opened
+    archive.append("events", rows(3, 3))
+    with pytest.raises((ArchiveError, OSError)):
+        archive.flush()
+    assert contents(tmp_path) == before
+    assert archive.waiting() == 3
+
+
+def test_a_damaged_part_says_what_to_do(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.append("events", rows(3))
+    archive.flush()
+    parts(tmp_path, "events")[0].write_bytes(b"PAR1 broken")
+    with pytest.raises(ArchiveError, match=r"damaged .* delete it"):
+        list(events_of(tmp_path, "events", 0))
+
+
+def test_a_training_set_ends_at_its_cut_and_counts_an_event_once(tmp_path: Path) -> None:
+    first = Interaction(event_id="e", user_id="u", item_id="a", kind="view", at=NOON)
+    events = [
+        first,
+        first,
+        msgspec.structs.replace(first, event_id="tie", item_id="b"),
+        msgspec.structs.replace(first, event_id="past", item_id="c", at=NOON - 1),
+        msgspec.structs.replace(first, event_id="other", domain="news"),
+        msgspec.structs.replace(first, event_id="future", item_id="future", at=NOON + 1),
+    ]
+    archive = Archive(tmp_path)
+    archive.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    archive.flush()
+    assert interactions(tmp_path, "shop", until_at=NOON + 1)["item_id"].tolist() == ["c", "a", "b"]
+    assert interactions(tmp_path, "shop")["item_id"].tolist() == ["c", "a", "b", "future"]
+
+
+def test_no_archive_yet(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="no events are archived yet"):
+        interactions(tmp_path, "shop")

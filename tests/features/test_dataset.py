@@ -1,0 +1,80 @@
+"""Training sets by Feast's point-in-time join: nothing of the future is in them."""
+
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+
+from features.activity import Activity, Rules
+from features.archive import Archive, Row
+from features.dataset import training_set, write_snapshots
+from features.errors import ArchiveError
+from features.store import open_store
+from stream.events import Interaction, User
+
+NOON = 1_760_000_000_000
+HOUR = 60 * 60 * 1000
+
+
+def seen(number: int, at: int, item: str, user: str = "ann") -> Interaction:
+    return Interaction(event_id=f"e{number}", user_id=user, item_id=item, kind="view", at=at)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Ann's future was logged before her past: the log's order does not tell what was known when."""
+    events = [
+        seen(1, NOON + 2 * HOUR, "future"),
+        seen(2, NOON, "now"),
+        seen(3, NOON - HOUR, "past"),
+        seen(4, NOON, "tie"),
+        seen(5, NOON - HOUR, "other", "bob"),
+    ]
+    kept = Archive(tmp_path / "archive")
+    kept.append("events", [Row(0, n, NOON + 3 * HOUR, one) for n, one in enumerate(events)])
+    kept.append("users", [Row(0, 0, NOON, User(user_id="ann", at=NOON - 2 * HOUR, segment="old"))])
+    kept.flush()
+    return tmp_path / "archive"
+
+
+def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "feast", "sqlite", ["shop"])
+    written = write_snapshots(archive, "shop", tmp_path / "feast" / "offline", Rules(), every_ms=0)
+    assert written == 4  # ann: past, both of now together, future; bob: one
+    asked = pd.DataFrame(
+        {
+            "user_id": ["ann", "ann", "ann", "ann", "bob", "new"],
+            "at": [NOON - HOUR, NOON, NOON + 1, NOON + 3 * HOUR, NOON, NOON],
+            "label": ["past", "now", "after", "end", "bob", "new"],
+        }
+    )
+    found = training_set(store.feast, "shop", asked).set_index("label")
+    items = {
+        label: msgspec.json.decode(state, type=Activity).recent.items if isinstance(state, bytes) else None
+        for label, state in found["state"].items()
+    }
+    assert items == {
+        "past": None,
+        "now": ["past"],
+        "after": ["past", "now", "tie"],
+        "end": ["past", "now", "tie", "future"],
+        "bob": ["other"],
+        "new": None,
+    }
+    assert msgspec.json.decode(found.loc["now", "record"])["segment"] == "old"
+
+
+def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "feast", "sqlite", ["shop"])
+    write_snapshots(archive, "shop", tmp_path / "feast" / "offline", Rules())
+    asked = pd.DataFrame({"user_id": ["ann", "ann"], "at": [NOON + HOUR, NOON + 3 * HOUR]})
+    states = training_set(store.feast, "shop", asked).sort_values("at")["state"].tolist()
+    for state, least in zip(states, [0, 4], strict=True):
+        kept = msgspec.json.decode(state, type=Activity).recent.items if isinstance(state, bytes) else []
+        assert len(kept) == least
+
+
+def test_nothing_is_archived_yet(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="no events are archived"):
+        write_snapshots(tmp_path, "shop", tmp_path / "offline", Rules())
