@@ -1,0 +1,146 @@
+"""What every online store has to do, over SQLite and over a real Redis."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.ingest import redis_server
+from features.activity import Activity, Logged, Rules, apply
+from features.errors import FeatureError, StoreError
+from features.popularity import Popularity
+from features.rebuild import differences, rebuild
+from features.store import OnlineStore, open_store
+from stream.events import Interaction, Item, User
+
+NOON = 1_760_000_000_000
+DOMAINS = ["shop", "news"]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server is installed")
+    with redis_server(tmp_path) as (found, _):
+        yield found
+
+
+@pytest.fixture
+def store(address: str, tmp_path: Path) -> Iterator[OnlineStore]:
+    opened = open_store(tmp_path / "feast", address, DOMAINS)
+    yield opened
+    opened.close()
+
+
+def state(*items: str) -> Activity:
+    events = [
+        Interaction(event_id=f"{n}{item}", user_id="ann", item_id=item, kind="view", at=NOON + n, category="é")
+        for n, item in enumerate(items)
+    ]
+    return apply(None, [Logged(one, "events/0", n) for n, one in enumerate(events)], Rules())
+
+
+def test_what_is_written_is_read(store: OnlineStore) -> None:
+    rows = {("shop", "ann"): state("a", "b"), ("news", "ann"): state("c"), ("shop", "bob/ö"): state("d")}
+    store.write_activities(rows)
+    found = store.read_activities([*rows, ("shop", "nobody")])
+    assert found == rows
+    assert store.read_activity("news", "ann") == rows["news", "ann"]
+    assert store.read_activity("shop", "nobody") is None
+
+
+def test_the_newest_write_counts(store: OnlineStore) -> None:
+    for number in range(5):
+        store.write_activities({("shop", "ann"): state(str(number))})
+        found = store.read_activity("shop", "ann")
+        assert found is not None
+        assert found.recent.items == [str(number)]
+
+
+def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:
+    rows = {("shop", f"u{number}"): state(str(number)) for number in range(150)}
+    store.write_activities(rows)
+    assert store.read_activities(rows) == rows
+
+
+def test_profiles_items_and_popularity(store: OnlineStore) -> None:
+    user = User(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
+    item = Item(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
+    row = Popularity(7, 3, [1, -2], {"shop": {"": {"tea": 1.5}}})
+    store.write_profiles([user])
+    store.write_items([item, msgspec.structs.replace(item, domain="news", title="News of tea")])
+    store.write_popularity({"events/0": row})
+    assert store.read_profile("shop", "ann") == user
+    assert store.read_profile("news", "ann") is None
+    assert store.read_item("shop", "tea") == item
+    assert store.read_popularity(["events/0", "events/1"]) == {"events/0": row}
+
+
+def test_a_forgotten_user_keeps_nothing_but_positions(store: OnlineStore) -> None:
+    store.write_activities({("shop", "ann"): state("a")})
+    store.write_profiles([User(user_id="ann", at=NOON, segment="old")])
+    store.delete_user("shop", "ann")
+    left = store.read_activity("shop", "ann")
+    assert left is not None
+    assert (left.recent.items, left.summary.totals, left.applied.event_ids) == ([], {}, [])
+    assert left.applied.positions == {"events/0": 0}
+    assert store.read_profile("shop", "ann") is None
+
+
+def test_a_second_process_sees_the_writes_of_the_first(store: OnlineStore, address: str, tmp_path: Path) -> None:
+    other = open_store(tmp_path / "feast", address, DOMAINS)
+    store.write_activities({("shop", "ann"): state("a")})
+    assert other.read_activity("shop", "ann") == state("a")
+    other.close()
+
+
+def test_a_domain_may_be_added_later(store: OnlineStore, address: str, tmp_path: Path) -> None:
+    store.write_activities({("shop", "ann"): state("a")})
+    store.close()
+    wider = open_store(tmp_path / "feast", address, ["shop", "music"])
+    wider.write_activities({("music", "ann"): state("song")})
+    assert wider.read_activity("shop", "ann") == state("a")
+    assert set(wider.domains) == {"shop", "news", "music"}
+    wider.close()
+
+
+def test_a_domain_that_is_not_there_is_named(store: OnlineStore) -> None:
+    with pytest.raises(FeatureError, match="no feature view garden_activity; the domains of this system are"):
+        store.read_activity("garden", "ann")
+
+
+def test_a_rebuild_gives_the_same_bytes_as_the_live_fold(store: OnlineStore, address: str, tmp_path: Path) -> None:
+    log = [
+        Logged(
+            Interaction(
+                event_id=f"e{n % 90}", user_id=f"u{n % 7}", item_id=f"i{n % 11}", kind="view", at=NOON + n * 997
+            ),
+            "events/0",
+            n * 2,
+        )
+        for n in range(100)
+    ]
+    live: dict[tuple[str, str], Activity] = {}
+    for entry in log:
+        key = (entry.event.domain, entry.event.user_id)
+        live[key] = apply(live.get(key), [entry], Rules())
+    store.write_activities(live)
+    again = open_store(tmp_path / "again", "sqlite", DOMAINS)
+    report = rebuild({"events/0": log}, again, Rules(), ends={"events/0": 250})
+    assert (report.events, report.users, report.positions) == (100, 7, {"events/0": 250})
+    assert differences(store, again, live) == []
+    again.write_activities({("shop", "u3"): state("x")})
+    assert differences(store, again, live) == [("shop", "u3")]
+    again.close()
+
+
+def test_a_store_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not answer"):
+        open_store(tmp_path, "redis://127.0.0.1:1", DOMAINS)
+    with pytest.raises(FeatureError, match="give sqlite or redis"):
+        open_store(tmp_path, "mysql://", DOMAINS)
