@@ -80,7 +80,8 @@ def train_neural(run: Run, progress: Progress | None = None) -> Manifest:
     fitted, tuned, _ = evaluation.split(before, TUNED_ON)
     watched = evaluation.cases(fitted, tuned, most=MOST_USERS // 2, seed=run.seed)
     epochs = run.epochs or 100
-    model = SASRec(Params(epochs=epochs, min_count=_least(frame), seed=run.seed))
+    repeats = not run.mask_seen
+    model = SASRec(Params(epochs=epochs, min_count=_least(frame), repeats=repeats, seed=run.seed))
     started = time.monotonic()
     best: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
 

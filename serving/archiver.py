@@ -29,7 +29,8 @@ from stream.events import Record, TimeLimits, decode, decode_event
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
-MOST_WAITING: Final = 200_000
+MOST_WAITING: Final = 80_000
+"""Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 

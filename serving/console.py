@@ -165,6 +165,7 @@ async def _play(
         play_window, settings, source, "history", stop, lambda one: view.tell("history", one), until=cut
     )
     _say_done(view, "history", history)
+    source = source.since(cut)
     await _caught_up(view, stop)
     if not stop.is_set():
         live = await asyncio.to_thread(

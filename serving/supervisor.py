@@ -31,6 +31,7 @@ FRUGAL: Final = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_TRIM_THRESHOLD_": "131072",
     "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """Freed memory goes back at once; one thread a product: parts that share the cores would only wait for each other."""
 

@@ -80,6 +80,10 @@ class Source(msgspec.Struct, frozen=True):
         high = len(self) if until is None else int(self.events["at"].search_sorted(until, "left"))
         return msgspec.structs.replace(self, events=self.events.slice(low, max(0, high - low)))
 
+    def since(self, start: int) -> "Source":
+        """Only the events from `start` on, in memory of their own: what came before is given back."""
+        return msgspec.structs.replace(self, events=self.events.filter(pl.col("at") >= start).rechunk())
+
     def read(self, batch: int = BATCH) -> Iterator[list[Interaction]]:
         """The events, in lists of at most `batch`."""
         for messages in self.encoded(batch):
