@@ -26,6 +26,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(releases_app, name="releases")
 app.add_typer(bench_app, name="bench")
 
+HOUR_MS = 60 * 60 * 1000
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain; the setting if left out.")]
 
@@ -169,25 +170,35 @@ def import_file(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")] = False,
     rejects: Annotated[Path | None, typer.Option(help="Where rejected rows go.")] = None,
     bots: Annotated[int | None, typer.Option(help="Leave out users with more events than this within an hour.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="What parts columns; seen in the first line if left out.")
+    ] = None,
+    time_format: Annotated[str | None, typer.Option(help="How times are written, such as %d.%m.%Y %H:%M.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring your own events: clean them, report every step, and send them to Kafka."""
-    from serving.commands.data import import_table
+    import msgspec
 
-    _show(
-        import_table(
-            _with(domain=domain),
-            file,
-            mapping,
-            users=users,
-            items=items,
-            kind=kind,
-            strict=strict,
-            rejects=rejects,
-            bots=bots,
-        ),
-        as_json,
+    from serving.commands.data import import_table
+    from stream.cleaning import Cleaning, Rate
+
+    cleaning = Cleaning(strict=strict, rejects=rejects, bots=Rate(bots, HOUR_MS) if bots else None)
+    report, sent = import_table(
+        _with(domain=domain),
+        file,
+        mapping,
+        cleaning,
+        kind=kind,
+        users=users,
+        items=items,
+        delimiter=delimiter,
+        time_format=time_format,
     )
+    if as_json:
+        _show({"report": msgspec.to_builtins(report), "sent": msgspec.to_builtins(sent)}, as_json)
+        return
+    typer.echo(report.table())
+    _show(msgspec.to_builtins(sent), as_json)
 
 
 @app.command()

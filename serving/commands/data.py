@@ -11,28 +11,31 @@ import msgspec
 
 from serving.commands.progress import counting
 from serving.settings import Settings
+from stream.cleaning import Cleaning, CleaningReport
 from stream.errors import ColdstreamError
 from stream.replay import Progress, Replayed, replay, shift_to_now
 from stream.sources.source import Source
 
 
-def import_table(settings: Settings, file: Path, mapping: str | None, **choices: Any) -> dict[str, Any]:
+def import_table(
+    settings: Settings,
+    file: Path,
+    mapping: str | None,
+    cleaning: Cleaning,
+    *,
+    kind: str | None = None,
+    users: Path | None = None,
+    items: Path | None = None,
+    delimiter: str | None = None,
+    time_format: str | None = None,
+) -> tuple[CleaningReport, Replayed]:
     """Read, clean and send a table of events; the cleaning report and what was sent."""
-    from stream.cleaning import Cleaning
-    from stream.sources.table import open_table
+    from stream.sources.table import KIND, Form, open_table
 
-    cleaning = Cleaning(strict=choices["strict"], rejects=choices["rejects"], bots=choices["bots"])
-    source = open_table(
-        file,
-        _columns(mapping),
-        domain=settings.domain,
-        users=choices["users"],
-        items=choices["items"],
-        kind=choices["kind"],
-        cleaning=cleaning,
-    )
-    sent = _replay(settings, source, resume=_resume(settings, source, "import"))
-    return {"report": msgspec.to_builtins(source.report), "sent": msgspec.to_builtins(sent)}
+    form = Form(delimiter=delimiter, time_format=time_format)
+    columns = _columns(mapping)
+    source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
+    return source.report, _replay(settings, source, resume=_resume(settings, source, "import"))
 
 
 def replay_source(
