@@ -30,10 +30,8 @@ def test_compose_has_every_part_and_commands_that_exist() -> None:
 
 
 def test_compose_satisfies_its_own_client() -> None:
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
-    ):
+    asked = ["docker", "compose", "version"]
+    if shutil.which("docker") is None or subprocess.run(asked, capture_output=True, check=False).returncode:
         pytest.skip("no docker compose client is installed")
     subprocess.run(["docker", "compose", "config", "--quiet"], cwd=ROOT, check=True, timeout=60)
 

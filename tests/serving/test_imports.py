@@ -5,20 +5,23 @@ import sys
 
 import pytest
 
-LOOK = "import sys, {module}; print([name for name in ('tensorflow', 'keras', 'tf2onnx', 'mlflow') if name in sys.modules])"
+LOOK = "import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
+TRAINING = ("tensorflow", "keras", "tf2onnx", "mlflow")
+HEAVY = ("feast", "pandas", "kafka", "polars", "litestar")
+
+
+def loaded(module: str, unwanted: tuple[str, ...]) -> str:
+    script = LOOK.format(module=module, unwanted=unwanted)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return found.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     "module", ["serving.api", "serving.consumer", "serving.archiver", "serving.cli", "serving.supervisor"]
 )
 def test_no_serving_process_imports_what_trains(module: str) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", LOOK.format(module=module)], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert found.stdout.strip().splitlines()[-1] == "[]"
+    assert loaded(module, TRAINING) == "[]"
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    look = "import sys, serving.cli; print([name for name in ('feast', 'pandas', 'kafka', 'polars') if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.strip() == "[]"
+    assert loaded("serving.cli", HEAVY) == "[]"

@@ -1,0 +1,75 @@
+"""A training run on a small archive: counts, the neural one, the better promoted."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from features.activity import Recent
+from features.archive import Archive, Row
+from models import releases, retrain
+from models.errors import TrainingError
+from models.retrain import Run
+from stream.events import KIND_CODES, Interaction
+
+NOON = 1_760_000_000_000
+MINUTE = 60_000
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After item n comes 7n + 1 (of 40), but for every tenth step."""
+    rng = np.random.default_rng(0)
+    events = []
+    for user in range(60):
+        at, place = NOON + user, int(rng.integers(40))
+        for step in range(60):
+            event_id = f"{user}-{step}"
+            at += MINUTE
+            place = (7 * place + 1) % 40 if rng.random() < 0.9 else int(rng.integers(40))
+            events.append(Interaction(event_id=event_id, user_id=f"u{user}", item_id=f"i{place}", kind="view", at=at))
+    events.sort(key=lambda one: one.at)
+    folder = tmp_path_factory.mktemp("archive")
+    kept = Archive(folder)
+    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.flush()
+    return folder
+
+
+@pytest.mark.timeout(240)
+def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    run = Run(archive, tmp_path, "shop", minutes=2, epochs=30)
+    say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
+    counts = retrain.train_counts(run, say)
+    neural = retrain.train_neural(run, say)
+    result = retrain.settle(run, counts, neural)
+    better = max((counts, neural), key=lambda one: one.metrics["ndcg@10"])
+    assert neural.metrics["ndcg@10"] != counts.metrics["ndcg@10"]
+    assert result.serving == releases.current_id(tmp_path, "shop") == better.id
+    forced = retrain.settle(msgspec.structs.replace(run, recommender="sasrec"), counts, neural)
+    assert forced.serving == releases.current_id(tmp_path, "shop") == neural.id
+    assert "sasrec" in result.reason
+    assert told[-1][0] == "sasrec"
+    assert all(0 <= done <= 1 for _, done in told)
+    served = releases.load(tmp_path / "shop" / neural.id)
+    items = [3]
+    for _ in range(9):
+        items.append((7 * items[-1] + 1) % 40)
+    history = Recent([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, list(range(10)), [None] * 10)
+    best = [served.item_ids[place] for place in np.argsort(-served.scores([history])[0])[:3]]
+    assert f"i{(7 * items[-1] + 1) % 40}" in best
+    assert neural.events == 3_600
+    assert neural.params["data"] == counts.params["data"]
+    retrain.track(tmp_path / "mlflow", neural)
+    assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
+
+
+def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
+    kept = Archive(tmp_path / "archive")
+    one = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
+    kept.append("events", [Row(0, 0, NOON, one)])
+    kept.flush()
+    with pytest.raises(TrainingError, match="1 interactions are archived; training asks for 1000"):
+        retrain.train_counts(Run(tmp_path / "archive", tmp_path, "shop"))
