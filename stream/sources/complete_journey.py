@@ -63,7 +63,7 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
 
 def _items(products: pl.DataFrame) -> pl.DataFrame:
     title = pl.concat_str("product_type", "package_size", separator=", ", ignore_nulls=True)
-    return products.select(
+    return products.with_columns(pl.col("brand").cast(pl.String)).select(
         item_id=pl.col("product_id").cast(pl.String),
         title=pl.when(title != "").then(title).otherwise(pl.coalesce("product_category", "department")),
         category=pl.coalesce("product_category", "department"),
@@ -73,6 +73,6 @@ def _items(products: pl.DataFrame) -> pl.DataFrame:
 
 def _users(demographics: pl.DataFrame) -> pl.DataFrame:
     known = ["age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count"]
-    return demographics.select(
+    return demographics.with_columns(pl.col(known).cast(pl.String)).select(
         user_id=pl.col("household_id").cast(pl.String), segment="age", attributes=pl.struct(known)
     )

@@ -1,0 +1,113 @@
+"""A file of one's own: what may be in it, what is taken out and counted, what is said where it does not fit."""
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, Cleaning, Rate
+from stream.errors import SourceError
+from stream.sources.table import open_table
+
+MESSY = """uid,sku,ts,price
+ann,tea,2024-01-02T10:00:00Z,1.5
+ann,tea,2024-01-02T10:00:00Z,1.5
+,tea,2024-01-02T10:00:00Z,1
+bob,,2024-01-02T10:00:00Z,1
+bob,cup,yesterday,1
+bob,cup,2024-01-01T10:00:00Z,many
+bob,cup,2024-01-01T10:00:00Z,
+"""
+MAP = {"user_id": "uid", "item_id": "sku", "at": "ts", "value": "price"}
+
+
+def messy(tmp_path: Path) -> Path:
+    file = tmp_path / "events.csv"
+    file.write_text(MESSY)
+    return file
+
+
+def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
+    rejects = tmp_path / "rejects.jsonl"
+    source = open_table(messy(tmp_path), MAP, kind="purchase", cleaning=Cleaning(rejects=rejects))
+    report = source.report
+    assert (report.read, report.kept) == (7, 2)
+    assert report.removed(MISSING_USERS) == 1
+    assert report.removed(DUPLICATES) == 1
+    assert report.removed(UNPARSEABLE) == 3
+    assert source.events["user_id"].to_list() == ["bob", "ann"]
+    assert source.events["value"].to_list() == [None, 1.5]
+    assert source.events["at"].to_list() == [1_704_103_200_000, 1_704_189_600_000]
+    lines = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [line["line"] for line in lines] == [5, 6, 7]
+    assert "yesterday" in lines[1]["reason"]
+
+
+def test_strict_stops_at_the_first(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="line 5"):
+        open_table(messy(tmp_path), MAP, cleaning=Cleaning(strict=True))
+
+
+def test_csv_gz_and_parquet_give_the_same_events(tmp_path: Path) -> None:
+    rows = {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [1_700_000_000, 1_700_000_001]}
+    frame = pl.DataFrame(rows)
+    frame.write_csv(tmp_path / "plain.csv")
+    (tmp_path / "small.csv.gz").write_bytes(gzip.compress((tmp_path / "plain.csv").read_bytes()))
+    frame.write_parquet(tmp_path / "table.parquet")
+    found = [open_table(tmp_path / name) for name in ("plain.csv", "small.csv.gz", "table.parquet")]
+    assert found[0].events["at"].to_list() == [1_700_000_000_000, 1_700_000_001_000]
+    for other in found[1:]:
+        assert other.events.select("user_id", "item_id", "at").equals(
+            found[0].events.select("user_id", "item_id", "at")
+        )
+
+
+def test_bots_are_left_out_only_when_asked(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    lines = [f"bot,i{n},{1_700_000_000 + n}" for n in range(20)] + ["ann,i1,1700000000"]
+    file.write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
+    assert len(open_table(file)) == 21
+    kept = open_table(file, cleaning=Cleaning(bots=Rate(10, 3_600_000)))
+    assert kept.events["user_id"].to_list() == ["ann"]
+    assert kept.report.removed(BOTS) == 20
+
+
+def test_items_and_users_come_along(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("user_id,item_id,at\nann,tea,1700000000\n")
+    (tmp_path / "i.csv").write_text("item_id,title,category,brand\ntea,Green tea,TEA,House\n")
+    (tmp_path / "u.csv").write_text("user_id,segment,age\nann,35-44,40\n")
+    source = open_table(tmp_path / "e.csv", users=tmp_path / "u.csv", items=tmp_path / "i.csv")
+    (item,), (user,) = next(iter(source.catalogue())), next(iter(source.profiles()))
+    assert (item.item_id, item.title, item.category, item.attributes["brand"]) == ("tea", "Green tea", "TEA", "House")
+    assert (user.user_id, user.segment) == ("ann", "35-44")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"user_id": "uid", "item_id": "sku", "at": "when"}, "there is no column 'when'; its columns are uid, sku"),
+        ({"user": "uid"}, "user in the column map is no field"),
+    ],
+)
+def test_a_map_that_does_not_fit_says_how(tmp_path: Path, columns: dict[str, str], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        open_table(messy(tmp_path), columns)
+
+
+def test_columns_that_nobody_can_guess_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("who,what,when_it_was\nann,tea,1700000000\n")
+    with pytest.raises(SourceError, match=r"which column holds user_id, item_id, at\? Its columns are who, what"):
+        open_table(tmp_path / "e.csv")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.csv"):
+        open_table(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(SourceError, match=r"empty\.csv"):
+        open_table(tmp_path / "empty.csv")
+    (tmp_path / "fake.parquet").write_bytes(b"not parquet")
+    with pytest.raises(SourceError, match=r"fake\.parquet"):
+        open_table(tmp_path / "fake.parquet")
