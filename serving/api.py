@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,7 @@ log = logging.getLogger("coldstream.api")
 
 def build(service: Service) -> Litestar:
     """The application around a service."""
-    import swagger_ui_bundle
-
-    assets = Path(swagger_ui_bundle.__file__).parent / "vendor"
-    folder = next(path.parent for path in assets.rglob("swagger-ui-bundle.js"))
+    folder = _swagger_folder()
     swagger = SwaggerRenderPlugin(
         js_url="/assets/swagger-ui-bundle.js",
         css_url="/assets/swagger-ui.css",
@@ -66,6 +64,14 @@ def build(service: Service) -> Litestar:
         request_max_body_size=ingest.MOST_BYTES + 1,
         logging_config=None,
     )
+
+
+def _swagger_folder() -> Path:
+    """Where the package swagger-ui-py keeps the page's scripts; its own code is not run."""
+    found = find_spec("swagger_ui")
+    assert found is not None, "swagger-ui-py is a dependency"
+    assert found.origin is not None, "swagger-ui-py is a package of files"
+    return Path(found.origin).parent / "static"
 
 
 async def serve(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from types import FrameType
 from typing import Any, Final
 
@@ -50,16 +51,16 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     )
     try:
         places = _assign(consumer, store)
-        flushed_at = time.monotonic()
+        flushed_at, taken = time.monotonic(), Counter[str]()
         while not stop.is_set():
             if store.waiting() < MOST_WAITING:
-                _take(consumer, store, limits)
+                _take(consumer, store, limits, taken)
             else:
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
-                _flush(consumer, store, places)
+                _flush(consumer, store, places, taken)
                 flushed_at = time.monotonic()
-        _flush(consumer, store, places)
+        _flush(consumer, store, places, taken)
     finally:
         consumer.close()
 
@@ -72,7 +73,7 @@ def _assign(consumer: KafkaConsumer, store: Archive) -> list[TopicPartition]:
     return places
 
 
-def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits) -> None:
+def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Counter[str]) -> None:
     for place, messages in consumer.poll(500, max_records=20_000).items():
         rows = []
         for one in messages:
@@ -81,7 +82,7 @@ def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits) -> None:
             except EventError:
                 continue  # the consumer has said so, and set it aside
             rows.append(Row(one.partition, one.offset, one.timestamp, record))
-        metrics.archived.labels(place.topic).inc(len(rows))
+        taken[place.topic] += len(rows)
         store.append(place.topic, rows)
 
 
@@ -91,9 +92,12 @@ def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
     return decode(message.value or b"", message.timestamp, limits)
 
 
-def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]) -> None:
+def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition], taken: Counter[str]) -> None:
     try:
         store.flush()
+        for topic, rows in taken.items():
+            metrics.archived.labels(topic).inc(rows)
+        taken.clear()
         reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
         consumer.commit(reached)
         ends = consumer.end_offsets(places)

@@ -35,7 +35,7 @@ def import_table(
     form = Form(delimiter=delimiter, time_format=time_format)
     columns = _columns(mapping)
     source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
-    return source.report, _replay(settings, source, resume=_resume(settings, source, "import"))
+    return source.report, _replay(settings, source, resume=_resume(settings, source, source.fingerprint()))
 
 
 def replay_source(
