@@ -70,7 +70,7 @@ REFUSED = [
     ("not-a-number", raw(value=1).replace(b'"value":1', b'"value":-Infinity')),
     ("not-a-number", raw(value=1).replace(b'"value":1', b'"value":1e999')),
 ]
-ELSEWHERE = {"unknown-domain", "wrong-topic"}
+ELSEWHERE = {"unknown-domain", "wrong-topic", "wrong-key"}
 """Reasons that only a reader of the topics can give: it knows the domains, and which topic a record came on."""
 
 

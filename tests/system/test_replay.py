@@ -1,0 +1,94 @@
+"""Replays into a real broker: in order, at the speed asked for, and resumable."""
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from stream.broker import Broker
+from stream.errors import StreamError
+from stream.events import Interaction
+from stream.replay import Progress, replay, shift_to_now
+from stream.sources.source import Source
+from stream.sources.table import open_table
+
+EVENTS = 6_000
+WEEK_MS = 7 * 24 * 60 * 60 * 1000
+
+
+def source(folder: Path, seconds: int = 1) -> Source:
+    """Events a second apart (or so many) of 50 users, with a catalogue of two items."""
+    rows = "\n".join(f"u{n % 50},i{n % 7},{1_700_000_000 + n * seconds}" for n in range(EVENTS))
+    (folder / "e.csv").write_text(f"user_id,item_id,at\n{rows}\n")
+    (folder / "i.csv").write_text("item_id,title\ni1,One\ni2,Two\n")
+    return open_table(folder / "e.csv", items=folder / "i.csv")
+
+
+def logged(broker: Broker, topic: str = "events") -> list[Interaction]:
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap)
+    places = [TopicPartition(topic, one) for one in consumer.partitions_for_topic(topic)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
+    found = []
+    while any(consumer.position(place) < ends[place] for place in places):
+        for messages in consumer.poll(500).values():
+            found += [one.value for one in messages]
+    consumer.close()
+    return [msgspec.json.decode(value, type=Interaction) for value in found] if topic == "events" else found
+
+
+def test_a_replay_that_is_stopped_goes_on_where_it_was(fresh_broker: Broker, tmp_path: Path) -> None:
+    data, place = source(tmp_path), tmp_path / "place.json"
+    stop = threading.Event()
+
+    def tell(one: Progress) -> None:
+        if one.sent > 1_000:
+            stop.set()
+
+    first = replay(data, fresh_broker.bootstrap, resume_file=place, progress=tell, stop=stop, speed=3_000)
+    assert 1_000 < first.events < EVENTS
+    assert not first.finished
+    second = replay(data, fresh_broker.bootstrap, resume_file=place)
+    assert second.finished
+    assert (second.before, second.before + second.events, second.total) == (first.events, EVENTS, EVENTS)
+    third = replay(data, fresh_broker.bootstrap, resume_file=place)
+    assert third.events == 0
+    events = logged(fresh_broker)
+    assert len(events) == EVENTS
+    assert len({one.event_id for one in events}) == EVENTS
+    by_user: dict[str, list[int]] = {}
+    for one in events:
+        by_user.setdefault(one.user_id, []).append(one.at)
+    assert all(times == sorted(times) for times in by_user.values())
+    assert Counter(len(times) for times in by_user.values()) == {EVENTS // 50: 50}
+    assert len(logged(fresh_broker, "items")) == 7  # those of the file, and those that only events name
+
+
+def test_speed_is_kept_and_times_are_shifted(fresh_broker: Broker, tmp_path: Path) -> None:
+    data = source(tmp_path)
+    shift = shift_to_now(data.end, int(time.time() * 1000))
+    assert shift % WEEK_MS == 0
+    began = time.monotonic()
+    done = replay(data, fresh_broker.bootstrap, speed=1_000, until=data.start + 3_000_000, shift_ms=shift)
+    assert done.events == 3_000
+    assert 2.9 <= time.monotonic() - began < 8
+    newest = max(one.at for one in logged(fresh_broker))
+    assert newest == data.start + 2_999_000 + shift
+    assert time.time() * 1000 - WEEK_MS - 6_000_000 < newest <= time.time() * 1000
+
+
+def test_a_place_of_other_data_is_refused(fresh_broker: Broker, tmp_path: Path) -> None:
+    data, place = source(tmp_path), tmp_path / "place.json"
+    replay(data, fresh_broker.bootstrap, resume_file=place, until=data.start + 10_000)
+    with pytest.raises(StreamError, match="another data set, window or cleaning"):
+        replay(data, fresh_broker.bootstrap, resume_file=place)
+    place.write_text("not json")
+    with pytest.raises(StreamError, match="not a resume file"):
+        replay(data, fresh_broker.bootstrap, resume_file=place)
+    with pytest.raises(StreamError, match="speed=0 is not above 0"):
+        replay(data, fresh_broker.bootstrap, speed=0)
