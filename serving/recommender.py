@@ -9,15 +9,13 @@ import numpy as np
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
 from models.ranking import top_k
-from models.recommenders.base import CODE_WEIGHTS, Floats
+from models.recommenders.base import CODE_WEIGHTS, REPEATS, Floats
 from serving.catalogue import Aligned, Domain
 from stream.events import KIND_CODES, KINDS
 
 MOST: Final = 200
 BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
-REPEATS: Final = frozenset({"shop", "music"})
-"""Domains in which an item that was seen is a fair answer again, unless the request says otherwise."""
 UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in ("dislike", "hide"))
 """An item whose newest event is one of these does not come back."""
 WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)

@@ -29,6 +29,7 @@ from prometheus_client import start_http_server
 from features.archive import parts
 from models import releases, retrain
 from models.errors import ModelError, TrainingError
+from models.recommenders.base import REPEATS
 from models.releases import COUNTS, NEURAL, Manifest
 from serving import logs, metrics
 from serving.settings import Settings, SettingsError, read
@@ -38,8 +39,6 @@ from stream.errors import ColdstreamError
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GROWTH: Final = 1.02
-REPEATS: Final = frozenset({"shop", "music"})
-"""Domains in which an item seen is a fair answer again."""
 
 log = logging.getLogger("coldstream.trainer")
 

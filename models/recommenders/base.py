@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.activity import Recent
-from stream.events import KIND_CODES, KINDS
+from stream.events import KINDS
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,7 +27,8 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
 }
 """How much an event of a kind says for its item; other kinds (skip, dislike, hide, remove, cancel): nothing."""
 CODE_WEIGHTS: Final = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in KINDS], np.float32)
-NEGATIVE: Final = frozenset(KIND_CODES[kind] for kind in ("skip", "dislike", "hide", "remove"))
+REPEATS: Final = frozenset({"shop", "music"})
+"""Domains in which an item that was seen is a fair answer again, unless a request says otherwise."""
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
