@@ -39,6 +39,7 @@ from stream.errors import ColdstreamError
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GROWTH: Final = 1.02
+FIRST_MINUTES: Final = 2.5
 
 log = logging.getLogger("coldstream.trainer")
 
@@ -66,7 +67,7 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         root=settings.state_path / "releases",
         domain=domain,
         recommender=settings.recommender,
-        minutes=settings.train_minutes,
+        minutes=_minutes(settings, domain),
         epochs=settings.epochs,
         mask_seen=domain not in REPEATS,
     )
@@ -86,6 +87,13 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
             if manifest is not None:
                 retrain.track(settings.state_path / "mlflow", manifest)
     return result
+
+
+def _minutes(settings: Settings, domain: str) -> float:
+    """The budget of a neural run: a domain's first one is short, so that it serves soon."""
+    made = releases.list_releases(settings.state_path / "releases", domain)
+    first = all(one.recommender != NEURAL for one in made)
+    return min(settings.train_minutes, FIRST_MINUTES) if first else settings.train_minutes
 
 
 def announce(settings: Settings, domain: str, release: str, action: str) -> None:
