@@ -56,14 +56,16 @@ class OnlineStore:
         self._online: Any = feast._get_provider().online_store
         self._views: dict[str, FeatureView] = {view.name: view for view in feast.list_feature_views()}
 
-    def write_activities(self, rows: Mapping[Key, Activity]) -> None:
-        """Write users' states, one batch per domain."""
-        by_domain: dict[str, list[tuple[str, Activity]]] = {}
-        for (domain, user_id), row in rows.items():
-            by_domain.setdefault(domain, []).append((user_id, row))
+    def write_activities(self, rows: Mapping[Key, Activity]) -> dict[Key, bytes]:
+        """Write users' states, one batch per domain; what was written, as `decode_activity` reads it."""
+        written = {key: _encode(row) for key, row in rows.items()}
+        by_domain: dict[str, list[tuple[str, bytes]]] = {}
+        for (domain, user_id), state in written.items():
+            by_domain.setdefault(domain, []).append((user_id, state))
         for domain, batch in by_domain.items():
-            states = ((user_id, {"state": Value(bytes_val=_encode(row))}) for user_id, row in batch)
+            states = ((user_id, {"state": Value(bytes_val=state)}) for user_id, state in batch)
             self._write(f"{domain}_activity", "user_id", states)
+        return written
 
     def read_activities(self, keys: Iterable[Key]) -> dict[Key, Activity]:
         """The states of those users who have one."""
@@ -162,6 +164,11 @@ class OnlineStore:
         if view is None:
             raise FeatureError(f"no feature view {name}; the domains of this system are {', '.join(self.domains)}")
         return view
+
+
+def decode_activity(state: bytes) -> Activity:
+    """A user's state from the bytes that the store holds."""
+    return _state.decode(state)
 
 
 def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:

@@ -20,7 +20,7 @@ from features.errors import StoreError
 from features.store import OnlineStore, open_store
 from serving import logs, metrics
 from serving.current import Announcement
-from serving.eventpath import EventPath, Options
+from serving.eventpath import STOP_S, EventPath, Options
 from serving.settings import Settings, read
 from stream import topics
 from stream.admin import wait_ready
@@ -32,6 +32,7 @@ CATALOGUE_GROUP: Final = "coldstream-catalogue"
 CATALOGUE_BATCH: Final = 250
 """Small: events wait while a batch is written."""
 CRASH_LOOK_S: Final = 0.5
+SESSION_S: Final = 10.0
 
 log = logging.getLogger("coldstream.consumer")
 
@@ -69,7 +70,11 @@ class CataloguePath(Service):
         await self.consumer.start()
 
     async def on_stop(self) -> None:
-        await self.consumer.stop()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.consumer.stop()
+        except TimeoutError:
+            log.warning("the catalogue path stopped without Kafka's answer")
 
     @Service.task
     async def run(self) -> None:
@@ -106,6 +111,8 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
         store="memory://",
         value_serializer="raw",
         web_enabled=False,
+        broker_session_timeout=SESSION_S,  # Faust's 60 s would be how long a start waits after kill -9
+        broker_heartbeat_interval=SESSION_S / 4,
         topic_disable_leader=True,
         autodiscover=False,
     )
@@ -171,7 +178,11 @@ async def serve(settings: Settings) -> None:
     watching = asyncio.create_task(_first_crash([app, *services]))
     await asyncio.wait({watching, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
-    await app.stop()
+    try:
+        async with asyncio.timeout(4 * STOP_S):
+            await app.stop()
+    except TimeoutError:
+        log.warning("the app does not stop; it is left behind")
     store.close()
     if not stop.is_set():
         raise ConsumerError(f"the consumer ends, to begin again from what is committed: {watching.result()!r}")

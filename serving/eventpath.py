@@ -34,6 +34,7 @@ from stream.events import Event, Interaction, TimeLimits, decode_event
 GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
 RETRY_S: Final = 0.25
+STOP_S: Final = 5.0
 TOP_ITEMS: Final = 2_000
 T = TypeVar("T")
 
@@ -87,10 +88,14 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.consumer.subscribe([topics.EVENTS], listener=self)
 
     async def on_stop(self) -> None:
-        async with self.busy:
-            await self._flush(wait=False)
-        await self.consumer.stop()
-        await self.producer.stop()
+        try:
+            async with asyncio.timeout(STOP_S), self.busy:
+                await self._flush(wait=False)
+            async with asyncio.timeout(STOP_S):
+                await self.consumer.stop()
+                await self.producer.stop()
+        except TimeoutError:
+            log.warning("stopped without a last commit: Kafka does not answer; these events come again")
         self.thread.shutdown()
 
     @Service.task

@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     batch_events: int = 20_000
     batch_ms: int = 20
-    cached_users: int = 20_000
+    cached_users: int = 60_000
     popularity_every_ms: int = 2_000
 
     max_future_ms: int = 5 * 60 * 1000

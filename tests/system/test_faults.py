@@ -195,6 +195,23 @@ def test_a_broker_that_is_restarted_is_found_again(own_system: System) -> None:
     assert judged(count(system, written)) == CLEAN
 
 
+def test_parts_stop_when_asked_although_the_broker_is_gone(own_system: System) -> None:
+    system = own_system
+    written = write(system, 1)
+    system.kill("broker")
+    for name in ("api", "archiver", "consumer"):
+        began = time.monotonic()
+        assert system.stop(name) in (0, 1)
+        assert time.monotonic() - began < 25, name
+    system.start("broker")
+    for name in ("api", "archiver", "consumer"):
+        system.start(name)
+    until(lambda: system.lag() is not None, 60, "the consumer is back")
+    settle(system)
+    stopped(system)
+    assert judged(count(system, written)) == CLEAN
+
+
 def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: System) -> None:
     system = own_system
     pid = system.processes["archiver"].pid
