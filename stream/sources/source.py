@@ -5,6 +5,7 @@ Every loader ends in `assemble`, which checks, cleans, stamps and sorts, so that
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from io import BytesIO
 from typing import Any, Final
 
 import msgspec
@@ -82,7 +83,9 @@ class Source(msgspec.Struct, frozen=True):
 
     def since(self, start: int) -> "Source":
         """Only the events from `start` on, in memory of their own: what came before is given back."""
-        return msgspec.structs.replace(self, events=self.events.filter(pl.col("at") >= start).rechunk())
+        window = self.window(start=start)
+        parts = {"events": window.events, "items": window.items, "users": window.users}
+        return msgspec.structs.replace(window, **{name: _apart(frame) for name, frame in parts.items()})
 
     def read(self, batch: int = BATCH) -> Iterator[list[Interaction]]:
         """The events, in lists of at most `batch`."""
@@ -133,6 +136,14 @@ class Source(msgspec.Struct, frozen=True):
         values = rows.select(_without_nulls(pl.struct(pl.all()).struct.json_encode(), rows)).to_series()
         keys = part.select(key).to_series()
         return list(zip(keys.cast(pl.Binary).to_list(), values.cast(pl.Binary).to_list(), strict=True))
+
+
+def _apart(frame: pl.DataFrame) -> pl.DataFrame:
+    """A copy that shares no memory: a slice's texts would keep those of the whole frame."""
+    copy = BytesIO()
+    frame.write_ipc(copy)
+    copy.seek(0)
+    return pl.read_ipc(copy)
 
 
 def assemble(
