@@ -72,7 +72,7 @@ class Applied(msgspec.Struct):
 
 
 class Activity(msgspec.Struct):
-    """One user's row: the three features that Feast keeps."""
+    """One user's row: what the feature `state` holds, as JSON."""
 
     recent: Recent = msgspec.field(default_factory=Recent)
     summary: Summary = msgspec.field(default_factory=Summary)
