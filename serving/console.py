@@ -181,7 +181,8 @@ async def _play(
             longest_wait_s=5.0,
         )
         _say_done(view, "live", live)
-        view.phase = "everything is replayed; the system goes on running (Ctrl-C ends it)"
+        if live.finished:
+            view.phase = "everything is replayed; the system goes on running (Ctrl-C ends it)"
 
 
 async def _caught_up(view: View, stop: threading.Event) -> None:
