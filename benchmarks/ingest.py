@@ -37,6 +37,7 @@ HTTP_S: Final = 10.0
 HTTP_BATCH: Final = 1_000
 GORSE: Final = {"batch": 8_250, "single": 600}
 WITHIN_S: Final = 900
+REDIS_S: Final = 30.0
 
 
 def measure(events: int = 1_000_000, stores: Sequence[str] = ("sqlite", "redis")) -> dict[str, Any]:
@@ -209,7 +210,10 @@ def redis_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
+        until = time.monotonic() + REDIS_S
         while True:
+            if time.monotonic() > until or server.poll() is not None:
+                raise RuntimeError(f"redis-server does not answer on port {port} within {REDIS_S:g} s")
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -21,6 +21,7 @@ from stream.sources.source import Source
 
 READY_S: Final = 180.0
 NEURAL_S: Final = 900.0
+SETTLED_S: Final = 60.0
 STOP_S: Final = 60.0
 LAST_WEEKS_MS: Final = 14 * 24 * 60 * 60 * 1000
 TRAINER: Final = "serving.trainer"
@@ -37,6 +38,7 @@ def measure() -> dict[str, Any]:
             figures["first"] = _marks(first, variables, user)
             _until(first, lambda: _neural(place), NEURAL_S, "a neural release")
             figures["first"]["neural_release_s"] = first.seconds()
+            _until(first, lambda: _settled(place), SETTLED_S, "a release that serves and is among the newest two")
             figures["memory_while_live"] = memory(first.process.pid)
             figures["releases"] = [
                 {"recommender": one.recommender, "state": one.state, "metrics": one.metrics}
@@ -137,6 +139,11 @@ def _status(url: str) -> dict[str, Any] | None:
 def _neural(place: Path) -> bool:
     found = releases.list_releases(place / "releases", "shop")
     return any(one.recommender == releases.NEURAL for one in found)
+
+
+def _settled(place: Path) -> bool:
+    """Whether the first run's choice is made: one of its two releases, the newest, serves."""
+    return any(one.state == "serving" for one in releases.list_releases(place / "releases", "shop")[:2])
 
 
 def _followed(source: Source) -> str:

@@ -35,6 +35,8 @@ GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
 RETRY_S: Final = 0.25
 STOP_S: Final = 5.0
+LAG_S: Final = 2.0
+"""How long the lag is asked for while the store is away."""
 TOP_ITEMS: Final = 2_000
 T = TypeVar("T")
 
@@ -91,11 +93,14 @@ class EventPath(Service, ConsumerRebalanceListener):
         try:
             async with asyncio.timeout(STOP_S), self.busy:
                 await self._flush(wait=False)
+        except TimeoutError:
+            log.warning("stopped without a last commit: Kafka or the store does not answer; these events come again")
+        try:
             async with asyncio.timeout(STOP_S):
                 await self.consumer.stop()
                 await self.producer.stop()
         except TimeoutError:
-            log.warning("stopped without a last commit: Kafka does not answer; these events come again")
+            log.warning("stopped without a goodbye to Kafka: it does not answer")
         self.thread.shutdown()
 
     @Service.task
@@ -231,8 +236,9 @@ class EventPath(Service, ConsumerRebalanceListener):
     async def _tell_lag(self) -> None:
         """The lag while nothing is applied: it has to grow where a dashboard sees it."""
         try:
-            await self._measure_lag(list(self.next))
-        except KafkaError as error:
+            async with asyncio.timeout(LAG_S):
+                await self._measure_lag(list(self.next))
+        except (KafkaError, TimeoutError) as error:
             log.warning("the lag is not known: %s: %s", type(error).__name__, error)
 
     async def _flush(self, wait: bool = True) -> None:

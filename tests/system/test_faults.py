@@ -42,10 +42,13 @@ def settle(system: System, within_s: float = 60) -> None:
     until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
 
 
-def stopped(system: System) -> None:
+def outcome(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
+    """What became of the events, once everything is applied and every part has stopped."""
+    settle(system, within_s)
     for name in ("api", "consumer", "archiver"):
         if name in system.processes:
             system.stop(name)
+    return judged(count(system, written))
 
 
 def write(system: System, seconds: float) -> list[Interaction]:
@@ -134,8 +137,7 @@ def test_the_consumer_waits_for_a_locked_store(own_system: System) -> None:
     lock.close()
     settle(system)
     assert 'coldstream_store_errors_total{operation="write"}' in _consumer_metrics(system)
-    stopped(system)
-    assert judged(count(system, [*before, *during, *after])) == CLEAN
+    assert outcome(system, [*before, *during, *after]) == CLEAN
 
 
 def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
@@ -153,9 +155,7 @@ def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
         during = write(system, 1)
         time.sleep(9)
         server.send_signal(signal.SIGCONT)
-        settle(system)
-        stopped(system)
-        assert judged(count(system, [*before, *during])) == CLEAN
+        assert outcome(system, [*before, *during]) == CLEAN
 
 
 def test_consumers_join_and_leave(own_system: System) -> None:
@@ -179,9 +179,7 @@ def test_consumers_join_and_leave(own_system: System) -> None:
         log.close()
     written += write(system, 1)
     until(lambda: system.lag() is not None, 60, "the first one is back")
-    settle(system)
-    stopped(system)
-    assert judged(count(system, written)) == CLEAN
+    assert outcome(system, written) == CLEAN
 
 
 def test_a_broker_that_is_restarted_is_found_again(own_system: System) -> None:
@@ -190,9 +188,7 @@ def test_a_broker_that_is_restarted_is_found_again(own_system: System) -> None:
     system.broker.stop()
     system.broker.start()
     written += write(system, 2)
-    settle(system, 90)
-    stopped(system)
-    assert judged(count(system, written)) == CLEAN
+    assert outcome(system, written, within_s=90) == CLEAN
 
 
 def test_parts_stop_when_asked_although_the_broker_is_gone(own_system: System) -> None:
@@ -207,9 +203,7 @@ def test_parts_stop_when_asked_although_the_broker_is_gone(own_system: System) -
     for name in ("api", "archiver", "consumer"):
         system.start(name)
     until(lambda: system.lag() is not None, 60, "the consumer is back")
-    settle(system)
-    stopped(system)
-    assert judged(count(system, written)) == CLEAN
+    assert outcome(system, written) == CLEAN
 
 
 def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: System) -> None:
@@ -226,9 +220,7 @@ def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: Sys
     until(failed, 30, "the archive says that it cannot write")
     assert sum(pq.read_metadata(path).num_rows for path in parts(system.state / "archive", "events")) == 0
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    settle(system)
-    stopped(system)
-    assert judged(count(system, written)) == CLEAN
+    assert outcome(system, written) == CLEAN
 
 
 def test_releases_are_swapped_and_refused_without_a_failed_request(own_system: System) -> None:
