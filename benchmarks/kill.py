@@ -171,6 +171,7 @@ def measure(times: int = 200, seed: int = 0, victims: Sequence[str] = PARTS, sto
     with System(folder / "state", store) as system:
         kills, writer = asyncio.run(_rampage(system, times, seed, victims))
         _await_caught_up(system)
+        await_archived(system)
         for name in ("api", "consumer", "archiver"):
             system.stop(name)
         figures = count(system, writer.acknowledged)
@@ -271,6 +272,17 @@ def _await_caught_up(system: System) -> None:
         if time.monotonic() > until:
             raise RuntimeError(f"the consumer is {system.lag()} events behind after {SETTLE_S:g} s; see {system.state}")
         time.sleep(0.2)
+
+
+def await_archived(system: System, within_s: float = SETTLE_S) -> None:
+    """Return once the archive holds as many events as the log, or after `within_s`: the count then says what lacks.
+
+    A prefix of the log is no loss, only late: after a broker's end the archive comes back seconds later.
+    """
+    until = time.monotonic() + within_s
+    wanted = sum(end + 1 for end in log_ends(system.broker.bootstrap, None).values())
+    while len(_archived(system.state / "archive")) < wanted and time.monotonic() < until:
+        time.sleep(0.5)
 
 
 def _archived(folder: Path) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaProducer
 
-from benchmarks.kill import System, Writer, count, measure
+from benchmarks.kill import System, Writer, await_archived, count, measure
 from benchmarks.lookups import release
 from features.archive import parts
 from models import releases
@@ -45,6 +45,8 @@ def settle(system: System, within_s: float = 60) -> None:
 def outcome(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
     """What became of the events, once everything is applied and every part has stopped."""
     settle(system, within_s)
+    if "archiver" in system.processes:
+        await_archived(system, within_s)
     for name in ("api", "consumer", "archiver"):
         if name in system.processes:
             system.stop(name)
