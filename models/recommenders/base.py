@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.activity import Recent
 from stream.events import KINDS
+
+if TYPE_CHECKING:
+    from models.recommenders.sequences import Batch, Log
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,28 +57,42 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 class Recommender(Protocol):
-    """Fitted on interactions, then asked for scores of every item of its vocabulary."""
+    """Fitted on a log of interactions, then asked for scores of every item of its vocabulary."""
 
     name: str
     vocabulary: Vocabulary
 
-    def fit(self, frame: pd.DataFrame) -> None:
-        """Learn from interactions [user_id, item_id, kind, value, at], in time order."""
+    def fit(self, log: "Log") -> None:
+        """Learn from interactions."""
 
-    def scores(self, histories: Sequence[Recent]) -> Floats:
+    def score(self, batch: "Batch") -> Floats:
         """float32 [batch, items]: higher is better; finite; a history of nothing known gives popularity's order."""
 
-    def save(self, folder: Path) -> list[str]:
-        """Write the recommender's files into `folder`; their names."""
+    def probabilities(self, batch: "Batch") -> Floats:
+        """float32 [batch, items]: the same order as shares that sum to one, so that recommenders can be blended."""
+
+    def save(self, folder: Path, prefix: str = "") -> list[str]:
+        """Write the recommender's files into `folder`, each name beginning with `prefix`; their names."""
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters, as JSON can hold them; with the files they are all that serving needs."""
 
 
-def positive(history: Recent, vocabulary: Vocabulary) -> tuple[list[int], list[float]]:
-    """Indices and kind weights of a history's known items that speak for themselves, oldest first."""
-    indices, weights = [], []
-    for item, kind in zip(history.items, history.kinds, strict=True):
-        place = vocabulary.index.get(item)
-        weight = float(CODE_WEIGHTS[kind])
-        if place is not None and weight > 0:
-            indices.append(place)
-            weights.append(weight)
-    return indices, weights
+def shares(scores: Floats) -> Floats:
+    """float32 [batch, items]: what is negative counts nothing, the rest sums to one in each row."""
+    kept = np.maximum(scores, 0.0)
+    return kept / np.maximum(kept.sum(axis=1, keepdims=True), np.float32(1e-12))
+
+
+def softmax(scores: Floats) -> Floats:
+    """float32 [batch, items], rows summing to one."""
+    out = np.exp(scores - scores.max(axis=1, keepdims=True))
+    out /= out.sum(axis=1, keepdims=True)
+    return out
+
+
+def write_arrays(folder: Path, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+    """Each array as `<prefix><name>.npy`; the names."""
+    for name, array in arrays.items():
+        np.save(folder / f"{prefix}{name}.npy", array, allow_pickle=False)
+    return [f"{prefix}{name}.npy" for name in arrays]

@@ -1,33 +1,188 @@
-"""Users' histories as rows of numbers: an item's number is its index plus one, 0 is padding on the left."""
+"""Interactions and histories as arrays of numbers: an item's number is its index plus one, 0 is padding on the left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 
 from features.activity import Recent
-from models.recommenders.base import KIND_WEIGHTS, Vocabulary, positive
+from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+from stream.events import KIND_CODES
 
 Numbers = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int64]
+
+WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
+GAPS: Final = 33
+"""Buckets of time between events: 0 is padding, 1 to 31 are powers of two of seconds, 32 a stretch's first event."""
+FIRST: Final = GAPS - 1
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Interactions that speak for known items: each user's together, in time order, ties as they came.
+
+    `users` int64 (codes, ascending), `items` int32 (indices of the vocabulary), `kinds` int32 (event codes), `at` int64
+    (epoch ms), each [events]. `categories` int32 [items]: codes from 1, 0 for none.
+    """
+
+    vocabulary: Vocabulary
+    users: Places
+    items: Numbers
+    kinds: Numbers
+    at: Places
+    categories: Numbers
+
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        vocabulary: Vocabulary | None = None,
+        *,
+        min_count: int = 1,
+        most: int = 1_000_000,
+        categories: Mapping[str, str] | None = None,
+    ) -> "Log":
+        """From a frame [user_id, item_id, kind, at] in time order; items of fewer than `min_count` events are left out.
+
+        `categories` names items' categories; without it the frame's column `category`, where there is one, does.
+        """
+        codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
+        frame, codes = frame[CODE_WEIGHTS[codes] > 0], codes[CODE_WEIGHTS[codes] > 0]
+        vocabulary = vocabulary or Vocabulary.fit(frame, min_count, most)
+        places = frame["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int32)
+        kept = np.flatnonzero(places >= 0)
+        users = pd.factorize(frame["user_id"].to_numpy()[kept])[0]
+        order = np.argsort(users, kind="stable")
+        kept = kept[order]
+        return cls(
+            vocabulary,
+            users[order].astype(np.int64),
+            places[kept],
+            codes[kept].astype(np.int32),
+            frame["at"].to_numpy(np.int64)[kept],
+            _category_codes(vocabulary, categories if categories is not None else _categories_in(frame)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def user_count(self) -> int:
+        return int(self.users[-1]) + 1 if len(self) else 0
+
+    def weights(self, half_life_ms: float | None = None) -> npt.NDArray[np.float64]:
+        """float64 [events]: the kind's weight, halved every `half_life_ms` back from the newest event."""
+        weights = CODE_WEIGHTS[self.kinds].astype(np.float64)
+        if half_life_ms is not None and len(self):
+            weights = weights * np.exp2(-(self.at.max() - self.at) / half_life_ms)
+        return weights
+
+    def matrix(self, half_life_ms: float | None = None, most_per_user: int = 500) -> sparse.csr_matrix:
+        """float32 [users, items]: 1 where a user took an item, or the newest event's 2^(-age / half-life)."""
+        n = len(self)
+        ends = np.searchsorted(self.users, np.arange(self.user_count), side="right")
+        kept = np.flatnonzero(ends[self.users] - 1 - np.arange(n) < most_per_user)
+        keys = self.users[kept] * max(1, len(self.vocabulary)) + self.items[kept]
+        _, last = np.unique(keys[::-1], return_index=True)
+        chosen = kept[len(kept) - 1 - last]
+        values = np.ones(len(chosen), np.float32)
+        if half_life_ms is not None and n:
+            values = np.exp2(-(self.at.max() - self.at[chosen]) / half_life_ms).astype(np.float32)
+        shape = (self.user_count, len(self.vocabulary))
+        return sparse.csr_matrix((values, (self.users[chosen], self.items[chosen])), shape)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Histories side by side, newest on the right, 0 on the left where there are fewer: each int32 [batch, length].
+
+    `items` are numbers (index plus one), `kinds` event codes plus one, `gaps` buckets of time since the event before.
+    """
+
+    items: Numbers
+    kinds: Numbers
+    gaps: Numbers
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """bool [batch]: whether a history holds anything."""
+        return self.items[:, -1] != 0
+
+    @property
+    def lengths(self) -> Places:
+        """int64 [batch]."""
+        return np.count_nonzero(self.items, axis=1)
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        return Batch(self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
+
+    def newest(self, length: int) -> "Batch":
+        """The same histories, `length` events long."""
+        have = self.items.shape[1]
+        if have == length:
+            return self
+        if have < length:
+            wide = ((0, 0), (length - have, 0))
+            return Batch(np.pad(self.items, wide), np.pad(self.kinds, wide), np.pad(self.gaps, wide))
+        items, kinds, gaps = self.items[:, -length:], self.kinds[:, -length:], self.gaps[:, -length:].copy()
+        gaps[items[:, 0] != 0, 0] = FIRST
+        return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps)
+
+    def weights(self, decay: float) -> Floats:
+        """float32 [batch, length]: each event's kind weight, times `decay` for every event after it; 0 for padding."""
+        ages = np.arange(self.items.shape[1] - 1, -1, -1)
+        kinds = np.where(self.items > 0, CODE_WEIGHTS[np.maximum(self.kinds - 1, 0)], 0.0)
+        weighed: Floats = (kinds * np.float32(decay) ** ages).astype(np.float32)
+        return weighed
+
+
+def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -> Batch:
+    """The newest `length` events of each history whose item is known and whose kind speaks for it."""
+    index = vocabulary.index
+    shape = (len(histories), length)
+    items, kinds, times = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int64)
+    for row, history in enumerate(histories):
+        found = [
+            (place + 1, kind + 1, at)
+            for item, kind, at in zip(history.items, history.kinds, history.times, strict=True)
+            if (place := index.get(item)) is not None and WEIGHTS[kind] > 0
+        ][-length:]
+        if found:
+            numbers = np.array(found, np.int64)
+            first = length - len(found)
+            items[row, first:], kinds[row, first:], times[row, first:] = numbers[:, 0], numbers[:, 1], numbers[:, 2]
+    return Batch(items, kinds, gaps_of(times, items))
+
+
+def gaps_of(times: Places, items: Numbers) -> Numbers:
+    """int32 [batch, length]: log2 buckets of the seconds since the event before, 0 for padding."""
+    passed = np.diff(times, axis=1, prepend=0) / 1000
+    buckets = np.clip(np.log2(1 + np.maximum(passed, 0)).astype(np.int32) + 1, 1, FIRST - 1)
+    before = np.pad(items, ((0, 0), (1, 0)))[:, :-1]
+    found: Numbers = np.where(items == 0, 0, np.where(before == 0, FIRST, buckets)).astype(np.int32)
+    return found
 
 
 class Windows(msgspec.Struct, frozen=True):
     """Stretches of histories, and for each place the range of events that may come next.
 
-    `items` int32 [n, length]; `first` and `last` int64 [n, length]: what follows a place is drawn from
+    `batch` holds [n, length]; `first` and `last` int64 [n, length]: what follows a place is drawn from
     `flow[first:last]`, nothing where both are equal. `flow` int32 [events]: every user's numbers, one after another.
     """
 
-    items: Numbers
+    batch: Batch
     first: Places
     last: Places
     flow: Numbers
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.first)
 
     def targets(self, rows: Places, rng: np.random.Generator) -> Numbers:
         """int32 [rows, length]: one draw of what follows each place, 0 where nothing does."""
@@ -36,26 +191,23 @@ class Windows(msgspec.Struct, frozen=True):
         found: Numbers = np.where(last > first, self.flow[np.minimum(drawn, len(self.flow) - 1)], 0).astype(np.int32)
         return found
 
-    def counts(self, items: int) -> npt.NDArray[np.float64]:
-        """float64 [items]: how often each item occurs, plus one."""
-        return np.bincount(self.flow - 1, minlength=items).astype(np.float64) + 1.0
 
-
-def windows_of(frame: pd.DataFrame, vocabulary: Vocabulary, length: int, windows_per_user: int) -> Windows:
+def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = True) -> Windows:
     """Each user's newest `windows_per_user * length` events, cut from the newest backwards.
 
-    Events of one user at one time (a basket, an import by day) have no order among themselves: what follows any of
-    them is an event of the next time, drawn anew in every epoch. Where times differ this is simply the next event.
+    With `baskets`, events of one user at one time (a basket, an import by day) have no order among themselves: what
+    follows any of them is an event of the next time, drawn anew in every epoch. Without, it is the next event.
     """
-    users, flow, times = _flow(frame, vocabulary)
-    n = len(flow)
+    users, flow, times, n = log.users, (log.items + 1).astype(np.int32), log.at, len(log)
     if n == 0:
-        empty = np.zeros((0, length), np.int64)
-        return Windows(empty.astype(np.int32), empty, empty, flow)
+        none = np.zeros((0, length), np.int64)
+        empty = none.astype(np.int32)
+        return Windows(Batch(empty, empty, empty), none, none, flow)
     place = np.arange(n)
     ends = np.append(np.flatnonzero(np.diff(users)) + 1, n)
     end = np.repeat(ends, np.diff(np.append(0, ends)))
-    groups = np.append(np.flatnonzero((np.diff(users) != 0) | (np.diff(times) != 0)) + 1, n)
+    apart = np.diff(times) != 0 if baskets else np.ones(n - 1, np.bool_)
+    groups = np.append(np.flatnonzero((np.diff(users) != 0) | apart) + 1, n)
     first = np.repeat(groups, np.diff(np.append(0, groups)))
     after = np.minimum(np.searchsorted(groups, first, side="right"), len(groups) - 1)
     last = np.where(first < end, groups[after], first)
@@ -65,34 +217,29 @@ def windows_of(frame: pd.DataFrame, vocabulary: Vocabulary, length: int, windows
     _, row = np.unique(end * (windows_per_user + 1) - back // length, return_inverse=True)
     column = length - 1 - back % length
     shape = (int(row.max()) + 1, length)
-    items, starts, stops = np.zeros(shape, np.int32), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    items[row, column], starts[row, column], stops[row, column] = flow[place], first, last
+    items, kinds, at = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int64)
+    starts, stops = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    items[row, column], kinds[row, column], at[row, column] = flow[place], log.kinds[place] + 1, times[place]
+    starts[row, column], stops[row, column] = first, last
     useful = (stops > starts).any(axis=1)
-    return Windows(items[useful], starts[useful], stops[useful], flow)
+    batch = Batch(items[useful], kinds[useful], gaps_of(at, items)[useful])
+    return Windows(batch, starts[useful], stops[useful], flow)
 
 
-def numbers_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -> Numbers:
-    """int32 [batch, length]: known items, newest on the right, 0 on the left where there are fewer."""
-    out = np.zeros((len(histories), length), np.int32)
-    for row, history in enumerate(histories):
-        known = positive(history, vocabulary)[0][-length:]
-        if known:
-            out[row, -len(known) :] = np.asarray(known) + 1
-    return out
-
-
-def add_repeats(scores: npt.NDArray[np.float32], numbers: Numbers, repeats: npt.NDArray[np.float32]) -> None:
+def add_repeats(scores: Floats, numbers: Numbers, repeats: Floats) -> None:
     """Add in place to float32 [batch, items] what items gain by standing in the history: `repeats` [length] by age."""
     rows, columns = np.nonzero(numbers)
     np.add.at(scores, (rows, numbers[rows, columns] - 1), repeats[numbers.shape[1] - 1 - columns])
 
 
-def _flow(frame: pd.DataFrame, vocabulary: Vocabulary) -> tuple[Places, Numbers, Places]:
-    weighty = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
-    numbers = weighty["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int32) + 1
-    users = pd.factorize(weighty["user_id"])[0]
-    times = weighty["at"].to_numpy(np.int64)
-    known = numbers > 0
-    users, numbers, times = users[known], numbers[known], times[known]
-    order = np.argsort(users, kind="stable")
-    return users[order], numbers[order], times[order]
+def _categories_in(frame: pd.DataFrame) -> Mapping[str, str]:
+    if "category" not in frame:
+        return {}
+    named = frame[["item_id", "category"]].dropna().drop_duplicates("item_id", keep="last")
+    return dict(zip(named["item_id"], named["category"].astype(str), strict=True))
+
+
+def _category_codes(vocabulary: Vocabulary, categories: Mapping[str, str]) -> Numbers:
+    names = {name: number + 1 for number, name in enumerate(sorted(set(categories.values())))}
+    found = [names.get(categories.get(item, ""), 0) for item in vocabulary.item_ids]
+    return np.array(found, np.int32)

@@ -1,0 +1,177 @@
+"""A blend: several recommenders' probabilities, weighed by how much is known of the user."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.ranking import top_k
+from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.sequences import Batch, Log
+
+EDGES: Final = (3, 6, 11, 21)
+"""Histories of fewer than 3, 6, 11, 21 events, and longer ones, have weights of their own."""
+SHRINK: Final = 200.0
+"""A bucket's own weights count n / (n + SHRINK) for its n users, those of all users the rest."""
+CANDIDATES: Final = 100
+"""Of each member's answer this many items enter the search for weights."""
+TRIES: Final = 400
+BLOCK: Final = 256
+
+Weights = npt.NDArray[np.float64]
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What weights are sought on: each case's candidates and what each member gives them.
+
+    `amounts` float32 [cases, candidates, members], `hits` bool [cases, candidates], `targets` int64 [cases]: how many
+    are wanted (also those that no member offers), `lengths` int64 [cases].
+    """
+
+    names: tuple[str, ...]
+    amounts: Floats
+    hits: npt.NDArray[np.bool_]
+    targets: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+    def of(self, cases: npt.NDArray[np.int64]) -> "Evidence":
+        return Evidence(self.names, self.amounts[cases], self.hits[cases], self.targets[cases], self.lengths[cases])
+
+    def ndcg(self, weights: Weights, k: int = 10) -> npt.NDArray[np.float64]:
+        """float64 [cases] for weights [members], or [cases, members]."""
+        each = np.broadcast_to(weights, (len(self.targets), len(self.names))).astype(np.float32)
+        scores = np.einsum("cim,cm->ci", self.amounts, each)
+        wanted = np.flatnonzero(self.hits.any(axis=1))
+        found = np.zeros(len(self.targets))
+        best, _ = top_k(scores[wanted], k)
+        got = np.take_along_axis(self.hits[wanted], np.maximum(best, 0), axis=1) & (best >= 0)
+        discount = 1 / np.log2(np.arange(2, k + 2))
+        found[wanted] = got @ discount / np.cumsum(discount)[np.minimum(self.targets[wanted], k) - 1]
+        return found
+
+
+def evidence_of(
+    members: Mapping[str, Recommender],
+    batch: Batch,
+    targets: Sequence[Sequence[str]],
+    seen: Sequence[Sequence[int]] | None = None,
+) -> Evidence:
+    """Candidates of every member over the cases of `batch`; `seen` are the items that each case may not be given."""
+    names = tuple(members)
+    vocabulary = members[names[0]].vocabulary
+    most = min(CANDIDATES, len(vocabulary))
+    shape = (len(batch), most * len(names))
+    amounts, hits = np.zeros((*shape, len(names)), np.float32), np.zeros(shape, np.bool_)
+    for start in range(0, len(batch), BLOCK):
+        part = batch.rows(start, start + BLOCK)
+        tables = [one.probabilities(part) for one in members.values()]
+        for row in range(len(part)):
+            case = start + row
+            barred = list(seen[case]) if seen is not None else []
+            chosen: set[int] = set()
+            for table in tables:
+                table[row, barred] = -1.0
+                chosen.update(np.argpartition(-table[row], most - 1)[:most].tolist())
+            places = np.array(sorted(chosen - set(barred)), np.int64)
+            for number, table in enumerate(tables):
+                amounts[case, : len(places), number] = table[row, places]
+            wanted = [vocabulary.index[item] for item in targets[case] if item in vocabulary.index]
+            hits[case, : len(places)] = np.isin(places, wanted)
+    counts = np.array([len(one) for one in targets], np.int64)
+    return Evidence(names, amounts, hits, counts, batch.lengths)
+
+
+def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Weights:
+    """float64 [buckets, members]: weights of highest NDCG@10, by random search on the simplex, then nearby.
+
+    A bucket's weights are drawn towards those of all users, the more the fewer users it has.
+    """
+    overall = _search(evidence, rng, tries, None)
+    rows = []
+    for bucket in range(len(EDGES) + 1):
+        inside = np.flatnonzero(bucket_of(evidence.lengths) == bucket)
+        if len(inside) < 30:
+            rows.append(overall)
+            continue
+        own = _search(evidence.of(inside), rng, tries // 2, overall)
+        share = len(inside) / (len(inside) + SHRINK)
+        rows.append(share * own + (1 - share) * overall)
+    return np.array(rows)
+
+
+def bucket_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64 [cases]: which row of the weights a history of a length has."""
+    return np.searchsorted(EDGES, lengths, side="right").astype(np.int64)
+
+
+def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> npt.NDArray[np.float64]:
+    """float64 [cases]: NDCG@10 of each case under weights that were sought on the other folds' cases."""
+    fold = rng.permutation(len(evidence.targets)) % folds
+    found = np.zeros(len(evidence.targets))
+    for number in range(folds):
+        inside = np.flatnonzero(fold == number)
+        if not len(inside):
+            continue
+        weights = best_weights(evidence.of(np.flatnonzero(fold != number)), rng, TRIES // 2)
+        part = evidence.of(inside)
+        found[inside] = part.ndcg(weights[bucket_of(part.lengths)])
+    return found
+
+
+def _search(evidence: Evidence, rng: np.random.Generator, tries: int, start: Weights | None) -> Weights:
+    members = len(evidence.names)
+    corners = list(np.eye(members))
+    best = start if start is not None else np.full(members, 1 / members)
+    value = float(evidence.ndcg(best).mean())
+    for number in range(tries):
+        if number < members:
+            tried = corners[number]
+        elif number < tries // 2 and start is None:
+            tried = rng.dirichlet(np.full(members, 0.5))
+        else:  # near the best so far, on a scale of ratios: small weights matter too
+            tried = (best + 1e-3) * np.exp(rng.normal(0, 0.7, members))
+            tried = tried / tried.sum()
+        reached = float(evidence.ndcg(tried).mean())
+        if reached > value:
+            best, value = tried, reached
+    return best
+
+
+class Blend:
+    """Fitted members and their weights [buckets, members]; scores are the weighed sum of probabilities."""
+
+    name = "blend"
+
+    def __init__(self, members: Sequence[Recommender], weights: Weights) -> None:
+        self.members = list(members)
+        self.weights = np.asarray(weights, np.float32)
+        self.vocabulary: Vocabulary = self.members[0].vocabulary
+
+    def fit(self, log: Log) -> None:
+        for member in self.members:
+            member.fit(log)
+        self.vocabulary = log.vocabulary
+
+    def score(self, batch: Batch) -> Floats:
+        weights = self.weights[bucket_of(batch.lengths)]
+        out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
+        for number, member in enumerate(self.members):
+            used = np.flatnonzero(weights[:, number] > 0)
+            if len(used):
+                some = Batch(batch.items[used], batch.kinds[used], batch.gaps[used])
+                out[used] += weights[used, number, None] * member.probabilities(some)
+        return out
+
+    def probabilities(self, batch: Batch) -> Floats:
+        return self.score(batch)
+
+    def save(self, folder: Path, prefix: str = "") -> list[str]:
+        files = [one.save(folder, f"{prefix}{one.name}.") for one in self.members]
+        return [name for names in files for name in names]
+
+    def describe(self) -> dict[str, Any]:
+        members = [{"recommender": one.name, **one.describe()} for one in self.members]
+        return {"members": members, "weights": [[round(float(one), 6) for one in row] for row in self.weights]}

@@ -1,0 +1,160 @@
+"""The recommenders that can be asked for by name, and where Optuna seeks their parameters."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from models.errors import TrainingError
+from models.recommenders.base import Recommender
+from models.recommenders.counts import DAY_MS, Personal, Popularity
+from models.recommenders.ials import IALS
+from models.recommenders.itemitem import EASE, ItemKNN, SequentialRules
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+Params = dict[str, Any]
+NEURAL: Final = ("dnn", "cnn", "rnn", "transformer")
+MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
+"""What a blend is made of, unless other members are asked for."""
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """What a space depends on: whether items of the history may be answers, the span of the events in days, sizes."""
+
+    repeats: bool = False
+    baskets: bool = True
+    days: float = 365.0
+    length: int = 50
+    items: int = 0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """`make(params, situation, seed)` builds an unfitted recommender; `space(trial, situation)` draws its params."""
+
+    make: Callable[[Params, Situation, int], Recommender]
+    space: Callable[["Trial", Situation], Params]
+    default: Params = {}
+
+
+def names_of(chosen: str) -> list[str]:
+    """The names that a choice stands for: `all`, `blend` (its members), one name, or several with commas.
+
+    Raises:
+        TrainingError: a name that there is not.
+    """
+    if chosen == "all":
+        return list(CANDIDATES)
+    names = [one.strip() for one in chosen.split(",") if one.strip()]
+    for name in names:
+        if name not in CANDIDATES:
+            raise TrainingError(f"no recommender is called {name!r}; there are all, blend, {', '.join(CANDIDATES)}")
+    return names
+
+
+def make(name: str, params: Params, situation: Situation, seed: int = 0) -> Recommender:
+    """An unfitted recommender with `params` over its defaults."""
+    one = CANDIDATES[name]
+    return one.make({**one.default, **params}, situation, seed)
+
+
+def _half_life(trial: "Trial", situation: Situation, shortest: float = 1 / 24) -> float | None:
+    """A half-life between `shortest` days and the events' span, or none."""
+    if not trial.suggest_categorical("fades", [True, False]):
+        return None
+    days = trial.suggest_float("half_life_days", shortest, max(2 * shortest, situation.days), log=True)
+    return days * DAY_MS
+
+
+def _popularity(trial: "Trial", situation: Situation) -> Params:
+    return {"half_life_ms": _half_life(trial, situation)}
+
+
+def _personal(trial: "Trial", situation: Situation) -> Params:
+    return {"decay": trial.suggest_float("decay", 0.5, 1.0), "half_life_ms": _half_life(trial, situation)}
+
+
+def _history(trial: "Trial", situation: Situation, least: float = 0.3) -> Params:
+    own = trial.suggest_float("own", 0.01, 3.0, log=True) if situation.repeats else 0.0
+    return {"decay": trial.suggest_float("decay", least, 1.0), "own": own}
+
+
+def _item_knn(trial: "Trial", situation: Situation) -> Params:
+    return {
+        "neighbours": trial.suggest_int("neighbours", 20, 300, log=True),
+        "shrink": trial.suggest_float("shrink", 0.01, 50.0, log=True),
+        "alpha": trial.suggest_float("alpha", 0.3, 1.0),
+        "user_power": trial.suggest_float("user_power", 0.0, 1.0),
+        "half_life_ms": _half_life(trial, situation),
+        **_history(trial, situation),
+    }
+
+
+def _rules(trial: "Trial", situation: Situation) -> Params:
+    return {
+        "neighbours": trial.suggest_int("neighbours", 50, 300, log=True),
+        "steps": trial.suggest_int("steps", 1, 15),
+        "shrink": trial.suggest_float("shrink", 0.1, 50.0, log=True),
+        "discount": trial.suggest_float("discount", 0.0, 0.6),
+        "half_life_ms": _half_life(trial, situation),
+        **_history(trial, situation, 0.1),
+    }
+
+
+def _ease(trial: "Trial", situation: Situation) -> Params:
+    return {
+        "reg": trial.suggest_float("reg", 2.0, 3_000.0, log=True),
+        "user_power": trial.suggest_float("user_power", 0.0, 1.0),
+        **_history(trial, situation, 0.5),
+    }
+
+
+def _ials(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - every space is asked alike
+    return {
+        "factors": trial.suggest_int("factors", 32, 192, log=True),
+        "reg": trial.suggest_float("reg", 1e-3, 3.0, log=True),
+        "alpha": trial.suggest_float("alpha", 1.0, 50.0, log=True),
+        "iterations": trial.suggest_int("iterations", 6, 20),
+        "decay": trial.suggest_float("decay", 0.7, 1.0),
+    }
+
+
+def _neural(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - every space is asked alike
+    return {
+        "embedding_size": trial.suggest_categorical("embedding_size", [64, 96, 128]),
+        "blocks": trial.suggest_int("blocks", 1, 3),
+        "dropout": trial.suggest_float("dropout", 0.1, 0.5),
+        "learning_rate": trial.suggest_float("learning_rate", 5e-4, 5e-3, log=True),
+        "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
+        "mask": trial.suggest_float("mask", 0.0, 0.3),
+    }
+
+
+def _make_neural(name: str) -> Callable[[Params, Situation, int], Recommender]:
+    def build(params: Params, situation: Situation, seed: int) -> Recommender:
+        from models.recommenders import neural  # Keras takes seconds to import
+
+        settings = {"length": situation.length, "repeats": situation.repeats, "baskets": situation.baskets, **params}
+        return neural.Neural(neural.Params(**{**settings, "encoder": name, "seed": seed}))
+
+    return build
+
+
+def _make_ials(params: Params, situation: Situation, seed: int) -> Recommender:  # noqa: ARG001
+    return IALS(**{**params, "seed": seed})
+
+
+def _plain(kind: Callable[..., Recommender]) -> Callable[[Params, Situation, int], Recommender]:
+    return lambda params, _situation, _seed: kind(**params)
+
+
+CANDIDATES: Final[dict[str, Candidate]] = {
+    "popularity": Candidate(_plain(Popularity), _popularity),
+    "personal": Candidate(_plain(Personal), _personal),
+    "item-knn": Candidate(_plain(ItemKNN), _item_knn),
+    "sequential-rules": Candidate(_plain(SequentialRules), _rules),
+    "ease": Candidate(_plain(EASE), _ease),
+    "ials": Candidate(_make_ials, _ials),
+    **{name: Candidate(_make_neural(name), _neural) for name in NEURAL},
+}

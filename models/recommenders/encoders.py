@@ -1,0 +1,164 @@
+"""Encoders: from a history's vectors to one vector at each place, which sees no later place. Keras 3, `keras.ops` only.
+
+Each takes x float [batch, length, size] and real float [batch, length] (1 for an event, 0 for padding on the left), and
+gives float [batch, length, size]. What it gives at padding is never read. With `newest` only the last place is needed.
+"""
+
+import os
+from typing import Any, Final
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+FAR: Final = -1e9
+EPSILON: Final = 1e-6
+ENCODERS: Final = ("dnn", "cnn", "rnn", "transformer")
+
+
+@keras.saving.register_keras_serializable("coldstream")
+class Attention(layers.Layer):
+    """Pre-norm causal self-attention and a feed-forward layer, each with a residual connection."""
+
+    def __init__(self, size: int, heads: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size, self.heads, self.rate = size, heads, dropout
+        self.norm1, self.norm2 = layers.LayerNormalization(epsilon=EPSILON), layers.LayerNormalization(epsilon=EPSILON)
+        self.ask, self.offer, self.out = layers.Dense(size), layers.Dense(2 * size), layers.Dense(size)
+        self.widen, self.narrow = layers.Dense(2 * size, activation="silu"), layers.Dense(size)
+        self.drop1, self.drop2 = layers.Dropout(dropout), layers.Dropout(dropout)
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        for layer in (self.norm1, self.norm2, self.ask, self.offer, self.out, self.widen):
+            layer.build(shape)
+        self.narrow.build((*shape[:-1], 2 * self.size))
+        super().build(shape)
+
+    def call(self, x: Any, hidden: Any = None, training: bool = False, newest: bool = False) -> Any:
+        """`hidden` float [batch, 1, length, length]: 0 to look at, -1e9 not to. With `newest`: [batch, 1, size]."""
+        length, width = x.shape[1], self.size // self.heads
+        known = self.norm1(x)
+        offered = ops.reshape(self.offer(known), (-1, length, 2, self.heads, width))
+        key, value = (ops.transpose(offered[:, :, part], (0, 2, 1, 3)) for part in range(2))
+        if newest:
+            x, known, hidden = x[:, -1:], known[:, -1:], hidden[:, :, -1:]
+        query = ops.transpose(ops.reshape(self.ask(known), (-1, x.shape[1], self.heads, width)), (0, 2, 1, 3))
+        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * width**-0.5 + hidden, axis=-1)
+        seen = ops.reshape(ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3)), (-1, x.shape[1], self.size))
+        x = x + self.drop1(self.out(seen), training=training)
+        return x + self.drop2(self.narrow(self.widen(self.norm2(x))), training=training)
+
+
+@keras.saving.register_keras_serializable("coldstream")
+class Transformer(layers.Layer):
+    """Self-attention over the history with learned places (SASRec: Kang & McAuley, ICDM 2018), pre-norm."""
+
+    def __init__(self, size: int, blocks: int, heads: int, length: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.length = length
+        self.place = layers.Embedding(length, size)
+        self.blocks = [Attention(size, heads, dropout) for _ in range(blocks)]
+        self.norm = layers.LayerNormalization(epsilon=EPSILON)
+        self.causal = np.tril(np.ones((length, length), np.float32))
+
+    def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:
+        x = x + self.place(ops.arange(self.length))[None] * real[:, :, None]
+        hidden = (1.0 - ops.convert_to_tensor(self.causal)[None, None] * real[:, None, None, :]) * FAR
+        for number, block in enumerate(self.blocks):
+            x = block(x, hidden=hidden, training=training, newest=newest and number == len(self.blocks) - 1)
+        return self.norm(x)
+
+
+@keras.saving.register_keras_serializable("coldstream")
+class Recurrent(layers.Layer):
+    """Gated recurrent units over the history (GRU4Rec: Hidasi et al., ICLR 2016), unrolled, padding passed over."""
+
+    def __init__(self, size: int, blocks: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cells = [layers.GRUCell(size) for _ in range(blocks)]
+        self.drop = layers.Dropout(dropout)
+        self.norm = layers.LayerNormalization(epsilon=EPSILON)
+        self.out = layers.Dense(size)
+
+    def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
+        for cell in self.cells:
+            state, states = ops.zeros_like(x[:, 0]), []
+            for place in range(x.shape[1]):
+                there = real[:, place, None]
+                state = there * cell(x[:, place], [state])[0] + (1.0 - there) * state
+                states.append(state)
+            x = x + self.drop(ops.stack(states, axis=1), training=training)
+        return self.norm(self.out(x))
+
+
+@keras.saving.register_keras_serializable("coldstream")
+class Convolutional(layers.Layer):
+    """Dilated causal convolutions with residual connections (NextItNet: Yuan et al., WSDM 2019)."""
+
+    def __init__(self, size: int, blocks: int, dropout: float, width: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width, self.dilations = width, [2 ** (number % 4) for number in range(2 * blocks)]
+        self.norms = [layers.LayerNormalization(epsilon=EPSILON) for _ in self.dilations]
+        self.mixes = [layers.Dense(size, activation="silu") for _ in self.dilations]
+        self.outs = [layers.Dense(size) for _ in self.dilations]
+        self.drop = layers.Dropout(dropout)
+        self.norm = layers.LayerNormalization(epsilon=EPSILON)
+
+    def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
+        length = x.shape[1]
+        for dilation, norm, mix, out in zip(self.dilations, self.norms, self.mixes, self.outs, strict=True):
+            known = norm(x) * real[:, :, None]
+            before = ops.pad(known, ((0, 0), ((self.width - 1) * dilation, 0), (0, 0)))
+            seen = [before[:, step * dilation : step * dilation + length] for step in range(self.width)]
+            x = x + self.drop(out(mix(ops.concatenate(seen, axis=-1))), training=training)
+        return self.norm(x)
+
+
+@keras.saving.register_keras_serializable("coldstream")
+class Bags(layers.Layer):
+    """The newest item beside two weighted means of the history, through dense layers.
+
+    One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:
+    Covington et al., RecSys 2016, section 3, with learned instead of equal weights).
+    """
+
+    def __init__(self, size: int, blocks: int, length: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.length = length
+        self.ages = self.add_weight(shape=(length,), initializer="zeros", name="ages")
+        self.gate = layers.Dense(1)
+        self.first = layers.Dense(size)
+        self.norms = [layers.LayerNormalization(epsilon=EPSILON) for _ in range(blocks)]
+        self.widen = [layers.Dense(2 * size, activation="silu") for _ in range(blocks)]
+        self.narrow = [layers.Dense(size) for _ in range(blocks)]
+        self.drop = layers.Dropout(dropout)
+        self.norm = layers.LayerNormalization(epsilon=EPSILON)
+        age = np.arange(length)[:, None] - np.arange(length)[None]
+        self.age, self.causal = np.maximum(age, 0).astype(np.int32), (age >= 0).astype(np.float32)
+
+    def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
+        by_age = ops.take(self.ages, self.age)[None]
+        hidden = (1.0 - ops.convert_to_tensor(self.causal)[None] * real[:, None, :]) * FAR
+        plain = ops.matmul(ops.softmax(by_age + hidden, axis=-1), x)
+        offered = ops.transpose(self.gate(x), (0, 2, 1))
+        gated = ops.matmul(ops.softmax(by_age + offered + hidden, axis=-1), x)
+        out = x + self.drop(self.first(ops.concatenate([x, plain, gated], axis=-1)), training=training)
+        for norm, widen, narrow in zip(self.norms, self.widen, self.narrow, strict=True):
+            out = out + self.drop(narrow(widen(norm(out))), training=training)
+        return self.norm(out)
+
+
+def encoder_of(kind: str, size: int, blocks: int, heads: int, length: int, dropout: float) -> layers.Layer:
+    """The encoder that a name of `ENCODERS` stands for."""
+    match kind:
+        case "transformer":
+            return Transformer(size, blocks, heads, length, dropout, name="encoder")
+        case "rnn":
+            return Recurrent(size, max(1, blocks // 2), dropout, name="encoder")
+        case "cnn":
+            return Convolutional(size, blocks, dropout, name="encoder")
+        case "dnn":
+            return Bags(size, blocks, length, dropout, name="encoder")
+    raise ValueError(f"no encoder is called {kind!r}; there are {', '.join(ENCODERS)}")

@@ -1,0 +1,96 @@
+"""Recommenders as a release holds them: arrays and ONNX encoders, without Keras, `implicit` or anything to fit with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.recommenders.base import Floats, Recommender, Vocabulary, softmax
+from models.recommenders.blend import Blend
+from models.recommenders.counts import Personal, Popularity
+from models.recommenders.ials import IALS
+from models.recommenders.itemitem import EASE, ItemItem, ItemKNN, SequentialRules
+from models.recommenders.sequences import Batch, Log, add_repeats
+
+ITEM_ITEM: Final[dict[str, type[ItemItem]]] = {"item-knn": ItemKNN, "ease": EASE, "sequential-rules": SequentialRules}
+ENCODED: Final = ("dnn", "cnn", "rnn", "transformer")
+INPUTS: Final = ("items", "kinds", "gaps")
+
+
+class Encoded:
+    """A neural recommender: `encoder` is an ONNX Runtime session over items, kinds and gaps int32 [batch, length]."""
+
+    def __init__(self, name: str, params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any]) -> None:
+        self.name = name
+        self.params = dict(params)
+        self.vocabulary = vocabulary
+        self.popularity: Floats = arrays["popularity"]
+        self.repeats: Floats = arrays["repeats"]
+        self.length = int(params["length"])
+        self.gains = bool(params.get("repeats"))
+        self.encoder = arrays["encoder"]
+        self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
+
+    def fit(self, log: Log) -> None:
+        raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
+
+    def encode(self, batch: Batch) -> Floats:
+        """float32 [batch, embedding_size]."""
+        batch = batch.newest(self.length)
+        wanted = {one.name for one in self.encoder.get_inputs()}
+        encoded: Floats = self.encoder.run(None, {name: getattr(batch, name) for name in INPUTS if name in wanted})[0]
+        return encoded
+
+    def score(self, batch: Batch) -> Floats:
+        batch = batch.newest(self.length)
+        scores: Floats = self.encode(batch) @ self._embeddings
+        if self.gains:
+            add_repeats(scores, batch.items, self.repeats)
+        scores[~batch.known] = np.log1p(self.popularity)
+        return scores
+
+    def probabilities(self, batch: Batch) -> Floats:
+        return softmax(self.score(batch))
+
+    def save(self, folder: Path, prefix: str = "") -> list[str]:
+        raise NotImplementedError(f"a served {self.name} is saved already")
+
+    def describe(self) -> dict[str, Any]:
+        return self.params
+
+
+def served(
+    params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any], prefix: str = ""
+) -> Recommender:
+    """The recommender that `params` (its name under `recommender`, and what `describe` gave) and `arrays` make.
+
+    `arrays` are named as files without their endings: `<prefix>embeddings`; an ONNX session is `<prefix>encoder`.
+
+    Raises:
+        KeyError: an array or a parameter is missing, or the recommender is of no kind that this version knows.
+    """
+    name = str(params["recommender"])
+    if name == "blend":
+        members = [served(one, vocabulary, arrays, f"{prefix}{one['recommender']}.") for one in params["members"]]
+        return Blend(members, np.array(params["weights"], np.float64))
+    own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    if name in ENCODED:
+        return Encoded(name, params, vocabulary, own)
+    if name in ITEM_ITEM:
+        return _item_item(name, params, vocabulary, own)
+    known: dict[str, type[Any]] = {"popularity": Popularity, "personal": Personal, "ials": IALS}
+    made = known[name](**{key: params[key] for key in known[name]().describe()})
+    made.vocabulary, made.popularity = vocabulary, own["popularity"]
+    if name == "ials":
+        made.item_factors = own["factors"]
+    recommender: Recommender = made
+    return recommender
+
+
+def _item_item(name: str, params: Mapping[str, Any], vocabulary: Vocabulary, own: Mapping[str, Any]) -> ItemItem:
+    kind = ITEM_ITEM[name]
+    made = kind(**{key: params[key] for key in kind().describe()})
+    made.vocabulary, made.popularity = vocabulary, own["popularity"]
+    made.near, made.amounts = own["neighbours"], own["similarities"]
+    return made
