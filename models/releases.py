@@ -19,13 +19,15 @@ import numpy as np
 
 from features.activity import Recent
 from models.errors import ReleaseError
-from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
-from models.recommenders.sequences import Numbers, add_repeats, numbers_of
+from models.recommenders.base import CODE_WEIGHTS, Floats, Recommender, Vocabulary
+from models.recommenders.sequences import Batch, batch_of
+from models.recommenders.served import served
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 KEPT: Final = 5
 COUNTS: Final = "item-knn"
-NEURAL: Final = "sasrec"
+HISTORY: Final = 50
+"""Events of a history that a release looks at; a recommender may look at fewer."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -75,15 +77,12 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
 class Release:
     """A loaded release: scores for histories, neighbours of items. Needs neither Keras nor TensorFlow."""
 
-    def __init__(self, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any], encoder: Any) -> None:
+    def __init__(self, manifest: Manifest, recommender: Recommender, arrays: dict[str, Any]) -> None:
         self.manifest = manifest
-        self.vocabulary = Vocabulary.of(item_ids)
+        self.recommender = recommender
+        self.vocabulary = recommender.vocabulary
         self.popularity: Floats = arrays["popularity"]
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
-        self._embeddings = np.ascontiguousarray(arrays["embeddings"].T) if "embeddings" in arrays else None
-        self._repeats: Floats | None = arrays.get("repeats")
-        self._encoder = encoder
-        self._length = int(manifest.params.get("length", 0))
 
     @property
     def id(self) -> str:
@@ -108,24 +107,7 @@ class Release:
 
     def scores(self, batch: Sequence[Recent]) -> Floats:
         """float32 [batch, items]; a history of nothing known gets popularity's order."""
-        if self._encoder is None or self._embeddings is None:
-            from models.recommenders.counts import knn_scores
-
-            return knn_scores(batch, self.vocabulary, self._neighbours, self._similarities, self.popularity)
-        numbers = numbers_of(batch, self.vocabulary, self._length)
-        scores: Floats = self._encode(numbers) @ self._embeddings
-        if self._repeats is not None:
-            add_repeats(scores, numbers, self._repeats)
-        scores[numbers[:, -1] == 0] = self.popularity
-        return scores
-
-    def encode(self, batch: Sequence[Recent]) -> Floats:
-        """float32 [batch, embedding_size], for a neural release."""
-        return self._encode(numbers_of(batch, self.vocabulary, self._length))
-
-    def _encode(self, numbers: Numbers) -> Floats:
-        encoded: Floats = self._encoder.run(None, {self._encoder.get_inputs()[0].name: numbers})[0]
-        return encoded
+        return self.recommender.score(batch_of(batch, self.vocabulary, HISTORY))
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         """The nearest items, nearest first; empty for an unknown item."""
@@ -134,6 +116,14 @@ class Release:
             return []
         pairs = zip(self._neighbours[place][:n], self._similarities[place][:n], strict=True)
         return [(self.item_ids[other], float(near)) for other, near in pairs if other >= 0]
+
+
+def prefix_of(recommender: str) -> str:
+    """What the names of a recommender's files in a release begin with.
+
+    Item-kNN's own files are those that every release has for neighbours; a blend's members bring their own names.
+    """
+    return "" if recommender in {COUNTS, "blend"} else f"{recommender}."
 
 
 def new_id(now_ms: int | None = None) -> str:
@@ -177,13 +167,11 @@ def load(folder: Path, threads: int = 1) -> Release:
             raise ReleaseError("hash-mismatch", f"{path} is not the file that was released; train again or roll back")
     try:
         item_ids = msgspec.json.decode((folder / "items.json").read_bytes(), type=list[str])
-        names = [Path(name).stem for name in manifest.files if name.endswith(".npy")]
-        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
-        encoder = _session(folder / "encoder.onnx", threads) if "encoder.onnx" in manifest.files else None
+        arrays = {Path(name).stem: _loaded(folder / name, threads) for name in manifest.files if name != "items.json"}
     except (OSError, ValueError, msgspec.DecodeError, RuntimeError) as error:
         raise ReleaseError("unreadable", f"{folder}: {error}") from error
-    _check_shapes(folder, manifest, item_ids, arrays, encoder)
-    return Release(manifest, item_ids, arrays, encoder)
+    _check_shapes(folder, len(item_ids), arrays)
+    return Release(manifest, _recommender(folder, manifest, item_ids, arrays), arrays)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -267,6 +255,10 @@ def _described(path: Path) -> File:
     return File(hashlib.sha256(raw).hexdigest(), len(raw))
 
 
+def _loaded(path: Path, threads: int) -> Any:
+    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _session(path, threads)
+
+
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
@@ -279,29 +271,42 @@ def _session(path: Path, threads: int) -> Any:
         raise RuntimeError(f"{path.name}: {error}") from error
 
 
-def _check_shapes(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any], encoder: Any) -> None:
-    items = len(item_ids)
+def _check_shapes(folder: Path, items: int, arrays: dict[str, Any]) -> None:
     for name in ("popularity", "neighbours", "similarities"):
         if name not in arrays:
             raise ReleaseError("missing-file", f"{folder}: the manifest names no {name}.npy")
     for name, array in arrays.items():
-        if name != "repeats" and array.shape[0] != items:
+        if not isinstance(array, np.ndarray):
+            continue
+        if not name.endswith("repeats") and array.shape[0] != items:
             raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")
-    if arrays["neighbours"].shape != arrays["similarities"].shape or arrays["neighbours"].max(initial=-1) >= items:
-        raise ReleaseError("shape-mismatch", f"{folder}: neighbours and similarities do not fit {items} items")
-    if encoder is None:
-        return
-    length = manifest.params.get("length")
-    if "embeddings" not in arrays or not isinstance(length, int):
-        raise ReleaseError("missing-file", f"{folder}: an encoder needs embeddings.npy and the parameter length")
-    if "repeats" in arrays and arrays["repeats"].shape != (length,):
-        raise ReleaseError("shape-mismatch", f"{folder}: repeats has {arrays['repeats'].shape} for length {length}")
-    probe = encoder.run(None, {encoder.get_inputs()[0].name: np.ones((2, length), np.int32)})[0]
-    if probe.shape != (2, arrays["embeddings"].shape[1]) or not np.isfinite(probe).all():
-        width = arrays["embeddings"].shape[1]
-        raise ReleaseError("shape-mismatch", f"{folder}: the encoder gives {probe.shape} for embeddings of {width}")
+        beside = arrays.get(name.replace("neighbours", "similarities"))
+        if name.endswith("neighbours") and (
+            beside is None or beside.shape != array.shape or array.min(initial=0) < -1 or array.max(initial=-1) >= items
+        ):
+            raise ReleaseError("shape-mismatch", f"{folder}: {name} and its similarities do not fit {items} items")
+
+
+def _recommender(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any]) -> Recommender:
+    """The recommender, asked once for two histories: one of nothing, one of one item."""
+    params = {**manifest.params, "recommender": manifest.recommender}
+    try:
+        made = served(params, Vocabulary.of(item_ids), arrays, prefix_of(manifest.recommender))
+    except KeyError as error:
+        raise ReleaseError("missing-file", f"{folder}: {manifest.recommender} needs {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise ReleaseError("shape-mismatch", f"{folder}: {error}") from error
+    one = np.zeros((2, HISTORY), np.int32)
+    one[1, -1] = 1
+    try:
+        scores = made.score(Batch(one, one, one))
+    except Exception as error:  # onnxruntime's own exceptions share no base below Exception
+        raise ReleaseError("shape-mismatch", f"{folder}: {manifest.recommender} cannot score: {error}") from error
+    if scores.shape != (2, len(item_ids)) or not np.isfinite(scores).all():
+        raise ReleaseError("shape-mismatch", f"{folder}: {manifest.recommender} scores {scores.shape}, or not finitely")
+    return made
 
 
 def _pointer(root: Path, domain: str) -> Pointer | None:

@@ -143,11 +143,11 @@ class SequentialRules(ItemItem):
     def relate(self, log: Log) -> tuple[Numbers, Floats]:
         items = len(log.vocabulary)
         weights = log.weights(self.half_life_ms)
-        total: Any = sparse.coo_matrix((items, items), dtype=np.float32).tocsr()
+        total: Any = 0 * sparse.eye_array(items, dtype=np.float32, format="csr")
         for step in range(1, min(self.steps, len(log) - 1) + 1):
             same = (log.users[:-step] == log.users[step:]) & (log.items[:-step] != log.items[step:])
             pairs = (log.items[:-step][same], log.items[step:][same])
-            total = total + sparse.csr_matrix(((weights[step:][same] / step).astype(np.float32), pairs), total.shape)
+            total = total + sparse.csr_matrix(((weights[step:][same] / step).astype(np.float32), pairs), (items, items))
         given = np.asarray(total.sum(axis=1)).ravel() + self.shrink
         often = (np.asarray(total.sum(axis=0)).ravel() + self.shrink) ** -self.discount
         weighed = sparse.diags(1 / np.maximum(given, 1e-9)) @ total @ sparse.diags(often)
@@ -186,7 +186,7 @@ class EASE(ItemItem):
         gram[np.diag_indices(size)] += self.reg
         inverse = _inverse(gram)
         diagonal = np.diag(inverse).copy()
-        parts = []
+        parts: list[tuple[Numbers, Any]] = []
         for start in range(0, size, BLOCK):
             block = -inverse[start : start + BLOCK] / diagonal[None]
             rows = np.arange(len(block))

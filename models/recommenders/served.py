@@ -30,6 +30,8 @@ class Encoded:
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
         self.encoder = arrays["encoder"]
+        if self.repeats.shape != (self.length,):
+            raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
 
     def fit(self, log: Log) -> None:
@@ -69,6 +71,7 @@ def served(
 
     Raises:
         KeyError: an array or a parameter is missing, or the recommender is of no kind that this version knows.
+        ValueError: arrays do not fit each other.
     """
     name = str(params["recommender"])
     if name == "blend":

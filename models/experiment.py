@@ -1,0 +1,264 @@
+"""Experiments: recommenders tuned on one part of the held-out events and measured on another, all of them alike.
+
+The protocol splits twice: what is held out from all events tests, what is held out from the rest tunes. Nothing of the
+test part is looked at before `figures`; the final fit learns from everything before it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from models import evaluation, splits
+from models.errors import TrainingError
+from models.recommenders import blend
+from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
+from models.recommenders.counts import DAY_MS
+from models.recommenders.sequences import Batch, Log, batch_of
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+Progress = Callable[[str, float, dict[str, float]], None]
+"""Called with the stage, how much of it is done (0..1), and its figures."""
+
+LONGEST: Final = 50
+PATIENCE: Final = 4
+WATCHED: Final = 600
+"""Tuning cases that are looked at after each epoch."""
+TIED: Final = 0.1
+"""With more targets than this share at the time of the event before them, events of one time are learned in order."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How an experiment goes. `minutes` and `trials` bound the tuning of each recommender, whichever ends first.
+
+    `mask_seen`: whether what a user took can be recommended again; None: whichever suits item-kNN on the tuning cases.
+    """
+
+    protocol: splits.Protocol
+    seed: int = 0
+    trials: int = 12
+    minutes: float = 4.0
+    most: int | None = None
+    mask_seen: bool | None = None
+    min_count: int = 1
+    epochs: int = 0
+
+
+class Tuned(msgspec.Struct):
+    """What tuning found for one recommender: `values` are NDCG@10 of each tuning case."""
+
+    name: str
+    params: dict[str, Any]
+    values: np.ndarray
+    trials: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = []
+    recommender: Recommender | None = None
+    members: list["Tuned"] = []
+
+    @property
+    def ndcg(self) -> float:
+        return float(self.values.mean()) if len(self.values) else 0.0
+
+
+class Side(msgspec.Struct):
+    """What is learned from, and the cases that are asked afterwards."""
+
+    log: Log
+    cases: list[splits.Case]
+    batch: Batch
+
+    def score_of(self, recommender: Recommender) -> evaluation.Score:
+        return lambda start, stop: recommender.score(self.batch.rows(start, stop))
+
+    def barred(self, masked: bool) -> list[list[int]] | None:
+        index = self.log.vocabulary.index
+        return [[index[one] for one in case.seen if one in index] for case in self.cases] if masked else None
+
+
+class Experiment:
+    """One data set, split once. `tune`, then `blend`, then `fit` and `figures`.
+
+    Raises:
+        TrainingError: nothing is held out.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        plan: Plan,
+        progress: Progress | None = None,
+        categories: Mapping[str, str] | None = None,
+    ) -> None:
+        self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
+        self.before, after = splits.split(frame, plan.protocol, plan.seed)
+        fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
+        self.tuning = self._side(fitted, tuned, categories)
+        self.test = self._side(self.before, after, categories)
+        for side, name in ((self.test, "test"), (self.tuning, "tuning")):
+            if not side.cases:
+                raise TrainingError(
+                    f"{plan.protocol} leaves no {name} case: no user has events on both sides of the split"
+                )
+        span = (int(frame["at"].max()) - int(frame["at"].min())) / DAY_MS
+        lengths = np.bincount(self.tuning.log.users) if len(self.tuning.log) else np.ones(1)
+        length = int(np.clip(np.percentile(lengths, 95), 10, LONGEST))
+        baskets = _tied(self.tuning.cases) <= TIED
+        self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary))
+        self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
+        self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
+
+    def _side(self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None) -> Side:
+        log = Log.of(before, min_count=self.plan.min_count, categories=categories)
+        found = splits.cases(before, after, LONGEST, self.plan.most, self.plan.seed)
+        return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
+
+    def _masked(self) -> bool:
+        trial = make("item-knn", {}, self.situation)
+        trial.fit(self.tuning.log)
+        free, barred = (float(self._values(trial, self.tuning, masked).mean()) for masked in (False, True))
+        return barred > free
+
+    def _values(self, recommender: Recommender, side: Side, masked: bool | None = None) -> np.ndarray:
+        masked = self.masked if masked is None else masked
+        ranked = evaluation.rank(side.score_of(recommender), side.log.vocabulary, side.cases, 10, mask_seen=masked)
+        return evaluation.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
+
+    def tune(self, name: str, trials: int | None = None, minutes: float | None = None) -> Tuned:
+        """The best parameters of a recommender by NDCG@10 on the tuning cases, within trials and minutes.
+
+        The first trial is the defaults. A neural recommender's trials are one at a time within the minutes that are
+        left, each stopped early when it no longer gains.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        trials, minutes = trials or self.plan.trials, minutes or self.plan.minutes
+        started, best = time.monotonic(), Tuned(name, {}, np.zeros(0))
+
+        def one(trial: "Trial") -> float:
+            nonlocal best
+            left = minutes - (time.monotonic() - started) / 60
+            params = CANDIDATES[name].space(trial, self.situation) if trial.number else {}
+            found = self._tried(name, params, max(left, 0.05) if trial.number else minutes)
+            if not len(best.values) or found.ndcg > best.ndcg:
+                best = found
+            done = max((trial.number + 1) / trials, (time.monotonic() - started) / (60 * minutes))
+            self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
+            return found.ndcg
+
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=self.plan.seed))
+        study.optimize(one, n_trials=trials, timeout=60 * minutes)
+        self.progress(name, 1.0, {"ndcg@10": best.ndcg})
+        best.trials, best.seconds = len(study.trials), time.monotonic() - started
+        return best
+
+    def _tried(self, name: str, params: dict[str, Any], minutes: float) -> Tuned:
+        if name in NEURAL:
+            return self._trained(name, params, minutes)
+        made = make(name, params, self.situation, self.plan.seed)
+        made.fit(self.tuning.log)
+        return Tuned(name, made.describe(), self._values(made, self.tuning), recommender=made)
+
+    def _trained(self, name: str, params: dict[str, Any], minutes: float) -> Tuned:
+        """A neural recommender at its best epoch by the first tuning cases; that epoch's number becomes `epochs`."""
+        from models.recommenders.neural import Neural
+
+        settings = {**params, **({"epochs": self.plan.epochs} if self.plan.epochs else {"epochs": 200})}
+        made = make(name, settings, self.situation, self.plan.seed)
+        assert isinstance(made, Neural)
+        watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.rows(0, WATCHED))
+        curve: list[dict[str, float]] = []
+        kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
+        started = time.monotonic()
+
+        def after_epoch(epoch: int, logs: dict[str, float]) -> bool:
+            assert made.network is not None
+            ndcg = float(self._values(made, watched).mean())
+            curve.append({"epoch": float(epoch), "loss": float(logs.get("loss", 0.0)), "ndcg@10": ndcg})
+            if ndcg > kept["ndcg"]:
+                kept.update(ndcg=ndcg, epoch=epoch, weights=made.network.get_weights())
+            self.progress(name, min(1.0, (time.monotonic() - started) / (60 * minutes)), curve[-1])
+            return epoch - kept["epoch"] >= PATIENCE
+
+        made.after_epoch, made.minutes = after_epoch, minutes
+        made.fit(self.tuning.log)
+        assert made.network is not None
+        if kept["weights"] is not None:
+            made.network.set_weights(kept["weights"])
+        described = {**made.describe(), "epochs": int(kept["epoch"]) + 1}
+        return Tuned(name, described, self._values(made, self.tuning), curve=curve, recommender=made)
+
+    def blend(self, tuned: Sequence[Tuned]) -> Tuned:
+        """A blend of what was tuned; its `values` are those of weights sought on other users' cases."""
+        started = time.monotonic()
+        members = {one.name: one.recommender for one in tuned if one.recommender is not None}
+        side = self.tuning
+        targets = [case.targets for case in side.cases]
+        evidence = blend.evidence_of(members, side.batch, targets, side.barred(self.masked))
+        values = blend.cross_validated(evidence, np.random.default_rng(self.plan.seed))
+        weights = blend.best_weights(evidence, np.random.default_rng(self.plan.seed))
+        made = blend.Blend(list(members.values()), weights)
+        self.progress("blend", 1.0, {"ndcg@10": float(values.mean())})
+        spent = time.monotonic() - started
+        return Tuned("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
+
+    def fit(self, tuned: Tuned, log: Log | None = None) -> Recommender:
+        """The tuned recommender, fitted anew on everything before the test part, or on `log`."""
+        if tuned.members:
+            assert isinstance(tuned.recommender, blend.Blend)
+            return blend.Blend([self.fit(one, log) for one in tuned.members], tuned.recommender.weights)
+        made = make(tuned.name, _settings(tuned), self.situation, self.plan.seed)
+        made.fit(log or self.test.log)
+        return made
+
+    def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], evaluation.Ranked]:
+        """Every metric of every test case, and the lists themselves."""
+        side = self.test
+        vocabulary: Vocabulary = recommender.vocabulary
+        batch = side.batch
+        if vocabulary is not side.log.vocabulary:
+            batch = batch_of([one.history for one in side.cases], vocabulary, LONGEST)
+
+        def score(start: int, stop: int) -> Floats:
+            return recommender.score(batch.rows(start, stop))
+
+        ranked = evaluation.rank(score, vocabulary, side.cases, 20, mask_seen=self.masked)
+        popularity = np.bincount(side.log.items, minlength=len(side.log.vocabulary)).astype(np.float32)
+        aligned = vocabulary is side.log.vocabulary
+        values = evaluation.per_user(
+            ranked,
+            vocabulary,
+            side.cases,
+            popularity=popularity if aligned else None,
+            categories=side.log.categories if aligned and side.log.categories.any() else None,
+        )
+        return values, ranked
+
+
+def best_of(tuned: Sequence[Tuned]) -> Tuned:
+    """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
+    return max(tuned, key=lambda one: one.ndcg)
+
+
+def members_of(names: Sequence[str]) -> list[str]:
+    """What is tuned for a choice: a blend's members for `blend` and `auto`."""
+    return list(MEMBERS) if list(names) in (["blend"], ["auto"]) else list(names)
+
+
+def _settings(tuned: Tuned) -> dict[str, Any]:
+    """Parameters as `make` takes them: what the situation and the name already say is left out."""
+    return {key: value for key, value in tuned.params.items() if key not in {"encoder", "seed"}}
+
+
+def _tied(cases: Sequence[splits.Case]) -> float:
+    """The share of cases whose target has the time of the event before it."""
+    return (
+        float(np.mean([bool(one.history.times) and one.at == one.history.times[-1] for one in cases])) if cases else 0
+    )
