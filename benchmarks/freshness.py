@@ -38,7 +38,7 @@ def measure(seconds: int = 60, rate: int = 2_000, items: int = 100_000) -> dict[
     """The whole benchmark, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="coldstream-freshness-") as folder:
         state = Path(folder) / "state"
-        release(state / "releases", items, releases.NEURAL, np.random.default_rng(0))
+        release(state / "releases", items, "transformer", np.random.default_rng(0))
         with running("--no-train", state=state) as system:
             with httpx.Client(base_url=system.url, timeout=60) as client:
                 put_catalogue(client, items)

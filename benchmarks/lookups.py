@@ -1,6 +1,6 @@
 """Look-ups: 100,000 items, 100,000 users with histories, 20 answers. One connection, then many against one core.
 
-coldstream bench lookups [--recommender sasrec|item-knn] [--seconds 10] [--json]
+coldstream bench lookups [--recommender transformer|dnn|cnn|rnn|item-knn|sequential-rules|ease|blend] [--seconds 10] [--json]
 """
 
 import asyncio
@@ -22,6 +22,11 @@ from benchmarks import load, made
 from benchmarks.running import environment, free_port, machine, memory, percentiles
 from features.activity import Activity, Applied, Recent, Summary
 from models import releases
+from models.recommenders.base import Recommender, Vocabulary
+from models.recommenders.blend import EDGES, Blend
+from models.recommenders.counts import Personal
+from models.recommenders.itemitem import ItemItem, ItemKNN
+from models.recommenders.served import ITEM_ITEM
 from models.releases import Manifest
 from stream.admin import create_topics
 from stream.broker import Broker
@@ -64,7 +69,9 @@ def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None
 def release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
     """A release of made weights: the sizes of a real one, so the time of a real one."""
     item_ids = [f"i{one}" for one in range(items)]
-    neural = recommender == releases.NEURAL
+    vocabulary = Vocabulary.of(item_ids)
+    made_one = _recommender(recommender, vocabulary, rng)
+    beside = _counting(ItemKNN(), vocabulary, rng)
     manifest = Manifest(
         id=releases.new_id(),
         domain="shop",
@@ -75,32 +82,44 @@ def release(root: Path, items: int, recommender: str, rng: np.random.Generator) 
         events=0,
         users=0,
         files={},
-        params={"length": 50} if neural else {},
+        params=made_one.describe(),
     )
 
     def write(folder: Path) -> list[str]:
-        arrays: dict[str, Any] = {
-            "popularity": (1 / np.arange(1, items + 1)).astype(np.float32),
-            "neighbours": rng.integers(0, items, (items, NEIGHBOURS), np.int32),
-            "similarities": np.sort(rng.random((items, NEIGHBOURS), np.float32))[:, ::-1].copy(),
-        }
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        return [f"{name}.npy" for name in arrays] + (_network(folder, item_ids) if neural else [])
+        return list({*made_one.save(folder, releases.prefix_of(recommender)), *beside.save(folder)})
 
     releases.save(root, manifest, item_ids, write)
     releases.promote(root, "shop", manifest.id)
     return manifest.id
 
 
-def _network(folder: Path, item_ids: list[str]) -> list[str]:
-    from models.recommenders.base import Vocabulary
-    from models.recommenders.sasrec import Network, Params, SASRec
+def _recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generator) -> Recommender:
+    if name == "blend":
+        names = ("personal", *ITEM_ITEM, "transformer")
+        members = [_recommender(one, vocabulary, rng) for one in names]
+        return Blend(members, np.full((len(EDGES) + 1, len(members)), 1 / len(members)))
+    if name in ITEM_ITEM:
+        return _counting(ITEM_ITEM[name](), vocabulary, rng)
+    popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
+    if name == "personal":
+        personal = Personal()
+        personal.vocabulary, personal.popularity = vocabulary, popularity
+        return personal
+    from models.recommenders.neural import Network, Neural, Params
 
-    model = SASRec(Params())
-    model.vocabulary = Vocabulary.of(item_ids)
-    model.network = Network(len(item_ids), model.params)
-    return model.save(folder)
+    model = Neural(Params(encoder=name))
+    model.vocabulary, model.popularity = vocabulary, popularity
+    model.network = Network(np.zeros(len(vocabulary), np.int32), model.params)
+    return model
+
+
+def _counting(made_one: ItemItem, vocabulary: Vocabulary, rng: np.random.Generator) -> ItemItem:
+    shape = (len(vocabulary), made_one.neighbours)
+    made_one.vocabulary = vocabulary
+    made_one.popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
+    made_one.near = rng.integers(0, len(vocabulary), shape, np.int32)
+    made_one.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
+    return made_one
 
 
 @contextmanager

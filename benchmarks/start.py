@@ -138,7 +138,7 @@ def _status(url: str) -> dict[str, Any] | None:
 
 def _neural(place: Path) -> bool:
     found = releases.list_releases(place / "releases", "shop")
-    return any(one.recommender == releases.NEURAL for one in found)
+    return any(one.recommender != releases.COUNTS for one in found) or len(found) > 1
 
 
 def _settled(place: Path) -> bool:

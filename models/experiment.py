@@ -213,7 +213,8 @@ class Experiment:
         """The tuned recommender, fitted anew on everything before the test part, or on `log`."""
         if tuned.members:
             assert isinstance(tuned.recommender, blend.Blend)
-            return blend.Blend([self.fit(one, log) for one in tuned.members], tuned.recommender.weights)
+            weights = tuned.recommender.weights.astype(np.float64)
+            return blend.Blend([self.fit(one, log) for one in tuned.members], weights)
         made = make(tuned.name, _settings(tuned), self.situation, self.plan.seed)
         made.fit(log or self.test.log)
         return made

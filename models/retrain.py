@@ -1,4 +1,4 @@
-"""One training run: the archive as of now in, releases out. Counts first, within seconds; then the neural one."""
+"""One training run: the archive as of now in, releases out. Counts first, within seconds; then what learns longer."""
 
 import hashlib
 import os
@@ -12,18 +12,26 @@ import numpy as np
 import pandas as pd
 
 from features.dataset import interactions
-from models import evaluation, releases
+from models import evaluation, releases, splits
 from models.errors import TrainingError
-from models.recommenders.counts import ItemKNN
-from models.releases import COUNTS, NEURAL, Manifest
+from models.experiment import Experiment, Plan, Tuned, best_of
+from models.recommenders.base import Recommender, Vocabulary
+from models.recommenders.blend import Blend
+from models.recommenders.candidates import MEMBERS, NEURAL, names_of
+from models.recommenders.itemitem import ItemKNN
+from models.recommenders.sequences import Log, batch_of
+from models.releases import COUNTS, Manifest
 
 LEAST_EVENTS: Final = 1_000
-HELD_OUT: Final = 0.05
-TUNED_ON: Final = 0.05
+HELD_OUT: Final = splits.Protocol("last-share", 0.05)
 MOST_USERS: Final = 1_000
 SMALL_CATALOGUE: Final = 20_000
-PATIENCE: Final = 3
-PROTOCOL: Final = "split in time: newest 5% of events held out, the 5% before them for early stopping; full catalogue"
+TRIALS: Final = 6
+NEURAL_SHARE: Final = 0.45
+"""Of a run's minutes; the final fit of a neural member takes about as long again, the counting ones share the rest."""
+LONG_MINUTES: Final = 10.0
+"""A neural recommender has one trial, its defaults, for every so many minutes of a run."""
+PROTOCOL: Final = "split in time: newest 5% of events held out, the 5% before them for tuning; full catalogue"
 
 Progress = Callable[[str, float, dict[str, float]], None]
 """Called with the stage, how much of it is done (0..1), and its figures."""
@@ -52,78 +60,109 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
-    """A release from counts over everything archived. Raises TrainingError where there are too few events."""
+    """A release of item-kNN with its defaults over everything archived, within seconds.
+
+    Raises:
+        TrainingError: there are too few events.
+    """
     frame = _frame(run)
-    before, after, _ = evaluation.split(frame, HELD_OUT)
-    held_out = evaluation.cases(before, after, most=MOST_USERS, seed=run.seed)
+    before, after = splits.split(frame, HELD_OUT)
+    held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed)
     _say(progress, "counts", 0.2)
-    trial = ItemKNN(min_count=_least(frame))
-    trial.fit(before)
-    figures = evaluation.evaluate(trial.scores, trial.vocabulary, held_out, mask_seen=run.mask_seen)
+    trial = ItemKNN()
+    trial.fit(Log.of(before, min_count=_least(frame)))
+    batch = batch_of([one.history for one in held_out], trial.vocabulary, releases.HISTORY)
+
+    def score(start: int, stop: int) -> np.ndarray:
+        return trial.score(batch.rows(start, stop))
+
+    figures = evaluation.evaluate(score, trial.vocabulary, held_out, mask_seen=run.mask_seen)
     _say(progress, "counts", 0.6, figures)
-    whole = ItemKNN(min_count=_least(frame))
-    whole.fit(frame)
-    params = {"neighbours": whole.neighbours, "shrink": whole.shrink, "min_count": whole.min_count}
-    made = releases.save(
-        run.root, _manifest(run, COUNTS, frame, params, figures), whole.vocabulary.item_ids, whole.save
-    )
+    made = _release(run, frame, ItemKNN(), Log.of(frame, min_count=_least(frame)), figures, {})
     _say(progress, "counts", 1.0, figures)
     return made
 
 
-def train_neural(run: Run, progress: Progress | None = None) -> Manifest:
-    """A SASRec release: early stopping on the window before the held-out one, reported on the held-out one."""
-    from models.recommenders.sasrec import Params, SASRec
+def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
+    """A release of what wins on the tuning cases: a candidate, or the blend of all of them.
 
+    `run.recommender` names the candidates (`auto`: the usual members of a blend). Metrics are of the held-out window,
+    by a fit that ends before it. What serves is that neural network, and counts over everything.
+    """
     frame = _frame(run)
-    before, after, _ = evaluation.split(frame, HELD_OUT)
-    fitted, tuned, _ = evaluation.split(before, TUNED_ON)
-    watched = evaluation.cases(fitted, tuned, most=MOST_USERS // 2, seed=run.seed)
-    epochs = run.epochs or 100
-    repeats = not run.mask_seen
-    model = SASRec(Params(epochs=epochs, min_count=_least(frame), repeats=repeats, seed=run.seed))
-    started = time.monotonic()
-    best: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
-
-    def after_epoch(epoch: int, logs: dict[str, float]) -> bool:
-        figures = evaluation.evaluate(model.scores, model.vocabulary, watched, mask_seen=run.mask_seen)
-        if figures["ndcg@10"] > best["ndcg"]:
-            assert model.network is not None
-            best.update(ndcg=figures["ndcg@10"], epoch=epoch, weights=model.network.get_weights())
-        spent = (time.monotonic() - started) / (60 * run.minutes)
-        _say(progress, "sasrec", min(1.0, max(spent, (epoch + 1) / epochs)), {**logs, **figures, "epoch": float(epoch)})
-        return epoch - best["epoch"] >= PATIENCE
-
-    model.fit(fitted, after_epoch, run.minutes)
-    assert model.network is not None
-    if best["weights"] is not None:
-        model.network.set_weights(best["weights"])
-    held_out = evaluation.cases(before, after, most=MOST_USERS, seed=run.seed)
-    figures = evaluation.evaluate(model.scores, model.vocabulary, held_out, mask_seen=run.mask_seen)
-    beside = ItemKNN()
-    beside.fit_to(frame, model.vocabulary)
-    params = {**msgspec.structs.asdict(model.params), "best_epoch": best["epoch"]}
-    manifest = _manifest(run, NEURAL, frame, params, figures)
-
-    def write(folder: Path) -> list[str]:
-        return [*model.save(folder), *beside.save(folder)]
-
-    return releases.save(run.root, manifest, model.vocabulary.item_ids, write)
+    plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
+    experiment = Experiment(frame, plan, progress)
+    names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
+    tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
+    chosen = tuned
+    if len(tuned) > 1:
+        blended = experiment.blend(tuned)
+        chosen = [blended] if run.recommender == "blend" else [*tuned, blended]
+    best = best_of(chosen)
+    recommender = experiment.fit(best)
+    values, ranked = experiment.measured(recommender)
+    figures = evaluation.together(values, ranked, recommender.vocabulary)
+    kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
+    log = experiment.test.log
+    learns = any(one.name in NEURAL for one in _members(recommender))
+    whole = Log.of(frame, log.vocabulary if learns else None, min_count=_least(frame))
+    tuning = {one.name: round(one.ndcg, 6) for one in chosen}
+    _say(progress, best.name, 1.0, kept)
+    return _release(run, frame, recommender, whole, kept, {"tuning": tuning})
 
 
-def settle(run: Run, counts: Manifest, neural: Manifest | None) -> Result:
+def settle(run: Run, counts: Manifest, tuned: Manifest | None) -> Result:
     """Promote the better of the two by NDCG@10 on the same held-out window, and say why."""
-    made = [one.id for one in (counts, neural) if one is not None]
-    figures = {one.recommender: one.metrics for one in (counts, neural) if one is not None}
-    chosen, reason = counts, "the only one"
-    if neural is not None:
-        ours, theirs = neural.metrics["ndcg@10"], counts.metrics["ndcg@10"]
-        better = run.recommender == NEURAL or ours >= theirs
-        chosen = neural if better else counts
-        reason = f"NDCG@10 {NEURAL} {ours:.4f}, {COUNTS} {theirs:.4f}"
+    made = [one.id for one in (counts, tuned) if one is not None]
+    chosen, reason, figures = counts, "the only one", {"counts": counts.metrics}
+    if tuned is not None:
+        figures[tuned.recommender] = tuned.metrics
+        ours, theirs = tuned.metrics["ndcg@10"], counts.metrics["ndcg@10"]
+        better = run.recommender != "auto" or ours >= theirs
+        chosen = tuned if better else counts
+        reason = f"NDCG@10 {tuned.recommender} {ours:.4f}, counts {theirs:.4f}"
     if releases.current_id(run.root, run.domain) != chosen.id:
         releases.promote(run.root, run.domain, chosen.id)
     return Result(made, chosen.id, reason, figures)
+
+
+def _useful(name: str, names: list[str], run: Run) -> bool:
+    """What a user took before answers nothing where it cannot be recommended again."""
+    return name != "personal" or not run.mask_seen or len(names) == 1
+
+
+def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) -> Tuned:
+    if name in NEURAL:
+        trials = max(1, int(minutes // LONG_MINUTES))
+        return experiment.tune(name, trials, minutes * (NEURAL_SHARE if candidates > 1 else 0.6))
+    return experiment.tune(name, TRIALS, 0.1 * minutes)
+
+
+def _members(recommender: Recommender) -> list[Recommender]:
+    return recommender.members if isinstance(recommender, Blend) else [recommender]
+
+
+def _release(
+    run: Run, frame: pd.DataFrame, recommender: Recommender, log: Log, figures: dict[str, float], more: dict[str, Any]
+) -> Manifest:
+    """Write a release: counting members fitted on `log`, neural ones as they are, neighbours beside them."""
+    for member in _members(recommender):
+        if member.name not in NEURAL:
+            member.fit(log)
+    vocabulary: Vocabulary = log.vocabulary
+    if isinstance(recommender, Blend):
+        recommender.vocabulary = vocabulary
+    beside = ItemKNN()
+    if recommender.name != COUNTS:
+        beside.fit(log)
+    params = {**recommender.describe(), **more}
+    manifest = _manifest(run, recommender.name, frame, params, figures)
+
+    def write(folder: Path) -> list[str]:
+        own = recommender.save(folder, releases.prefix_of(recommender.name))
+        return own if recommender.name == COUNTS else [*own, *beside.save(folder)]
+
+    return releases.save(run.root, manifest, vocabulary.item_ids, write)
 
 
 def track(folder: Path, manifest: Manifest) -> None:
@@ -136,7 +175,8 @@ def track(folder: Path, manifest: Manifest) -> None:
     mlflow.set_tracking_uri(folder.absolute().as_uri())
     mlflow.set_experiment(f"coldstream-{manifest.domain}")
     with mlflow.start_run(run_name=manifest.id):
-        mlflow.log_params({"recommender": manifest.recommender, **manifest.params})
+        plain = {name: value for name, value in manifest.params.items() if not isinstance(value, list | dict)}
+        mlflow.log_params({"recommender": manifest.recommender, **plain})
         mlflow.log_metrics({name.replace("@", "_at_"): value for name, value in manifest.metrics.items()})
 
 

@@ -144,7 +144,7 @@ def train(
     domain: DomainOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a release: counts within seconds, then the neural recommender; the better is promoted."""
+    """Train a release: counts within seconds, then the tuned recommenders and their blend; the better is promoted."""
     from serving import trainer
 
     settings = _with(train_every=every, domain=domain)
@@ -418,7 +418,9 @@ def bench_freshness(
 def bench_lookups(
     items: Annotated[int, typer.Option(help="Items in the catalogue and the release.")] = 100_000,
     users: Annotated[int, typer.Option(help="Users with histories.")] = 100_000,
-    recommender: Annotated[str, typer.Option(help="sasrec or item-knn.")] = "sasrec",
+    recommender: Annotated[
+        str, typer.Option(help="transformer, dnn, cnn, rnn, item-knn, sequential-rules, ease or blend.")
+    ] = "transformer",
     seconds: Annotated[float, typer.Option(help="How long each part lasts.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:

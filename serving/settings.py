@@ -12,6 +12,10 @@ from stream.errors import ColdstreamError
 
 DEFAULT_FILE: Final = "coldstream.toml"
 PREFIX: Final = "COLDSTREAM_"
+RECOMMENDERS: Final = (
+    *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
+    *("dnn", "cnn", "rnn", "transformer"),
+)
 
 
 class SettingsError(ColdstreamError):
@@ -55,7 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after_timeout_ms: int = 1_000
 
     train_every: str = "15m"
-    recommender: Literal["auto", "counts", "sasrec"] = "auto"
+    recommender: str = "auto"
+    """auto, counts, blend, or a recommender's name (several with commas are tuned beside each other, and blended)."""
     epochs: int = 0
     """0: as many as early stopping and `train_minutes` allow."""
     train_minutes: float = 4.0
@@ -95,9 +100,13 @@ def read(
     chosen |= _from_environment(environment)
     chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
     try:
-        return msgspec.convert(chosen, Settings, strict=False)
+        found = msgspec.convert(chosen, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings: {error}; docs/settings.md lists every setting") from None
+    unknown = [one for one in found.recommender.split(",") if one.strip() not in RECOMMENDERS]
+    if unknown:
+        raise SettingsError(f"settings: recommender {unknown[0]!r} does not exist; there are {', '.join(RECOMMENDERS)}")
+    return found
 
 
 def _from_file(path: Path) -> dict[str, Any]:

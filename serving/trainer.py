@@ -30,7 +30,7 @@ from features.archive import parts
 from models import releases, retrain
 from models.errors import ModelError, TrainingError
 from models.recommenders.base import REPEATS
-from models.releases import COUNTS, NEURAL, Manifest
+from models.releases import COUNTS, Manifest
 from serving import logs, metrics
 from serving.settings import Settings, SettingsError, read
 from stream import topics
@@ -57,7 +57,7 @@ def seconds_of(text: str) -> float:
 
 
 def train_once(settings: Settings, domain: str, progress: retrain.Progress | None = None) -> retrain.Result:
-    """A run in this process: counts, then (unless told otherwise) the neural one; the better is promoted.
+    """A run in this process: counts, then (unless told otherwise) what is tuned; the better is promoted.
 
     Raises:
         TrainingError: too little data, or another trainer is at work.
@@ -76,23 +76,23 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         if releases.current_id(run.root, domain) is None:
             releases.promote(run.root, domain, counts.id)
             announce(settings, domain, counts.id, "promote")
-        neural: Manifest | None = None
+        tuned: Manifest | None = None
         if settings.recommender != "counts":
-            neural = retrain.train_neural(run, progress)
+            tuned = retrain.train_tuned(run, progress)
         before = releases.current_id(run.root, domain)
-        result = retrain.settle(run, counts, neural)
+        result = retrain.settle(run, counts, tuned)
         if result.serving is not None and result.serving != before:
             announce(settings, domain, result.serving, "promote")
-        for manifest in (counts, neural):
+        for manifest in (counts, tuned):
             if manifest is not None:
                 retrain.track(settings.state_path / "mlflow", manifest)
     return result
 
 
 def _minutes(settings: Settings, domain: str) -> float:
-    """The budget of a neural run: a domain's first one is short, so that it serves soon."""
+    """The budget of a tuned release: a domain's first one is short, so that it serves soon."""
     made = releases.list_releases(settings.state_path / "releases", domain)
-    first = all(one.recommender != NEURAL for one in made)
+    first = all(one.recommender == COUNTS for one in made)
     return min(settings.train_minutes, FIRST_MINUTES) if first else settings.train_minutes
 
 
@@ -237,8 +237,6 @@ def _watch(settings: Settings) -> int:
     loop(settings, stop, seconds_of(settings.train_every))
     return 0
 
-
-__all__ = ["COUNTS", "NEURAL", "announce", "loop", "main", "seconds_of", "train_once"]
 
 if __name__ == "__main__":
     sys.exit(main())
