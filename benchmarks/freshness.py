@@ -22,7 +22,6 @@ import numpy as np
 from benchmarks import load, made
 from benchmarks.lookups import put_catalogue, release
 from benchmarks.running import Running, machine, memory, percentiles, running
-from models import releases
 from stream.events import Interaction, encode
 
 BATCH: Final = 20

@@ -1,6 +1,6 @@
 """Look-ups: 100,000 items, 100,000 users with histories, 20 answers. One connection, then many against one core.
 
-coldstream bench lookups [--recommender transformer|dnn|cnn|rnn|item-knn|sequential-rules|ease|blend] [--seconds 10] [--json]
+coldstream bench lookups [--recommender NAME] [--seconds 10] [--json]
 """
 
 import asyncio

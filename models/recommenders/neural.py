@@ -66,6 +66,7 @@ class Network(keras.Model):
     def __init__(self, categories: Numbers, params: Params, log_q: Floats | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.items, self.params, self.log_q = len(categories), params, log_q
+        self.places = 0  # of a batch: set before training
         self.category_of = np.concatenate([[0], categories]).astype(np.int32)
         spread = keras.initializers.RandomNormal(stddev=params.embedding_size**-0.5, seed=params.seed)
         small = keras.initializers.RandomNormal(stddev=0.3 * params.embedding_size**-0.5, seed=params.seed + 1)
@@ -77,7 +78,8 @@ class Network(keras.Model):
         self.drop = layers.Dropout(params.dropout)
         encoder = (params.encoder, size, params.blocks, params.heads, params.length, params.dropout)
         self.encoder = encoder_of(*encoder)
-        self.repeats = self.add_weight(shape=(params.length,), initializer="zeros", name="repeats")
+        gains = {"initializer": "zeros", "trainable": params.repeats}
+        self.repeats = self.add_weight(shape=(params.length,), name="repeats", **gains)
         ages = np.arange(params.length)[:, None] - np.arange(params.length)[None]
         self.ages, self.causal = np.maximum(ages, 0).astype(np.int32), (ages >= 0).astype(np.float32)
 
@@ -113,9 +115,9 @@ class Network(keras.Model):
         logits = ops.matmul(hidden, ops.transpose(self.vectors(ops.arange(1, self.items + 1, dtype="int32"))))
         if self.params.repeats:
             before, gain = self._before(x)
-            rows = ops.broadcast_to(ops.arange(before.shape[0])[:, None], before.shape)
-            spots = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(before, (-1,))], axis=-1)
-            gained = ops.scatter(spots, ops.reshape(gain, (-1,)), (before.shape[0], self.items + 1))
+            rows = np.repeat(np.arange(self.places, dtype=np.int32), self.params.length)
+            spots = ops.stack([ops.convert_to_tensor(rows), ops.reshape(before, (-1,))], axis=-1)
+            gained = ops.scatter(spots, ops.reshape(gain, (-1,)), (self.places, self.items + 1))
             logits = logits + gained[:, 1:]
         losses = ops.logsumexp(logits, axis=-1) - _picked(logits, ops.maximum(target - 1, 0))
         if self.params.smoothing:
@@ -220,7 +222,9 @@ class Neural:
         self.network.compile(optimizer, jit_compile=params.encoder != "rnn")  # unrolled steps compile for minutes
         until = time.monotonic() + 60 * self.minutes if self.minutes is not None else None
         watch = _Watch(self.after_epoch, until)
-        self.network.fit(Batches(windows, params, probability), epochs=params.epochs, verbose=0, callbacks=[watch])
+        batches = Batches(windows, params, probability)
+        self.network.places = batches.places
+        self.network.fit(batches, epochs=params.epochs, verbose=0, callbacks=[watch])
 
     def encode(self, batch: Batch) -> Floats:
         """float32 [batch, embedding_size]: each history as a vector; zeros where nothing of it is known."""

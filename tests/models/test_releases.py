@@ -10,7 +10,7 @@ import pytest
 from benchmarks.lookups import release
 from models import releases
 from models.errors import ReleaseError
-from models.releases import COUNTS, NEURAL
+from models.releases import COUNTS
 
 Damage = Callable[[Path], None]
 
@@ -55,9 +55,9 @@ COMMON: dict[str, tuple[str, Damage]] = {
     "not a number": ("not-finite", rewrite("popularity.npy", spoil)),
 }
 ENCODED: dict[str, tuple[str, Damage]] = {
-    "a flipped byte in the encoder": ("hash-mismatch", flip("encoder.onnx")),
-    "narrower embeddings": ("shape-mismatch", rewrite("embeddings.npy", lambda one: one[:, :-1])),
-    "other repeats": ("shape-mismatch", rewrite("repeats.npy", lambda one: one[:-1])),
+    "a flipped byte in the encoder": ("hash-mismatch", flip("transformer.encoder.onnx")),
+    "narrower embeddings": ("shape-mismatch", rewrite("transformer.embeddings.npy", lambda one: one[:, :-1])),
+    "other repeats": ("shape-mismatch", rewrite("transformer.repeats.npy", lambda one: one[:-1])),
 }
 
 
@@ -70,7 +70,7 @@ def counts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.fixture(scope="module")
 def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("neural")
-    return root, release(root, 200, NEURAL, np.random.default_rng(0))
+    return root, release(root, 200, "transformer", np.random.default_rng(0))
 
 
 def check_refused(made: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:

@@ -10,6 +10,7 @@ from features.activity import Recent
 from features.archive import Archive, Row
 from models import releases, retrain
 from models.errors import TrainingError
+from models.recommenders.candidates import MEMBERS
 from models.retrain import Run
 from stream.events import KIND_CODES, Interaction
 
@@ -40,30 +41,42 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(240)
 def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive: Path, tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    run = Run(archive, tmp_path, "shop", minutes=2, epochs=30)
+    run = Run(archive, tmp_path, "shop", minutes=1, epochs=20)
     say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
     counts = retrain.train_counts(run, say)
-    neural = retrain.train_neural(run, say)
-    result = retrain.settle(run, counts, neural)
-    better = max((counts, neural), key=lambda one: one.metrics["ndcg@10"])
-    assert neural.metrics["ndcg@10"] != counts.metrics["ndcg@10"]
+    tuned = retrain.train_tuned(run, say)
+    result = retrain.settle(run, counts, tuned)
+    better = max((counts, tuned), key=lambda one: one.metrics["ndcg@10"])
+    assert tuned.metrics["ndcg@10"] != counts.metrics["ndcg@10"]
     assert result.serving == releases.current_id(tmp_path, "shop") == better.id
-    forced = retrain.settle(msgspec.structs.replace(run, recommender="sasrec"), counts, neural)
-    assert forced.serving == releases.current_id(tmp_path, "shop") == neural.id
-    assert "sasrec" in result.reason
-    assert told[-1][0] == "sasrec"
+    assert tuned.recommender in result.reason
+    assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
+    assert set(tuned.params["tuning"]) == {*MEMBERS, "blend"}
+    assert {stage for stage, _ in told} == {"counts", "blend", *MEMBERS}
     assert all(0 <= done <= 1 for _, done in told)
-    served = releases.load(tmp_path / "shop" / neural.id)
+    served = releases.load(tmp_path / "shop" / tuned.id)
     items = [3]
     for _ in range(9):
         items.append((7 * items[-1] + 1) % 40)
-    history = Recent([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, list(range(10)), [None] * 10)
+    history = Recent([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, [n * MINUTE for n in range(10)], [None] * 10)
     best = [served.item_ids[place] for place in np.argsort(-served.scores([history])[0])[:3]]
     assert f"i{(7 * items[-1] + 1) % 40}" in best
-    assert neural.events == 3_600
-    assert neural.params["data"] == counts.params["data"]
-    retrain.track(tmp_path / "mlflow", neural)
+    assert tuned.events == 3_600
+    assert tuned.params["data"] == counts.params["data"]
+    retrain.track(tmp_path / "mlflow", tuned)
     assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
+
+
+def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -> None:
+    run = Run(archive, tmp_path, "video", recommender="popularity,sequential-rules", mask_seen=True)
+    with pytest.raises(TrainingError, match="0 interactions"):
+        retrain.train_tuned(run)
+    shop = msgspec.structs.replace(run, domain="shop", recommender="popularity", mask_seen=False)
+    counts, tuned = retrain.train_counts(shop), retrain.train_tuned(shop)
+    assert retrain.settle(shop, counts, tuned).serving == tuned.id
+    assert releases.load(tmp_path / "shop" / tuned.id).manifest.recommender == "popularity"
+    with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
+        retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
 
 
 def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
