@@ -157,6 +157,62 @@ def train(
     _show({"made": result.made, "serving": result.serving, "reason": result.reason, "metrics": result.metrics}, as_json)
 
 
+@app.command()
+def evaluate(
+    events: Annotated[Path | None, typer.Option(help="Events, CSV or Parquet, gz or not.")] = None,
+    source: Annotated[str | None, typer.Option(help="A data set instead: NAME or NAME:PATH.")] = None,
+    mapping: Annotated[
+        str | None, typer.Option("--map", help="user_id=uid,item_id=sku,at=ts[,kind=..,value=..]")
+    ] = None,
+    users: Annotated[Path | None, typer.Option(help="Profiles, CSV or Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="The catalogue, CSV or Parquet.")] = None,
+    split: Annotated[str, typer.Option(help="leave-one-out, last-days:N, last-share:S or random:S.")] = "leave-one-out",
+    recommender: Annotated[
+        str, typer.Option(help="A name, names with commas, auto (the usual candidates and their blend) or all.")
+    ] = "auto",
+    seen: Annotated[str, typer.Option(help="What a user took: keep or mask; auto asks the tuning cases.")] = "auto",
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each recommender's tuning.")] = 12,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of each recommender's tuning.")] = 4.0,
+    sample: Annotated[int | None, typer.Option(min=1, help="Ask at most so many users.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave out items of fewer events.")] = 1,
+    predictions: Annotated[Path | None, typer.Option(help="Where each test user's 20 best go, Parquet.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A folder for the report: Markdown, HTML with plots, JSON.")
+    ] = None,
+    domain: DomainOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tune and measure recommenders on your events: every metric, intervals over users, segments, a report."""
+    from models.report import write
+    from serving.commands import evaluate as command
+
+    asked = command.Asked(
+        events,
+        source,
+        mapping,
+        users,
+        items,
+        _with(domain=domain).domain,
+        split,
+        recommender,
+        seen,
+        trials,
+        minutes,
+        sample,
+        seed,
+        min_count,
+    )
+    found = command.evaluate(asked, predictions)
+    if report is not None:
+        written = write(found, report)
+        typer.echo(f"report: {written[1]}", err=True)
+    if as_json:
+        _show(command.summary(found), True)
+    else:
+        typer.echo(command.table(found))
+
+
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet, gz or not.")],

@@ -33,7 +33,7 @@ def import_table(
     from stream.sources.table import KIND, Form, open_table
 
     form = Form(delimiter=delimiter, time_format=time_format)
-    columns = _columns(mapping)
+    columns = columns_of(mapping)
     source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
     return source.report, _replay(settings, source, resume=_resume(settings, source, source.fingerprint()))
 
@@ -118,7 +118,12 @@ def _resume(settings: Settings, source: Source, window: str) -> Path:
     return settings.state_path / "replay" / f"{source.name}.{window.replace('/', '-').replace(':', '')}.json"
 
 
-def _columns(mapping: str | None) -> dict[str, str] | None:
+def columns_of(mapping: str | None) -> dict[str, str] | None:
+    """A `--map` as fields and columns.
+
+    Raises:
+        ColdstreamError: it is not FIELD=COLUMN,...
+    """
     if mapping is None:
         return None
     pairs = [part.split("=", 1) for part in mapping.split(",") if part]

@@ -1,0 +1,202 @@
+"""`coldstream evaluate`: recommenders tuned and measured on a file of events, or on a data set by name."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from models import evaluation, report
+from models.errors import TrainingError
+from models.experiment import Experiment, Plan, Tuned, best_of
+from models.recommenders.candidates import MEMBERS, names_of
+from models.report import Figures, Report
+from models.splits import Protocol
+from serving.commands.data import columns_of, open_source
+from serving.commands.progress import training
+from stream.errors import ColdstreamError
+from stream.sources.source import Source
+
+LEAST_EVENTS = 100
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What an evaluation is asked for. Exactly one of `events` (a file) and `source` (NAME or NAME:PATH) is given."""
+
+    events: Path | None = None
+    source: str | None = None
+    mapping: str | None = None
+    users: Path | None = None
+    items: Path | None = None
+    domain: str = "shop"
+    split: str = "leave-one-out"
+    recommender: str = "auto"
+    seen: str = "auto"
+    trials: int = 12
+    minutes: float = 4.0
+    sample: int | None = None
+    seed: int = 0
+    min_count: int = 1
+
+
+def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
+    """Tune, fit and measure; `predictions` gets each test user's 20 best of each recommender.
+
+    Raises:
+        ColdstreamError: something asked for does not exist, or the events are too few.
+    """
+    protocol = Protocol.of(asked.split)
+    masked = _masked(asked.seen)
+    names = names_of("all") if asked.recommender == "all" else _names(asked.recommender)
+    source = _opened(asked)
+    frame = frame_of(source)
+    if len(frame) < LEAST_EVENTS:
+        raise TrainingError(
+            f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
+        )
+    categories = _labels(source.items, "item_id", "category")
+    with training() as progress:
+        plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count)
+        experiment = Experiment(frame, plan, progress, categories or None)
+        tuned = [experiment.tune(name) for name in names]
+        if len(tuned) > 1:
+            members = [one for one in tuned if one.name in MEMBERS or asked.recommender != "all"]
+            tuned.append(experiment.blend(members))
+        figures, lists = [], []
+        for one in tuned:
+            found, ranked = _figures(experiment, one, _labels(source.users, "user_id", "segment"))
+            figures.append(found)
+            lists.append(_lists(experiment, one.name, ranked))
+            progress(f"test {one.name}", 1.0, {"ndcg@10": found.metrics["ndcg@10"]})
+    if predictions is not None:
+        _write(pl.concat(lists), predictions)
+    notes = [f"Each recommender was tuned with at most {asked.trials} trials and {asked.minutes:g} minutes."]
+    if asked.sample is not None:
+        notes.append(f"At most {asked.sample:,} users, drawn with the seed, are asked in each part.")
+    return Report(
+        source.name,
+        len(frame),
+        int(frame["user_id"].nunique()),
+        int(frame["item_id"].nunique()),
+        len(experiment.test.cases),
+        str(protocol),
+        asked.seed,
+        experiment.masked,
+        best_of(tuned).name if len(tuned) > 1 else None,
+        figures,
+        notes,
+        int(time.time() * 1000),
+    )
+
+
+def frame_of(source: Source) -> pd.DataFrame:
+    """A source's interactions as training knows them: user_id, item_id, kind, value, at, category, in time order."""
+    return source.events.select("user_id", "item_id", "kind", "value", "at", "category").to_pandas()
+
+
+def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> tuple[Figures, evaluation.Ranked]:
+    started = time.monotonic()
+    recommender = experiment.fit(tuned)
+    values, ranked = experiment.measured(recommender)
+    side = experiment.test
+    popularity = np.bincount(side.log.items, minlength=len(side.log.vocabulary)).astype(np.float32)
+    metrics = evaluation.together(values, ranked, side.log.vocabulary)
+    spread = evaluation.intervals(values, np.random.default_rng(experiment.plan.seed))
+    shown = {name: column for name, column in values.items() if name in {"ndcg@10", "hr@10", "recall@10"}}
+    parts = evaluation.segments(shown, side.cases, side.log.vocabulary, popularity, profiles or None)
+    curve = tuned.curve or next((one.curve for one in tuned.members if one.curve), [])
+    spent = tuned.seconds + time.monotonic() - started
+    found = Figures(
+        tuned.name,
+        recommender.describe(),
+        metrics,
+        spread,
+        parts,
+        curve if tuned.name != "blend" else [],
+        tuned.ndcg,
+        tuned.trials,
+        spent,
+    )
+    return found, ranked
+
+
+def _lists(experiment: Experiment, name: str, ranked: evaluation.Ranked) -> pl.DataFrame:
+    """Long form: recommender, user_id, rank (from 1), item_id, hit."""
+    item_ids, cases = experiment.test.log.vocabulary.item_ids, experiment.test.cases
+    rows, ranks = np.nonzero(ranked.items >= 0)
+    items = [item_ids[place] for place in ranked.items[rows, ranks]]
+    wanted = [set(case.targets) for case in cases]
+    hits = [item in wanted[row] for row, item in zip(rows, items, strict=True)]
+    return pl.DataFrame(
+        {
+            "recommender": [name] * len(rows),
+            "user_id": [cases[row].user_id for row in rows],
+            "rank": ranks.astype(np.int32) + 1,
+            "item_id": items,
+            "hit": hits,
+        }
+    )
+
+
+def _write(lists: pl.DataFrame, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    try:
+        lists.write_parquet(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise ColdstreamError(f"--predictions {path}: cannot be written: {error}") from error
+
+
+def _opened(asked: Asked) -> Source:
+    from stream.sources.table import KIND, Form, open_table
+
+    if (asked.events is None) == (asked.source is None):
+        raise ColdstreamError(
+            "give --events FILE (with --map where columns are not named as fields), or --source NAME[:PATH]"
+        )
+    if asked.source is not None:
+        return open_source(asked.source)
+    assert asked.events is not None
+    columns = columns_of(asked.mapping)
+    return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=Form())
+
+
+def _names(chosen: str) -> Sequence[str]:
+    return list(MEMBERS) if chosen in {"auto", "blend"} else names_of(chosen)
+
+
+def _masked(seen: str) -> bool | None:
+    known: dict[str, bool | None] = {"auto": None, "keep": False, "mask": True}
+    if seen not in known:
+        raise ColdstreamError(f"--seen {seen}: give auto, keep (what a user took may come again) or mask")
+    return known[seen]
+
+
+def _labels(table: pl.DataFrame, key: str, label: str) -> dict[str, str]:
+    if label not in table.columns or not table.height:
+        return {}
+    known = table.select(key, label).drop_nulls()
+    return dict(zip(known[key].to_list(), known[label].to_list(), strict=True))
+
+
+def summary(found: Report) -> dict[str, Any]:
+    """What `--json` prints."""
+    return dict(msgspec.to_builtins(found))
+
+
+def table(found: Report) -> str:
+    """What the command prints where nobody asked for JSON."""
+    lines = [f"{'recommender':<18} {'NDCG@10':>24} {'HR@10':>8} {'MRR@10':>8} {'coverage':>9} {'trials':>6} {'s':>6}"]
+    for one in report.ranked(found):
+        low, high = one.intervals["ndcg@10"]
+        spread = f"{one.metrics['ndcg@10']:.4f} [{low:.4f}, {high:.4f}]"
+        rest = f"{one.metrics['hr@10']:8.4f} {one.metrics['mrr@10']:8.4f} {one.metrics['coverage@10']:9.4f}"
+        lines.append(f"{one.recommender:<18} {spread:>24} {rest} {one.trials:6d} {one.seconds:6.0f}")
+    return "\n".join(lines)
