@@ -15,7 +15,7 @@ BLOCK: Final = 256
 KS: Final = (5, 10, 20)
 STECK: Final = 0.01
 """Share of the history's distribution that is mixed into the list's, so that calibration is finite."""
-LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
+LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
 Score = Callable[[int, int], Floats]
 """float32 [stop - start, items] for cases[start:stop]; the answer may be written over."""

@@ -19,7 +19,7 @@ STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --paper: #14181e; --line: #38404b; --soft: #1d232b } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
        max-width: 68rem; padding: 0 1rem }
-.wide { overflow-x: auto } 
+.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } th { background: var(--soft) }

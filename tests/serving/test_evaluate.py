@@ -1,0 +1,97 @@
+"""`coldstream evaluate` on files: its figures are checked against its predictions by another way."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from serving.cli import app
+from stream.errors import ColdstreamError
+
+NOON = 1_760_000_000_000
+RING = 30
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users go round a ring of items, with a stray step now and then; items of even number are red."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    with (folder / "events.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["uid", "sku", "ts", "kind"])
+        for user in range(120):
+            place = int(rng.integers(RING))
+            for step in range(int(rng.integers(4, 14))):
+                place = (place + 1) % RING if rng.random() < 0.8 else int(rng.integers(RING))
+                rows.writerow([f"u{user}", f"i{place}", NOON + 60_000 * step + user, "purchase"])
+    lines = [f"i{item},Item {item},{'red' if item % 2 == 0 else 'blue'}" for item in range(RING)]
+    (folder / "items.csv").write_text("item_id,title,category\n" + "\n".join(lines) + "\n")
+    lines = [f"u{user},{'old' if user % 3 else 'young'}" for user in range(120)]
+    (folder / "users.csv").write_text("user_id,segment\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def asked(files: Path, *more: str) -> list[str]:
+    fixed = ["evaluate", "--events", str(files / "events.csv"), "--map", "user_id=uid,item_id=sku,at=ts,kind=kind"]
+    beside = ["--items", str(files / "items.csv"), "--users", str(files / "users.csv")]
+    return [*fixed, *beside, *more]
+
+
+def last_items(files: Path) -> dict[str, str]:
+    events = pl.read_csv(files / "events.csv").sort("ts", maintain_order=True)
+    return dict(events.group_by("uid", maintain_order=True).agg(pl.col("sku").last()).iter_rows())
+
+
+def test_the_figures_are_those_of_the_predictions(files: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "lists.parquet", tmp_path / "report"
+    more = ["--recommender", "popularity,sequential-rules", "--trials", "3", "--seen", "keep", "--json"]
+    found = CliRunner().invoke(app, asked(files, *more, "--predictions", str(out), "--report", str(report)))
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    assert (told["protocol"], told["cases"], told["mask_seen"]) == ("leave-one-out", 120, False)
+    assert [one["recommender"] for one in told["figures"]] == ["popularity", "sequential-rules", "blend"]
+    lists, wanted = pl.read_parquet(out), last_items(files)
+    for one in told["figures"]:
+        mine = lists.filter(pl.col("recommender") == one["recommender"]).sort("user_id", "rank")
+        gains = [
+            1 / np.log2(rank + 1) if item == wanted[user] and rank <= 10 else 0.0
+            for user, rank, item in mine.select("user_id", "rank", "item_id").iter_rows()
+        ]
+        assert one["metrics"]["ndcg@10"] == pytest.approx(sum(gains) / 120, abs=1e-9)
+        shown = mine.filter(pl.col("rank") <= 10)["item_id"].n_unique()
+        assert one["metrics"]["coverage@10"] == pytest.approx(shown / RING)
+        low, high = one["intervals"]["ndcg@10"]
+        assert low <= one["metrics"]["ndcg@10"] <= high
+        assert {part["by"] for part in one["segments"]} == {"history length", "profile", "target item"}
+        assert "diversity@10" in one["metrics"]
+    by_name = {one["recommender"]: one["metrics"]["ndcg@10"] for one in told["figures"]}
+    assert by_name["sequential-rules"] > 2 * by_name["popularity"]
+    assert told["chosen"] in {"sequential-rules", "blend"}
+    assert (report / "report.html").read_text().count("<svg") == 2
+
+
+def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
+    more = ["--recommender", "item-knn", "--trials", "3", "--split", "random:0.3", "--json"]
+    one, two = (json.loads(CliRunner().invoke(app, asked(files, *more)).stdout) for _ in range(2))
+    assert one["figures"][0]["metrics"] == two["figures"][0]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--split", "half"], "'half' is no split; give leave-one-out"),
+        (["--recommender", "sasrec"], "no recommender is called 'sasrec'"),
+        (["--seen", "maybe"], "--seen maybe: give auto, keep"),
+        (["--source", "globo"], "give --events FILE"),
+        (["--split", "last-days:400"], "leaves no test case"),
+    ],
+)
+def test_what_cannot_be_is_said(files: Path, more: list[str], said: str) -> None:
+    found = CliRunner().invoke(app, asked(files, *more))
+    assert isinstance(found.exception, ColdstreamError)
+    assert said in str(found.exception)
