@@ -98,8 +98,8 @@ class Experiment:
     ) -> None:
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed)
-        fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
-        self.tuning = self._side(fitted, tuned, categories)
+        self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
+        self.tuning = self._side(self.fitted, tuned, categories)
         self.test = self._side(self.before, after, categories)
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
             if not side.cases:

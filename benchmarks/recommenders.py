@@ -1,0 +1,256 @@
+"""Ours beside RecTools': the same splits, the same trials and minutes for every recommender, several seeds.
+
+python -m benchmarks.recommenders --data FOLDER --rectools PYTHON [--sets beauty,globo] [--seeds 0,1,2] [--minutes 4]
+
+`--rectools` is the Python of an environment with `rectools[torch]`, `optuna` and `pyarrow` (RecTools asks for an older
+numpy than ours). Per user NDCG@10 of each recommender is kept in `--out`: a run that was cut off goes on where it
+stopped. What the table calls `auto` is what won on the tuning cases, a candidate or the blend; test cases are looked at
+once. The ratio is of `auto` to the best of theirs on the test cases, which is theirs by hindsight.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from models import evaluation
+from models.experiment import Experiment, Plan, best_of
+from models.recommenders.base import KIND_WEIGHTS
+from models.splits import Protocol
+from serving.commands.evaluate import frame_of
+from stream.sources.named import open_named
+from stream.sources.source import Source
+
+THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
+OURS: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease", "dnn", "transformer")
+RESAMPLES: Final = 2_000
+
+
+class Set(msgspec.Struct, frozen=True):
+    """A data set: how it is opened from the folder of all of them, its split, and the share of users that is taken."""
+
+    open: Callable[[Path], Source]
+    protocol: str
+    share: float = 1.0
+
+
+SETS: Final[dict[str, Set]] = {
+    "complete-journey": Set(lambda _: open_named("complete-journey"), "last-days:7"),
+    "movielens-1m": Set(lambda folder: open_named("movielens-1m", folder / "ml-1m"), "leave-one-out"),
+    "beauty": Set(
+        lambda folder: open_named("amazon", folder / "amazon-2014-5core" / "Beauty.parquet"), "leave-one-out"
+    ),
+    "globo": Set(lambda folder: open_named("globo", folder / "globo"), "last-days:1", 0.1),
+    "online-retail": Set(lambda folder: open_named("online-retail", folder / "uci-online-retail"), "last-days:14"),
+}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the command line says."""
+
+    data: Path
+    rectools: Path | None
+    out: Path
+    sets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trials: int
+    minutes: float
+    most: int
+    ours: tuple[str, ...] = OURS
+    theirs: tuple[str, ...] = THEIRS
+
+
+def table_of(source: Source, share: float) -> pd.DataFrame:
+    """The interactions that speak for items, of a share of the users that does not depend on the seed."""
+    frame = frame_of(source)
+    frame = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
+    users = np.sort(frame["user_id"].unique())
+    if share < 1:
+        kept = np.random.default_rng(0).choice(users, round(share * len(users)), replace=False)
+        frame = frame[frame["user_id"].isin(kept)]
+    return frame.reset_index(drop=True)
+
+
+def run_set(asked: Asked, name: str, seed: int) -> None:
+    """Every recommender on one data set with one seed; what is in `out` already is not done again."""
+    folder = asked.out / name / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [one for one in asked.theirs if not _done(folder, f"rectools-{one}")] if asked.rectools else []
+    ours_left = not _done(folder, "auto")
+    if not wanted and not ours_left:
+        return
+    source = SETS[name].open(asked.data)
+    frame = table_of(source, SETS[name].share)
+    categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+    plan = Plan(Protocol.of(SETS[name].protocol), seed, asked.trials, asked.minutes, asked.most)
+    experiment = Experiment(frame, plan, _say, categories or None)
+    size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
+    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": SETS[name].protocol}
+    (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
+    print(f"{name} seed {seed}: {facts}", flush=True)
+    if ours_left:
+        run_ours(asked, experiment, folder)
+    if wanted:
+        run_theirs(asked, experiment, folder, wanted, seed)
+
+
+def run_ours(asked: Asked, experiment: Experiment, folder: Path) -> None:
+    """Tune, blend, choose on the tuning cases; then measure each of them on the test cases."""
+    names = [one for one in asked.ours if not (one == "personal" and experiment.masked)]
+    tuned = [experiment.tune(one) for one in names]
+    tuned.append(experiment.blend(tuned))
+    chosen = best_of(tuned).name
+    for one in tuned:
+        started = time.monotonic()
+        recommender = experiment.fit(one)
+        values, _ = experiment.measured(recommender)
+        told = {
+            "params": recommender.describe(),
+            "tuning": one.ndcg,
+            "trials": one.trials,
+            "tuning_seconds": one.seconds,
+        }
+        told |= {"fit_seconds": time.monotonic() - started}
+        _keep(folder, one.name, experiment, values["ndcg@10"], told)
+        if one.name == chosen:
+            _keep(folder, "auto", experiment, values["ndcg@10"], {"chosen": chosen, "tuning": one.ndcg})
+
+
+def run_theirs(asked: Asked, experiment: Experiment, folder: Path, wanted: Sequence[str], seed: int) -> None:
+    """Hand the same parts to RecTools' side; what it predicts is judged here."""
+    with tempfile.TemporaryDirectory() as text:
+        place = Path(text)
+        columns = ["user_id", "item_id", "at", "weight"]
+        for part, rows in (("fit", experiment.fitted), ("whole", experiment.before)):
+            rows.assign(weight=rows["kind"].map(KIND_WEIGHTS))[columns].to_parquet(place / f"{part}.parquet")
+        pairs = [(case.user_id, item) for case in experiment.tuning.cases for item in case.targets]
+        pd.DataFrame(pairs, columns=["user_id", "item_id"]).to_parquet(place / "tune.parquet")
+        users = [case.user_id for case in experiment.test.cases]
+        pd.DataFrame({"user_id": users}).to_parquet(place / "users.parquet")
+        for one in wanted:
+            out = place / f"{one}.parquet"
+            command = [str(asked.rectools), str(Path(__file__).with_name("rectools_side.py")), "--model", one]
+            for part in ("fit", "tune", "whole", "users"):
+                command += [f"--{part}", str(place / f"{part}.parquet")]
+            command += ["--out", str(out), "--seed", str(seed), "--trials", str(asked.trials)]
+            done = subprocess.run([*command, "--minutes", str(asked.minutes)], check=False)
+            if done.returncode == 3:
+                continue
+            done.check_returncode()
+            _keep(
+                folder,
+                f"rectools-{one}",
+                experiment,
+                judged(experiment, out),
+                json.loads(out.with_suffix(".json").read_text()),
+            )
+
+
+def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
+    """NDCG@10 of each test case by our own metrics, from lists in Parquet (user_id, item_id, rank)."""
+    side = experiment.test
+    rows = {case.user_id: number for number, case in enumerate(side.cases)}
+    index = side.log.vocabulary.index
+    items = np.full((len(rows), 20), -1, np.int64)
+    for user, item, rank in pl.read_parquet(predictions).select("user_id", "item_id", "rank").iter_rows():
+        if rank <= items.shape[1] and item in index:
+            items[rows[user], rank - 1] = index[item]
+    ranked = evaluation.Ranked(items, np.full(len(rows), np.nan), 20)
+    return evaluation.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
+
+
+def show(out: Path) -> dict[str, Any]:
+    """Print a table for each data set in `out`; the same as data."""
+    told: dict[str, Any] = {}
+    for home in sorted(path for path in out.iterdir() if path.is_dir()):
+        names = sorted({file.stem for file in home.glob("*/*.parquet")})
+        values = {name: _per_user(home, name) for name in names}
+        if "auto" not in values:
+            continue
+        rng = np.random.default_rng(0)
+        rows = []
+        for name in sorted(names, key=lambda one: -values[one][0].mean()):
+            column, seeds = values[name]
+            low, high = evaluation.intervals({"x": column.to_numpy()}, rng, RESAMPLES)["x"]
+            rows.append({"name": name, "ndcg@10": float(column.mean()), "low": low, "high": high, "seeds": seeds})
+        theirs = [row["name"] for row in rows if str(row["name"]).startswith("rectools-")]
+        facts = json.loads(next(home.glob("*/facts.json")).read_text())
+        told[home.name] = {"facts": facts, "rows": rows}
+        print(f"\n{home.name}: {facts}")
+        for row in rows:
+            spread = ", ".join(f"{one:.4f}" for one in row["seeds"])
+            print(f"  {row['name']:<20} {row['ndcg@10']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  seeds {spread}")
+        if theirs:
+            both = pd.concat({"ours": values["auto"][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
+            value, low, high = evaluation.ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
+            told[home.name]["ratio"] = {"to": theirs[0], "value": value, "low": low, "high": high}
+            print(f"  auto / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
+    return told
+
+
+def _per_user(home: Path, name: str) -> tuple[pd.Series, list[float]]:
+    """NDCG@10 of each user, the mean over the seeds that asked it, and the mean of each seed."""
+    parts = [pd.read_parquet(file) for file in sorted(home.glob(f"*/{name}.parquet"))]
+    whole = pd.concat(parts).groupby("user_id")["ndcg"].mean()
+    return whole, [float(part["ndcg"].mean()) for part in parts]
+
+
+def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, told: dict[str, Any]) -> None:
+    users = [case.user_id for case in experiment.test.cases]
+    aside = folder / f".{name}.aside"
+    pd.DataFrame({"user_id": users, "ndcg": values}).to_parquet(aside)
+    (folder / f"{name}.json").write_text(json.dumps(told, default=str), "utf-8")
+    aside.replace(folder / f"{name}.parquet")
+    print(f"  {name:<20} NDCG@10 {values.mean():.4f}", flush=True)
+
+
+def _done(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.parquet").exists()
+
+
+def _say(stage: str, done: float, figures: dict[str, float]) -> None:
+    if done >= 1 and sys.stderr.isatty():
+        print(f"    {stage} {figures}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
+    parser.add_argument("--rectools", type=Path, help="a Python with rectools[torch]; left out: ours alone")
+    parser.add_argument("--out", type=Path, default=Path(".coldstream/recommenders"), help="where results are kept")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--minutes", type=float, default=4.0, help="of tuning, for each recommender")
+    parser.add_argument("--most", type=int, default=5_000, help="tuning and test cases of a seed")
+    parser.add_argument("--ours", default=",".join(OURS))
+    parser.add_argument("--theirs", default=",".join(THEIRS))
+    parser.add_argument("--show", action="store_true", help="only print what is kept")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    sets, ours, theirs = (tuple(one.split(",")) for one in (given.sets, given.ours, given.theirs))
+    seeds = tuple(int(one) for one in given.seeds.split(","))
+    asked = Asked(
+        given.data, given.rectools, given.out, sets, seeds, given.trials, given.minutes, given.most, ours, theirs
+    )
+    for seed in [] if given.show else seeds:
+        for name in sets:
+            run_set(asked, name, seed)
+    told = show(given.out)
+    if given.json:
+        print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,244 @@
+"""RecTools' recommenders, tuned and fitted in an environment of their own; `benchmarks.recommenders` calls this.
+
+python rectools_side.py --fit F --tune T --whole W --users U --model NAME --trials N --minutes M --out OUT.parquet
+
+`fit` and `whole` are Parquet with user_id, item_id, at (epoch ms), weight in time order; `tune` has held-out targets
+of the tuning users (user_id, item_id), `users` whom to predict for (user_id). Test targets are never given to it.
+Parameters are sought by NDCG@10 on `tune`; for each of them also whether what a user took is left out. The winner is
+fitted on `whole`, SASRec for the epochs that were best while tuning.
+"""
+
+import argparse
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MODELS = ("popular", "itemknn", "ease", "ials", "sasrec")
+EASE_ITEMS = 15_000
+PATIENCE = 4
+TUNING_USERS = 3_000
+
+
+@dataclass
+class Found:
+    """The best so far: its parameters, its NDCG@10 on the tuning users, and whether it leaves out what was taken."""
+
+    ndcg: float = -1.0
+    params: dict[str, Any] = field(default_factory=dict)
+    filter_viewed: bool = False
+
+
+def ndcg(recommended: pd.DataFrame, targets: pd.DataFrame, k: int = 10) -> float:
+    """Mean over the users of `targets`; binary gains, ideal min(k, targets)."""
+    wanted = targets.drop_duplicates()
+    sizes = wanted.groupby("user_id").size()
+    hits = recommended[recommended["rank"] <= k].merge(wanted, on=["user_id", "item_id"])
+    gains = (1 / np.log2(hits["rank"] + 1)).groupby(hits["user_id"]).sum()
+    ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(sizes.to_numpy(), k) - 1]
+    return float((gains.reindex(sizes.index).fillna(0.0).to_numpy() / ideal).mean())
+
+
+def dataset_of(frame: pd.DataFrame) -> Any:
+    from rectools.dataset import Dataset
+
+    table = frame[["user_id", "item_id", "weight"]].assign(datetime=pd.to_datetime(frame["at"], unit="ms"))
+    # events of one user at one time keep the order they came in: RecTools sorts by time alone
+    tied = table.groupby(["user_id", "datetime"]).cumcount()
+    return Dataset.construct(table.assign(datetime=table["datetime"] + pd.to_timedelta(tied, unit="us")))
+
+
+def build(name: str, params: dict[str, Any], seed: int, threads: int) -> Any:
+    """An unfitted RecTools model."""
+    from implicit.als import AlternatingLeastSquares
+    from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
+    from rectools import models
+
+    if name == "popular":
+        days = params["days"]
+        return models.PopularModel(params["popularity"], period=timedelta(days=days) if days else None)
+    if name == "itemknn":
+        if params["kind"] == "bm25":
+            inner: Any = BM25Recommender(params["K"], K1=params["K1"], B=params["B"], num_threads=threads)
+        else:
+            kind = CosineRecommender if params["kind"] == "cosine" else TFIDFRecommender
+            inner = kind(params["K"], num_threads=threads)
+        return models.ImplicitItemKNNWrapperModel(inner)
+    if name == "ease":
+        return models.EASEModel(params["regularization"])
+    if name == "ials":
+        inner = AlternatingLeastSquares(**params, random_state=seed, num_threads=threads, use_gpu=False)
+        return models.ImplicitALSWrapperModel(inner)
+    return models.SASRecModel(**params, epochs=1, deterministic=True, recommend_torch_device="cpu")
+
+
+def space(name: str, trial: Any, longest: int) -> dict[str, Any]:
+    """What is sought; the first trial is what RecTools or `implicit` take by default."""
+    first = trial.number == 0
+    if name == "popular":
+        windows = [0, 1, 3, 7, 14, 30, 90]
+        return {
+            "days": 0 if first else trial.suggest_categorical("days", windows),
+            "popularity": trial.suggest_categorical("popularity", ["n_users", "n_interactions", "sum_weight"]),
+        }
+    if name == "itemknn":
+        kind = trial.suggest_categorical("kind", ["cosine", "tfidf", "bm25"])
+        params = {"kind": kind, "K": 50 if first else trial.suggest_int("K", 10, 300, log=True)}
+        more = {"K1": trial.suggest_float("K1", 0.1, 3.0), "B": trial.suggest_float("B", 0.0, 1.0)}
+        return {**params, **more} if kind == "bm25" else params
+    if name == "ease":
+        return {"regularization": 500.0 if first else trial.suggest_float("regularization", 1.0, 5_000.0, log=True)}
+    if name == "ials":
+        return {
+            "factors": 64 if first else trial.suggest_int("factors", 32, 256, log=True),
+            "regularization": 0.01 if first else trial.suggest_float("regularization", 1e-3, 3.0, log=True),
+            "alpha": 1.0 if first else trial.suggest_float("alpha", 1.0, 50.0, log=True),
+            "iterations": 15 if first else trial.suggest_int("iterations", 5, 30),
+        }
+    heads = trial.suggest_categorical("n_heads", [1, 2, 4])
+    return {
+        "session_max_len": longest,
+        "n_heads": heads,
+        "n_factors": 128 if first else trial.suggest_categorical("n_factors", [64, 128, 256]),
+        "n_blocks": 2 if first else trial.suggest_int("n_blocks", 1, 3),
+        "dropout_rate": 0.2 if first else trial.suggest_float("dropout_rate", 0.1, 0.5),
+        "lr": 1e-3 if first else trial.suggest_float("lr", 3e-4, 5e-3, log=True),
+        "loss": "softmax",
+    }
+
+
+def recommend(model: Any, data: Any, users: np.ndarray, k: int, filter_viewed: bool) -> pd.DataFrame:
+    """user_id, item_id, rank; users that the data lacks get nothing."""
+    known = users[np.isin(users, data.user_id_map.external_ids)]
+    return model.recommend(known, data, k, filter_viewed=filter_viewed)[["user_id", "item_id", "rank"]]
+
+
+def judged(model: Any, data: Any, targets: pd.DataFrame) -> tuple[float, bool]:
+    """The better NDCG@10 of leaving out what was taken and of keeping it, and which of the two it was."""
+    users = targets["user_id"].unique()
+    both = {viewed: ndcg(recommend(model, data, users, 10, viewed), targets) for viewed in (True, False)}
+    best = max(both, key=lambda viewed: both[viewed])
+    return both[best], best
+
+
+def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: int) -> tuple[Found, int, float]:
+    """The best parameters within trials and minutes; how many trials, how many seconds."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found, started = Found(), time.monotonic()
+    until = started + 60 * asked.minutes
+
+    def one(trial: Any) -> float:
+        params = space(asked.model, trial, longest)
+        model = build(asked.model, params, asked.seed, asked.threads)
+        if asked.model == "sasrec":
+            value, viewed, epochs = train(model, data, lambda: judged(model, data, targets), until)
+            params = {**params, "best_epochs": epochs}
+        else:
+            model.fit(data)
+            value, viewed = judged(model, data, targets)
+        if value > found.ndcg:
+            found.ndcg, found.params, found.filter_viewed = value, params, viewed
+        print(f"{asked.model} trial {trial.number}: NDCG@10 {value:.4f} {params}", flush=True)
+        return value
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
+    study.optimize(one, n_trials=asked.trials, timeout=60 * asked.minutes)
+    return found, len(study.trials), time.monotonic() - started
+
+
+def train(model: Any, data: Any, judge: Callable[[], tuple[float, bool]], until: float) -> tuple[float, bool, int]:
+    """Epoch by epoch until nothing is gained or the time is over: the best NDCG@10, its filter, its epoch (from 1)."""
+    best, viewed, at, epoch = -1.0, False, 0, 0
+    while epoch == 0 or (time.monotonic() < until and epoch - at < PATIENCE):
+        model.fit_partial(data, min_epochs=1, max_epochs=1)
+        epoch += 1
+        value, filtered = judge()
+        if value > best:
+            best, viewed, at = value, filtered, epoch
+    return best, viewed, at
+
+
+def final(asked: argparse.Namespace, found: Found, data: Any) -> Any:
+    params = {name: value for name, value in found.params.items() if name != "best_epochs"}
+    model = build(asked.model, params, asked.seed, asked.threads)
+    if asked.model == "sasrec":
+        epochs = found.params["best_epochs"]
+        model.fit_partial(data, min_epochs=epochs, max_epochs=epochs)
+    else:
+        model.fit(data)
+    return model
+
+
+def quiet(threads: int) -> None:
+    """Say only what this script says."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("fit", "tune", "whole", "users", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--model", choices=MODELS, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--k", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    quiet(asked.threads)
+    frames = {name: pd.read_parquet(getattr(asked, name)) for name in ("fit", "tune", "whole", "users")}
+    items = frames["whole"]["item_id"].nunique()
+    if asked.model == "ease" and items > EASE_ITEMS:
+        print(f"ease: {items} items ask for a dense inverse of {items}x{items}; more than {EASE_ITEMS} are left out")
+        return 3
+    if asked.model == "sasrec":
+        import lightning_fabric
+        import torch
+
+        torch.set_num_threads(asked.threads)
+        lightning_fabric.seed_everything(asked.seed, verbose=False)
+    targets = frames["tune"]
+    users = targets["user_id"].unique()
+    if len(users) > TUNING_USERS:
+        chosen = np.random.default_rng(asked.seed).choice(users, TUNING_USERS, replace=False)
+        targets = targets[targets["user_id"].isin(chosen)]
+    longest = int(np.clip(np.percentile(frames["fit"].groupby("user_id").size(), 95), 10, 50))
+    found, trials, spent = tune(asked, dataset_of(frames["fit"]), targets, longest)
+    whole, started = dataset_of(frames["whole"]), time.monotonic()
+    model = final(asked, found, whole)
+    fitted = time.monotonic() - started
+    lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), asked.k, found.filter_viewed)
+    aside = asked.out.with_suffix(".aside")
+    lists.to_parquet(aside)
+    aside.replace(asked.out)
+    import implicit
+    import rectools
+
+    told = {
+        "model": asked.model,
+        "seed": asked.seed,
+        "params": {**found.params, "filter_viewed": found.filter_viewed},
+        "tuning": {"ndcg@10": found.ndcg, "trials": trials, "seconds": spent},
+        "fit_seconds": fitted,
+        "versions": {"rectools": rectools.__version__, "implicit": implicit.__version__},
+    }
+    asked.out.with_suffix(".json").write_text(json.dumps(told, indent=2, default=str), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
