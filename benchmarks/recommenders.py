@@ -2,10 +2,10 @@
 
 python -m benchmarks.recommenders --data FOLDER --rectools PYTHON [--sets beauty,globo] [--seeds 0,1,2] [--minutes 4]
 
-`--rectools` is the Python of an environment with `rectools[torch]`, `optuna` and `pyarrow` (RecTools asks for an older
-numpy than ours). Per user NDCG@10 of each recommender is kept in `--out`: a run that was cut off goes on where it
-stopped. What the table calls `auto` is what won on the tuning cases, a candidate or the blend; test cases are looked at
-once. The ratio is of `auto` to the best of theirs on the test cases, which is theirs by hindsight.
+`--rectools` is a Python with `rectools[torch]`, `optuna` and `pyarrow<20` in an environment of its own (it asks for an
+older numpy). Per user NDCG@10 of each recommender is kept in `--out`: a run that was cut off goes on where it stopped.
+What the table calls `auto` is what won on the tuning cases, a candidate or the blend; test cases are looked at once.
+The ratio is of `auto` to the best of theirs on the test cases, which is theirs by hindsight.
 """
 
 import argparse

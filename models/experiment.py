@@ -6,6 +6,7 @@ test part is looked at before `figures`; the final fit learns from everything be
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from models.recommenders.counts import DAY_MS
 from models.recommenders.sequences import Batch, Log, batch_of
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
 
 Progress = Callable[[str, float, dict[str, float]], None]
 """Called with the stage, how much of it is done (0..1), and its figures."""
@@ -95,7 +96,9 @@ class Experiment:
         plan: Plan,
         progress: Progress | None = None,
         categories: Mapping[str, str] | None = None,
+        defaults: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
+        self.defaults = defaults or {}
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed)
         self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
@@ -130,43 +133,52 @@ class Experiment:
         ranked = evaluation.rank(side.score_of(recommender), side.log.vocabulary, side.cases, 10, mask_seen=masked)
         return evaluation.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
 
-    def tune(self, name: str, trials: int | None = None, minutes: float | None = None) -> Tuned:
+    def tune(
+        self, name: str, trials: int | None = None, minutes: float | None = None, study: "Study | None" = None
+    ) -> Tuned:
         """The best parameters of a recommender by NDCG@10 on the tuning cases, within trials and minutes.
 
-        The first trial is the defaults. A neural recommender's trials are one at a time within the minutes that are
-        left, each stopped early when it no longer gains.
+        The first trial is what `defaults` say of it, or its own. Trials of a neural recommender share the minutes that
+        are left; each stops early when it no longer gains, or when the median of those before it was ahead. With a
+        `study` of Optuna that has trials already, those count.
         """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         trials, minutes = trials or self.plan.trials, minutes or self.plan.minutes
         started, best = time.monotonic(), Tuned(name, {}, np.zeros(0))
+        study = study or new_study(self.plan.seed)
+        before = len(study.trials)
 
         def one(trial: "Trial") -> float:
             nonlocal best
             left = minutes - (time.monotonic() - started) / 60
-            params = CANDIDATES[name].space(trial, self.situation) if trial.number else {}
-            found = self._tried(name, params, max(left, 0.05) if trial.number else minutes)
+            first = trial.number == 0
+            params = self.defaults.get(name, {}) if first else CANDIDATES[name].space(trial, self.situation)
+            found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
+            trial.set_user_attr("params", found.params)
             if not len(best.values) or found.ndcg > best.ndcg:
                 best = found
             done = max((trial.number + 1) / trials, (time.monotonic() - started) / (60 * minutes))
             self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
             return found.ndcg
 
-        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=self.plan.seed))
-        study.optimize(one, n_trials=trials, timeout=60 * minutes)
+        if before < trials:
+            study.optimize(one, n_trials=trials - before, timeout=60 * minutes)
+        if before and study.best_trial.number < before:  # found by an earlier run of the study
+            best = self._tried(name, settings_of(name, study.best_trial.user_attrs["params"]), minutes)
         self.progress(name, 1.0, {"ndcg@10": best.ndcg})
         best.trials, best.seconds = len(study.trials), time.monotonic() - started
         return best
 
-    def _tried(self, name: str, params: dict[str, Any], minutes: float) -> Tuned:
+    def _tried(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
         if name in NEURAL:
-            return self._trained(name, params, minutes)
+            return self._trained(name, params, minutes, trial)
         made = make(name, params, self.situation, self.plan.seed)
         made.fit(self.tuning.log)
         return Tuned(name, made.describe(), self._values(made, self.tuning), recommender=made)
 
-    def _trained(self, name: str, params: dict[str, Any], minutes: float) -> Tuned:
+    def _trained(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
         """A neural recommender at its best epoch by the first tuning cases; that epoch's number becomes `epochs`."""
         from models.recommenders.neural import Neural
 
@@ -185,7 +197,9 @@ class Experiment:
             if ndcg > kept["ndcg"]:
                 kept.update(ndcg=ndcg, epoch=epoch, weights=made.network.get_weights())
             self.progress(name, min(1.0, (time.monotonic() - started) / (60 * minutes)), curve[-1])
-            return epoch - kept["epoch"] >= PATIENCE
+            if trial is not None:
+                trial.report(ndcg, epoch)
+            return epoch - kept["epoch"] >= PATIENCE or (trial is not None and trial.should_prune())
 
         made.after_epoch, made.minutes = after_epoch, minutes
         made.fit(self.tuning.log)
@@ -215,7 +229,7 @@ class Experiment:
             assert isinstance(tuned.recommender, blend.Blend)
             weights = tuned.recommender.weights.astype(np.float64)
             return blend.Blend([self.fit(one, log) for one in tuned.members], weights)
-        made = make(tuned.name, _settings(tuned), self.situation, self.plan.seed)
+        made = make(tuned.name, settings_of(tuned.name, tuned.params), self.situation, self.plan.seed)
         made.fit(log or self.test.log)
         return made
 
@@ -253,9 +267,26 @@ def members_of(names: Sequence[str]) -> list[str]:
     return list(MEMBERS) if list(names) in (["blend"], ["auto"]) else list(names)
 
 
-def _settings(tuned: Tuned) -> dict[str, Any]:
-    """Parameters as `make` takes them: what the situation and the name already say is left out."""
-    return {key: value for key, value in tuned.params.items() if key not in {"encoder", "seed"}}
+def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "Study":
+    """An Optuna study (TPE; median pruning after three trials and two epochs), kept in `file` where one is given."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
+    storage = None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(file)))
+    chosen = {"study_name": name, "sampler": sampler, "pruner": pruner, "storage": storage}
+    return optuna.create_study(direction="maximize", load_if_exists=True, **chosen)
+
+
+def settings_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as `make` takes them, of those that `describe` gives: name, seed and situation say the others."""
+    given = {"encoder", "seed", "length", "repeats", "baskets"} if name in NEURAL else {"seed"}
+    return {key: value for key, value in params.items() if key not in given}
 
 
 def _tied(cases: Sequence[splits.Case]) -> float:

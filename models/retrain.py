@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from features.dataset import interactions
-from models import evaluation, releases, splits
+from models import evaluation, presets, releases, splits
 from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
 from models.recommenders.base import Recommender, Vocabulary
@@ -57,6 +57,7 @@ class Run(msgspec.Struct, frozen=True):
     epochs: int = 0
     seed: int = 0
     mask_seen: bool = False
+    preset: Path | None = None
 
 
 def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
@@ -91,7 +92,8 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     """
     frame = _frame(run)
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
-    experiment = Experiment(frame, plan, progress)
+    defaults = presets.read(run.preset).params() if run.preset is not None else {}
+    experiment = Experiment(frame, plan, progress, defaults=defaults)
     names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned

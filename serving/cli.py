@@ -176,6 +176,7 @@ def evaluate(
     sample: Annotated[int | None, typer.Option(min=1, help="Ask at most so many users.")] = None,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     min_count: Annotated[int, typer.Option(min=1, help="Leave out items of fewer events.")] = 1,
+    preset: Annotated[Path | None, typer.Option(help="A file of coldstream tune: where trials begin.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Where each test user's 20 best go, Parquet.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="A folder for the report: Markdown, HTML with plots, JSON.")
@@ -202,6 +203,7 @@ def evaluate(
         sample,
         seed,
         min_count,
+        preset,
     )
     found = command.evaluate(asked, predictions)
     if report is not None:
@@ -211,6 +213,53 @@ def evaluate(
         _show(command.summary(found), True)
     else:
         typer.echo(command.table(found))
+
+
+@app.command()
+def tune(
+    events: Annotated[Path | None, typer.Option(help="Events, CSV or Parquet, gz or not.")] = None,
+    source: Annotated[str | None, typer.Option(help="A data set instead: NAME or NAME:PATH.")] = None,
+    mapping: Annotated[
+        str | None, typer.Option("--map", help="user_id=uid,item_id=sku,at=ts[,kind=..,value=..]")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="The catalogue, CSV or Parquet.")] = None,
+    split: Annotated[str, typer.Option(help="leave-one-out, last-days:N, last-share:S or random:S.")] = "leave-one-out",
+    recommender: Annotated[str, typer.Option(help="A name, names with commas, auto or all.")] = "auto",
+    seen: Annotated[str, typer.Option(help="What a user took: keep or mask; auto asks the tuning cases.")] = "auto",
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials of each recommender, those of earlier runs included.")
+    ] = 30,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of each recommender in this run.")] = 10.0,
+    sample: Annotated[int | None, typer.Option(min=1, help="Ask at most so many users.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave out items of fewer events.")] = 1,
+    study: Annotated[Path | None, typer.Option(help="The study's file; in the state folder if left out.")] = None,
+    preset: Annotated[Path, typer.Option(help="The preset that is written.")] = Path("preset.toml"),
+    domain: DomainOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seek parameters for your events and write them as a preset; the same command goes on where it was stopped."""
+    from serving.commands import tune as command
+    from serving.commands.evaluate import Asked
+
+    settings = _with(domain=domain)
+    asked = Asked(
+        events,
+        source,
+        mapping,
+        None,
+        items,
+        settings.domain,
+        split,
+        recommender,
+        seen,
+        trials,
+        minutes,
+        sample,
+        seed,
+        min_count,
+    )
+    _show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
 
 
 @app.command("import")

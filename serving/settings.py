@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train_every: str = "15m"
     recommender: str = "auto"
     """auto, counts, blend, or a recommender's name (several with commas are tuned beside each other, and blended)."""
+    preset: str | None = None
+    """A file that `coldstream tune` wrote: where training begins to seek parameters."""
     epochs: int = 0
     """0: as many as early stopping and `train_minutes` allow."""
     train_minutes: float = 4.0

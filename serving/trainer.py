@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -70,6 +71,7 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         minutes=_minutes(settings, domain),
         epochs=settings.epochs,
         mask_seen=domain not in REPEATS,
+        preset=Path(settings.preset) if settings.preset else None,
     )
     with _alone(settings):
         counts = retrain.train_counts(run, progress)

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from models import evaluation, report
+from models import evaluation, presets, report
 from models.errors import TrainingError
-from models.experiment import Experiment, Plan, Tuned, best_of
-from models.recommenders.candidates import MEMBERS, names_of
+from models.experiment import Experiment, Plan, Progress, Tuned, best_of
+from models.recommenders import candidates
+from models.recommenders.candidates import MEMBERS
 from models.report import Figures, Report
 from models.splits import Protocol
 from serving.commands.data import columns_of, open_source
@@ -42,6 +43,7 @@ class Asked(msgspec.Struct, frozen=True):
     sample: int | None = None
     seed: int = 0
     min_count: int = 1
+    preset: Path | None = None
 
 
 def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
@@ -50,19 +52,9 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
     Raises:
         ColdstreamError: something asked for does not exist, or the events are too few.
     """
-    protocol = Protocol.of(asked.split)
-    masked = _masked(asked.seen)
-    names = names_of("all") if asked.recommender == "all" else _names(asked.recommender)
-    source = _opened(asked)
-    frame = frame_of(source)
-    if len(frame) < LEAST_EVENTS:
-        raise TrainingError(
-            f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
-        )
-    categories = _labels(source.items, "item_id", "category")
+    names = names_of(asked)
     with training() as progress:
-        plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count)
-        experiment = Experiment(frame, plan, progress, categories or None)
+        source, frame, experiment = prepared(asked, progress)
         tuned = [experiment.tune(name) for name in names]
         if len(tuned) > 1:
             members = [one for one in tuned if one.name in MEMBERS or asked.recommender != "all"]
@@ -84,7 +76,7 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
         int(frame["user_id"].nunique()),
         int(frame["item_id"].nunique()),
         len(experiment.test.cases),
-        str(protocol),
+        str(experiment.plan.protocol),
         asked.seed,
         experiment.masked,
         best_of(tuned).name if len(tuned) > 1 else None,
@@ -92,6 +84,26 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
         notes,
         int(time.time() * 1000),
     )
+
+
+def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
+    """The data set that is asked for, its interactions, and an experiment on them."""
+    protocol, masked = Protocol.of(asked.split), _masked(asked.seen)
+    source = _opened(asked)
+    frame = frame_of(source)
+    if len(frame) < LEAST_EVENTS:
+        raise TrainingError(
+            f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
+        )
+    categories = _labels(source.items, "item_id", "category")
+    plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count)
+    defaults = presets.read(asked.preset).params() if asked.preset is not None else {}
+    return source, frame, Experiment(frame, plan, progress, categories or None, defaults)
+
+
+def names_of(asked: Asked) -> Sequence[str]:
+    """The recommenders that are tuned: all of them, the usual members of a blend, or those that are named."""
+    return list(MEMBERS) if asked.recommender in {"auto", "blend"} else candidates.names_of(asked.recommender)
 
 
 def frame_of(source: Source) -> pd.DataFrame:
@@ -166,10 +178,6 @@ def _opened(asked: Asked) -> Source:
     assert asked.events is not None
     columns = columns_of(asked.mapping)
     return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=Form())
-
-
-def _names(chosen: str) -> Sequence[str]:
-    return list(MEMBERS) if chosen in {"auto", "blend"} else names_of(chosen)
 
 
 def _masked(seen: str) -> bool | None:

@@ -95,3 +95,20 @@ def test_what_cannot_be_is_said(files: Path, more: list[str], said: str) -> None
     found = CliRunner().invoke(app, asked(files, *more))
     assert isinstance(found.exception, ColdstreamError)
     assert said in str(found.exception)
+
+
+def test_a_study_goes_on_and_its_preset_is_where_the_next_run_begins(files: Path, tmp_path: Path) -> None:
+    study, preset = tmp_path / "studies.log", tmp_path / "preset.toml"
+    fixed = ["tune", *asked(files)[1:5], "--recommender", "item-knn", "--seen", "keep", "--json"]
+    fixed += ["--study", str(study), "--preset", str(preset)]
+    first = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)["item-knn"]
+    assert first["trials"] == 3
+    again = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)["item-knn"]
+    assert again == first  # nothing is left to try: what the study knows is what comes out
+    more = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "8"]).stdout)["item-knn"]
+    assert (more["trials"], more["study"]) == (8, first["study"])
+    assert more["ndcg@10"] >= first["ndcg@10"]
+    begun = ["--recommender", "item-knn", "--seen", "keep", "--trials", "1", "--preset", str(preset), "--json"]
+    told = json.loads(CliRunner().invoke(app, asked(files, *begun)).stdout)["figures"][0]
+    assert told["tuning"] == pytest.approx(more["ndcg@10"], abs=1e-6)
+    assert told["params"] == more["params"]

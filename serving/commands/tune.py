@@ -1,0 +1,35 @@
+"""`coldstream tune`: parameters sought on a file of events, or on a data set by name, and written as a preset."""
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from models import presets
+from models.experiment import new_study, settings_of
+from models.presets import Tuning
+from serving.commands.evaluate import Asked, names_of, prepared
+from serving.commands.progress import training
+
+
+def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
+    """Tune each recommender that is asked for; what was found, by name.
+
+    A study is named after data, split and seed, so that the same command adds to it and another data set does not. The
+    preset is written after each recommender.
+
+    Raises:
+        ColdstreamError: something asked for does not exist, or the events are too few.
+    """
+    names = names_of(asked)
+    found: dict[str, Any] = {}
+    with training() as progress:
+        source, _, experiment = prepared(asked, progress)
+        data = f"{source.fingerprint()}/{asked.split}/{asked.seed}/{asked.sample}/{asked.min_count}/{experiment.masked}"
+        for name in names:
+            title = f"{name}-{blake2b(data.encode(), digest_size=6).hexdigest()}"
+            best = experiment.tune(name, study=new_study(asked.seed, study, title))
+            params = settings_of(name, best.params)
+            tuning = Tuning(params, round(best.ndcg, 6), best.trials, title, source.name, str(experiment.plan.protocol))
+            presets.put(preset, name, tuning)
+            found[name] = {"ndcg@10": tuning.ndcg, "trials": best.trials, "study": title, "params": params}
+    return found | {"preset": str(preset)}
