@@ -71,11 +71,30 @@ class Recommender(Protocol):
     def probabilities(self, batch: "Batch") -> Floats:
         """float32 [batch, items]: the same order as shares that sum to one, so that recommenders can be blended."""
 
+    def add(self, out: Floats, batch: "Batch", weights: Floats) -> None:
+        """Add in place to `out` [batch, items] the probabilities times `weights` [batch]."""
+
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         """Write the recommender's files into `folder`, each name beginning with `prefix`; their names."""
 
     def describe(self) -> dict[str, Any]:
         """Parameters, as JSON can hold them; with the files they are all that serving needs."""
+
+
+def add_dense(out: Floats, probabilities: Floats, weights: Floats) -> None:
+    """Add in place `weights` [batch] times whole rows."""
+    out += weights[:, None] * probabilities
+
+
+def add_sparse(out: Floats, tie: Floats, places: npt.NDArray[Any], amounts: Floats, weight: float) -> None:
+    """Add in place to one row what `shares` gives of `tie` plus `amounts` at `places` (each once), times `weight`.
+
+    `tie` float32 [items] is not negative and scaled; the row is gone through once, the rest is as long as `places`.
+    """
+    there = np.maximum(amounts + tie[places], 0.0)
+    factor = np.float32(weight / max(float(tie.sum()) + float(there.sum()) - float(tie[places].sum()), 1e-12))
+    out += factor * tie
+    out[places] += factor * (there - tie[places])
 
 
 def shares(scores: Floats) -> Floats:

@@ -156,17 +156,18 @@ class Blend:
         self.vocabulary = log.vocabulary
 
     def score(self, batch: Batch) -> Floats:
-        weights = self.weights[bucket_of(batch.lengths)]
         out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
-        for number, member in enumerate(self.members):
-            used = np.flatnonzero(weights[:, number] > 0)
-            if len(used):
-                some = Batch(batch.items[used], batch.kinds[used], batch.gaps[used])
-                out[used] += weights[used, number, None] * member.probabilities(some)
+        self.add(out, batch, np.ones(len(batch), np.float32))
         return out
 
     def probabilities(self, batch: Batch) -> Floats:
         return self.score(batch)
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        each = self.weights[bucket_of(batch.lengths)] * weights[:, None]
+        for number, member in enumerate(self.members):
+            if each[:, number].any():
+                member.add(out, batch, each[:, number])
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         files = [one.save(folder, f"{prefix}{one.name}.") for one in self.members]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.recommenders.base import Floats, Vocabulary, shares, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_dense, add_sparse, shares, write_arrays
 from models.recommenders.sequences import Batch, Log
 
 TIE: Final = 1e-6
@@ -32,6 +32,9 @@ class Popularity:
 
     def probabilities(self, batch: Batch) -> Floats:
         return shares(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity})
@@ -62,6 +65,14 @@ class Personal:
 
     def probabilities(self, batch: Batch) -> Floats:
         return shares(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        tie, own = tie_of(self.popularity), batch.weights(self.decay)
+        for row in np.flatnonzero(weights):
+            kept = batch.items[row] > 0
+            places, back = np.unique(batch.items[row][kept] - 1, return_inverse=True)
+            amounts = np.bincount(back, own[row][kept], len(places)).astype(np.float32)
+            add_sparse(out[row], tie, places, amounts, float(weights[row]))
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity})

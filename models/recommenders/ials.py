@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from models.recommenders.base import Floats, Vocabulary, shares, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
 from models.recommenders.counts import DAY_MS, popularity_of, tie_of
 from models.recommenders.sequences import Batch, Log
 
@@ -65,6 +65,9 @@ class IALS:
 
     def probabilities(self, batch: Batch) -> Floats:
         return shares(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity, "factors": self.item_factors})

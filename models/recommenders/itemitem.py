@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
 
-from models.recommenders.base import Floats, Vocabulary, shares, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_sparse, shares, write_arrays
 from models.recommenders.counts import DAY_MS, popularity_of, tie_of
 from models.recommenders.sequences import Batch, Log, Numbers
 
@@ -49,24 +49,38 @@ class ItemItem:
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Floats:
-        weights = batch.weights(self.decay)
         tie = tie_of(self.popularity)
-        out = np.empty((len(batch), len(tie)), np.float32)
+        out = np.tile(tie, (len(batch), 1))
+        weights = batch.weights(self.decay)
         for row in range(len(batch)):
-            kept = batch.items[row] > 0
-            known, weight = batch.items[row][kept] - 1, weights[row][kept]
-            near = self.near[known]
-            amounts = self.amounts[known] * weight[:, None]
-            if near.size and near.min() < 0:
-                amounts, near = amounts[near >= 0], near[near >= 0]
-            sums = np.bincount(near.ravel(), amounts.ravel(), len(tie))
-            if self.own:
-                np.add.at(sums, known, self.own * weight)
-            np.add(sums, tie, out=out[row], casting="unsafe")
+            np.add.at(out[row], *self._offered(batch.items[row], weights[row]))
         return out
 
     def probabilities(self, batch: Batch) -> Floats:
         return shares(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        tie, events = tie_of(self.popularity), batch.weights(self.decay)
+        sums = np.zeros(len(tie), np.float32)
+        for row in np.flatnonzero(weights):
+            near, amounts = self._offered(batch.items[row], events[row])
+            np.add.at(sums, near, amounts)
+            places = np.sort(near)
+            places = places[np.diff(places, prepend=-1) > 0]
+            add_sparse(out[row], tie, places, sums[places], float(weights[row]))
+            sums[places] = 0.0
+
+    def _offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+        """What a history's events offer, one after another: items int32 [n] and amounts float32 [n]."""
+        kept = items > 0
+        known, weight = items[kept] - 1, weights[kept]
+        near = self.near[known].ravel()
+        amounts = (self.amounts[known] * weight[:, None]).ravel()
+        if len(near) and near.min() < 0:
+            amounts, near = amounts[near >= 0], near[near >= 0]
+        if not self.own:
+            return near, amounts
+        return np.concatenate([near, known]), np.concatenate([amounts, np.float32(self.own) * weight])
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         arrays = {"popularity": self.popularity, "neighbours": self.near, "similarities": self.amounts}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from models.recommenders.base import Floats, Vocabulary, softmax, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
 from models.recommenders.counts import DAY_MS, popularity_of
 from models.recommenders.encoders import FAR, encoder_of
 from models.recommenders.sequences import GAPS, Batch, Log, Numbers, Windows, add_repeats, windows_of
@@ -260,6 +260,9 @@ class Neural:
 
     def probabilities(self, batch: Batch) -> Floats:
         return softmax(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         """Arrays, and `encoder.onnx`: items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size]."""

@@ -122,6 +122,9 @@ class Batch(msgspec.Struct, frozen=True):
     def rows(self, start: int, stop: int) -> "Batch":
         return Batch(self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
 
+    def of(self, rows: Places) -> "Batch":
+        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows])
+
     def newest(self, length: int) -> "Batch":
         """The same histories, `length` events long."""
         have = self.items.shape[1]

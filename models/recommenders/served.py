@@ -55,6 +55,17 @@ class Encoded:
     def probabilities(self, batch: Batch) -> Floats:
         return softmax(self.score(batch))
 
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        used = np.flatnonzero(weights)
+        some = batch if len(used) == len(batch) else batch.of(used)
+        scores = self.score(some)
+        for place, row in enumerate(used):
+            one = scores[place]
+            one -= one.max()
+            np.exp(one, out=one)
+            one *= weights[row] / one.sum()
+            out[row] += one
+
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         raise NotImplementedError(f"a served {self.name} is saved already")
 

@@ -98,6 +98,14 @@ def test_probabilities_are_shares_in_the_same_order(fitted: Recommender) -> None
         assert scores[row, int(np.argmax(shares[row]))] == pytest.approx(scores[row].max(), abs=1e-6)
 
 
+def test_what_it_adds_to_a_blend_are_its_probabilities(fitted: Recommender) -> None:
+    batch = asked(fitted, history("i1", "i2", "i1"), history("i7"), history(), history("i4", "i5"))
+    weights = np.array([0.5, 2.0, 1.0, 0.0], np.float32)
+    out = np.ones((4, RING), np.float32)
+    fitted.add(out, batch, weights)
+    np.testing.assert_allclose(out, 1 + weights[:, None] * fitted.probabilities(batch), atol=1e-5)
+
+
 def test_the_same_history_gives_the_same_scores_in_any_batch(fitted: Recommender) -> None:
     one, two = history("i1", "i2"), history("i7")
     together = fitted.score(asked(fitted, one, two))
@@ -155,6 +163,10 @@ def released(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> r
 def test_a_release_scores_as_its_recommender_does(fitted: Recommender, released: releases.Release) -> None:
     batch = [history("i1", "i2", "i3"), history("i9"), history(*[f"i{n % RING}" for n in range(30)]), history()]
     np.testing.assert_allclose(released.scores(batch), fitted.score(asked(fitted, *batch)), atol=1e-4)
+    out, weights = np.zeros((4, RING), np.float32), np.array([1.0, 0.0, 0.5, 1.0], np.float32)
+    released.recommender.add(out, asked(fitted, *batch), weights)
+    expected = weights[:, None] * fitted.probabilities(asked(fitted, *batch))
+    np.testing.assert_allclose(out, expected, atol=1e-4)
     assert int(np.argmax(released.scores([history()])[0])) == 0
 
 
