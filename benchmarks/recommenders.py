@@ -1,15 +1,20 @@
-"""Ours beside RecTools': the same splits, the same trials and minutes for every recommender, several seeds.
+"""Ours beside RecTools': the same splits, the same trials and processor time for every recommender, several seeds.
 
-python -m benchmarks.recommenders --data FOLDER --rectools PYTHON [--sets beauty,globo] [--seeds 0,1,2] [--minutes 4]
+python -m benchmarks.recommenders --data FOLDER --rectools PYTHON [--sets beauty,globo] [--seeds 0,1,2]
+                                  [--minutes 1] [--neural-minutes 6]
 
 `--rectools` is a Python with `rectools[torch]`, `optuna` and `pyarrow<20` in an environment of its own (it asks for an
-older numpy). Per user NDCG@10 of each recommender is kept in `--out`: a run that was cut off goes on where it stopped.
-What the table calls `auto` is what won on the tuning cases, a candidate or the blend; test cases are looked at once.
-The ratio is of `auto` to the best of theirs on the test cases, which is theirs by hindsight.
+older numpy). Minutes are of processor time, so that other load on the machine takes nothing from either side: as many
+for each counting recommender of both sides, and as many for each neural one. Everything is tuned with the first seed;
+with the others what draws random numbers (encoders, SASRec, iALS, and a blend with such a member) is fitted anew with
+the parameters found. Per user NDCG@10 of each recommender is kept in `--out`: a run that was cut off goes on where it
+stopped. What the table calls `auto` is what won on the tuning cases, a candidate or the blend; test cases are looked at
+once. The ratio is of `auto` to the best of theirs on the test cases, which is theirs by hindsight.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,34 +29,42 @@ import pandas as pd
 import polars as pl
 
 from models import evaluation
-from models.experiment import Experiment, Plan, best_of
+from models.experiment import Experiment, Plan, Tuned, best_of, settings_of
 from models.recommenders.base import KIND_WEIGHTS
+from models.recommenders.blend import Blend
+from models.recommenders.candidates import CANDIDATES, NEURAL
 from models.splits import Protocol
 from serving.commands.evaluate import frame_of
 from stream.sources.named import open_named
 from stream.sources.source import Source
 
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
-OURS: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease", "dnn", "transformer")
+COUNTING: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease")
+RANDOM: Final = ("ials", "sasrec", "blend", *NEURAL)
+"""What gives other figures with another seed."""
 RESAMPLES: Final = 2_000
 
 
 class Set(msgspec.Struct, frozen=True):
-    """A data set: how it is opened from the folder of all of them, its split, and the share of users that is taken."""
+    """A data set: how it is opened from the folder of all of them, its split, the encoder that is tried, and the share
+    of users that is taken."""
 
     open: Callable[[Path], Source]
     protocol: str
+    encoder: str
     share: float = 1.0
 
 
 SETS: Final[dict[str, Set]] = {
-    "complete-journey": Set(lambda _: open_named("complete-journey"), "last-days:7"),
-    "movielens-1m": Set(lambda folder: open_named("movielens-1m", folder / "ml-1m"), "leave-one-out"),
+    "movielens-1m": Set(lambda folder: open_named("movielens-1m", folder / "ml-1m"), "leave-one-out", "transformer"),
     "beauty": Set(
-        lambda folder: open_named("amazon", folder / "amazon-2014-5core" / "Beauty.parquet"), "leave-one-out"
+        lambda folder: open_named("amazon", folder / "amazon-2014-5core" / "Beauty.parquet"), "leave-one-out", "dnn"
     ),
-    "globo": Set(lambda folder: open_named("globo", folder / "globo"), "last-days:1", 0.1),
-    "online-retail": Set(lambda folder: open_named("online-retail", folder / "uci-online-retail"), "last-days:14"),
+    "online-retail": Set(
+        lambda folder: open_named("online-retail", folder / "uci-online-retail"), "last-days:14", "dnn"
+    ),
+    "globo": Set(lambda folder: open_named("globo", folder / "globo"), "last-share:0.05", "transformer", 0.1),
+    "complete-journey": Set(lambda _: open_named("complete-journey"), "last-days:7", "dnn"),
 }
 
 
@@ -65,9 +78,8 @@ class Asked(msgspec.Struct, frozen=True):
     seeds: tuple[int, ...]
     trials: int
     minutes: float
+    neural_minutes: float
     most: int
-    ours: tuple[str, ...] = OURS
-    theirs: tuple[str, ...] = THEIRS
 
 
 def table_of(source: Source, share: float) -> pd.DataFrame:
@@ -85,48 +97,59 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
     """Every recommender on one data set with one seed; what is in `out` already is not done again."""
     folder = asked.out / name / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [one for one in asked.theirs if not _done(folder, f"rectools-{one}")] if asked.rectools else []
+    wanted = [one for one in THEIRS if not _done(folder, f"rectools-{one}")] if asked.rectools else []
     ours_left = not _done(folder, "auto")
     if not wanted and not ours_left:
         return
-    source = SETS[name].open(asked.data)
-    frame = table_of(source, SETS[name].share)
+    chosen = SETS[name]
+    source = chosen.open(asked.data)
+    frame = table_of(source, chosen.share)
     categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
-    plan = Plan(Protocol.of(SETS[name].protocol), seed, asked.trials, asked.minutes, asked.most)
+    protocol, clock = Protocol.of(chosen.protocol), time.process_time
+    plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
     experiment = Experiment(frame, plan, _say, categories or None)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
-    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": SETS[name].protocol}
+    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": chosen.protocol}
     (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
     print(f"{name} seed {seed}: {facts}", flush=True)
+    first = folder.with_name(str(asked.seeds[0]))
     if ours_left:
-        run_ours(asked, experiment, folder)
+        if folder == first:
+            tune_ours(asked, experiment, folder, chosen.encoder)
+        else:
+            refit_ours(experiment, first, folder)
     if wanted:
-        run_theirs(asked, experiment, folder, wanted, seed)
+        run_theirs(asked, experiment, first, folder, wanted)
 
 
-def run_ours(asked: Asked, experiment: Experiment, folder: Path) -> None:
+def tune_ours(asked: Asked, experiment: Experiment, folder: Path, encoder: str) -> None:
     """Tune, blend, choose on the tuning cases; then measure each of them on the test cases."""
-    names = [one for one in asked.ours if not (one == "personal" and experiment.masked)]
+    names = [one for one in COUNTING if not (one == "personal" and experiment.masked)]
     tuned = [experiment.tune(one) for one in names]
+    tuned.append(experiment.tune(encoder, minutes=asked.neural_minutes))
     tuned.append(experiment.blend(tuned))
     chosen = best_of(tuned).name
     for one in tuned:
-        started = time.monotonic()
-        recommender = experiment.fit(one)
-        values, _ = experiment.measured(recommender)
-        told = {
-            "params": recommender.describe(),
-            "tuning": one.ndcg,
-            "trials": one.trials,
-            "tuning_seconds": one.seconds,
-        }
-        told |= {"fit_seconds": time.monotonic() - started}
-        _keep(folder, one.name, experiment, values["ndcg@10"], told)
-        if one.name == chosen:
-            _keep(folder, "auto", experiment, values["ndcg@10"], {"chosen": chosen, "tuning": one.ndcg})
+        told = {"tuning": one.ndcg, "trials": one.trials, "tuning_seconds": one.seconds}
+        _measured(experiment, one, folder, chosen, told)
 
 
-def run_theirs(asked: Asked, experiment: Experiment, folder: Path, wanted: Sequence[str], seed: int) -> None:
+def refit_ours(experiment: Experiment, first: Path, folder: Path) -> None:
+    """What was found with the first seed, fitted with this one; what draws nothing has the figures it had."""
+    told = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
+    names = [one for one in (*COUNTING, *NEURAL) if one in told]
+    tuned = [Tuned(one, told[one]["params"], np.zeros(0)) for one in names]
+    members = [CANDIDATES[one.name].make(settings_of(one.name, one.params), experiment.situation, 0) for one in tuned]
+    blended = Blend(members, np.array(told["blend"]["params"]["weights"]))
+    tuned.append(Tuned("blend", {}, np.zeros(0), recommender=blended, members=list(tuned)))
+    for one in tuned:
+        if one.name in RANDOM:
+            _measured(experiment, one, folder, told["auto"]["chosen"], {})
+        else:
+            _again(first, folder, one.name, told["auto"]["chosen"])
+
+
+def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, wanted: Sequence[str]) -> None:
     """Hand the same parts to RecTools' side; what it predicts is judged here."""
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)
@@ -138,22 +161,24 @@ def run_theirs(asked: Asked, experiment: Experiment, folder: Path, wanted: Seque
         users = [case.user_id for case in experiment.test.cases]
         pd.DataFrame({"user_id": users}).to_parquet(place / "users.parquet")
         for one in wanted:
+            name = f"rectools-{one}"
+            if folder != first and one not in RANDOM:
+                if _done(first, name):
+                    _again(first, folder, name)
+                continue
             out = place / f"{one}.parquet"
             command = [str(asked.rectools), str(Path(__file__).with_name("rectools_side.py")), "--model", one]
             for part in ("fit", "tune", "whole", "users"):
                 command += [f"--{part}", str(place / f"{part}.parquet")]
-            command += ["--out", str(out), "--seed", str(seed), "--trials", str(asked.trials)]
-            done = subprocess.run([*command, "--minutes", str(asked.minutes)], check=False)
+            command += ["--out", str(out), "--seed", str(experiment.plan.seed), "--trials", str(asked.trials)]
+            command += ["--minutes", str(asked.neural_minutes if one == "sasrec" else asked.minutes)]
+            if folder != first:
+                command += ["--found", str(first / f"{name}.json")]
+            done = subprocess.run(command, check=False)
             if done.returncode == 3:
                 continue
             done.check_returncode()
-            _keep(
-                folder,
-                f"rectools-{one}",
-                experiment,
-                judged(experiment, out),
-                json.loads(out.with_suffix(".json").read_text()),
-            )
+            _keep(folder, name, experiment, judged(experiment, out), json.loads(out.with_suffix(".json").read_text()))
 
 
 def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
@@ -214,6 +239,23 @@ def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, t
     print(f"  {name:<20} NDCG@10 {values.mean():.4f}", flush=True)
 
 
+def _measured(experiment: Experiment, one: Tuned, folder: Path, chosen: str, told: dict[str, Any]) -> None:
+    started = time.process_time()
+    recommender = experiment.fit(one)
+    values, _ = experiment.measured(recommender)
+    told = {"params": recommender.describe(), **told, "fit_seconds": time.process_time() - started}
+    _keep(folder, one.name, experiment, values["ndcg@10"], told)
+    if one.name == chosen:
+        _keep(folder, "auto", experiment, values["ndcg@10"], {"chosen": chosen})
+
+
+def _again(first: Path, folder: Path, name: str, chosen: str | None = None) -> None:
+    for end in ("parquet", "json"):
+        shutil.copy(first / f"{name}.{end}", folder / f"{name}.{end}")
+        if name == chosen:
+            shutil.copy(first / f"auto.{end}", folder / f"auto.{end}")
+
+
 def _done(folder: Path, name: str) -> bool:
     return (folder / f"{name}.parquet").exists()
 
@@ -231,20 +273,17 @@ def main() -> int:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of tuning, for each recommender")
-    parser.add_argument("--most", type=int, default=5_000, help="tuning and test cases of a seed")
-    parser.add_argument("--ours", default=",".join(OURS))
-    parser.add_argument("--theirs", default=",".join(THEIRS))
+    parser.add_argument("--minutes", type=float, default=1.0, help="of processor time, to tune a counting recommender")
+    parser.add_argument("--neural-minutes", type=float, default=6.0, help="of processor time, to tune a neural one")
+    parser.add_argument("--most", type=int, default=3_000, help="tuning cases")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    sets, ours, theirs = (tuple(one.split(",")) for one in (given.sets, given.ours, given.theirs))
     seeds = tuple(int(one) for one in given.seeds.split(","))
-    asked = Asked(
-        given.data, given.rectools, given.out, sets, seeds, given.trials, given.minutes, given.most, ours, theirs
-    )
+    budget = (given.trials, given.minutes, given.neural_minutes, given.most)
+    asked = Asked(given.data, given.rectools, given.out, tuple(given.sets.split(",")), seeds, *budget)
     for seed in [] if given.show else seeds:
-        for name in sets:
+        for name in asked.sets:
             run_set(asked, name, seed)
     told = show(given.out)
     if given.json:

@@ -4,8 +4,8 @@ python rectools_side.py --fit F --tune T --whole W --users U --model NAME --tria
 
 `fit` and `whole` are Parquet with user_id, item_id, at (epoch ms), weight in time order; `tune` has held-out targets
 of the tuning users (user_id, item_id), `users` whom to predict for (user_id). Test targets are never given to it.
-Parameters are sought by NDCG@10 on `tune`; for each of them also whether what a user took is left out. The winner is
-fitted on `whole`, SASRec for the epochs that were best while tuning.
+Minutes are of processor time. Parameters are sought by NDCG@10 on `tune`; for each of them also whether what a user
+took is left out. The winner is fitted on `whole`, SASRec for the epochs that were best while tuning.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: i
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found, started = Found(), time.monotonic()
+    found, started = Found(), time.process_time()
     until = started + 60 * asked.minutes
 
     def one(trial: Any) -> float:
@@ -153,20 +153,32 @@ def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: i
         return value
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
-    study.optimize(one, n_trials=asked.trials, timeout=60 * asked.minutes)
-    return found, len(study.trials), time.monotonic() - started
+
+    def spent(study: Any, _trial: Any) -> None:
+        if time.process_time() >= until:
+            study.stop()
+
+    study.optimize(one, n_trials=asked.trials, callbacks=[spent])
+    return found, len(study.trials), time.process_time() - started
 
 
 def train(model: Any, data: Any, judge: Callable[[], tuple[float, bool]], until: float) -> tuple[float, bool, int]:
     """Epoch by epoch until nothing is gained or the time is over: the best NDCG@10, its filter, its epoch (from 1)."""
     best, viewed, at, epoch = -1.0, False, 0, 0
-    while epoch == 0 or (time.monotonic() < until and epoch - at < PATIENCE):
+    while epoch == 0 or (time.process_time() < until and epoch - at < PATIENCE):
         model.fit_partial(data, min_epochs=1, max_epochs=1)
         epoch += 1
         value, filtered = judge()
         if value > best:
             best, viewed, at = value, filtered, epoch
     return best, viewed, at
+
+
+def earlier(file: Path) -> tuple[Found, int, float]:
+    """What a run with another seed found."""
+    params = json.loads(file.read_text("utf-8"))["params"]
+    viewed = params.pop("filter_viewed")
+    return Found(0.0, params, viewed), 0, 0.0
 
 
 def final(asked: argparse.Namespace, found: Found, data: Any) -> Any:
@@ -196,6 +208,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--found", type=Path, help="what an earlier run wrote: its parameters are taken, none sought")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
@@ -217,10 +230,12 @@ def main() -> int:
         chosen = np.random.default_rng(asked.seed).choice(users, TUNING_USERS, replace=False)
         targets = targets[targets["user_id"].isin(chosen)]
     longest = int(np.clip(np.percentile(frames["fit"].groupby("user_id").size(), 95), 10, 50))
-    found, trials, spent = tune(asked, dataset_of(frames["fit"]), targets, longest)
-    whole, started = dataset_of(frames["whole"]), time.monotonic()
+    found, trials, spent = (
+        earlier(asked.found) if asked.found else tune(asked, dataset_of(frames["fit"]), targets, longest)
+    )
+    whole, started = dataset_of(frames["whole"]), time.process_time()
     model = final(asked, found, whole)
-    fitted = time.monotonic() - started
+    fitted = time.process_time() - started
     lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), asked.k, found.filter_viewed)
     aside = asked.out.with_suffix(".aside")
     lists.to_parquet(aside)

@@ -23,6 +23,7 @@ from models.recommenders.sequences import Batch, Log, batch_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 Progress = Callable[[str, float, dict[str, float]], None]
 """Called with the stage, how much of it is done (0..1), and its figures."""
@@ -39,6 +40,9 @@ class Plan(msgspec.Struct, frozen=True):
     """How an experiment goes. `minutes` and `trials` bound the tuning of each recommender, whichever ends first.
 
     `mask_seen`: whether what a user took can be recommended again; None: whichever suits item-kNN on the tuning cases.
+    `most` bounds the tuning cases, `tested` the test cases (`most` where it is None). `clock` gives the seconds that
+    `minutes` are counted in: of the wall, or of the processor (`time.process_time`), which a busy machine does not
+    change.
     """
 
     protocol: splits.Protocol
@@ -49,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True):
     mask_seen: bool | None = None
     min_count: int = 1
     epochs: int = 0
+    tested: int | None = None
+    clock: Callable[[], float] = time.monotonic
 
 
 class Tuned(msgspec.Struct):
@@ -99,11 +105,12 @@ class Experiment:
         defaults: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self.defaults = defaults or {}
+        self._fits: dict[str, tuple[dict[str, Any], Recommender]] = {}
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed)
         self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
-        self.tuning = self._side(self.fitted, tuned, categories)
-        self.test = self._side(self.before, after, categories)
+        self.tuning = self._side(self.fitted, tuned, categories, plan.most)
+        self.test = self._side(self.before, after, categories, plan.tested or plan.most)
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
             if not side.cases:
                 raise TrainingError(
@@ -117,9 +124,11 @@ class Experiment:
         self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
 
-    def _side(self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None) -> Side:
+    def _side(
+        self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
+    ) -> Side:
         log = Log.of(before, min_count=self.plan.min_count, categories=categories)
-        found = splits.cases(before, after, LONGEST, self.plan.most, self.plan.seed)
+        found = splits.cases(before, after, LONGEST, most, self.plan.seed)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
 
     def _masked(self) -> bool:
@@ -145,30 +154,34 @@ class Experiment:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        trials, minutes = trials or self.plan.trials, minutes or self.plan.minutes
-        started, best = time.monotonic(), Tuned(name, {}, np.zeros(0))
+        trials, minutes, clock = trials or self.plan.trials, minutes or self.plan.minutes, self.plan.clock
+        started, best = clock(), Tuned(name, {}, np.zeros(0))
         study = study or new_study(self.plan.seed)
         before = len(study.trials)
 
         def one(trial: "Trial") -> float:
             nonlocal best
-            left = minutes - (time.monotonic() - started) / 60
+            left = minutes - (clock() - started) / 60
             first = trial.number == 0
             params = self.defaults.get(name, {}) if first else CANDIDATES[name].space(trial, self.situation)
             found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
             trial.set_user_attr("params", found.params)
             if not len(best.values) or found.ndcg > best.ndcg:
                 best = found
-            done = max((trial.number + 1) / trials, (time.monotonic() - started) / (60 * minutes))
+            done = max((trial.number + 1) / trials, (clock() - started) / (60 * minutes))
             self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
             return found.ndcg
 
+        def spent(study: "Study", _trial: "FrozenTrial") -> None:
+            if clock() - started >= 60 * minutes:
+                study.stop()
+
         if before < trials:
-            study.optimize(one, n_trials=trials - before, timeout=60 * minutes)
+            study.optimize(one, n_trials=trials - before, callbacks=[spent])
         if before and study.best_trial.number < before:  # found by an earlier run of the study
             best = self._tried(name, settings_of(name, study.best_trial.user_attrs["params"]), minutes)
         self.progress(name, 1.0, {"ndcg@10": best.ndcg})
-        best.trials, best.seconds = len(study.trials), time.monotonic() - started
+        best.trials, best.seconds = len(study.trials), clock() - started
         return best
 
     def _tried(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
@@ -188,7 +201,8 @@ class Experiment:
         watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.rows(0, WATCHED))
         curve: list[dict[str, float]] = []
         kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
-        started = time.monotonic()
+        clock = self.plan.clock
+        started = clock()
 
         def after_epoch(epoch: int, logs: dict[str, float]) -> bool:
             assert made.network is not None
@@ -196,12 +210,12 @@ class Experiment:
             curve.append({"epoch": float(epoch), "loss": float(logs.get("loss", 0.0)), "ndcg@10": ndcg})
             if ndcg > kept["ndcg"]:
                 kept.update(ndcg=ndcg, epoch=epoch, weights=made.network.get_weights())
-            self.progress(name, min(1.0, (time.monotonic() - started) / (60 * minutes)), curve[-1])
+            self.progress(name, min(1.0, (clock() - started) / (60 * minutes)), curve[-1])
             if trial is not None:
                 trial.report(ndcg, epoch)
             return epoch - kept["epoch"] >= PATIENCE or (trial is not None and trial.should_prune())
 
-        made.after_epoch, made.minutes = after_epoch, minutes
+        made.after_epoch, made.minutes, made.clock = after_epoch, minutes, clock
         made.fit(self.tuning.log)
         assert made.network is not None
         if kept["weights"] is not None:
@@ -224,13 +238,21 @@ class Experiment:
         return Tuned("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
 
     def fit(self, tuned: Tuned, log: Log | None = None) -> Recommender:
-        """The tuned recommender, fitted anew on everything before the test part, or on `log`."""
+        """The tuned recommender, fitted anew on everything before the test part, or on `log`.
+
+        What was fitted before the test part once is not fitted again for a blend that it is a member of.
+        """
         if tuned.members:
             assert isinstance(tuned.recommender, blend.Blend)
             weights = tuned.recommender.weights.astype(np.float64)
             return blend.Blend([self.fit(one, log) for one in tuned.members], weights)
+        params, kept = self._fits.get(tuned.name, (None, None))
+        if log is None and kept is not None and params == tuned.params:
+            return kept
         made = make(tuned.name, settings_of(tuned.name, tuned.params), self.situation, self.plan.seed)
         made.fit(log or self.test.log)
+        if log is None:
+            self._fits[tuned.name] = (tuned.params, made)
         return made
 
     def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], evaluation.Ranked]:

@@ -22,7 +22,7 @@ from models.recommenders.encoders import FAR, encoder_of
 from models.recommenders.sequences import GAPS, Batch, Log, Numbers, Windows, add_repeats, windows_of
 from stream.events import KINDS
 
-FULL_SOFTMAX_ITEMS: Final = 6_000
+FULL_SOFTMAX_ITEMS: Final = 1_000
 ENCODED_AT_ONCE: Final = 256
 """Histories are encoded in blocks of one size: every other size would be compiled anew."""
 WARM_UP: Final = 100
@@ -47,11 +47,11 @@ class Params(msgspec.Struct, frozen=True):
     heads: int = 2
     length: int = 50
     dropout: float = 0.2
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     reg: float = 1e-4
     batch_size: int = 128
     epochs: int = 30
-    negatives: int = 1_024
+    negatives: int = 512
     windows_per_user: int = 20
     repeats: bool = False
     baskets: bool = True
@@ -201,6 +201,7 @@ class Neural:
         self.network: Network | None = None
         self.after_epoch = after_epoch
         self.minutes = minutes
+        self.clock: Callable[[], float] = time.monotonic
 
     def fit(self, log: Log) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept."""
@@ -220,8 +221,8 @@ class Neural:
         rate = keras.optimizers.schedules.PolynomialDecay(params.learning_rate / 10, WARM_UP, params.learning_rate)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
         self.network.compile(optimizer, jit_compile=params.encoder != "rnn")  # unrolled steps compile for minutes
-        until = time.monotonic() + 60 * self.minutes if self.minutes is not None else None
-        watch = _Watch(self.after_epoch, until)
+        until = self.clock() + 60 * self.minutes if self.minutes is not None else None
+        watch = _Watch(self.after_epoch, until, self.clock)
         batches = Batches(windows, params, probability)
         self.network.places = batches.places
         self.network.fit(batches, epochs=params.epochs, verbose=0, callbacks=[watch])
@@ -289,12 +290,12 @@ def _nothing(length: int) -> Batch:
 
 
 class _Watch(keras.callbacks.Callback):
-    def __init__(self, after_epoch: Epoch | None, until: float | None) -> None:
+    def __init__(self, after_epoch: Epoch | None, until: float | None, clock: Callable[[], float]) -> None:
         super().__init__()
-        self.after_epoch, self.until = after_epoch, until
+        self.after_epoch, self.until, self.clock = after_epoch, until, clock
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        if self.until is not None and time.monotonic() > self.until:
+        if self.until is not None and self.clock() > self.until:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
