@@ -194,11 +194,9 @@ def test_an_item_is_reached_through_its_category(name: str) -> None:
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-def test_sampled_negatives_teach_the_same(monkeypatch: pytest.MonkeyPatch, repeats: bool) -> None:
-    from models.recommenders import neural
-
-    monkeypatch.setattr(neural, "FULL_SOFTMAX_ITEMS", 5)  # as for a catalogue of thousands
-    made = make("dnn", {**SMALL, "negatives": 16}, Situation(repeats=repeats))
+@pytest.mark.parametrize("loss", ["sampled", "gbce"])
+def test_sampled_negatives_teach_the_same(loss: str, repeats: bool) -> None:
+    made = make("dnn", {**SMALL, "negatives": 16, "loss": loss}, Situation(repeats=repeats))
     made.fit(Log.of(ring()))
     batch = asked(made, *[history(*[f"i{(start + step) % RING}" for step in range(4)]) for start in range(RING)])
     wanted = [made.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
