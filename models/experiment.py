@@ -19,6 +19,7 @@ from models.recommenders import blend
 from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
+from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Batch, Log, batch_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class Experiment:
         progress: Progress | None = None,
         categories: Mapping[str, str] | None = None,
         defaults: Mapping[str, dict[str, Any]] | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
+        self.catalogue = catalogue
         self.defaults = defaults or {}
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed)
@@ -118,7 +121,7 @@ class Experiment:
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
 
     def _side(self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None) -> Side:
-        log = Log.of(before, min_count=self.plan.min_count, categories=categories)
+        log = Log.of(before, min_count=self.plan.min_count, categories=categories, catalogue=self.catalogue)
         found = splits.cases(before, after, LONGEST, self.plan.most, self.plan.seed)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+import pandas as pd
 
+from models import text
 from models.recommenders.base import Floats, Vocabulary
+from stream.events import Item
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -22,6 +25,16 @@ class Catalogue(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.texts is not None and len(self.texts) != len(self.item_ids):
             raise ValueError(f"texts has {len(self.texts)} rows for {len(self.item_ids)} items; give one for each item")
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "Catalogue":
+        """From `features.dataset.catalogue`: available items by id, their categories, and their titles' vectors."""
+        records = [msgspec.json.decode(record, type=Item) for record in frame["record"]]
+        items = sorted((one for one in records if one.available), key=lambda one: one.item_id)
+        titled = any(one.title for one in items)
+        texts = text.vectors([one.title or "" for one in items]) if titled else None
+        categories = {one.item_id: one.category for one in items if one.category}
+        return cls([one.item_id for one in items], categories, texts)
 
     def added(self, vocabulary: Vocabulary, most: int) -> Vocabulary:
         """The vocabulary, and behind it the items that it lacks, in their order here; at most `most` in all."""

@@ -75,6 +75,9 @@ class Network(keras.Model):
         encoder = (params.encoder, size, params.blocks, params.heads, params.length, params.dropout)
         self.encoder = encoder_of(*encoder)
 
+    def build(self, shape: Any) -> None:  # noqa: ARG002 - layers build themselves when they are first called
+        self.built = True
+
     def vectors(self, numbers: Any) -> Any:
         """float [..., embedding_size]: an item's own vector, its category's, and its text's."""
         found = self.table(numbers)
