@@ -46,7 +46,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, number: int) -> tuple[dict[str, Any], Any]:
         size, rng = self.params.batch_size, self._rng(number + 1)
         rows = self.order[np.arange(number * size, (number + 1) * size) % len(self.order)]
-        batch, drawn = augmented(self.windows.batch.of(rows), self.windows.drawn(rows, rng), self.params, self.near, rng)
+        batch, drawn = self.windows.batch.of(rows), self.windows.drawn(rows, rng)
+        batch, drawn = augmented(batch, drawn, self.params, self.near, rng)
         places = np.flatnonzero(drawn.ravel() >= 0)
         if len(places) > self.places:
             places = np.sort(rng.choice(places, self.places, replace=False))

@@ -125,10 +125,8 @@ class Neural:
 
     def score(self, batch: Batch) -> Floats:
         batch = batch.newest(self.params.length)
-        if self.params.loss == "mse":
-            scores = self.values(batch)
-        else:
-            scores = self.encode(batch) @ self.embeddings().T
+        by_value = self.params.loss == "mse"
+        scores: Floats = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
         if self.params.repeats:
             add_repeats(scores, batch.items, self.repeats())
         scores[~batch.known] = np.log1p(self.popularity)
