@@ -127,9 +127,10 @@ class Network(keras.Model):
             before, gain = self._before(x)
             rows = np.repeat(np.arange(self.places, dtype=np.int32), self.params.length)
             spots = ops.stack([ops.convert_to_tensor(rows), ops.reshape(before, (-1,))], axis=-1)
-            logits = logits + ops.scatter(spots, ops.reshape(gain, (-1,)), (self.places, self.items + 1))[
-                :, 1 : self.trained + 1
-            ]
+            logits = (
+                logits
+                + ops.scatter(spots, ops.reshape(gain, (-1,)), (self.places, self.items + 1))[:, 1 : self.trained + 1]
+            )
         losses = softmax_loss(logits, column, smoothing)
         if self.params.adversarial:
             residual = (ops.softmax(logits) - ops.one_hot(column, self.trained)) * real[:, None]

@@ -41,6 +41,7 @@ class Neural:
         self.scale = (0.0, 1.0)
         self.after_epoch = after_epoch
         self.minutes = minutes
+        self.callbacks: list[keras.callbacks.Callback] = []
 
     def fit(self, log: Log) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
@@ -73,7 +74,9 @@ class Neural:
         network.compile(optimizer, jit_compile=compiled)  # rnn: unrolled steps compile for minutes
         until = time.monotonic() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
-        network.fit(batches, epochs=params.epochs, verbose=0, callbacks=[_Watch(self.after_epoch, until)])
+        network.fit(
+            batches, epochs=params.epochs, verbose=0, callbacks=[_Watch(self.after_epoch, until), *self.callbacks]
+        )
 
     def _lend(self, log: Log, trained: int) -> None:
         network = self._built()

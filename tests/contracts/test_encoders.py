@@ -15,7 +15,15 @@ from models.recommenders.sequences import Log, batch_of
 from models.releases import Manifest
 from tests.contracts.test_recommenders import RING, clubs, history, ring
 
-SMALL = {"embedding_size": 16, "blocks": 1, "heads": 1, "length": 8, "dropout": 0.0, "learning_rate": 1e-2, "compiled": False}
+SMALL = {
+    "embedding_size": 16,
+    "blocks": 1,
+    "heads": 1,
+    "length": 8,
+    "dropout": 0.0,
+    "learning_rate": 1e-2,
+    "compiled": False,
+}
 
 
 def encoder(name: str, epochs: int = 40, **more: object) -> Neural:
