@@ -2,9 +2,9 @@
 
 python -m benchmarks.training [--encoders dnn,transformer] [--batch-sizes 64,128,512] [--json]
 
-Training: sequences a second, each of 50 events over a made catalogue, by encoder, batch size, precision and whether steps
-are compiled; the first steps, which trace and compile, are left out. Keras' backend is the one that KERAS_BACKEND names
-(TensorFlow; JAX where it is installed), the device whichever that backend sees first.
+Training: sequences a second, each of 50 events over a made catalogue, by encoder, batch size, precision and whether
+steps are compiled; the first steps, which trace and compile, are left out. Keras' backend is the one that KERAS_BACKEND
+names (TensorFlow; JAX where it is installed), the device whichever that backend sees first.
 Encoding: one history of 50 events, and 32 of them, through ONNX Runtime on one thread, as in serving.
 """
 
@@ -54,7 +54,7 @@ def trained(log: Log, encoder: str, size: int, mixed: bool, compiled: bool, work
     class Clock(keras.callbacks.Callback):
         steps, began, ended = 0, 0.0, 0.0
 
-        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
             self.steps += 1
             self.ended = time.perf_counter()
             if self.steps == SKIPPED:

@@ -17,7 +17,7 @@ SIMILAR: Final = 10
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of windows; the last of an epoch is filled up. What a batch holds depends on seed, epoch and number alone.
+    """Batches of windows, the last of an epoch filled up. What one holds depends on seed, epoch and number alone.
 
     `probability` float64 [items]: chance of each item to be drawn as a negative, None where none are. `near` int32
     [items + 1, n]: similar items by number, for substitution.

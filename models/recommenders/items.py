@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 
 from models import text
 from models.recommenders.base import Floats, Vocabulary
@@ -52,35 +54,51 @@ class Catalogue(msgspec.Struct, frozen=True):
         return out
 
 
-def borrowed(
-    own: Floats, trained: int, categories: np.ndarray, texts: Floats | None, neighbours: int = 20, block: int = 512
-) -> Floats:
-    """Own vectors for items that nobody took: float32 [items - trained, size] from `own` [items, size].
+class Lenders(msgspec.Struct, frozen=True):
+    """Whose own vectors a new item borrows: `shares` float64 [rows, trained], `places` int64 [new]: its row there."""
 
-    Each is the mean over the `neighbours` trained items whose texts are nearest (cosine above zero), those of its own
-    category where any are; without texts over the category's trained items; else over all trained ones. Like an average
-    item of its kind: as wanted, and as near to others.
+    shares: sparse.csr_matrix
+    places: npt.NDArray[np.int64]
+
+    def lent(self, own: Floats) -> Floats:
+        """float32 [new, size]: own vectors for the new items, from those of the trained ones [trained, size]."""
+        means: Floats = (self.shares @ own).astype(np.float32)[self.places]
+        return means
+
+
+def lenders(
+    trained: int, categories: npt.NDArray[np.int32], texts: Floats | None, neighbours: int = 20, block: int = 512
+) -> Lenders:
+    """For each item behind the first `trained`: the trained items that it is like, in equal shares.
+
+    Those are the `neighbours` whose texts are nearest (cosine above zero), of its own category where any are; without
+    texts the category's trained items; else all trained ones. It is then like an average item of its kind: as wanted,
+    and as near to others.
     """
-    out = np.tile(own[:trained].mean(axis=0), (len(own) - trained, 1)).astype(np.float32)
-    known = categories[:trained]
-    for code in np.unique(categories[trained:]):
+    known, new = categories[:trained], categories[trained:]
+    parts: list[npt.NDArray[np.int64]] = []
+    places = np.zeros(len(new), np.int64)
+    for code in np.unique(new):
         inside = np.flatnonzero(known == code) if code else np.arange(trained)
-        if not len(inside):
-            inside = np.arange(trained)
-        rows = np.flatnonzero(categories[trained:] == code)
-        out[rows] = own[inside].mean(axis=0)
-        if texts is None:
-            continue
-        for start in range(0, len(rows), block):
+        inside = inside if len(inside) else np.arange(trained)
+        rows = np.flatnonzero(new == code)
+        places[rows] = len(parts)
+        parts.append(inside)
+        for start in range(0, len(rows) if texts is not None else 0, block):
+            assert texts is not None
             part = rows[start : start + block]
             near = _unit(texts[trained + part]) @ _unit(texts[inside]).T
-            k = min(neighbours, len(inside))
-            best = np.argpartition(-near, k - 1, axis=1)[:, :k]
-            weights = np.take_along_axis(near, best, axis=1) > 0
-            total = weights.sum(axis=1, keepdims=True)
-            means = (own[inside][best] * weights[:, :, None]).sum(axis=1) / np.maximum(total, 1)
-            out[part] = np.where(total > 0, means, out[part])
-    return out
+            best = np.argpartition(-near, min(neighbours, len(inside)) - 1, axis=1)[:, :neighbours]
+            for row, found, close in zip(part, best, near, strict=True):
+                alike = found[close[found] > 0]
+                if len(alike):
+                    places[row] = len(parts)
+                    parts.append(inside[alike])
+    sizes = np.array([len(one) for one in parts], np.int64)
+    columns = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    amounts = np.repeat(1 / np.maximum(sizes, 1), sizes)
+    table = sparse.csr_matrix((amounts, columns, np.append(0, np.cumsum(sizes))), (len(parts), trained))
+    return Lenders(table, places)
 
 
 def _unit(table: Floats) -> Floats:

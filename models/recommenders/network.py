@@ -50,7 +50,7 @@ class Network(keras.Model):
         self.objective = params.objective(self.trained)
         self.places = 0  # of a batch: set before training
         self.category_of = np.concatenate([[0], categories]).astype(np.int32)
-        self.texts = np.concatenate([np.zeros((1, texts.shape[1])), texts]) if texts is not None else None
+        self.texts = np.pad(texts, ((1, 0), (0, 0))).astype(np.float32) if texts is not None else None
         with _precision("mixed_bfloat16" if params.mixed else "float32"):
             self._make_layers()
         gains = {"initializer": "zeros", "trainable": params.repeats}
@@ -84,7 +84,7 @@ class Network(keras.Model):
         if int(self.category_of.max(initial=0)):
             found = found + self.category(ops.take(ops.convert_to_tensor(self.category_of), numbers))
         if self.texts is not None:
-            found = found + self.text(ops.take(ops.convert_to_tensor(self.texts.astype(np.float32)), numbers, axis=0))
+            found = found + self.text(ops.take(ops.convert_to_tensor(self.texts), numbers, axis=0))
         return found
 
     def call(self, inputs: Any, training: bool = False, newest: bool = False) -> Any:

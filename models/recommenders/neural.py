@@ -14,7 +14,7 @@ from keras import ops
 from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
 from models.recommenders.batches import Batches, similar, standard
 from models.recommenders.counts import DAY_MS, popularity_of
-from models.recommenders.items import borrowed
+from models.recommenders.items import Lenders, lenders
 from models.recommenders.network import INPUTS, Network, folded, rate_of
 from models.recommenders.parameters import Params
 from models.recommenders.sequences import Batch, Log, add_repeats, windows_of
@@ -39,6 +39,7 @@ class Neural:
         self.popularity: Floats = np.zeros(0, np.float32)
         self.network: Network | None = None
         self.scale = (0.0, 1.0)
+        self.lenders: Lenders | None = None
         self.after_epoch = after_epoch
         self.minutes = minutes
         self.callbacks: list[keras.callbacks.Callback] = []
@@ -46,7 +47,8 @@ class Neural:
     def fit(self, log: Log) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
 
-        Items of the vocabulary that have no events get what items like them have (`items.borrowed`).
+        Items of the vocabulary that have no events get what items like them have (`items.lenders`), before each call of
+        `after_epoch` and at the end.
         """
         params = self.params
         keras.utils.set_random_seed(params.seed)
@@ -58,13 +60,13 @@ class Neural:
         if params.objective(trained) == "sampled" and probability is not None:
             log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32)
         self.network = Network(log.categories, params, log_q, log.texts, trained)
+        self.lenders = lenders(trained, log.categories, log.texts) if trained < len(log.vocabulary) else None
         values, self.scale = standard(log)
         windows = windows_of(log, params.length, params.windows_per_user, baskets=params.baskets)
         if len(windows):  # else nothing follows anything: the network stays as it began
             near = similar(log) if params.substitute else None
             self._train(Batches(msgspec.structs.replace(windows, values=values), params, probability, near))
-        if trained < len(log.vocabulary):
-            self._lend(log, trained)
+        self.lend()
 
     def _train(self, batches: Batches) -> None:
         params, network = self.params, self._fitted()
@@ -75,13 +77,22 @@ class Neural:
         until = time.monotonic() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
         network.fit(
-            batches, epochs=params.epochs, verbose=0, callbacks=[_Watch(self.after_epoch, until), *self.callbacks]
+            batches, epochs=params.epochs, verbose=0, callbacks=[_Watch(self._after_epoch, until), *self.callbacks]
         )
 
-    def _lend(self, log: Log, trained: int) -> None:
+    def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
+        if self.after_epoch is None:
+            return False
+        self.lend()
+        return self.after_epoch(epoch, figures)
+
+    def lend(self) -> None:
+        """Give the items that nobody took what items like them have by now."""
+        if self.lenders is None:
+            return
         network = self._built()
         table = np.array(ops.convert_to_numpy(network.table.embeddings), np.float32)
-        table[trained + 1 :] = borrowed(table[1:], trained, log.categories, log.texts)
+        table[network.trained + 1 :] = self.lenders.lent(table[1 : network.trained + 1])
         network.table.set_weights([table])
 
     def encode(self, batch: Batch) -> Floats:
@@ -190,7 +201,7 @@ def _nothing(length: int) -> Batch:
 
 
 class _Watch(keras.callbacks.Callback):
-    def __init__(self, after_epoch: Epoch | None, until: float | None) -> None:
+    def __init__(self, after_epoch: Epoch, until: float | None) -> None:
         super().__init__()
         self.after_epoch, self.until = after_epoch, until
 
@@ -199,5 +210,5 @@ class _Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self.after_epoch is not None and self.after_epoch(epoch, dict(logs or {})):
+        if self.after_epoch(epoch, dict(logs or {})):
             self.model.stop_training = True

@@ -8,7 +8,7 @@ import pytest
 
 from models import releases
 from models.recommenders.base import Floats
-from models.recommenders.candidates import NEURAL, Situation
+from models.recommenders.candidates import NEURAL
 from models.recommenders.items import Catalogue
 from models.recommenders.neural import Neural, Params
 from models.recommenders.sequences import Log, batch_of

@@ -6,7 +6,7 @@ import pytest
 
 from models import text
 from models.recommenders.base import Vocabulary
-from models.recommenders.items import Catalogue, borrowed
+from models.recommenders.items import Catalogue, lenders
 from models.recommenders.sequences import Log
 
 TITLES = ["red wine from France", "white wine from Spain", "red wine, Spain", "toy car", "toy train", "", "toy cars"]
@@ -69,8 +69,8 @@ def test_a_catalogue_is_read_from_records() -> None:
 def test_new_items_borrow_from_those_like_them() -> None:
     own = np.array([[1, 0], [3, 0], [0, 8], [0, 0], [0, 0], [0, 0]], np.float32)
     codes = np.array([1, 1, 2, 1, 2, 3], np.int32)
-    found = borrowed(own, 3, codes, None)
+    found = lenders(3, codes, None).lent(own[:3])
     np.testing.assert_allclose(found, [[2, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)
     texts = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]], np.float32)
-    found = borrowed(own, 3, codes, texts, neighbours=2)
+    found = lenders(3, codes, texts, neighbours=2).lent(own[:3])
     np.testing.assert_allclose(found, [[1, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)  # near in text, within the category
