@@ -60,7 +60,10 @@ def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: s
     left, right = made.vocabulary.index["left"], made.vocabulary.index["right"]
     assert {left, right} == {12, 13}
     histories = [("i0", "i1", "i2"), ("i9", "i7", "i10"), ("left",), ("right",)]
-    for scores in (asked(made, *histories), released(made, tmp_path).scores([history(*one) for one in histories])):
+    found = [asked(made, *histories)]
+    if text:
+        found.append(released(made, tmp_path).scores([history(*one) for one in histories]))
+    for scores in found:
         assert scores[0, left] > scores[0, right]
         assert scores[1, right] > scores[1, left]
         ours, theirs = ([made.vocabulary.index[f"i{n}"] for n in part] for part in (range(6), range(6, 12)))
@@ -114,7 +117,8 @@ def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path:
 def untrained(name: str, **more: object) -> Neural:
     """Nobody has a second event, so nothing is learned: the encoder stays as it began."""
     made = encoder(name, **more)
-    made.fit(Log.of(ring(users=RING, steps=1)[:RING]))
+    once = ring(users=RING, steps=1)
+    made.fit(Log.of(once[once["user_id"] != "x"]))
     return made
 
 
