@@ -19,6 +19,7 @@ from models.recommenders import blend
 from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
+from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Batch, Log, batch_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class Experiment:
         progress: Progress | None = None,
         categories: Mapping[str, str] | None = None,
         defaults: Mapping[str, dict[str, Any]] | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
+        self.catalogue = catalogue
         self.defaults = defaults or {}
         self._fits: dict[str, tuple[dict[str, Any], Recommender]] = {}
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
@@ -127,7 +130,7 @@ class Experiment:
     def _side(
         self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
     ) -> Side:
-        log = Log.of(before, min_count=self.plan.min_count, categories=categories)
+        log = Log.of(before, min_count=self.plan.min_count, categories=categories, catalogue=self.catalogue)
         found = splits.cases(before, after, LONGEST, most, self.plan.seed)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from features.dataset import interactions
+from features.dataset import catalogue, interactions
 from models import evaluation, presets, releases, splits
 from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
@@ -19,6 +19,7 @@ from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.candidates import MEMBERS, NEURAL, names_of
 from models.recommenders.itemitem import ItemKNN
+from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Log, batch_of
 from models.releases import COUNTS, Manifest
 
@@ -93,7 +94,9 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     frame = _frame(run)
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
     defaults = presets.read(run.preset).params() if run.preset is not None else {}
-    experiment = Experiment(frame, plan, progress, defaults=defaults)
+    known = catalogue(run.archive, run.domain)
+    offered = Catalogue.of(known) if len(known) else None
+    experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered)
     names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
@@ -107,7 +110,7 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
     log = experiment.test.log
     learns = any(one.name in NEURAL for one in _members(recommender))
-    whole = Log.of(frame, log.vocabulary if learns else None, min_count=_least(frame))
+    whole = Log.of(frame, log.vocabulary if learns else None, min_count=_least(frame), catalogue=offered)
     tuning = {one.name: round(one.ndcg, 6) for one in chosen}
     _say(progress, best.name, 1.0, kept)
     return _release(run, frame, recommender, whole, kept, {"tuning": tuning})

@@ -10,6 +10,7 @@ from models.recommenders.base import Recommender
 from models.recommenders.counts import DAY_MS, Personal, Popularity
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemKNN, SequentialRules
+from models.recommenders.parameters import FULL_SOFTMAX_ITEMS
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -120,7 +121,8 @@ def _ials(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - eve
     }
 
 
-def _neural(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - every space is asked alike
+def _neural(trial: "Trial", situation: Situation) -> Params:
+    many = situation.items > FULL_SOFTMAX_ITEMS
     return {
         "embedding_size": trial.suggest_categorical("embedding_size", [64, 96, 128]),
         "blocks": trial.suggest_int("blocks", 1, 3),
@@ -128,6 +130,8 @@ def _neural(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - e
         "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
         "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
         "mask": trial.suggest_float("mask", 0.0, 0.3),
+        "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
+        "loss": trial.suggest_categorical("loss", ["sampled", "gbce"]) if many else "auto",
     }
 
 

@@ -121,7 +121,8 @@ class Bags(layers.Layer):
     """The newest item beside two weighted means of the history, through dense layers.
 
     One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:
-    Covington et al., RecSys 2016, section 3, with learned instead of equal weights).
+    Covington et al., RecSys 2016, section 3, with learned instead of equal weights). `counts` float [batch, length, n]
+    are numbers of the history up to each place, which means cannot tell.
     """
 
     def __init__(self, size: int, blocks: int, length: int, dropout: float, **kwargs: Any) -> None:
@@ -138,13 +139,21 @@ class Bags(layers.Layer):
         age = np.arange(length)[:, None] - np.arange(length)[None]
         self.age, self.causal = np.maximum(age, 0).astype(np.int32), (age >= 0).astype(np.float32)
 
-    def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
+    def call(
+        self,
+        x: Any,
+        real: Any = None,
+        training: bool = False,
+        newest: bool = False,  # noqa: ARG002 - every encoder is called alike
+        counts: Any = None,
+    ) -> Any:
         by_age = ops.take(self.ages, self.age)[None]
         hidden = (1.0 - ops.convert_to_tensor(self.causal)[None] * real[:, None, :]) * FAR
         plain = ops.matmul(ops.softmax(by_age + hidden, axis=-1), x)
         offered = ops.transpose(self.gate(x), (0, 2, 1))
         gated = ops.matmul(ops.softmax(by_age + offered + hidden, axis=-1), x)
-        out = x + self.drop(self.first(ops.concatenate([x, plain, gated], axis=-1)), training=training)
+        seen = [x, plain, gated] if counts is None else [x, plain, gated, counts]
+        out = x + self.drop(self.first(ops.concatenate(seen, axis=-1)), training=training)
         for norm, widen, narrow in zip(self.norms, self.widen, self.narrow, strict=True):
             out = out + self.drop(narrow(widen(norm(out))), training=training)
         return self.norm(out)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from features.activity import Recent
 from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+from models.recommenders.items import Catalogue
 from stream.events import KIND_CODES
 
 Numbers = npt.NDArray[np.int32]
@@ -27,6 +28,9 @@ class Log(msgspec.Struct, frozen=True):
 
     `users` int64 (codes, ascending), `items` int32 (indices of the vocabulary), `kinds` int32 (event codes), `at` int64
     (epoch ms), each [events]. `categories` int32 [items]: codes from 1, 0 for none.
+
+    `values` float32 [events] are what events carry (stars, seconds, a price), nan where nothing. `texts` float32
+    [items, d] or None. The first `trained` items have events here; those after them are known from a catalogue alone.
     """
 
     vocabulary: Vocabulary
@@ -35,6 +39,9 @@ class Log(msgspec.Struct, frozen=True):
     kinds: Numbers
     at: Places
     categories: Numbers
+    values: Floats | None = None
+    texts: Floats | None = None
+    trained: int | None = None
 
     @classmethod
     def of(
@@ -45,14 +52,23 @@ class Log(msgspec.Struct, frozen=True):
         min_count: int = 1,
         most: int = 1_000_000,
         categories: Mapping[str, str] | None = None,
+        catalogue: Catalogue | None = None,
     ) -> "Log":
         """From a frame [user_id, item_id, kind, at] in time order; items of fewer than `min_count` events are left out.
 
-        `categories` names items' categories; without it the frame's column `category`, where there is one, does.
+        `categories` names items' categories; without it the frame's column `category`, where there is one, does. With
+        a `catalogue` its items without events stand behind the others in the vocabulary, and its categories and texts
+        are those of the items; with a `vocabulary` given, that is not added to.
         """
         codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
         frame, codes = frame[CODE_WEIGHTS[codes] > 0], codes[CODE_WEIGHTS[codes] > 0]
-        vocabulary = vocabulary or Vocabulary.fit(frame, min_count, most)
+        named = {**(categories if categories is not None else _categories_in(frame))}
+        learned = Vocabulary.fit(frame, min_count, most) if vocabulary is None else vocabulary
+        trained = len(learned) if vocabulary is None else _with_events(frame, vocabulary)
+        if vocabulary is None:
+            vocabulary = catalogue.added(learned, most) if catalogue is not None else learned
+        if catalogue is not None:
+            named = {**named, **catalogue.categories}
         places = frame["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int32)
         kept = np.flatnonzero(places >= 0)
         users = pd.factorize(frame["user_id"].to_numpy()[kept])[0]
@@ -64,7 +80,10 @@ class Log(msgspec.Struct, frozen=True):
             places[kept],
             codes[kept].astype(np.int32),
             frame["at"].to_numpy(np.int64)[kept],
-            _category_codes(vocabulary, categories if categories is not None else _categories_in(frame)),
+            _category_codes(vocabulary, named),
+            frame["value"].to_numpy(np.float32, na_value=np.nan)[kept] if "value" in frame else None,
+            catalogue.texts_of(vocabulary) if catalogue is not None else None,
+            trained,
         )
 
     def __len__(self) -> int:
@@ -176,22 +195,24 @@ class Windows(msgspec.Struct, frozen=True):
     """Stretches of histories, and for each place the range of events that may come next.
 
     `batch` holds [n, length]; `first` and `last` int64 [n, length]: what follows a place is drawn from
-    `flow[first:last]`, nothing where both are equal. `flow` int32 [events]: every user's numbers, one after another.
+    `flow[first:last]`, nothing where both are equal. `flow` int32 [events]: every user's numbers, one after another;
+    `values` float32 [events] theirs, nan where there is none.
     """
 
     batch: Batch
     first: Places
     last: Places
     flow: Numbers
+    values: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def targets(self, rows: Places, rng: np.random.Generator) -> Numbers:
-        """int32 [rows, length]: one draw of what follows each place, 0 where nothing does."""
+    def drawn(self, rows: Places, rng: np.random.Generator) -> Places:
+        """int64 [rows, length]: one draw of what follows each place, as a position of `flow`; -1 where nothing does."""
         first, last = self.first[rows], self.last[rows]
         drawn = first + (rng.random(first.shape) * (last - first)).astype(np.int64)
-        found: Numbers = np.where(last > first, self.flow[np.minimum(drawn, len(self.flow) - 1)], 0).astype(np.int32)
+        found: Places = np.where(last > first, np.minimum(drawn, len(self.flow) - 1), -1)
         return found
 
 
@@ -205,7 +226,7 @@ def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = 
     if n == 0:
         none = np.zeros((0, length), np.int64)
         empty = none.astype(np.int32)
-        return Windows(Batch(empty, empty, empty), none, none, flow)
+        return Windows(Batch(empty, empty, empty), none, none, flow, log.values)
     place = np.arange(n)
     ends = np.append(np.flatnonzero(np.diff(users)) + 1, n)
     end = np.repeat(ends, np.diff(np.append(0, ends)))
@@ -226,7 +247,7 @@ def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = 
     starts[row, column], stops[row, column] = first, last
     useful = (stops > starts).any(axis=1)
     batch = Batch(items[useful], kinds[useful], gaps_of(at, items)[useful])
-    return Windows(batch, starts[useful], stops[useful], flow)
+    return Windows(batch, starts[useful], stops[useful], flow, log.values)
 
 
 def add_repeats(scores: Floats, numbers: Numbers, repeats: Floats) -> None:
@@ -240,6 +261,12 @@ def _categories_in(frame: pd.DataFrame) -> Mapping[str, str]:
         return {}
     named = frame[["item_id", "category"]].dropna().drop_duplicates("item_id", keep="last")
     return dict(zip(named["item_id"], named["category"].astype(str), strict=True))
+
+
+def _with_events(frame: pd.DataFrame, vocabulary: Vocabulary) -> int:
+    """How far into a given vocabulary the last item with events stands."""
+    places = pd.Series(frame["item_id"].unique()).map(vocabulary.index)
+    return int(places.max()) + 1 if places.notna().any() else 0
 
 
 def _category_codes(vocabulary: Vocabulary, categories: Mapping[str, str]) -> Numbers:

@@ -33,6 +33,8 @@ class Encoded:
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
+        self.by_value = params.get("loss") == "mse"
+        self.worths: Floats | None = arrays["worths"] if self.by_value else arrays.get("worths")
 
     def fit(self, log: Log) -> None:
         raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
@@ -46,11 +48,22 @@ class Encoded:
 
     def score(self, batch: Batch) -> Floats:
         batch = batch.newest(self.length)
-        scores: Floats = self.encode(batch) @ self._embeddings
+        scores: Floats = self.values(batch) if self.by_value else self.encode(batch) @ self._embeddings
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
         scores[~batch.known] = np.log1p(self.popularity)
         return scores
+
+    def values(self, batch: Batch) -> Floats:
+        """float32 [batch, items]: the value that the next event would have (stars, seconds, a price).
+
+        Raises:
+            ValueError: the release learned no values.
+        """
+        if self.worths is None:
+            raise ValueError(f"{self.name} learned no values; train with values above 0, or with loss mse")
+        valued: Floats = self.encode(batch) @ self.worths[:, :-1].T + self.worths[:, -1]
+        return valued
 
     def probabilities(self, batch: Batch) -> Floats:
         return softmax(self.score(batch))

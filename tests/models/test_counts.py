@@ -175,4 +175,6 @@ def test_windows_know_what_may_follow() -> None:
     assert sets_of == [{number["b"], number["c"]}, {number["d"]}, {number["d"]}, set()]
     ordered = windows_of(log, 4, 1, baskets=False)
     rng = np.random.default_rng(0)
-    assert ordered.targets(np.array([0]), rng)[0].tolist() == [number["b"], number["c"], number["d"], 0]
+    drawn = ordered.drawn(np.array([0]), rng)[0]
+    assert drawn[3] == -1
+    assert ordered.flow[drawn[:3]].tolist() == [number["b"], number["c"], number["d"]]

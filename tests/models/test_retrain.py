@@ -12,7 +12,7 @@ from models import releases, retrain
 from models.errors import TrainingError
 from models.recommenders.candidates import MEMBERS
 from models.retrain import Run
-from stream.events import KIND_CODES, Interaction
+from stream.events import KIND_CODES, Interaction, Item
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
@@ -34,6 +34,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     kept = Archive(folder)
     kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("items", [Row(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
     kept.flush()
     return folder
 
@@ -74,7 +75,9 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     shop = msgspec.structs.replace(run, domain="shop", recommender="popularity", mask_seen=False)
     counts, tuned = retrain.train_counts(shop), retrain.train_tuned(shop)
     assert retrain.settle(shop, counts, tuned).serving == tuned.id
-    assert releases.load(tmp_path / "shop" / tuned.id).manifest.recommender == "popularity"
+    served = releases.load(tmp_path / "shop" / tuned.id)
+    assert served.manifest.recommender == "popularity"
+    assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
 

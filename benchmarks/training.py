@@ -1,0 +1,184 @@
+"""How fast encoders train and answer.
+
+python -m benchmarks.training [--encoders dnn,transformer] [--batch-sizes 64,128,512] [--json]
+
+Training: sequences a second, each of 50 events over a made catalogue, by encoder, batch size, precision and whether
+steps are compiled; the first steps, which trace and compile, are left out. Keras' backend is the one that KERAS_BACKEND
+names (TensorFlow; JAX where it is installed), the device whichever that backend sees first.
+Encoding: one history of 50 events, and 32 of them, through ONNX Runtime on one thread, as in serving.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from models.recommenders.candidates import NEURAL
+from models.recommenders.sequences import Batch, Log
+
+LENGTH: Final = 50
+SKIPPED: Final = 3
+"""Steps that are not counted: they trace, compile and fill queues."""
+
+
+def made_log(users: int, items: int, rng: np.random.Generator) -> Log:
+    """Every user has as many events as a history is long, items by falling popularity, and one more."""
+    n = users * (LENGTH + 1)
+    chances = 1 / np.arange(1, items + 1)
+    frame = pd.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(users), LENGTH + 1).astype(str),
+            "item_id": rng.choice(items, n, p=chances / chances.sum()).astype(str),
+            "kind": rng.choice(["view", "cart", "purchase"], n),
+            "at": 1_700_000_000_000 + 60_000 * np.tile(np.arange(LENGTH + 1), users),
+        }
+    )
+    categories = {str(item): str(item % 20) for item in range(items)}
+    return Log.of(frame, categories=categories)
+
+
+def trained(log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, seconds: float) -> float:
+    """Sequences a second over about `seconds`."""
+    import keras
+
+    from models.recommenders.neural import Neural, Params
+
+    class Clock(keras.callbacks.Callback):
+        steps, began, ended = 0, 0.0, 0.0
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+            self.steps += 1
+            self.ended = time.perf_counter()
+            if self.steps == SKIPPED:
+                self.began = self.ended
+            if self.steps > SKIPPED and self.ended - self.began > seconds:
+                self.model.stop_training = True
+
+    params = Params(
+        encoder=encoder, batch_size=size, mixed=mixed, compiled=compiled, workers=workers, length=LENGTH, epochs=1
+    )
+    model, clock = Neural(params), Clock()
+    model.callbacks = [clock]
+    model.fit(log)
+    return size * (clock.steps - SKIPPED) / max(clock.ended - clock.began, 1e-9)
+
+
+def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
+    """Milliseconds of one encode through ONNX Runtime on one thread: p50 and p99, of one history and of 32."""
+    import onnxruntime
+
+    from models.recommenders.neural import Network, Neural, Params
+
+    model = Neural(Params(encoder=encoder, length=LENGTH))
+    model.vocabulary, model.popularity = log.vocabulary, np.ones(len(log.vocabulary), np.float32)
+    model.network = Network(log.categories, model.params)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    told: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as text:
+        model.save(Path(text))
+        session = onnxruntime.InferenceSession(str(Path(text) / "encoder.onnx"), options, ["CPUExecutionProvider"])
+    wanted = {one.name for one in session.get_inputs()}
+    for size in (1, 32):
+        batch = _histories(log, size)
+        given = {name: getattr(batch, name) for name in ("items", "kinds", "gaps") if name in wanted}
+        times = list(_timed(lambda given=given: session.run(None, given), seconds))
+        for part in (50, 99):
+            told[f"p{part}_ms_of_{size}"] = float(np.percentile(times, part))
+    return told
+
+
+def _histories(log: Log, size: int) -> Batch:
+    rng = np.random.default_rng(0)
+    shape = (size, LENGTH)
+    items, kinds, gaps = (rng.integers(1, most, shape, np.int32) for most in (len(log.vocabulary), 5, 20))
+    return Batch(items, kinds, gaps)
+
+
+def _timed(work: Callable[[], Any], seconds: float) -> Iterator[float]:
+    for _ in range(10):
+        work()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        work()
+        yield 1_000 * (time.perf_counter() - began)
+
+
+def device() -> str:
+    """Backend, and the device that it computes on."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        return f"tensorflow on {tf.config.experimental.get_device_details(gpus[0])['device_name'] if gpus else 'CPU'}"
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return f"jax on {jax.devices()[0].device_kind}"
+    return str(keras.backend.backend())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", default=",".join(NEURAL))
+    parser.add_argument("--batch-sizes", default="128,512")
+    parser.add_argument("--precisions", default="float32,mixed", help="float32, mixed (bfloat16 over float32 weights)")
+    parser.add_argument("--compiled", default="yes,no", help="whether steps are compiled (XLA)")
+    parser.add_argument("--workers", type=int, default=0, help="2 or more prepare batches ahead")
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=5_000, help="above 1,000 the softmax is over sampled items")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--only", choices=["training", "encoding"])
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    log = made_log(given.users, given.items, np.random.default_rng(0))
+    told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+    print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")
+    told["training"] = _training(log, given) if given.only != "encoding" else []
+    told["encoding"] = _encoding(log, given) if given.only != "training" else []
+    if given.json:
+        print(json.dumps(told))
+    return 0
+
+
+def _training(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    print(f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'sequences/s':>12}")
+    sizes = [int(one) for one in given.batch_sizes.split(",")]
+    asked = product(given.encoders.split(","), sizes, given.precisions.split(","), given.compiled.split(","))
+    for encoder, size, precision, compiled in asked:
+        if encoder == "rnn" and compiled == "yes":
+            continue  # unrolled steps compile for minutes
+        rate = trained(log, encoder, size, precision == "mixed", compiled == "yes", given.workers, given.seconds)
+        rows.append({"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled, "rate": rate})
+        print(f"{encoder:<12} {size:>6} {precision:>10} {compiled:>9} {rate:>12,.0f}", flush=True)
+    return rows
+
+
+def _encoding(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    print(f"{'encoder':<12} {'one: p50':>10} {'p99 ms':>8} {'32: p50':>10} {'p99 ms':>8}")
+    for encoder in given.encoders.split(","):
+        one = encoded(log, encoder, given.seconds)
+        rows.append({"encoder": encoder, **one})
+        print(
+            f"{encoder:<12} {one['p50_ms_of_1']:>10.2f} {one['p99_ms_of_1']:>8.2f} "
+            f"{one['p50_ms_of_32']:>10.2f} {one['p99_ms_of_32']:>8.2f}",
+            flush=True,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,68 @@
+"""Vectors of items' texts, from the texts alone: hashed words and letters, TF-IDF, truncated SVD."""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from models.recommenders.base import Floats
+
+COLUMNS: Final = 1 << 16
+"""Words and letter groups are hashed into so many columns (Weinberger et al., ICML 2009)."""
+LETTERS: Final = 4
+"""Length of the letter groups, which words of one stem share."""
+WORD: Final = re.compile(r"\w+")
+
+
+def vectors(texts: Sequence[str], size: int = 64) -> Floats:
+    """float32 [texts, size], each of length 1, or zero where a text has no word; the same for the same texts.
+
+    Latent semantic analysis (Deerwester et al., 1990). Columns beyond the rank of the texts are zero.
+    """
+    table = _weighted(texts)
+    out = np.zeros((len(texts), size), np.float32)
+    used = np.flatnonzero(np.diff(table.tocsc().indptr))
+    table = table[:, used]
+    rank = min(size, *(side - 1 for side in table.shape)) if min(table.shape) > 1 else 0
+    if rank < 1:  # one text, or one word in all: it is its own direction
+        out[np.diff(table.indptr) > 0, 0] = 1.0
+        return out
+    begin = np.random.default_rng(0).standard_normal(min(table.shape))
+    left, weights, _ = svds(table, k=rank, v0=begin)
+    order = np.argsort(-weights)
+    found = left[:, order] * weights[order]
+    found *= np.where(found[np.abs(found).argmax(axis=0), np.arange(rank)] < 0, -1.0, 1.0)  # SVD leaves signs open
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    out[:, :rank] = np.where(lengths > 1e-6, found / np.maximum(lengths, 1e-12), 0.0)
+    return out
+
+
+def _weighted(texts: Sequence[str]) -> sparse.csr_matrix:
+    """float64 [texts, COLUMNS]: (1 + log count) * log(texts / texts that have it), rows of length 1."""
+    known: dict[str, list[int]] = {}
+    columns: list[int] = []
+    ends = [0]
+    for text in texts:
+        for word in WORD.findall(text.lower()):
+            if word not in known:
+                known[word] = list(_columns(word))
+            columns += known[word]
+        ends.append(len(columns))
+    table = sparse.csr_matrix((np.ones(len(columns)), columns, ends), (len(texts), COLUMNS))
+    table.sum_duplicates()
+    table.data = 1.0 + np.log(table.data)
+    having = np.bincount(table.indices, minlength=COLUMNS)
+    table = table @ sparse.diags(np.log((1.0 + len(texts)) / (1.0 + having)) + 1.0)
+    lengths = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
+    return sparse.csr_matrix(sparse.diags(1.0 / np.maximum(lengths, 1e-12)) @ table)
+
+
+def _columns(word: str) -> Iterator[int]:
+    yield zlib.crc32(word.encode()) % COLUMNS
+    spaced = f" {word} "
+    for start in range(len(spaced) - LETTERS + 1):
+        yield zlib.crc32(f"#{spaced[start : start + LETTERS]}".encode()) % COLUMNS

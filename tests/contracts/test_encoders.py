@@ -1,0 +1,174 @@
+"""What every encoder has to do beyond what every recommender does: new items, values, the cut in time, any loss."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import releases
+from models.recommenders.base import Floats
+from models.recommenders.candidates import NEURAL
+from models.recommenders.items import Catalogue
+from models.recommenders.neural import Neural, Params
+from models.recommenders.sequences import Log, batch_of
+from models.releases import Manifest
+from tests.contracts.test_recommenders import RING, clubs, history, ring
+
+SMALL = {
+    "embedding_size": 16,
+    "blocks": 1,
+    "heads": 1,
+    "length": 8,
+    "dropout": 0.0,
+    "learning_rate": 1e-2,
+    "compiled": False,
+}
+
+
+def encoder(name: str, epochs: int = 40, **more: object) -> Neural:
+    return Neural(Params(**{**SMALL, "encoder": name, "epochs": epochs, **more}))
+
+
+def asked(made: Neural, *histories: tuple[str, ...]) -> Floats:
+    return made.score(batch_of([history(*one) for one in histories], made.vocabulary, 50))
+
+
+def starts(steps: int = 4) -> list[tuple[str, ...]]:
+    return [tuple(f"i{(start + step) % RING}" for step in range(steps)) for start in range(RING)]
+
+
+def follows(made: Neural) -> float:
+    """The share of places on the ring whose next item is ranked first."""
+    wanted = [made.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
+    return float((asked(made, *starts()).argmax(axis=1) == wanted).mean())
+
+
+def two_clubs(text: bool) -> Catalogue:
+    """Items 0 to 5 and `left` are of one kind, 6 to 11 and `right` of another."""
+    items = [f"i{n}" for n in range(12)] + ["left", "right"]
+    ours = [n < 6 or n == 12 for n in range(14)]
+    if text:
+        return Catalogue(items, {}, np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in ours], np.float32))
+    return Catalogue(items, {item: "left" if one else "right" for item, one in zip(items, ours, strict=True)})
+
+
+@pytest.mark.parametrize(("name", "text"), [*((name, False) for name in NEURAL), ("dnn", True)])
+def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: str, text: bool, tmp_path: Path) -> None:
+    made = encoder(name, 20)
+    made.fit(Log.of(clubs(), catalogue=two_clubs(text)))
+    left, right = made.vocabulary.index["left"], made.vocabulary.index["right"]
+    assert {left, right} == {12, 13}
+    histories = [("i0", "i1", "i2"), ("i9", "i7", "i10"), ("left",), ("right",)]
+    found = [asked(made, *histories)]
+    if text:
+        found.append(released(made, tmp_path).scores([history(*one) for one in histories]))
+    for scores in found:
+        assert scores[0, left] > scores[0, right]
+        assert scores[1, right] > scores[1, left]
+        ours, theirs = ([made.vocabulary.index[f"i{n}"] for n in part] for part in (range(6), range(6, 12)))
+        assert scores[2, ours].mean() > scores[2, theirs].mean()  # and as a history it says what its kind says
+        assert scores[3, theirs].mean() > scores[3, ours].mean()
+
+
+def released(made: Neural, root: Path) -> releases.Release:
+    from models.recommenders.itemitem import ItemKNN
+
+    beside = ItemKNN()
+    beside.fit(Log.of(clubs(), made.vocabulary))
+
+    def write(folder: Path) -> list[str]:
+        return list({*made.save(folder, releases.prefix_of(made.name)), *beside.save(folder)})
+
+    whole = Manifest(releases.new_id(), "shop", made.name, 0, 0, 0, 0, 0, {}, made.describe(), {}, "none")
+    saved = releases.save(root, whole, made.vocabulary.item_ids, write)
+    return releases.load(root / "shop" / saved.id)
+
+
+def starred() -> pd.DataFrame:
+    """Everyone rates in a random order: even items get 5 stars, odd ones 1; item 0 has nothing but views."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", "rate" if item else "view", (1.0 if item % 2 else 5.0) if item else None, step * 1_000)
+        for user in range(60)
+        for step, item in enumerate(rng.permutation(RING))
+    ]
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
+
+
+@pytest.mark.parametrize("more", [{"values": 1.0}, {"loss": "mse"}])
+def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path: Path) -> None:
+    made = encoder("transformer", 60, **more)
+    made.fit(Log.of(starred()))
+    histories = [history("i1", "i2"), history("i5", "i8", "i3")]
+    values = made.values(batch_of(histories, made.vocabulary, 50))
+    stars = [made.vocabulary.index[f"i{n}"] for n in range(1, RING)]
+    wanted = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
+    np.testing.assert_allclose(values[:, stars], np.tile(wanted, (2, 1)), atol=0.7)
+    served = released(made, tmp_path).recommender
+    np.testing.assert_allclose(served.values(batch_of(histories, made.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(
+        served.score(batch_of(histories, made.vocabulary, 50)),
+        made.score(batch_of(histories, made.vocabulary, 50)),
+        atol=1e-3,
+    )
+
+
+def untrained(name: str, **more: object) -> Neural:
+    """Nobody has a second event, so nothing is learned: the encoder stays as it began."""
+    made = encoder(name, **more)
+    once = ring(users=RING, steps=1)
+    made.fit(Log.of(once[once["user_id"] != "x"]))
+    return made
+
+
+def test_values_that_were_not_learned_are_refused() -> None:
+    made = untrained("dnn")
+    with pytest.raises(ValueError, match="learned no values"):
+        made.values(batch_of([history("i1")], made.vocabulary, 8))
+
+
+@pytest.mark.parametrize("name", NEURAL)
+def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
+    """Of two histories that share their beginning, every place of the beginning is encoded alike."""
+    made = untrained(name)
+    assert made.network is not None
+    one = batch_of([history(*[f"i{n}" for n in (0, 1, 2, 3, 4, 5, 6, 7)])], made.vocabulary, 8)
+    two = batch_of([history(*[f"i{n}" for n in (0, 1, 2, 3, 9, 9, 1, 11)])], made.vocabulary, 8)
+    first, second = (
+        np.asarray(made.network({"items": part.items, "kinds": part.kinds, "gaps": part.gaps})) for part in (one, two)
+    )
+    np.testing.assert_allclose(first[0, :4], second[0, :4], atol=1e-5)
+    assert np.abs(first[0, 4:] - second[0, 4:]).max() > 1e-3
+
+
+def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
+    made = [encoder("dnn", 2, dropout=0.2, mask=0.1, crop=0.5, reorder=0.5, workers=workers) for workers in (0, 2)]
+    for one in made:
+        one.fit(Log.of(ring()))
+    np.testing.assert_allclose(asked(made[0], *starts()), asked(made[1], *starts()), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "epochs"),
+    [
+        ({"loss": "sampled", "negatives": 16, "repeats": True, "adversarial": 1.0, "epsilon": 0.2}, 40),
+        ({"loss": "gbce", "negatives": 16, "repeats": True}, 120),
+        ({"loss": "gbce", "negatives": 16, "adversarial": 0.5, "epsilon": 0.1, "mixed": True}, 120),
+        ({"adversarial": 1.0, "epsilon": 0.2, "l2": 1e-3, "smoothing": 0.1, "compiled": True}, 60),
+        ({"crop": 0.3, "mask": 0.1, "reorder": 0.2, "schedule": "cosine"}, 60),
+    ],
+    ids=str,
+)
+def test_each_objective_and_switch_teaches_what_comes_next(more: dict[str, object], epochs: int) -> None:
+    made = encoder("dnn", epochs, **more)
+    made.fit(Log.of(ring()))
+    assert follows(made) == 1.0
+
+
+def test_similar_items_stand_in_for_each_other() -> None:
+    made = encoder("dnn", 20, substitute=0.3)
+    made.fit(Log.of(clubs()))
+    scores = asked(made, ("i0", "i1", "i2"))
+    near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
+    assert scores[0, near].min() > scores[0, far].max()
