@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
+from models.recommenders import warm
 from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
 from models.recommenders.counts import DAY_MS, popularity_of
 from models.recommenders.encoders import FAR, encoder_of
@@ -201,9 +202,14 @@ class Neural:
         self.network: Network | None = None
         self.after_epoch = after_epoch
         self.minutes = minutes
+        self.start: warm.Start | None = None
+        self.started_from: str | None = None
 
     def fit(self, log: Log) -> None:
-        """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept."""
+        """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
+
+        With a `start` that fits, the network begins with its weights.
+        """
         params = self.params
         keras.utils.set_random_seed(params.seed)
         self.vocabulary = log.vocabulary
@@ -215,6 +221,8 @@ class Neural:
             probability = counts / counts.sum()
         log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32) if probability is not None else None
         self.network = Network(log.categories, params, log_q)
+        if self.start is not None and warm.begin(self.network, self.vocabulary, self.start):
+            self.started_from = self.start.release
         if not len(windows):
             return  # nothing follows anything: the network stays as it began
         rate = keras.optimizers.schedules.PolynomialDecay(params.learning_rate / 10, WARM_UP, params.learning_rate)
