@@ -101,7 +101,7 @@ def _write(path: Path, frame: pl.DataFrame, index: Index) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = frame.to_arrow()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), META: msgspec.json.encode(index)})
-    aside = path.with_suffix(".aside")
+    aside = path.with_suffix(f".{os.getpid()}.aside")  # a run and a look at drift may write at once
     with aside.open("wb") as file:
         pq.write_table(table, file, compression="lz4")
         file.flush()

@@ -123,9 +123,7 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
     return recommender, how
 
 
-def cases_of(
-    cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator
-) -> Cases:
+def cases_of(cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator) -> Cases:
     """Cases in numbers, with the evidence of up to 5,000 users drawn from `before`."""
     users = before["user_id"].unique()
     if len(users) > WITNESSES:

@@ -44,9 +44,9 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a release says of itself: its card. Times are epoch ms.
 
     `metrics` are of the held-out window as `protocol` says, `intervals` their 95% bounds over users. `cutoff_at` is the
-    time of the newest event in it; its networks learned from what came before `held_out_from` (0: not known), and so did
-    all that `metrics` judge. `data` is a hash of the events, `seconds` what the run took, `warm_start` the release whose
-    weights its networks began with, `gate` the verdict on it, `extras` files for the next run.
+    time of its newest event; its networks, and what `metrics` judge, learned from what came before `held_out_from` (0:
+    not known). `data` is a hash of the events, `seconds` what the run took, `warm_start` the release whose weights its
+    networks began with, `gate` the verdict on it, `extras` files for the next run.
     """
 
     id: str
@@ -80,7 +80,8 @@ class Pointer(msgspec.Struct, frozen=True):
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):
-    """One line of a listing: `state` is serving, ready or refused (with the reason)."""
+    """One line of a listing: `state` is serving, ready or refused, with the reason: what a load failed at, or the names
+    of the gate's checks, with commas. `judged`: the gate has looked at it."""
 
     id: str
     state: str
@@ -88,6 +89,7 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     created_at: int = 0
     metrics: dict[str, float] = {}
     reason: str | None = None
+    judged: bool = False
 
 
 class Release:
@@ -282,9 +284,8 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
             continue
         reason = json.loads(refused.read_text("utf-8"))["reason"] if refused.exists() else None
         state = "refused" if reason else "serving" if folder.name == serving else "ready"
-        found.append(
-            ReleaseInfo(folder.name, state, manifest.recommender, manifest.created_at, manifest.metrics, reason)
-        )
+        facts = (manifest.recommender, manifest.created_at, manifest.metrics, reason, manifest.gate is not None)
+        found.append(ReleaseInfo(folder.name, state, *facts))
     return found
 
 

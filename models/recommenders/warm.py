@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from models.recommenders.neural import Network, Neural
 
 ENDING: Final = ".npz"
+FACTS: Final = ("encoder", "length", "until", "item_ids")
 
 
 class Start(msgspec.Struct, frozen=True):
     """Weights to begin with; they learned from what came before `until` (epoch ms), so nothing before it judges them.
 
-    `items` float32 [items + 1, embedding_size] (row 0 is padding) of `item_ids`; `codes` int32 [items] their categories'
-    rows of `categories` float32 [categories + 1, embedding_size] (empty without categories); `rest` the other weights in the network's order.
+    `items` float32 [items + 1, embedding_size] (row 0: padding) of `item_ids`; `codes` int32 [items] the rows of their
+    categories in `categories` float32 [categories + 1, embedding_size] (empty without categories); `rest` the other
+    weights in the network's order; `release` the one that they are from.
     """
 
     encoder: str
+    length: int
     until: int
     item_ids: list[str]
     items: Floats
@@ -49,13 +52,13 @@ def start_of(neural: "Neural", until: int) -> Start:
     by_category = np.array(categories) if categories is not None else np.zeros((0, own.shape[1]), np.float32)
     codes = network.category_of[1:].astype(np.int32)
     others = [np.array(one) for one in rest]
-    return Start(neural.name, until, neural.vocabulary.item_ids, own, codes, by_category, others)
+    return Start(neural.name, network.params.length, until, neural.vocabulary.item_ids, own, codes, by_category, others)
 
 
 def write(path: Path, start: Start) -> str:
     """Write a start as `.npz`; the file's name."""
     arrays = {f"rest_{number:03d}": one for number, one in enumerate(start.rest)}
-    facts = {"encoder": np.array(start.encoder), "until": np.array(start.until), "item_ids": np.array(start.item_ids)}
+    facts = {name: np.array(getattr(start, name)) for name in FACTS}
     np.savez(
         path, allow_pickle=False, **facts, items=start.items, codes=start.codes, categories=start.categories, **arrays
     )
@@ -72,8 +75,9 @@ def read(raw: bytes, release: str = "") -> Start:
         with np.load(io.BytesIO(raw), allow_pickle=False) as file:
             rest = [file[name] for name in sorted(file.files) if name.startswith("rest_")]
             named = [str(one) for one in file["item_ids"]]
-            encoder, until = str(file["encoder"]), int(file["until"])
-            return Start(encoder, until, named, file["items"], file["codes"], file["categories"], rest, release)
+            encoder, length, until = str(file["encoder"]), int(file["length"]), int(file["until"])
+            arrays = (file["items"], file["codes"], file["categories"])
+            return Start(encoder, length, until, named, *arrays, rest, release)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise TrainingError(f"the weights to begin with cannot be read ({error}); training begins without") from error
 

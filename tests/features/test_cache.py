@@ -37,7 +37,9 @@ def check_equal(archive: Path, folder: Path) -> cache.Read:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=5))
-def test_reading_what_is_new_equals_reading_everything(batches: list[list[tuple[int, int, int, str, bool, int]]]) -> None:
+def test_reading_what_is_new_equals_reading_everything(
+    batches: list[list[tuple[int, int, int, str, bool, int]]],
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kept, offsets = Archive(folder / "archive", part=5), [0, 0]
