@@ -162,9 +162,9 @@ def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
         pause = every_s if trained else 2.0
         until = max(time.monotonic() + 1.0, started + pause)
         drifted: set[str] = set()  # each domain once between two regular runs: a world that moves on is no endless loop
-        while (domain := watch.until(until, sorted(set(trained) - drifted))) is not None:
-            drifted.add(domain)
-            _train_due(settings, domain, _archived(settings).get(domain, 0), trained, stop)
+        while (moved := watch.until(until, sorted(set(trained) - drifted))) is not None:
+            drifted.add(moved)
+            _train_due(settings, moved, _archived(settings).get(moved, 0), trained, stop)
 
 
 def _train_due(settings: Settings, domain: str, count: int, trained: dict[str, int], stop: threading.Event) -> None:
