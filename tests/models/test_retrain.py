@@ -8,7 +8,7 @@ import pytest
 
 from features.activity import Recent
 from features.archive import Archive, Row
-from models import releases, retrain
+from models import releases, retrain, warmstart
 from models.errors import TrainingError
 from models.gate import CHECKS
 from models.recommenders.candidates import MEMBERS
@@ -103,6 +103,30 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     assert "asked for by name" in card.gate.how
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
+
+
+@pytest.mark.timeout(240)
+def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
+    run = Run(archive, tmp_path, "shop", recommender="dnn", minutes=0.5, epochs=2)
+    first = retrain.train_tuned(run)
+    assert retrain.settle(run, [first]).serving == first.manifest.id
+    card = first.manifest
+    assert card.warm_start is None
+    assert {name for name in card.extras if name.endswith(".npz")} == {
+        "training.dnn.tuning.npz",
+        "training.dnn.final.npz",
+    }
+    starts, params = warmstart.of_release(tmp_path, "shop")
+    final, tuning = sorted(starts, key=lambda one: -one.until)
+    assert tuning.until < final.until == card.held_out_from  # what tunes knows less than what is judged in the end
+    assert params["dnn"]["embedding_size"] == final.items.shape[1]
+    second = retrain.train_tuned(run)
+    assert second.manifest.warm_start == card.id
+    assert second.manifest.metrics["ndcg@10"] > 0
+    cold = retrain.train_tuned(msgspec.structs.replace(run, warm_start=False))
+    assert cold.manifest.warm_start is None
+    (tmp_path / "shop" / card.id / "training.dnn.final.npz").write_bytes(b"PK broken")
+    assert warmstart.of_release(tmp_path, "shop") == ([], {})  # training goes on without
 
 
 def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
