@@ -2,7 +2,7 @@
 
 python -m benchmarks.gate [--source NAME:PATH] [--users 1000] [--cases 1000] [--seeds 10] [--mask-seen] [--json]
 
-The serving release is item-kNN (for the false alarms, iALS with seed 0), fitted on what came before the newest 5% of the
+The serving release is item-kNN (for false alarms, iALS with seed 0), fitted on what came before the newest 5% of the
 events, as every candidate is. A false alarm is iALS with another seed that is promoted as better, or refused for
 anything but being no better. Nothing is written.
 """

@@ -271,6 +271,12 @@ def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
         _put(folder / "refused.json", json.dumps({"reason": error.reason, "detail": error.detail}).encode())
 
 
+def retire(root: Path, domain: str) -> None:
+    """Delete old releases but the newest, the serving one and those before it: refused ones would fill the disk."""
+    if _pointer(root, domain) is not None:
+        _retire(root, domain)
+
+
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
     """Every release of a domain, newest first."""
     serving = current_id(root, domain)

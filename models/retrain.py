@@ -187,8 +187,9 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
         words.append(f"{one.manifest.recommender} {said}")
         if not failed:
             releases.promote(run.root, run.domain, one.manifest.id)
-            return Result(made, one.manifest.id, "; ".join(words), figures, refused)
+            break
         refused[one.manifest.id] = failed
+    releases.retire(run.root, run.domain)
     return Result(made, releases.current_id(run.root, run.domain), "; ".join(words), figures, refused)
 
 

@@ -140,6 +140,17 @@ def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Ru
     assert verdict_of(run, third.manifest.id).how == "the serving release cannot be loaded: missing-file"
 
 
+def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:
+    first = serve_first(run)
+    for _ in range(releases.KEPT + 1):
+        made = retrain.train_counts(run)
+        retrain.settle(run, [made])
+    left = [one.id for one in releases.list_releases(run.root, "shop")]
+    assert len(left) == releases.KEPT + 1  # the newest, and the serving one
+    assert left[-1] == first.id
+    assert left[0] == made.manifest.id
+
+
 def test_a_promotion_by_hand_takes_the_refusal_back(run: Run) -> None:
     serve_first(run)
     again = retrain.train_counts(run)
