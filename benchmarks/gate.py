@@ -19,6 +19,7 @@ import pandas as pd
 
 from benchmarks.recommenders import table_of
 from benchmarks.running import machine
+from features.activity import Recent
 from models import contest, gate, splits
 from models.gate import Answers, Bounds
 from models.recommenders.base import Floats, Recommender, Vocabulary
@@ -57,13 +58,12 @@ def candidates(log: Log, rng: np.random.Generator) -> list[tuple[str, str, Any]]
     members = [fitted(Personal(), log), fitted(ItemKNN(), log), fitted(SequentialRules(), log)]
     order = rng.permutation(len(log.vocabulary))
     mixed_up.near, mixed_up.amounts = mixed_up.near[order], mixed_up.amounts[order]
-    factors.item_factors = factors.item_factors[order]
     spam = len(log.vocabulary) // 2
     return [
         ("the same again", "not-better", knn),
         ("item-kNN, personal and rules", "", Blend(members, np.full((len(EDGES) + 1, 3), 1 / 3))),
         ("popularity alone", "strangers", fitted(Popularity(), log)),
-        ("shuffled item factors", "strangers", factors),
+        ("shuffled item factors", "strangers", Altered(factors, lambda table: table[:, order])),
         ("shuffled neighbours", "strangers", mixed_up),
         ("one item for everyone", "one-item", Altered(knn, lambda table: _set(table, spam, 1e6))),
         ("not a number", "not-finite", Altered(knn, lambda table: _set(table, spam, np.nan))),
@@ -104,18 +104,14 @@ class Side:
     def answers(self, recommender: Any) -> Answers:
         return contest.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
 
-    def latency_ms(self, recommender: Any) -> float:
-        """As `contest.latency_ms`, of a recommender that is no release."""
-        times = []
-        for one in self.held_out[:50]:
-            started = time.perf_counter()
-            recommender.score(batch_of([one.history], recommender.vocabulary, HISTORY))
-            times.append(time.perf_counter() - started)
-        return float(np.percentile(times, 95)) * 1000
-
     def judge(self, recommender: Any, theirs: Answers, bounds: Bounds) -> tuple[list[gate.Check], Answers]:
         ours = self.answers(recommender)
-        sane = gate.sane(ours, self.cases, self.latency_ms(recommender), bounds)
+        histories = [one.history for one in self.held_out]
+
+        def score(history: Recent) -> Floats:
+            return recommender.score(batch_of([history], recommender.vocabulary, HISTORY))
+
+        sane = gate.sane(ours, self.cases, contest.latency_ms(score, histories), bounds)
         return sane + gate.contest(ours, theirs, bounds, np.random.default_rng(0)), ours
 
 

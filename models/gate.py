@@ -38,7 +38,7 @@ class Bounds(msgspec.Struct, frozen=True):
     tolerance: float = 0.03
     coverage: float = 0.5
     latency_ms: float = 25.0
-    one_item: float = 0.8
+    one_item: float = 0.9
     known: float = 0.25
 
 

@@ -180,9 +180,12 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
     refused: dict[str, list[str]] = {}
     words = []
     for one in sorted(candidates, key=lambda one: -one.manifest.metrics.get("ndcg@10", 0.0)):
-        if one.manifest.id == releases.current_id(run.root, run.domain):
+        serving, asked_for = releases.current_id(run.root, run.domain), run.rules.asked_for
+        if one.manifest.id == serving:
             words.append(f"{one.manifest.recommender} serves already")
             continue
+        if serving is not None and asked_for is not None and one.manifest.recommender not in asked_for:
+            continue  # what was named stays; counts are there for a domain that has nothing yet
         failed, said = _asked(run, one)
         words.append(f"{one.manifest.recommender} {said}")
         if not failed:

@@ -101,6 +101,8 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     assert card.gate is not None
     assert card.gate.opponent is None
     assert "asked for by name" in card.gate.how
+    better = retrain.train_counts(shop)  # counts know more, and do not come back: popularity was asked for
+    assert retrain.settle(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
 
