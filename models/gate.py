@@ -38,7 +38,7 @@ class Bounds(msgspec.Struct, frozen=True):
     tolerance: float = 0.03
     coverage: float = 0.5
     latency_ms: float = 25.0
-    one_item: float = 0.9
+    one_item: float = 0.95
     known: float = 0.25
 
 
