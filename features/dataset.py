@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 COLUMNS: Final = ("user_id", "item_id", "kind", "value", "at", "category", "partition", "offset")
+PLACE: Final = ("partition", "offset", "event_id")
+"""Where an interaction stands in the log, and its id: what order and uniqueness are made of."""
 TIMESTAMP: Final = "event_timestamp"
 
 
@@ -35,9 +37,13 @@ def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.D
     )
     if until_at is not None:
         lines = lines.filter(pl.col("at") < until_at)
-    ordered = lines.select([*COLUMNS, "event_id"]).sort(["at", "partition", "offset"])
-    unique = ordered.unique(["user_id", "event_id"], keep="first", maintain_order=True)
-    return unique.drop(["partition", "offset", "event_id"]).collect().to_pandas()
+    return ordered(lines.select([*COLUMNS, "event_id"])).drop(PLACE).collect().to_pandas()
+
+
+def ordered(lines: pl.LazyFrame) -> pl.LazyFrame:
+    """Interactions by `at`, ties in log order, each event of a user once."""
+    placed = lines.sort(["at", "partition", "offset"])
+    return placed.unique(["user_id", "event_id"], keep="first", maintain_order=True)
 
 
 def catalogue(folder: Path, domain: str) -> pd.DataFrame:

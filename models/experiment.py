@@ -21,6 +21,7 @@ from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situatio
 from models.recommenders.counts import DAY_MS
 from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Batch, Log, batch_of
+from models.recommenders.warm import Start
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -105,15 +106,18 @@ class Experiment:
         categories: Mapping[str, str] | None = None,
         defaults: Mapping[str, dict[str, Any]] | None = None,
         catalogue: Catalogue | None = None,
+        starts: Sequence[Start] = (),
     ) -> None:
         self.catalogue = catalogue
         self.defaults = defaults or {}
         self._fits: dict[str, tuple[dict[str, Any], Recommender]] = {}
+        self.starts = starts
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed)
         self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
         self.tuning = self._side(self.fitted, tuned, categories, plan.most)
         self.test = self._side(self.before, after, categories, plan.tested or plan.most)
+        self.tuned_from, self.held_out_from = (int(part["at"].min()) if len(part) else 0 for part in (tuned, after))
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
             if not side.cases:
                 raise TrainingError(
@@ -201,6 +205,7 @@ class Experiment:
         settings = {**params, **({"epochs": self.plan.epochs} if self.plan.epochs else {"epochs": 200})}
         made = make(name, settings, self.situation, self.plan.seed)
         assert isinstance(made, Neural)
+        made.start = self._start(name, self.tuned_from)
         watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.rows(0, WATCHED))
         curve: list[dict[str, float]] = []
         kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
@@ -253,10 +258,17 @@ class Experiment:
         if log is None and kept is not None and params == tuned.params:
             return kept
         made = make(tuned.name, settings_of(tuned.name, tuned.params), self.situation, self.plan.seed)
+        if tuned.name in NEURAL and log is None:
+            made.start = self._start(tuned.name, self.held_out_from)  # type: ignore[attr-defined]
         made.fit(log or self.test.log)
         if log is None:
             self._fits[tuned.name] = (tuned.params, made)
         return made
+
+    def _start(self, name: str, cut: int) -> Start | None:
+        """The newest weights for an encoder that know nothing from `cut` (epoch ms) on."""
+        fair = [one for one in self.starts if one.encoder == name and one.until <= cut]
+        return max(fair, key=lambda one: one.until, default=None)
 
     def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], evaluation.Ranked]:
         """Every metric of every test case, and the lists themselves."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from features.activity import Recent
 from models.errors import ReleaseError
+from models.gate import Verdict
 from models.recommenders.base import CODE_WEIGHTS, Floats, Recommender, Vocabulary
 from models.recommenders.sequences import Batch, batch_of
 from models.recommenders.served import served
@@ -28,6 +29,8 @@ KEPT: Final = 5
 COUNTS: Final = "item-knn"
 HISTORY: Final = 50
 """Events of a history that a release looks at; a recommender may look at fewer."""
+TRAINING: Final = "training."
+"""Files whose names begin so are for the next training run: no serving process reads them."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -38,7 +41,13 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a release says of itself. Times are epoch ms; `metrics` are of the held-out window as `protocol` says."""
+    """What a release says of itself: its card. Times are epoch ms.
+
+    `metrics` are of the held-out window as `protocol` says, `intervals` their 95% bounds over users. `cutoff_at` is the
+    time of its newest event; its networks, and what `metrics` judge, learned from what came before `held_out_from` (0:
+    not known). `data` is a hash of the events, `seconds` what the run took, `warm_start` the release whose weights its
+    networks began with, `gate` the verdict on it, `extras` files for the next run.
+    """
 
     id: str
     domain: str
@@ -54,6 +63,13 @@ class Manifest(msgspec.Struct, frozen=True):
     protocol: str = ""
     parent: str | None = None
     format: int = FORMAT
+    intervals: dict[str, tuple[float, float]] = {}
+    held_out_from: int = 0
+    data: str = ""
+    seconds: float = 0.0
+    warm_start: str | None = None
+    gate: Verdict | None = None
+    extras: dict[str, File] = {}
 
 
 class Pointer(msgspec.Struct, frozen=True):
@@ -64,7 +80,8 @@ class Pointer(msgspec.Struct, frozen=True):
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):
-    """One line of a listing: `state` is serving, ready or refused (with the reason)."""
+    """One line of a listing: `state` is serving, ready or refused, with the reason: what a load failed at, or the names
+    of the gate's checks, with commas. `judged`: the gate has looked at it."""
 
     id: str
     state: str
@@ -72,6 +89,7 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     created_at: int = 0
     metrics: dict[str, float] = {}
     reason: str | None = None
+    judged: bool = False
 
 
 class Release:
@@ -141,8 +159,10 @@ def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callabl
     aside.mkdir()
     names = write(aside)
     (aside / "items.json").write_bytes(msgspec.json.encode(list(item_ids)))
-    files = {name: _described(aside / name) for name in [*names, "items.json"]}
-    whole = msgspec.structs.replace(manifest, files=files, items=len(item_ids))
+    described = {name: _described(aside / name) for name in [*names, "items.json"]}
+    files = {name: one for name, one in described.items() if not name.startswith(TRAINING)}
+    extras = {name: one for name, one in described.items() if name.startswith(TRAINING)}
+    whole = msgspec.structs.replace(manifest, files=files, extras=extras, items=len(item_ids))
     (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole)))
     for path in aside.iterdir():
         with path.open("rb") as file:
@@ -189,6 +209,22 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def annotate(root: Path, manifest: Manifest) -> None:
+    """Write a release's manifest anew, as the gate or the run's end completed it; its files stay as they are."""
+    _put(root / manifest.domain / manifest.id / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
+
+
+def read_extra(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """A file for the next training run; raises like `load`: missing-file or hash-mismatch."""
+    described = manifest.extras.get(name)
+    if described is None or not (folder / name).is_file():
+        raise ReleaseError("missing-file", f"{folder} has no {name}; the next run does without")
+    raw = (folder / name).read_bytes()
+    if hashlib.sha256(raw).hexdigest() != described.sha256:
+        raise ReleaseError("hash-mismatch", f"{folder / name} is not the file that was released; it is not used")
+    return raw
+
+
 def current_id(root: Path, domain: str) -> str | None:
     """The serving release of a domain, or None."""
     pointer = _pointer(root, domain)
@@ -196,7 +232,10 @@ def current_id(root: Path, domain: str) -> str | None:
 
 
 def promote(root: Path, domain: str, release: str) -> None:
-    """Make a release the serving one. It is loaded and checked first; raises like `load`."""
+    """Make a release the serving one. It is loaded and checked first; raises like `load`.
+
+    A release that was refused before and is whole is no longer refused: who promotes it has seen the reason.
+    """
     folder = root / domain / release
     try:
         load(folder)
@@ -206,6 +245,7 @@ def promote(root: Path, domain: str, release: str) -> None:
     pointer = _pointer(root, domain)
     before = [*pointer.before, pointer.release][-KEPT:] if pointer else []
     _point(root, domain, Pointer(release, [one for one in before if one != release]))
+    (folder / "refused.json").unlink(missing_ok=True)
     _retire(root, domain)
 
 
@@ -228,7 +268,13 @@ def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
     """Leave the reason beside a refused release, where there is a folder for it."""
     folder = root / domain / release
     if folder.is_dir():
-        (folder / "refused.json").write_text(json.dumps({"reason": error.reason, "detail": error.detail}), "utf-8")
+        _put(folder / "refused.json", json.dumps({"reason": error.reason, "detail": error.detail}).encode())
+
+
+def retire(root: Path, domain: str) -> None:
+    """Delete old releases but the newest, the serving one and those before it: refused ones would fill the disk."""
+    if _pointer(root, domain) is not None:
+        _retire(root, domain)
 
 
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
@@ -244,9 +290,8 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
             continue
         reason = json.loads(refused.read_text("utf-8"))["reason"] if refused.exists() else None
         state = "refused" if reason else "serving" if folder.name == serving else "ready"
-        found.append(
-            ReleaseInfo(folder.name, state, manifest.recommender, manifest.created_at, manifest.metrics, reason)
-        )
+        facts = (manifest.recommender, manifest.created_at, manifest.metrics, reason, manifest.gate is not None)
+        found.append(ReleaseInfo(folder.name, state, *facts))
     return found
 
 
@@ -320,10 +365,13 @@ def _pointer(root: Path, domain: str) -> Pointer | None:
 
 
 def _point(root: Path, domain: str, pointer: Pointer) -> None:
-    path = root / domain / "current.json"
+    _put(root / domain / "current.json", msgspec.json.encode(pointer))
+
+
+def _put(path: Path, raw: bytes) -> None:
     aside = path.with_suffix(".aside")
     with aside.open("wb") as file:
-        file.write(msgspec.json.encode(pointer))
+        file.write(raw)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

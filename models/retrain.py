@@ -1,9 +1,13 @@
-"""One training run: the archive as of now in, releases out. Counts first, within seconds; then what learns longer."""
+"""One training run: the archive as of now in, releases out. Counts first, within seconds; then what learns longer.
+
+Each release is a candidate: it serves once the gate lets it pass, and says on its card what the gate found.
+"""
 
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +15,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features import cache
 from features.dataset import catalogue, interactions
-from models import evaluation, presets, releases, splits
-from models.errors import TrainingError
+from models import drift, evaluation, presets, releases, splits, warmstart
+from models.contest import Candidate, Rules, judge, members
+from models.errors import ReleaseError, TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
+from models.gate import Bounds
+from models.recommenders import warm
 from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.candidates import MEMBERS, NEURAL, names_of
@@ -34,17 +42,20 @@ LONG_MINUTES: Final = 10.0
 """A neural recommender has one trial, its defaults, for every so many minutes of a run."""
 PROTOCOL: Final = "split in time: newest 5% of events held out, the 5% before them for tuning; full catalogue"
 
+log = logging.getLogger("coldstream.trainer")
+
 Progress = Callable[[str, float, dict[str, float]], None]
 """Called with the stage, how much of it is done (0..1), and its figures."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a run made: the release ids, which of them serves, and why."""
+    """What a run made: the release ids, which release serves now, why, and the checks that others failed by id."""
 
     made: list[str]
     serving: str | None
     reason: str
     metrics: dict[str, dict[str, float]]
+    refused: dict[str, list[str]] = {}
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -59,16 +70,46 @@ class Run(msgspec.Struct, frozen=True):
     seed: int = 0
     mask_seen: bool = False
     preset: Path | None = None
+    cache: Path | None = None
+    warm_start: bool = True
+    bounds: Bounds = Bounds()
+    refresh_ms: int = 24 * 60 * 60 * 1000
+
+    @property
+    def rules(self) -> Rules:
+        """How its candidates are judged: what was named takes the place of anything else, `auto` has to win."""
+        named = {"counts": frozenset({COUNTS}), "auto": None, "blend": frozenset({"blend"})}
+        others = frozenset({*self.recommender.split(","), *(["blend"] if "," in self.recommender else [])})
+        asked_for = named.get(self.recommender, others)
+        return Rules(self.bounds, self.mask_seen, asked_for, self.refresh_ms, self.seed)
 
 
-def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
-    """A release of item-kNN with its defaults over everything archived, within seconds.
+def read(run: Run) -> pd.DataFrame:
+    """Everything that is archived of the run's domain; with a `cache`, only what is new is read from the archive.
+
+    Raises:
+        TrainingError: there are too few events.
+        ArchiveError: there is no archive yet.
+    """
+    if run.cache is not None:
+        frame, read_ = cache.interactions(run.archive, run.domain, run.cache)
+        log.info("%s: %d new events, from %d of %d parts", run.domain, read_.new, len(read_.opened), read_.parts)
+    else:
+        frame = interactions(run.archive, run.domain)
+    if len(frame) < LEAST_EVENTS:
+        raise TrainingError(f"{run.domain}: {len(frame)} interactions are archived; training asks for {LEAST_EVENTS}")
+    return frame
+
+
+def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame | None = None) -> Candidate:
+    """A release of item-kNN with its defaults over `frame` (everything archived), within seconds.
 
     Raises:
         TrainingError: there are too few events.
     """
-    frame = _frame(run)
-    before, after = splits.split(frame, HELD_OUT)
+    started = time.monotonic()
+    frame = read(run) if frame is None else frame
+    before, after = splits.split(frame, HELD_OUT, run.seed)
     held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed)
     _say(progress, "counts", 0.2)
     trial = ItemKNN()
@@ -78,25 +119,35 @@ def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
     def score(start: int, stop: int) -> np.ndarray:
         return trial.score(batch.rows(start, stop))
 
-    figures = evaluation.evaluate(score, trial.vocabulary, held_out, mask_seen=run.mask_seen)
+    ranked = evaluation.rank(score, trial.vocabulary, held_out, 10, mask_seen=run.mask_seen)
+    values = evaluation.per_user(ranked, trial.vocabulary, held_out, (10,))
+    figures = evaluation.together(values, ranked, trial.vocabulary, (10,))
+    cut = int(after["at"].min()) if len(after) else 0
+    figures |= _next_hits(run, trial, frame, cut)
     _say(progress, "counts", 0.6, figures)
-    made = _release(run, frame, ItemKNN(), Log.of(frame, min_count=_least(frame)), figures, {})
+    card = _card(run, COUNTS, frame, values, figures, cut)
+    whole = Log.of(frame, min_count=_least(frame))
+    made = _release(run, card, ItemKNN(), whole, frame, started)
     _say(progress, "counts", 1.0, figures)
-    return made
+    return Candidate(made, values["ndcg@10"], ranked.items, trial.vocabulary, held_out, before, cut)
 
 
-def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
+def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame | None = None) -> Candidate:
     """A release of what wins on the tuning cases: a candidate, or the blend of all of them.
 
     `run.recommender` names the candidates (`auto`: the usual members of a blend). Metrics are of the held-out window,
-    by a fit that ends before it. What serves is that neural network, and counts over everything.
+    by a fit that ends before it. What serves is that neural network, and counts over everything. A network begins with
+    the serving release's weights and parameters, where there are some that fit.
     """
-    frame = _frame(run)
+    started = time.monotonic()
+    frame = read(run) if frame is None else frame
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
-    defaults = presets.read(run.preset).params() if run.preset is not None else {}
+    starts, before = warmstart.of_release(run.root, run.domain) if run.warm_start else ([], {})
+    defaults = {**before, **(presets.read(run.preset).params() if run.preset is not None else {})}
     known = catalogue(run.archive, run.domain)
     offered = Catalogue.of(known) if len(known) else None
-    experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered)
+    experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered, starts=starts)
+    experiment.situation = warmstart.fitting(experiment.situation, starts)
     names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
@@ -106,29 +157,66 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     best = best_of(chosen)
     recommender = experiment.fit(best)
     values, ranked = experiment.measured(recommender)
-    figures = evaluation.together(values, ranked, recommender.vocabulary)
+    trial = recommender.vocabulary
+    figures = evaluation.together(values, ranked, trial)
     kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
-    log = experiment.test.log
-    learns = any(one.name in NEURAL for one in _members(recommender))
-    whole = Log.of(frame, log.vocabulary if learns else None, min_count=_least(frame), catalogue=offered)
+    kept |= _next_hits(run, recommender, frame, experiment.held_out_from)
+    card = _card(run, best.name, frame, values, kept, experiment.held_out_from)
+    learns = any(one.name in NEURAL for one in members(recommender))
+    words = experiment.test.log.vocabulary if learns else None
+    whole = Log.of(frame, words, min_count=_least(frame), catalogue=offered)
+    kept_starts = warmstart.of_experiment(experiment, best, recommender)
     tuning = {one.name: round(one.ndcg, 6) for one in chosen}
     _say(progress, best.name, 1.0, kept)
-    return _release(run, frame, recommender, whole, kept, {"tuning": tuning})
+    made = _release(run, card, recommender, whole, frame, started, kept_starts, {"tuning": tuning})
+    where = (experiment.test.cases, experiment.before, experiment.held_out_from)
+    return Candidate(made, values["ndcg@10"], ranked.items, trial, *where)
 
 
-def settle(run: Run, counts: Manifest, tuned: Manifest | None) -> Result:
-    """Promote the better of the two by NDCG@10 on the same held-out window, and say why."""
-    made = [one.id for one in (counts, tuned) if one is not None]
-    chosen, reason, figures = counts, "the only one", {"counts": counts.metrics}
-    if tuned is not None:
-        figures[tuned.recommender] = tuned.metrics
-        ours, theirs = tuned.metrics["ndcg@10"], counts.metrics["ndcg@10"]
-        better = run.recommender != "auto" or ours >= theirs
-        chosen = tuned if better else counts
-        reason = f"NDCG@10 {tuned.recommender} {ours:.4f}, counts {theirs:.4f}"
-    if releases.current_id(run.root, run.domain) != chosen.id:
-        releases.promote(run.root, run.domain, chosen.id)
-    return Result(made, chosen.id, reason, figures)
+def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
+    """Ask the gate, the candidate of highest NDCG@10 first; the first that passes is promoted, the others stay ready.
+
+    A candidate that serves already is not asked again. Each verdict is written on its release's card; one that fails is
+    refused, with the names of the checks that it failed.
+    """
+    made = [one.manifest.id for one in candidates]
+    figures = {one.manifest.recommender: one.manifest.metrics for one in candidates}
+    refused: dict[str, list[str]] = {}
+    words = []
+    for one in sorted(candidates, key=lambda one: -one.manifest.metrics.get("ndcg@10", 0.0)):
+        serving, asked_for = releases.current_id(run.root, run.domain), run.rules.asked_for
+        if one.manifest.id == serving:
+            words.append(f"{one.manifest.recommender} serves already")
+            continue
+        if serving is not None and asked_for is not None and one.manifest.recommender not in asked_for:
+            continue  # what was named stays; counts are there for a domain that has nothing yet
+        failed, said = _asked(run, one)
+        words.append(f"{one.manifest.recommender} {said}")
+        if not failed:
+            releases.promote(run.root, run.domain, one.manifest.id)
+            break
+        refused[one.manifest.id] = failed
+    releases.retire(run.root, run.domain)
+    return Result(made, releases.current_id(run.root, run.domain), "; ".join(words), figures, refused)
+
+
+def _asked(run: Run, candidate: Candidate) -> tuple[list[str], str]:
+    """The names of the checks that a candidate fails, and what is to be said of it."""
+    manifest = candidate.manifest
+    try:
+        verdict = judge(run.root, candidate, run.rules)
+    except ReleaseError as error:
+        releases.refuse(run.root, run.domain, manifest.id, error)
+        log.error("%s: release %s is refused (%s): %s", run.domain, manifest.id, error.reason, error.detail)
+        return [error.reason], f"is refused: {error.reason}"
+    releases.annotate(run.root, msgspec.structs.replace(manifest, gate=verdict))
+    if verdict.passed:
+        contest = next((one for one in verdict.checks if one.name == "not-better"), None)
+        return [], f"passes ({contest.detail} {contest.value:+.3f})" if contest else f"passes ({verdict.how})"
+    refusal = ReleaseError(",".join(verdict.reasons), verdict.detail)
+    releases.refuse(run.root, run.domain, manifest.id, refusal)
+    log.warning("%s: release %s is refused: %s", run.domain, manifest.id, verdict.detail)
+    return verdict.reasons, f"is refused: {verdict.detail}"
 
 
 def _useful(name: str, names: list[str], run: Run) -> bool:
@@ -143,15 +231,21 @@ def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) ->
     return experiment.tune(name, TRIALS, 0.1 * minutes)
 
 
-def _members(recommender: Recommender) -> list[Recommender]:
-    return recommender.members if isinstance(recommender, Blend) else [recommender]
-
-
 def _release(
-    run: Run, frame: pd.DataFrame, recommender: Recommender, log: Log, figures: dict[str, float], more: dict[str, Any]
+    run: Run,
+    card: Manifest,
+    recommender: Recommender,
+    log: Log,
+    frame: pd.DataFrame,
+    started: float,
+    starts: Mapping[str, warm.Start] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write a release: counting members fitted on `log`, neural ones as they are, neighbours beside them."""
-    for member in _members(recommender):
+    """Write a release: counting members fitted on `log`, neural ones as they are, neighbours beside them.
+
+    For the next run: `starts` by file name, and what the newest of the events (`frame`) look like.
+    """
+    for member in members(recommender):
         if member.name not in NEURAL:
             member.fit(log)
     vocabulary: Vocabulary = log.vocabulary
@@ -160,14 +254,24 @@ def _release(
     beside = ItemKNN()
     if recommender.name != COUNTS:
         beside.fit(log)
-    params = {**recommender.describe(), **more}
-    manifest = _manifest(run, recommender.name, frame, params, figures)
+    begun = [getattr(member, "started_from", None) for member in members(recommender)]
+    manifest = msgspec.structs.replace(
+        card,
+        params={**recommender.describe(), **(more or {}), **card.params},
+        warm_start=next((one for one in begun if one), None),
+    )
 
     def write(folder: Path) -> list[str]:
         own = recommender.save(folder, releases.prefix_of(recommender.name))
-        return own if recommender.name == COUNTS else [*own, *beside.save(folder)]
+        kept = [warm.write(folder / name, start) for name, start in (starts or {}).items()]
+        (folder / drift.REFERENCE).write_bytes(msgspec.json.encode(drift.reference_of(frame)))
+        counts = [] if recommender.name == COUNTS else beside.save(folder)
+        return [*own, *counts, *kept, drift.REFERENCE]
 
-    return releases.save(run.root, manifest, vocabulary.item_ids, write)
+    made = releases.save(run.root, manifest, vocabulary.item_ids, write)
+    whole = msgspec.structs.replace(made, seconds=round(time.monotonic() - started, 1))
+    releases.annotate(run.root, whole)
+    return whole
 
 
 def track(folder: Path, manifest: Manifest) -> None:
@@ -193,22 +297,27 @@ def fingerprint(frame: pd.DataFrame) -> str:
     ]
 
 
-def _frame(run: Run) -> pd.DataFrame:
-    frame = interactions(run.archive, run.domain)
-    if len(frame) < LEAST_EVENTS:
-        raise TrainingError(f"{run.domain}: {len(frame)} interactions are archived; training asks for {LEAST_EVENTS}")
-    return frame
-
-
 def _least(frame: pd.DataFrame) -> int:
     """Rare items are left out of large catalogues; look-ups reach them through popularity and category."""
     return 1 if frame["item_id"].nunique() <= SMALL_CATALOGUE else 5
 
 
-def _manifest(
-    run: Run, recommender: str, frame: pd.DataFrame, params: dict[str, Any], figures: dict[str, float]
+def _next_hits(run: Run, recommender: Recommender, frame: pd.DataFrame, cut: int) -> dict[str, float]:
+    """The hit rate by which drift is seen later: a fit that ends at `cut`, asked what came next again and again."""
+    cases = drift.progressive(frame, cut, np.random.default_rng(run.seed))
+    return {drift.HIT_RATE: drift.hit_rate(recommender, cases, mask_seen=run.mask_seen)} if cases else {}
+
+
+def _card(
+    run: Run,
+    recommender: str,
+    frame: pd.DataFrame,
+    values: Mapping[str, evaluation.Values],
+    figures: dict[str, float],
+    held_out_from: int,
 ) -> Manifest:
     now = int(time.time() * 1000)
+    bounds = evaluation.intervals(values, np.random.default_rng(run.seed))
     return Manifest(
         id=releases.new_id(now),
         domain=run.domain,
@@ -219,10 +328,13 @@ def _manifest(
         events=len(frame),
         users=int(frame["user_id"].nunique()),
         files={},
-        params={**params, "data": fingerprint(frame), "seed": run.seed},
+        params={"seed": run.seed},
         metrics=figures,
         protocol=PROTOCOL,
         parent=releases.current_id(run.root, run.domain),
+        intervals={name: one for name, one in bounds.items() if name in figures},
+        held_out_from=held_out_from,
+        data=fingerprint(frame),
     )
 
 

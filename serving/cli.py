@@ -154,7 +154,19 @@ def train(
 
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)
-    _show({"made": result.made, "serving": result.serving, "reason": result.reason, "metrics": result.metrics}, as_json)
+    found = {name: getattr(result, name) for name in ("made", "serving", "reason", "metrics", "refused")}
+    _show(found, as_json)
+
+
+@app.command()
+def drift(domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """How far the newest events are from what the serving release was trained on, and how it does on them."""
+    import msgspec
+
+    from serving.drift import look
+
+    found = msgspec.to_builtins(look(_with(domain=domain), _with(domain=domain).domain))
+    _show(found, as_json)
 
 
 @app.command()

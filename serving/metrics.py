@@ -56,3 +56,22 @@ train_success = Gauge(
     "coldstream_train_success_seconds", "When training last succeeded (Unix time)", ["domain"], registry=registry
 )
 train_failures = Counter("coldstream_train_failures", "Training runs that failed", ["domain"], registry=registry)
+gate_passed = Counter("coldstream_gate_passed", "Candidates that passed the gate", ["domain"], registry=registry)
+gate_refused = Counter(
+    "coldstream_gate_refused", "Candidates that failed a check of the gate", ["domain", "reason"], registry=registry
+)
+drift = Gauge(
+    "coldstream_drift", "Stability index between training data and new events", ["domain", "feature"], registry=registry
+)
+drift_hit_rate = Gauge(
+    "coldstream_drift_hit_rate",
+    "Next items among the serving release's best 10, held out and now",
+    ["domain", "when"],
+    registry=registry,
+)
+drift_events = Gauge(
+    "coldstream_drift_events", "Events that are newer than the serving release", ["domain"], registry=registry
+)
+drift_seen = Counter(
+    "coldstream_drift_seen", "Runs that drift began, by reason", ["domain", "reason"], registry=registry
+)

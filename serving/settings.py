@@ -67,6 +67,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """0: as many as early stopping and `train_minutes` allow."""
     train_minutes: float = 4.0
 
+    gate_margin: float = 0.0
+    """What a candidate's NDCG@10 has to gain on the serving release's, as a share of it."""
+    gate_confidence: float = 0.95
+    gate_coverage: float = 0.5
+    gate_latency_ms: float = 25.0
+    gate_one_item: float = 0.95
+    gate_known: float = 0.25
+    gate_refresh: str = "1d"
+    """A serving release whose data are this much older is replaced by one that is not worse; 0s: never."""
+    gate_tolerance: float = 0.03
+    warm_start: bool = True
+    drift_every: str = "5m"
+    """How often the trainer looks for drift; 0s: never."""
+    drift_index: float = 0.25
+    drift_hit_drop: float = 0.2
+    drift_events: int = 1_000
+
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,10 +29,14 @@ from prometheus_client import start_http_server
 
 from features.archive import parts
 from models import releases, retrain
+from models.contest import Candidate
+from models.drift import Drift
 from models.errors import ModelError, TrainingError
+from models.gate import Bounds
 from models.recommenders.base import REPEATS
-from models.releases import COUNTS, Manifest
+from models.releases import COUNTS
 from serving import logs, metrics
+from serving.drift import summary, tell
 from serving.settings import Settings, SettingsError, read
 from stream import topics
 from stream.client import kafka_python_config
@@ -58,12 +62,29 @@ def seconds_of(text: str) -> float:
 
 
 def train_once(settings: Settings, domain: str, progress: retrain.Progress | None = None) -> retrain.Result:
-    """A run in this process: counts, then (unless told otherwise) what is tuned; the better is promoted.
+    """A run in this process: counts, then (unless told otherwise) what is tuned; what passes the gate is promoted.
+
+    A domain's first release from counts needs no opponent: it serves as soon as it is made and sane.
 
     Raises:
         TrainingError: too little data, or another trainer is at work.
     """
-    run = retrain.Run(
+    run = _run_of(settings, domain)
+    with _alone(settings):
+        frame = retrain.read(run)
+        candidates = [retrain.train_counts(run, progress, frame)]
+        if releases.current_id(run.root, domain) is None:
+            _settle(settings, run, candidates)
+        if settings.recommender != "counts":
+            candidates.append(retrain.train_tuned(run, progress, frame))
+        result = _settle(settings, run, candidates)
+        for one in candidates:
+            retrain.track(settings.state_path / "mlflow", one.manifest)
+    return result
+
+
+def _run_of(settings: Settings, domain: str) -> retrain.Run:
+    return retrain.Run(
         archive=settings.state_path / "archive",
         root=settings.state_path / "releases",
         domain=domain,
@@ -72,22 +93,32 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         epochs=settings.epochs,
         mask_seen=domain not in REPEATS,
         preset=Path(settings.preset) if settings.preset else None,
+        cache=settings.state_path / "cache",
+        warm_start=settings.warm_start,
+        bounds=bounds_of(settings),
+        refresh_ms=round(1000 * seconds_of(settings.gate_refresh)),
     )
-    with _alone(settings):
-        counts = retrain.train_counts(run, progress)
-        if releases.current_id(run.root, domain) is None:
-            releases.promote(run.root, domain, counts.id)
-            announce(settings, domain, counts.id, "promote")
-        tuned: Manifest | None = None
-        if settings.recommender != "counts":
-            tuned = retrain.train_tuned(run, progress)
-        before = releases.current_id(run.root, domain)
-        result = retrain.settle(run, counts, tuned)
-        if result.serving is not None and result.serving != before:
-            announce(settings, domain, result.serving, "promote")
-        for manifest in (counts, tuned):
-            if manifest is not None:
-                retrain.track(settings.state_path / "mlflow", manifest)
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """What the gate asks for, as the settings say."""
+    return Bounds(
+        settings.gate_margin,
+        settings.gate_confidence,
+        settings.gate_tolerance,
+        settings.gate_coverage,
+        settings.gate_latency_ms,
+        settings.gate_one_item,
+        settings.gate_known,
+    )
+
+
+def _settle(settings: Settings, run: retrain.Run, candidates: Sequence[Candidate]) -> retrain.Result:
+    """Ask the gate, and announce what it promotes."""
+    before = releases.current_id(run.root, run.domain)
+    result = retrain.settle(run, candidates)
+    if result.serving is not None and result.serving != before:
+        announce(settings, run.domain, result.serving, "promote")
     return result
 
 
@@ -112,12 +143,13 @@ def announce(settings: Settings, domain: str, release: str, action: str) -> None
 
 
 def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
-    """Train each domain when it has new events, once in `every_s`.
+    """Train each domain when it has new events, once in `every_s`, and once in between when drift is seen.
 
     A domain's first release comes from counts, as soon as there are enough events; what learns longer begins when the
     archive has caught up with the log, or it would learn from half a history.
     """
     trained: dict[str, int] = {}
+    watch = Watch(settings, stop)
     while not stop.is_set():
         started = time.monotonic()
         rows = _archived(settings)
@@ -126,11 +158,65 @@ def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
                 _run_child(settings, domain, stop, "counts")
         rows = _settled(settings, rows, stop)
         for domain, count in rows.items():
-            due = count >= retrain.LEAST_EVENTS and count > trained.get(domain, 0)
-            if due and domain in settings.domain_names and _run_child(settings, domain, stop, settings.recommender):
-                trained[domain] = count
+            _train_due(settings, domain, count, trained, stop)
         pause = every_s if trained else 2.0
-        stop.wait(max(1.0, pause - (time.monotonic() - started)))
+        until = max(time.monotonic() + 1.0, started + pause)
+        drifted: set[str] = set()  # each domain once between two regular runs: a world that moves on is no endless loop
+        while (moved := watch.until(until, sorted(set(trained) - drifted))) is not None:
+            drifted.add(moved)
+            _train_due(settings, moved, _archived(settings).get(moved, 0), trained, stop)
+
+
+def _train_due(settings: Settings, domain: str, count: int, trained: dict[str, int], stop: threading.Event) -> None:
+    due = count >= retrain.LEAST_EVENTS and count > trained.get(domain, 0) and domain in settings.domain_names
+    if due and _run_child(settings, domain, stop, settings.recommender):
+        trained[domain] = count
+
+
+class Watch:
+    """Looks for drift between runs. Each look is a process of its own, and waits for enough new events."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self.settings, self.stop = settings, stop
+        self.every_s = seconds_of(settings.drift_every)
+        self._looked: dict[str, int] = {}
+
+    def until(self, end: float, domains: Sequence[str]) -> str | None:
+        """Wait until `end` (monotonic seconds) or a stop: None; or until one of `domains` drifts: its name."""
+        while (left := end - time.monotonic()) > 0 and not self.stop.is_set():
+            if not self.every_s or left <= self.every_s:
+                self.stop.wait(left)
+                return None
+            if self.stop.wait(self.every_s):
+                return None
+            rows = _archived(self.settings)
+            for domain in domains:
+                if rows.get(domain, 0) - self._looked.get(domain, 0) >= self.settings.drift_events:
+                    self._looked[domain] = rows[domain]
+                    if self._drifts(domain):
+                        return domain
+        return None
+
+    def _drifts(self, domain: str) -> bool:
+        command = [sys.executable, "-m", "serving.drift", "--domain", domain]
+        child = subprocess.Popen(command, env=_environment(self.settings), stdout=subprocess.PIPE, text=True)
+        while True:
+            try:
+                said, _ = child.communicate(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if self.stop.is_set():
+                    child.terminate()
+        if child.returncode:
+            log.log(logging.DEBUG if child.returncode == 3 else logging.WARNING, "%s: drift is not known", domain)
+            return False
+        found = msgspec.json.decode(said, type=Drift)
+        tell(domain, found)
+        if found.reasons:
+            log.info("%s: drift is seen (%s): %s; training early", domain, ", ".join(found.reasons), summary(found))
+            for reason in found.reasons:
+                metrics.drift_seen.labels(domain, reason).inc()
+        return bool(found.reasons)
 
 
 def _settled(settings: Settings, rows: dict[str, int], stop: threading.Event) -> dict[str, int]:
@@ -147,6 +233,7 @@ def _settled(settings: Settings, rows: dict[str, int], stop: threading.Event) ->
 def _run_child(settings: Settings, domain: str, stop: threading.Event, recommender: str) -> bool:
     command = [sys.executable, "-m", "serving.trainer", "--once", "--domain", domain, "--quiet-when-empty"]
     started = time.monotonic()
+    before = _judged(settings, domain)
     child = subprocess.Popen(command, env=_environment(msgspec.structs.replace(settings, recommender=recommender)))
     while child.poll() is None:
         if stop.wait(0.2):
@@ -161,7 +248,29 @@ def _run_child(settings: Settings, domain: str, stop: threading.Event, recommend
         log.error("%s: training ended with code %d; it is tried again", domain, child.returncode)
         return False
     metrics.train_success.labels(domain).set(time.time())
+    for release, verdict in _judged(settings, domain).items():
+        if release not in before:
+            _tell_gate(domain, verdict)
     return True
+
+
+def _judged(settings: Settings, domain: str) -> dict[str, list[str]]:
+    """The checks that each release which the gate judged has failed, from the releases themselves."""
+    root = settings.state_path / "releases"
+    found: dict[str, list[str]] = {}
+    for one in releases.list_releases(root, domain):
+        if one.reason is not None:
+            found[one.id] = one.reason.split(",")
+        elif one.judged:
+            found[one.id] = []
+    return found
+
+
+def _tell_gate(domain: str, reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        metrics.gate_refused.labels(domain, reason).inc()
+    if not reasons:
+        metrics.gate_passed.labels(domain).inc()
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -222,7 +331,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
     except (ModelError, ColdstreamError) as error:
         log.error("%s", error)
         return 1
-    log.info("serving %s (%s)", result.serving, result.reason)
+    log.info("serving %s; %s", result.serving, result.reason)
     return 0
 
 

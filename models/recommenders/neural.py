@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from models.recommenders import warm
 from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
 from models.recommenders.batches import Batches, similar, standard
 from models.recommenders.counts import DAY_MS, popularity_of
@@ -44,12 +45,14 @@ class Neural:
         self.minutes = minutes
         self.clock: Callable[[], float] = time.monotonic
         self.callbacks: list[keras.callbacks.Callback] = []
+        self.start: warm.Start | None = None
+        self.started_from: str | None = None
 
     def fit(self, log: Log) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
 
         Items of the vocabulary that have no events get what items like them have (`items.lenders`), before each call of
-        `after_epoch` and at the end.
+        `after_epoch` and at the end. With a `start` that fits, the network begins with its weights.
         """
         params = self.params
         keras.utils.set_random_seed(params.seed)
@@ -64,6 +67,8 @@ class Neural:
         self.lenders = lenders(trained, log.categories, log.texts) if trained < len(log.vocabulary) else None
         values, self.scale = standard(log)
         windows = windows_of(log, params.length, params.windows_per_user, baskets=params.baskets)
+        if self.start is not None and warm.begin(self.network, self.vocabulary, self.start):
+            self.started_from = self.start.release
         if len(windows):  # else nothing follows anything: the network stays as it began
             near = similar(log) if params.substitute else None
             self._train(Batches(msgspec.structs.replace(windows, values=values), params, probability, near))
@@ -77,9 +82,8 @@ class Neural:
         network.compile(optimizer, jit_compile=compiled)  # rnn: unrolled steps compile for minutes
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
-        network.fit(
-            batches, epochs=params.epochs, verbose=0, callbacks=[_Watch(self._after_epoch, until), *self.callbacks]
-        )
+        watch = _Watch(self._after_epoch, until, self.clock)
+        network.fit(batches, epochs=params.epochs, verbose=0, callbacks=[watch, *self.callbacks])
 
     def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.after_epoch is None:
@@ -202,9 +206,9 @@ def _nothing(length: int) -> Batch:
 
 
 class _Watch(keras.callbacks.Callback):
-    def __init__(self, after_epoch: Epoch, until: float | None) -> None:
+    def __init__(self, after_epoch: Epoch, until: float | None, clock: Callable[[], float]) -> None:
         super().__init__()
-        self.after_epoch, self.until = after_epoch, until
+        self.after_epoch, self.until, self.clock = after_epoch, until, clock
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         if self.until is not None and self.clock() > self.until:

@@ -8,8 +8,9 @@ import pytest
 
 from features.activity import Recent
 from features.archive import Archive, Row
-from models import releases, retrain
+from models import releases, retrain, warmstart
 from models.errors import TrainingError
+from models.gate import CHECKS
 from models.recommenders.candidates import MEMBERS
 from models.retrain import Run
 from stream.events import KIND_CODES, Interaction, Item
@@ -44,13 +45,15 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     told: list[tuple[str, float]] = []
     run = Run(archive, tmp_path, "shop", minutes=1, epochs=20)
     say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
-    counts = retrain.train_counts(run, say)
-    tuned = retrain.train_tuned(run, say)
-    result = retrain.settle(run, counts, tuned)
-    better = max((counts, tuned), key=lambda one: one.metrics["ndcg@10"])
-    assert tuned.metrics["ndcg@10"] != counts.metrics["ndcg@10"]
-    assert result.serving == releases.current_id(tmp_path, "shop") == better.id
+    first = retrain.train_counts(run, say)
+    assert retrain.settle(run, [first]).serving == first.manifest.id  # the first has no opponent
+    second = retrain.train_tuned(run, say)
+    result = retrain.settle(run, [first, second])
+    counts, tuned = first.manifest, releases.read_manifest(tmp_path / "shop" / second.manifest.id)
+    assert tuned.metrics["ndcg@10"] > counts.metrics["ndcg@10"]
+    assert result.serving == releases.current_id(tmp_path, "shop") == tuned.id
     assert tuned.recommender in result.reason
+    check_card(tuned, counts.id)
     assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
     assert set(tuned.params["tuning"]) == {*MEMBERS, "blend"}
     assert {stage for stage, _ in told} == {"counts", "blend", *MEMBERS}
@@ -63,9 +66,25 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     best = [served.item_ids[place] for place in np.argsort(-served.scores([history])[0])[:3]]
     assert f"i{(7 * items[-1] + 1) % 40}" in best
     assert tuned.events == 3_600
-    assert tuned.params["data"] == counts.params["data"]
+    assert tuned.data == counts.data
     retrain.track(tmp_path / "mlflow", tuned)
     assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
+
+
+def check_card(card: releases.Manifest, parent: str) -> None:
+    assert card.parent == parent
+    assert card.held_out_from < card.cutoff_at
+    assert card.seconds > 0
+    assert len(card.data) == 16
+    low, high = card.intervals["ndcg@10"]
+    assert low < card.metrics["ndcg@10"] < high
+    assert 0 < card.metrics["next_hr@10"] <= 1
+    assert card.gate is not None
+    assert card.gate.opponent == parent
+    assert card.gate.how == "as of the cut"
+    assert {one.name for one in card.gate.checks} == set(CHECKS)
+    assert card.gate.passed
+    assert card.gate.users == card.metrics["users"]
 
 
 def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -> None:
@@ -73,13 +92,46 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     with pytest.raises(TrainingError, match="0 interactions"):
         retrain.train_tuned(run)
     shop = msgspec.structs.replace(run, domain="shop", recommender="popularity", mask_seen=False)
-    counts, tuned = retrain.train_counts(shop), retrain.train_tuned(shop)
-    assert retrain.settle(shop, counts, tuned).serving == tuned.id
-    served = releases.load(tmp_path / "shop" / tuned.id)
-    assert served.manifest.recommender == "popularity"
+    counts = retrain.train_counts(shop)
+    assert retrain.settle(shop, [counts]).serving == counts.manifest.id
+    tuned = retrain.train_tuned(shop)
+    assert tuned.manifest.metrics["ndcg@10"] < counts.manifest.metrics["ndcg@10"] + 1  # it need not be better
+    assert retrain.settle(shop, [counts, tuned]).serving == tuned.manifest.id
+    served = releases.load(tmp_path / "shop" / tuned.manifest.id)
+    card = served.manifest
+    assert card.recommender == "popularity"
     assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
+    assert card.gate is not None
+    assert card.gate.opponent is None
+    assert "asked for by name" in card.gate.how
+    better = retrain.train_counts(shop)  # counts know more, and do not come back: popularity was asked for
+    assert retrain.settle(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
+
+
+@pytest.mark.timeout(240)
+def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
+    run = Run(archive, tmp_path, "shop", recommender="dnn", minutes=0.5, epochs=2)
+    first = retrain.train_tuned(run)
+    assert retrain.settle(run, [first]).serving == first.manifest.id
+    card = first.manifest
+    assert card.warm_start is None
+    assert {name for name in card.extras if name.endswith(".npz")} == {
+        "training.dnn.tuning.npz",
+        "training.dnn.final.npz",
+    }
+    starts, params = warmstart.of_release(tmp_path, "shop")
+    final, tuning = sorted(starts, key=lambda one: -one.until)
+    assert tuning.until < final.until == card.held_out_from  # what tunes knows less than what is judged in the end
+    assert params["dnn"]["embedding_size"] == final.items.shape[1]
+    second = retrain.train_tuned(run)
+    assert second.manifest.warm_start == card.id
+    assert second.manifest.metrics["ndcg@10"] > 0
+    cold = retrain.train_tuned(msgspec.structs.replace(run, warm_start=False))
+    assert cold.manifest.warm_start is None
+    (tmp_path / "shop" / card.id / "training.dnn.final.npz").write_bytes(b"PK broken")
+    assert warmstart.of_release(tmp_path, "shop") == ([], {})  # training goes on without
 
 
 def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:

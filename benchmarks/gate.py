@@ -1,0 +1,186 @@
+"""The gate on candidates that are worse on purpose, on a better one, and on the same one again: what it says of each.
+
+python -m benchmarks.gate [--source NAME:PATH] [--users 1000] [--cases 1000] [--seeds 10] [--mask-seen] [--json]
+
+The serving release is item-kNN (for false alarms, iALS with seed 0), fitted on what came before the newest 5% of the
+events, as every candidate is. A false alarm is iALS with another seed that is promoted as better, or refused for
+anything but being no better. Nothing is written.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.recommenders import table_of
+from benchmarks.running import machine
+from features.activity import Recent
+from models import contest, gate, splits
+from models.gate import Answers, Bounds
+from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.blend import EDGES, Blend
+from models.recommenders.counts import Personal, Popularity
+from models.recommenders.ials import IALS
+from models.recommenders.itemitem import ItemKNN, SequentialRules
+from models.recommenders.sequences import Batch, Log, batch_of
+from models.releases import HISTORY
+from models.retrain import HELD_OUT
+from stream.sources.named import open_named
+
+HEAD: Final = 30
+
+
+class Altered:
+    """A fitted recommender whose scores are changed on the way out."""
+
+    def __init__(self, inner: Recommender, change: Callable[[Floats], Floats]) -> None:
+        self.inner, self.change = inner, change
+        self.vocabulary: Vocabulary = inner.vocabulary
+
+    def score(self, batch: Batch) -> Floats:
+        return self.change(self.inner.score(batch))
+
+
+def fitted(made: Any, log: Log) -> Any:
+    """The recommender, fitted."""
+    made.fit(log)
+    return made
+
+
+def candidates(log: Log, rng: np.random.Generator) -> list[tuple[str, str, Any]]:
+    """Name, the check that has to fail (none: it has to pass), and the recommender."""
+    knn, mixed_up, factors = (fitted(one, log) for one in (ItemKNN(), ItemKNN(), IALS()))
+    members = [fitted(Personal(), log), fitted(ItemKNN(), log), fitted(SequentialRules(), log)]
+    order = rng.permutation(len(log.vocabulary))
+    mixed_up.near, mixed_up.amounts = mixed_up.near[order], mixed_up.amounts[order]
+    spam = len(log.vocabulary) // 2
+    return [
+        ("the same again", "not-better", knn),
+        ("item-kNN, personal and rules", "", Blend(members, np.full((len(EDGES) + 1, 3), 1 / 3))),
+        ("popularity alone", "strangers", fitted(Popularity(), log)),
+        ("shuffled item factors", "strangers", Altered(factors, lambda table: table[:, order])),
+        ("shuffled neighbours", "strangers", mixed_up),
+        ("one item for everyone", "one-item", Altered(knn, lambda table: _set(table, spam, 1e6))),
+        ("not a number", "not-finite", Altered(knn, lambda table: _set(table, spam, np.nan))),
+        (f"the {HEAD} most popular only", "coverage", Altered(knn, _head)),
+        ("slow", "slow", Altered(knn, _slowly)),
+    ]
+
+
+def _set(table: Floats, column: int, value: float) -> Floats:
+    table[:, column] = value
+    return table
+
+
+def _head(table: Floats) -> Floats:
+    table[:, HEAD:] = -1e9
+    return table
+
+
+def _slowly(table: Floats) -> Floats:
+    if len(table) == 1:  # a look-up
+        time.sleep(0.05)
+    return table
+
+
+class Side:
+    """The held-out cases, and everything that is the same for each candidate."""
+
+    def __init__(self, frame: pd.DataFrame, most: int, mask_seen: bool) -> None:
+        before, after = splits.split(frame, HELD_OUT)
+        self.held_out = splits.cases(before, after, HISTORY, most)
+        self.log, self.mask_seen = Log.of(before), mask_seen
+        self.numbers = dict(self.log.vocabulary.index)
+        for one in self.held_out:
+            for item in one.targets:
+                self.numbers.setdefault(item, len(self.numbers))
+        self.cases = contest.cases_of(self.held_out, before, self.numbers, np.random.default_rng(0))
+
+    def answers(self, recommender: Any) -> Answers:
+        return contest.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
+
+    def judge(self, recommender: Any, theirs: Answers, bounds: Bounds) -> tuple[list[gate.Check], Answers]:
+        ours = self.answers(recommender)
+        histories = [one.history for one in self.held_out]
+
+        def score(history: Recent) -> Floats:
+            return recommender.score(batch_of([history], recommender.vocabulary, HISTORY))
+
+        sane = gate.sane(ours, self.cases, contest.latency_ms(score, histories), bounds)
+        return sane + gate.contest(ours, theirs, bounds, np.random.default_rng(0)), ours
+
+
+def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> dict[str, Any]:
+    """Every candidate before the gate, then the false alarms."""
+    side, bounds = Side(frame, most, mask_seen), Bounds()
+    theirs = side.answers(fitted(ItemKNN(), side.log))
+    rows = []
+    for name, expected, one in candidates(side.log, np.random.default_rng(0)):
+        checks, _ = side.judge(one, theirs, bounds)
+        failed = [check.name for check in checks if not check.passed]
+        right = expected in failed if expected else not failed
+        values = {check.name: check.value for check in checks}
+        rows.append({"candidate": name, "expected": expected, "failed": failed, "right": right, **values})
+    facts = {"events": len(frame), "cases": len(side.held_out), "items": len(side.log.vocabulary)}
+    return {"machine": machine(), **facts, "rows": rows, "again": alarms(side, bounds, seeds)}
+
+
+def alarms(side: Side, bounds: Bounds, seeds: int) -> dict[str, Any]:
+    """iALS with seeds 1 to n against seed 0: promotions, refreshes (as if it were stale), other refusals."""
+    theirs = side.answers(fitted(IALS(seed=0), side.log))
+    found: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}
+    for seed in range(1, seeds + 1):
+        checks, ours = side.judge(fitted(IALS(seed=seed), side.log), theirs, bounds)
+        found["promoted"] += all(one.passed for one in checks)
+        found["other"] += any(not one.passed for one in checks if one.name != "not-better")
+        rng = np.random.default_rng(0)
+        found["refreshed"] += gate.better(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
+        found["gains"].append(gate.gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
+    return found
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The tables."""
+    print(f"{figures['events']:,} events, {figures['items']:,} items, {figures['cases']:,} held-out cases")
+    print(f"{'candidate':30}{'has to fail':>13}{'gain >=':>9}{'nearness':>10}{'one item':>10}{'coverage':>10}  failed")
+    for row in figures["rows"]:
+        values = (row["not-better"], row["strangers"], row["one-item"], row["coverage"])
+        shown = "".join(f"{one:{width}.3f}" for one, width in zip(values, (9, 10, 10, 10), strict=True))
+        mark = "" if row["right"] else "   WRONG"
+        print(f"{row['candidate']:30}{row['expected']:>13}{shown}  {', '.join(row['failed']) or 'passes'}{mark}")
+    again = figures["again"]
+    print(f"the same with {again['seeds']} other seeds: {again['promoted']} promoted, {again['other']} refused for")
+    print(f"anything but being no better; {again['refreshed']} taken in place of a stale one")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; code 1 where a candidate was judged wrongly."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="complete-journey", help="a data set: NAME or NAME:PATH")
+    parser.add_argument("--users", type=int, default=1_000, help="take so many users of it")
+    parser.add_argument("--cases", type=int, default=1_000, help="ask so many of them")
+    parser.add_argument("--seeds", type=int, default=10, help="other seeds of the same recommender")
+    parser.add_argument("--mask-seen", action="store_true", help="what a user took cannot be recommended again")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
+    name, _, path = asked.source.partition(":")
+    frame = table_of(open_named(name, Path(path) if path else None), 1.0)
+    users = np.sort(frame["user_id"].unique())
+    if len(users) > asked.users:
+        kept = np.random.default_rng(0).choice(users, asked.users, replace=False)
+        frame = frame[frame["user_id"].isin(kept)].reset_index(drop=True)
+    figures = measure(frame, asked.cases, asked.seeds, mask_seen=asked.mask_seen)
+    if asked.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        show(figures)
+    return int(not all(row["right"] for row in figures["rows"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

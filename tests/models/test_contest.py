@@ -1,0 +1,188 @@
+"""Candidates before the gate, with real releases on disk: who may replace whom, and what is said of the others."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from features import cache
+from features.archive import Archive, Row
+from models import contest, drift, evaluation, releases, retrain
+from models.recommenders.itemitem import ItemKNN
+from models.recommenders.sequences import Log, batch_of
+from models.retrain import Run
+from stream.events import Interaction
+
+NOON = 1_760_000_000_000
+MINUTE = 60_000
+CLUB = 40
+"""Half of the users take items 0 to 39, the others 40 to 79; everyone begins anew, so histories are short."""
+
+
+def write(folder: Path, first: int, events: int) -> None:
+    rng = np.random.default_rng(first)
+    kept = Archive(folder)
+    rows = []
+    for n in range(first, first + events):
+        user = int(rng.integers(200))
+        item = CLUB * (user % 2) + min(int(rng.geometric(0.08)) - 1, CLUB - 1)
+        one = Interaction(event_id=f"e{n}", user_id=f"u{user}", item_id=f"i{item}", kind="view", at=NOON + MINUTE * n)
+        rows.append(Row(0, n, NOON, one))
+    kept.append("events", rows)
+    kept.flush()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    write(tmp_path / "archive", 0, 2_000)
+    return Run(tmp_path / "archive", tmp_path / "releases", "shop", "counts", cache=tmp_path / "cache", refresh_ms=0)
+
+
+def serve_first(run: Run) -> releases.Manifest:
+    first = retrain.train_counts(run)
+    assert retrain.settle(run, [first]).serving == first.manifest.id
+    return releases.read_manifest(run.root / "shop" / first.manifest.id)
+
+
+def verdict_of(run: Run, release: str) -> releases.Verdict:
+    found = releases.read_manifest(run.root / "shop" / release).gate
+    assert found is not None
+    return found
+
+
+def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: Run) -> None:
+    first = serve_first(run)
+    assert first.gate is not None
+    assert (first.gate.opponent, first.gate.how, first.gate.passed) == (None, "nothing serves yet", True)
+    again = retrain.train_counts(run)
+    result = retrain.settle(run, [again])
+    assert result.serving == releases.current_id(run.root, "shop") == first.id
+    assert result.refused == {again.manifest.id: ["not-better"]}
+    assert "is refused: not-better: NDCG@10" in result.reason
+    found = {one.id: one for one in releases.list_releases(run.root, "shop")}
+    assert (found[again.manifest.id].state, found[again.manifest.id].reason) == ("refused", "not-better")
+    assert (found[first.id].state, found[first.id].judged) == ("serving", True)
+    kept = json.loads((run.root / "shop" / again.manifest.id / "refused.json").read_text())
+    assert kept["reason"] == "not-better"
+    verdict = verdict_of(run, again.manifest.id)
+    assert (verdict.opponent, verdict.how) == (first.id, "as of the cut")
+    assert retrain.settle(run, [retrain.train_counts(run)]).serving == first.id  # and so it stays
+
+
+def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: Run) -> None:
+    first = serve_first(run)
+    write(run.archive, 2_000, 600)
+    fresh = retrain.train_counts(run)
+    assert fresh.held_out_from > first.cutoff_at
+    still = msgspec.structs.replace(run, refresh_ms=600 * MINUTE + 1)
+    retrain.settle(still, [fresh])
+    assert verdict_of(run, fresh.manifest.id).how == "as it serves"
+    result = retrain.settle(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
+    verdict = verdict_of(run, fresh.manifest.id)
+    (check,) = [one for one in verdict.checks if one.name == "not-better"]
+    assert check.bound == -0.03
+    assert verdict.how == "as it serves; its data are old enough to be replaced by an equal one"
+    assert (result.serving == fresh.manifest.id) == check.passed == (check.value > -0.03)
+
+
+def test_what_the_serving_one_has_seen_does_not_help_it(run: Run) -> None:
+    first = serve_first(run)
+    candidate = retrain.train_counts(run)
+    numbers = {item: n for n, item in enumerate(candidate.vocabulary.item_ids)}
+    release = releases.load(run.root / "shop" / first.id)
+    for item in release.item_ids:
+        numbers.setdefault(item, len(numbers))
+    leaking = contest.answers(release.recommender, candidate.cases, numbers, mask_seen=False)
+    recommender, how = contest.as_of(release, candidate.before, candidate.held_out_from)
+    honest = contest.answers(recommender, candidate.cases, numbers, mask_seen=False)
+    assert how == "as of the cut"
+    blind = ItemKNN()
+    blind.fit(Log.of(candidate.before, release.vocabulary))
+    batch = batch_of([one.history for one in candidate.cases], blind.vocabulary, 50)
+    ranked = evaluation.rank(lambda a, b: blind.score(batch.rows(a, b)), blind.vocabulary, candidate.cases, 10)
+    expected = evaluation.per_user(ranked, blind.vocabulary, candidate.cases, (10,))["ndcg@10"]
+    np.testing.assert_allclose(honest.ndcg, expected)
+    assert leaking.ndcg.mean() > honest.ndcg.mean()
+
+
+def vouched(folder: Path, name: str, array: np.ndarray) -> None:
+    """Another array in a release, and a manifest that vouches for it."""
+    np.save(folder / name, array)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    described = releases._described(folder / name)
+    manifest["files"][name] = {"sha256": described.sha256, "bytes": described.bytes}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_are_good(run: Run) -> None:
+    made = retrain.train_counts(run)
+    folder = run.root / "shop" / made.manifest.id
+    items = json.loads((folder / "items.json").read_text())
+    places = {item: n for n, item in enumerate(items)}
+    other = [places.get(f"i{(int(item[1:]) + CLUB) % (2 * CLUB)}", 0) for item in items]  # of the other club
+    for name in ("neighbours.npy", "similarities.npy"):
+        vouched(folder, name, np.load(folder / name)[other])
+    spoilt = msgspec.structs.replace(made, manifest=releases.read_manifest(folder))
+    result = retrain.settle(run, [spoilt])
+    assert result.serving is None
+    assert result.refused == {made.manifest.id: ["strangers"]}
+
+
+def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Run) -> None:
+    first, second = serve_first(run), retrain.train_counts(run)
+    (run.root / "shop" / second.manifest.id / "neighbours.npy").write_bytes(b"broken")
+    assert retrain.settle(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
+    (run.root / "shop" / first.id / "neighbours.npy").unlink()
+    third = retrain.train_counts(run)
+    assert retrain.settle(run, [third]).serving == third.manifest.id
+    assert verdict_of(run, third.manifest.id).how == "the serving release cannot be loaded: missing-file"
+
+
+def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:
+    first = serve_first(run)
+    for _ in range(releases.KEPT + 1):
+        made = retrain.train_counts(run)
+        retrain.settle(run, [made])
+    left = [one.id for one in releases.list_releases(run.root, "shop")]
+    assert len(left) == releases.KEPT + 1  # the newest, and the serving one
+    assert left[-1] == first.id
+    assert left[0] == made.manifest.id
+
+
+def test_a_promotion_by_hand_takes_the_refusal_back(run: Run) -> None:
+    serve_first(run)
+    again = retrain.train_counts(run)
+    retrain.settle(run, [again])
+    releases.promote(run.root, "shop", again.manifest.id)
+    (listed,) = [one for one in releases.list_releases(run.root, "shop") if one.id == again.manifest.id]
+    assert (listed.state, listed.reason) == ("serving", None)
+
+
+def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: Run) -> None:
+    first = serve_first(run)
+    folder = run.root / "shop" / first.id
+    assert list(first.extras) == [drift.REFERENCE]
+    assert drift.REFERENCE not in first.files
+    reference = msgspec.json.decode(releases.read_extra(folder, first, drift.REFERENCE), type=drift.Reference)
+    assert (reference.events, reference.until_at) == (200, first.cutoff_at)
+    assert run.cache is not None
+    assert cache.interactions(run.archive, "shop", run.cache)[1].opened == []
+    (folder / drift.REFERENCE).write_bytes(b"{}")
+    with pytest.raises(releases.ReleaseError, match="not the file that was released"):
+        releases.read_extra(folder, first, drift.REFERENCE)
+    (folder / drift.REFERENCE).unlink()
+    assert releases.load(folder).id == first.id  # no serving process asks for it
+
+
+def test_a_card_of_an_older_version_is_read(run: Run) -> None:
+    first = serve_first(run)
+    path = run.root / "shop" / first.id / "manifest.json"
+    old = json.loads(path.read_text())
+    for name in ("intervals", "held_out_from", "data", "seconds", "warm_start", "gate", "extras"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    assert releases.load(path.parent).manifest.gate is None
+    retrain.settle(run, [retrain.train_counts(run)])
+    assert releases.current_id(run.root, "shop") == first.id

@@ -1,0 +1,76 @@
+"""Warm starts: a network that begins where another one ended."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.errors import TrainingError
+from models.recommenders import warm
+from models.recommenders.candidates import NEURAL, Situation, make
+from models.recommenders.neural import Neural
+from models.recommenders.sequences import Log
+
+SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2}
+SITUATION = Situation(repeats=True, length=8)
+CATEGORIES = {f"i{n}": "even" if n % 2 == 0 else "odd" for n in range(13)}
+
+
+def ring(items: int, users: int = 40, steps: int = 12) -> pd.DataFrame:
+    """After item n comes n + 1."""
+    rows = [
+        (f"u{user}", f"i{(user + step) % items}", "view", None, 1_000 * step + user)
+        for step in range(steps)
+        for user in range(users)
+    ]
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"])
+
+
+def fitted(name: str, log: Log, start: warm.Start | None = None, **more: object) -> Neural:
+    made = make(name, {**SMALL, "epochs": 3, **more}, SITUATION)
+    assert isinstance(made, Neural)
+    made.start = start
+    made.fit(log)
+    return made
+
+
+@pytest.mark.parametrize("name", NEURAL)
+def test_it_begins_with_the_weights_of_the_same_items_in_another_order(name: str, tmp_path: Path) -> None:
+    first = fitted(name, Log.of(ring(12), categories=CATEGORIES))
+    warm.write(tmp_path / "training.npz", warm.start_of(first, 5_000))
+    start = warm.read((tmp_path / "training.npz").read_bytes(), "20260101T000000-abcdef")
+    assert (start.encoder, start.until) == (name, 5_000)
+    other = pd.concat([ring(13), pd.DataFrame({"item_id": ["i5"] * 50, "user_id": "x", "kind": "view", "at": 0})])
+    log = Log.of(other.sort_values("at", kind="stable"), categories=CATEGORIES)
+    assert log.vocabulary.item_ids[0] == "i5" != first.vocabulary.item_ids[0]
+    begun = fitted(name, log, start, epochs=0)  # no epoch: what it begins with is what it has
+    assert begun.started_from == "20260101T000000-abcdef"
+    old, new = first.embeddings(), begun.embeddings()
+    for item, place in first.vocabulary.index.items():
+        np.testing.assert_allclose(new[begun.vocabulary.index[item]], old[place], atol=1e-6)
+    even = [first.vocabulary.index[f"i{n}"] for n in range(0, 12, 2)]
+    np.testing.assert_allclose(new[begun.vocabulary.index["i12"]], old[even].mean(axis=0), atol=1e-5)
+    assert begun.network is not None
+    assert first.network is not None
+    for ours, theirs in zip(begun.network.encoder.weights, first.network.encoder.weights, strict=True):
+        np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+
+
+def test_what_does_not_fit_changes_nothing() -> None:
+    log = Log.of(ring(12))
+    start = warm.start_of(fitted("dnn", log), 0)
+    for name, more in (("transformer", {}), ("dnn", {"embedding_size": 16}), ("dnn", {"blocks": 2})):
+        cold, tried = fitted(name, log, epochs=0, **more), fitted(name, log, start, epochs=0, **more)
+        assert tried.started_from is None
+        np.testing.assert_array_equal(tried.embeddings(), cold.embeddings())
+
+
+def test_what_is_no_start_is_said() -> None:
+    with pytest.raises(TrainingError, match="training begins without"):
+        warm.read(b"PK nothing")
+    raw = io.BytesIO()
+    np.savez(raw, items=np.zeros(3))
+    with pytest.raises(TrainingError, match="cannot be read"):
+        warm.read(raw.getvalue())
