@@ -16,7 +16,7 @@ import pandas as pd
 from models import evaluation, splits
 from models.errors import TrainingError
 from models.recommenders import blend
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Recommender, Vocabulary
 from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
 from models.recommenders.sequences import Batch, Log, batch_of
@@ -39,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
     """How an experiment goes. `minutes` and `trials` bound the tuning of each recommender, whichever ends first.
 
     `mask_seen`: whether what a user took can be recommended again; None: whichever suits item-kNN on the tuning cases.
+    `weights` and `recency_ms` are the domain's (`Vocabulary`).
     """
 
     protocol: splits.Protocol
@@ -49,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True):
     mask_seen: bool | None = None
     min_count: int = 1
     epochs: int = 0
+    weights: tuple[float, ...] = WEIGHTS
+    recency_ms: float = RECENCY_MS
 
 
 class Tuned(msgspec.Struct):
@@ -100,8 +103,8 @@ class Experiment:
     ) -> None:
         self.defaults = defaults or {}
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
-        self.before, after = splits.split(frame, plan.protocol, plan.seed)
-        self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
+        self.before, after = splits.split(frame, plan.protocol, plan.seed, plan.weights)
+        self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1, plan.weights)
         self.tuning = self._side(self.fitted, tuned, categories)
         self.test = self._side(self.before, after, categories)
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
@@ -118,8 +121,10 @@ class Experiment:
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
 
     def _side(self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None) -> Side:
-        log = Log.of(before, min_count=self.plan.min_count, categories=categories)
-        found = splits.cases(before, after, LONGEST, self.plan.most, self.plan.seed)
+        plan = self.plan
+        known = {"weights": plan.weights, "recency_ms": plan.recency_ms}
+        log = Log.of(before, min_count=plan.min_count, categories=categories, **known)
+        found = splits.cases(before, after, LONGEST, plan.most, plan.seed, plan.weights)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
 
     def _masked(self) -> bool:

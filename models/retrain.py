@@ -13,11 +13,13 @@ import pandas as pd
 
 from features.dataset import interactions
 from models import evaluation, presets, releases, splits
+from models.domain import DomainPreset
 from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
+from models.recommenders import fresh
 from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import Blend
-from models.recommenders.candidates import MEMBERS, NEURAL, names_of
+from models.recommenders.candidates import NEURAL, names_of
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.sequences import Log, batch_of
 from models.releases import COUNTS, Manifest
@@ -58,6 +60,8 @@ class Run(msgspec.Struct, frozen=True):
     seed: int = 0
     mask_seen: bool = False
     preset: Path | None = None
+    home: DomainPreset = DomainPreset()
+    """The domain's: kinds' weights, half-life, members, parameters, freshness."""
 
 
 def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
@@ -68,10 +72,10 @@ def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
     """
     frame = _frame(run)
     before, after = splits.split(frame, HELD_OUT)
-    held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed)
+    held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed, run.home.weights)
     _say(progress, "counts", 0.2)
     trial = ItemKNN()
-    trial.fit(Log.of(before, min_count=_least(frame)))
+    trial.fit(_log(run, before, frame))
     batch = batch_of([one.history for one in held_out], trial.vocabulary, releases.HISTORY)
 
     def score(start: int, stop: int) -> np.ndarray:
@@ -79,7 +83,7 @@ def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
 
     figures = evaluation.evaluate(score, trial.vocabulary, held_out, mask_seen=run.mask_seen)
     _say(progress, "counts", 0.6, figures)
-    made = _release(run, frame, ItemKNN(), Log.of(frame, min_count=_least(frame)), figures, {})
+    made = _release(run, frame, ItemKNN(), _log(run, frame, frame), figures, {})
     _say(progress, "counts", 1.0, figures)
     return made
 
@@ -91,10 +95,11 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     by a fit that ends before it. What serves is that neural network, and counts over everything.
     """
     frame = _frame(run)
-    plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
-    defaults = presets.read(run.preset).params() if run.preset is not None else {}
+    home = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
+    plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs, **home)
+    defaults = run.home.params() | (presets.read(run.preset).params() if run.preset is not None else {})
     experiment = Experiment(frame, plan, progress, defaults=defaults)
-    names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
+    names = run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
     if len(tuned) > 1:
@@ -107,7 +112,7 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
     log = experiment.test.log
     learns = any(one.name in NEURAL for one in _members(recommender))
-    whole = Log.of(frame, log.vocabulary if learns else None, min_count=_least(frame))
+    whole = _log(run, frame, frame, log.vocabulary if learns else None)
     tuning = {one.name: round(one.ndcg, 6) for one in chosen}
     _say(progress, best.name, 1.0, kept)
     return _release(run, frame, recommender, whole, kept, {"tuning": tuning})
@@ -157,11 +162,12 @@ def _release(
     beside = ItemKNN()
     if recommender.name != COUNTS:
         beside.fit(log)
-    params = {**recommender.describe(), **more}
+    params = {**recommender.describe(), **more, "kinds": run.home.kinds}
     manifest = _manifest(run, recommender.name, frame, params, figures)
 
     def write(folder: Path) -> list[str]:
         own = recommender.save(folder, releases.prefix_of(recommender.name))
+        own += fresh.save_first(folder, frame, vocabulary) if run.home.freshness is not None else []
         return own if recommender.name == COUNTS else [*own, *beside.save(folder)]
 
     return releases.save(run.root, manifest, vocabulary.item_ids, write)
@@ -200,6 +206,12 @@ def _frame(run: Run) -> pd.DataFrame:
 def _least(frame: pd.DataFrame) -> int:
     """Rare items are left out of large catalogues; look-ups reach them through popularity and category."""
     return 1 if frame["item_id"].nunique() <= SMALL_CATALOGUE else 5
+
+
+def _log(run: Run, part: pd.DataFrame, frame: pd.DataFrame, vocabulary: Vocabulary | None = None) -> Log:
+    """A part of the domain's `frame` as its preset weighs events."""
+    known = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
+    return Log.of(part, vocabulary, min_count=_least(frame), **known)
 
 
 def _manifest(

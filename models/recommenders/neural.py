@@ -17,7 +17,7 @@ import numpy.typing as npt
 from keras import layers, ops
 
 from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
-from models.recommenders.counts import DAY_MS, popularity_of
+from models.recommenders.counts import popularity_of
 from models.recommenders.encoders import FAR, encoder_of
 from models.recommenders.sequences import GAPS, Batch, Log, Numbers, Windows, add_repeats, windows_of
 from stream.events import KINDS
@@ -207,7 +207,7 @@ class Neural:
         params = self.params
         keras.utils.set_random_seed(params.seed)
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, 28 * DAY_MS)
+        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         windows = windows_of(log, params.length, params.windows_per_user, baskets=params.baskets)
         probability = None
         if len(self.vocabulary) > FULL_SOFTMAX_ITEMS:
