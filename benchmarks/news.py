@@ -30,7 +30,7 @@ DENSE: Final = 0.9995
 """The last clicks of the set are a thin tail over four weeks: the replay ends where this share of clicks has come."""
 LIVE: Final = tuple(minutes * MINUTE for minutes in (5, 10, 20, 40, 80, 160, 320))
 WEIGHTS: Final = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-AGES: Final = (None, 3 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR)
+AGES: Final = (None, 12 * HOUR, DAY, 2 * DAY, 4 * DAY, 8 * DAY)
 Make = Callable[[], Recommender] | None
 
 
@@ -66,9 +66,7 @@ def measure(
             plain, chosen = Way(), _chosen(replay, tuning, fresh, live, progress, name)
             found = _asked(replay, test, fresh, [plain, *chosen], progress, name)
             labels = ("", " + freshness", " + live", " + freshness + live")
-            rows += [
-                _row(name + label, way, found, seed) for label, way in zip(labels, [plain, *chosen], strict=True)
-            ]
+            rows += [_row(name + label, way, found, seed) for label, way in zip(labels, [plain, *chosen], strict=True)]
     cases = len(replay.asked(test))
     facts = {"clicks": len(frame), "readers": int(frame["user_id"].nunique()), "items": len(replay.item_ids)}
     return {**facts, "cases": cases, "seed": seed, "seconds": time.monotonic() - started, "rows": rows}
@@ -110,7 +108,9 @@ def _row(name: str, way: Way, asked: Asked, seed: int) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The table, in Markdown."""
     print(f"{figures['clicks']:,} clicks of {figures['readers']:,} readers on {figures['items']:,} articles;")
-    print(f"{figures['cases']:,} clicks of the last day asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n")
+    print(
+        f"{figures['cases']:,} clicks of the last day asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n"
+    )
     print("| | NDCG@10 | HR@10 | prior | live |")
     print("|---|---|---|---|---|")
     for row in sorted(figures["rows"], key=lambda one: -one["ndcg@10"]):

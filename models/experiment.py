@@ -122,7 +122,7 @@ class Experiment:
 
     def _side(self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None) -> Side:
         plan = self.plan
-        known = {"weights": plan.weights, "recency_ms": plan.recency_ms}
+        known: dict[str, Any] = {"weights": plan.weights, "recency_ms": plan.recency_ms}
         log = Log.of(before, min_count=plan.min_count, categories=categories, **known)
         found = splits.cases(before, after, LONGEST, plan.most, plan.seed, plan.weights)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))

@@ -63,17 +63,17 @@ class Replay:
         self.items, names = pd.factorize(self.frame["item_id"])
         self.item_ids = [str(one) for one in names]
         self.index = {item: place for place, item in enumerate(self.item_ids)}
-        self.at = self.frame["at"].to_numpy(np.int64)
+        self.times = self.frame["at"].to_numpy(np.int64)
         self.kinds = self.frame["kind"].map(KIND_CODES).to_numpy(np.int64)
         self.first = np.full(len(self.item_ids), np.iinfo(np.int64).max)
-        np.minimum.at(self.first, self.items, self.at)
+        np.minimum.at(self.first, self.items, self.times)
         order = np.argsort(self.users, kind="stable")
         cuts = np.flatnonzero(np.diff(self.users[order])) + 1
         self._own = {int(self.users[rows[0]]): rows for rows in np.split(order, cuts)}
 
     def asked(self, window: Window) -> npt.NDArray[np.int64]:
         """The events that are asked for: those of users with a history, a seeded sample in time order."""
-        low, high = np.searchsorted(self.at, [window.start, window.stop])
+        low, high = np.searchsorted(self.times, [window.start, window.stop])
         found = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
         if len(found) > window.most:
             found = np.sort(np.random.default_rng(window.seed).choice(found, window.most, replace=False))
@@ -91,8 +91,8 @@ class Replay:
         rows = self.asked(window)
         live = _Live(self, window, sorted({one.live_half_life_ms for one in ways if one.live_half_life_ms}))
         ranks: dict[Way, list[int]] = {way: [] for way in ways}
-        for number, (start, part) in enumerate(_blocks(self.at[rows], rows, window)):
-            release = _Release(self, make, int(np.searchsorted(self.at, start)), ways) if make is not None else None
+        for number, (start, part) in enumerate(_blocks(self.times[rows], rows, window)):
+            release = _Release(self, make, int(np.searchsorted(self.times, start)), ways) if make is not None else None
             for first in range(0, len(part), BLOCK):
                 self._ask(part[first : first + BLOCK], release, live, ranks)
             progress(min(1.0, (number + 1) * window.refit_ms / (window.stop - window.start)))
@@ -103,7 +103,7 @@ class Replay:
         own = self._own[int(self.users[row])]
         before = own[: np.searchsorted(own, row)][-self.length :]
         items = [self.item_ids[self.items[one]] for one in before]
-        return Recent(items, self.kinds[before].tolist(), self.at[before].tolist(), [None] * len(items))
+        return Recent(items, self.kinds[before].tolist(), self.times[before].tolist(), [None] * len(items))
 
     def _ask(
         self,
@@ -157,7 +157,7 @@ class _Live:
 
     def advance(self, row: int) -> None:
         part = slice(self._next, row)
-        ages = (self._replay.at[part] - self._start).astype(np.float64)
+        ages = (self._replay.times[part] - self._start).astype(np.float64)
         for half_life, counts in self._counts.items():
             np.add.at(counts, self._replay.items[part], np.exp2(ages / half_life))
         self._next = max(self._next, row)

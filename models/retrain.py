@@ -95,7 +95,7 @@ def train_tuned(run: Run, progress: Progress | None = None) -> Manifest:
     by a fit that ends before it. What serves is that neural network, and counts over everything.
     """
     frame = _frame(run)
-    home = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
+    home: dict[str, Any] = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs, **home)
     defaults = run.home.params() | (presets.read(run.preset).params() if run.preset is not None else {})
     experiment = Experiment(frame, plan, progress, defaults=defaults)
@@ -210,7 +210,7 @@ def _least(frame: pd.DataFrame) -> int:
 
 def _log(run: Run, part: pd.DataFrame, frame: pd.DataFrame, vocabulary: Vocabulary | None = None) -> Log:
     """A part of the domain's `frame` as its preset weighs events."""
-    known = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
+    known: dict[str, Any] = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
     return Log.of(part, vocabulary, min_count=_least(frame), **known)
 
 

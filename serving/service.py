@@ -13,8 +13,9 @@ from features import popularity
 from features.activity import Activity, Rules
 from features.errors import StoreError
 from serving import metrics
-from serving.catalogue import Domain
+from serving.catalogue import Domain, Habits
 from serving.current import Current
+from serving.domains import preset_for
 from serving.follower import Follower
 from serving.lookups import NOT_OPEN, Found, Lookups
 from serving.recommender import Ask
@@ -46,7 +47,7 @@ class Service:
         self.settings = settings
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
         self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
-        self.domains = {name: Domain() for name in settings.domain_names}
+        self.domains = {name: Domain(Habits.of(preset_for(settings, name))) for name in settings.domain_names}
         self.updates = Updates()
         self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
@@ -181,6 +182,8 @@ class Service:
             took_s = await loop.run_in_executor(self._background, self._read_popularity, names)
             for name, position in self._popular_at.items():  # user rows are written before popularity rows
                 self.updates.reach(name.removeprefix(popularity.TOP), position)
+            for domain in self.domains.values():
+                domain.freshen(domain.aligned)
             await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
     def _read_popularity(self, names: list[str]) -> float:
@@ -196,7 +199,8 @@ class Service:
         if at != self._popular_at:
             total = popularity.merge(rows.values())
             for name, domain in self.domains.items():
-                domain.set_popular(total.counts.get(name, {}))
+                found = total.domains.get(name)
+                domain.set_popular(found.segments if found is not None else {})
             self._popular_at = at
         return time.thread_time() - started
 

@@ -30,9 +30,9 @@ from prometheus_client import start_http_server
 from features.archive import parts
 from models import releases, retrain
 from models.errors import ModelError, TrainingError
-from models.recommenders.base import REPEATS
 from models.releases import COUNTS, Manifest
 from serving import logs, metrics
+from serving.domains import preset_for
 from serving.settings import Settings, SettingsError, read
 from stream import topics
 from stream.client import kafka_python_config
@@ -63,6 +63,7 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
     Raises:
         TrainingError: too little data, or another trainer is at work.
     """
+    home = preset_for(settings, domain)
     run = retrain.Run(
         archive=settings.state_path / "archive",
         root=settings.state_path / "releases",
@@ -70,7 +71,8 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         recommender=settings.recommender,
         minutes=_minutes(settings, domain),
         epochs=settings.epochs,
-        mask_seen=domain not in REPEATS,
+        mask_seen=home.mask_seen,
+        home=home,
         preset=Path(settings.preset) if settings.preset else None,
     )
     with _alone(settings):
