@@ -109,7 +109,7 @@ def show(figures: dict[str, Any]) -> None:
     """The table, in Markdown."""
     print(f"{figures['clicks']:,} clicks of {figures['readers']:,} readers on {figures['items']:,} articles;")
     print(
-        f"{figures['cases']:,} clicks of the last day asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n"
+        f"{figures['cases']:,} of the last day's asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n"
     )
     print("| | NDCG@10 | HR@10 | prior | live |")
     print("|---|---|---|---|---|")
