@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from models.domain import preset_of
-from models.progressive import Asked, Replay, Way, Window, interval
+from models.progressive import Asked, Replay, Way, Window, gain, interval
 from models.recommenders.base import Recommender
 from models.recommenders.candidates import Situation, make
 from serving.commands.progress import training
@@ -57,7 +57,9 @@ def measure(
     started = time.monotonic()
     with training() as progress:
         live = _best(replay.run(tuning, None, [Way(None, one, 1.0) for one in LIVE]))
-        rows.append(_row("recent popularity, live", live, _asked(replay, test, None, [live], progress, "live"), seed))
+        alone = _asked(replay, test, None, [live], progress, "live")
+        opponent = alone.metrics(live)[0]
+        rows.append(_row("recent popularity, live", live, alone, None, seed))
         for name in names:
 
             def fresh(name: str = name) -> Recommender:
@@ -66,7 +68,10 @@ def measure(
             plain, chosen = Way(), _chosen(replay, tuning, fresh, live, progress, name)
             found = _asked(replay, test, fresh, [plain, *chosen], progress, name)
             labels = ("", " + freshness", " + live", " + freshness + live")
-            rows += [_row(name + label, way, found, seed) for label, way in zip(labels, [plain, *chosen], strict=True)]
+            rows += [
+                _row(name + label, way, found, opponent, seed)
+                for label, way in zip(labels, [plain, *chosen], strict=True)
+            ]
     cases = len(replay.asked(test))
     facts = {"clicks": len(frame), "readers": int(frame["user_id"].nunique()), "items": len(replay.item_ids)}
     return {**facts, "cases": cases, "seed": seed, "seconds": time.monotonic() - started, "rows": rows}
@@ -90,13 +95,14 @@ def _best(asked: Asked, ways: Sequence[Way] | None = None) -> Way:
     return max(ways or list(asked.ranks), key=lambda way: float(asked.metrics(way)[0].mean()))
 
 
-def _row(name: str, way: Way, asked: Asked, seed: int) -> dict[str, Any]:
+def _row(name: str, way: Way, asked: Asked, opponent: np.ndarray | None, seed: int) -> dict[str, Any]:
     ndcg, hits = asked.metrics(way)
     rng = np.random.default_rng(seed)
     return {
         "name": name,
         "ndcg@10": float(ndcg.mean()),
         "ndcg@10 interval": interval(ndcg, asked.users, rng),
+        "against live": gain(ndcg, opponent, asked.users, rng) if opponent is not None else None,
         "hr@10": float(hits.mean()),
         "hr@10 interval": interval(hits, asked.users, rng),
         "half life h": way.half_life_ms / HOUR if way.half_life_ms else None,
@@ -108,11 +114,9 @@ def _row(name: str, way: Way, asked: Asked, seed: int) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The table, in Markdown."""
     print(f"{figures['clicks']:,} clicks of {figures['readers']:,} readers on {figures['items']:,} articles;")
-    print(
-        f"{figures['cases']:,} of the last day's asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n"
-    )
-    print("| | NDCG@10 | HR@10 | prior | live |")
-    print("|---|---|---|---|---|")
+    print(f"{figures['cases']:,} of the last day's asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n")
+    print("| | NDCG@10 | against recent popularity, live | HR@10 | prior | live |")
+    print("|---|---|---|---|---|---|")
     for row in sorted(figures["rows"], key=lambda one: -one["ndcg@10"]):
         ndcg, hits = (
             f"{row[name]:.4f} [{row[f'{name} interval'][0]:.4f}, {row[f'{name} interval'][1]:.4f}]"
@@ -120,7 +124,8 @@ def show(figures: dict[str, Any]) -> None:
         )
         prior = f"{row['half life h']:g} h" if row["half life h"] else ""
         live = f"{row['live weight']:g} of {row['live minutes']:g} min" if row["live minutes"] else ""
-        print(f"| {row['name']} | {ndcg} | {hits} | {prior} | {live} |")
+        ratio = "{:.3f} [{:.3f}, {:.3f}]".format(*row["against live"]) if row["against live"] else ""
+        print(f"| {row['name']} | {ndcg} | {ratio} | {hits} | {prior} | {live} |")
 
 
 def main() -> int:

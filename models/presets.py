@@ -83,7 +83,7 @@ def put(path: Path, name: str, tuning: Tuning) -> Preset:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.aside")
     with aside.open("w", encoding="utf-8") as file:
-        file.write(before + _toml(changed))
+        file.write(before.rstrip("\n") + "\n\n" + _toml(changed))
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

@@ -206,6 +206,7 @@ def evaluate(
         seed,
         min_count,
         preset,
+        _home(domain) if events is not None else None,
     )
     found = command.evaluate(asked, predictions)
     if report is not None:
@@ -260,6 +261,7 @@ def tune(
         sample,
         seed,
         min_count,
+        home=_home(domain) if events is not None else None,
     )
     _show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
 
@@ -591,6 +593,13 @@ def _with(**changes: Any) -> Settings:
     return msgspec.structs.replace(
         Chosen.settings, **{name: value for name, value in changes.items() if value is not None}
     )
+
+
+def _home(domain: str | None) -> Any:
+    from serving.domains import preset_for
+
+    settings = _with(domain=domain)
+    return preset_for(settings, settings.domain)
 
 
 def _ask(path: str, query: dict[str, Any]) -> Any:
