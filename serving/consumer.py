@@ -207,6 +207,7 @@ def main(settings: Settings | None = None) -> int:
     gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
+        counting(settings)  # before Kafka is waited for: a bad preset will not mend itself
         asyncio.run(serve(settings))
     except PresetError as error:
         log.error("%s", error)

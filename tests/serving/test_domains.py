@@ -1,6 +1,9 @@
 """Presets of domains: where the settings find them, and what the commands print."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from features.popularity import PopularityRules
 from models.domain import shipped
 from models.presets import PresetError
 from serving.cli import app
+from serving.doctor import _presets
 from serving.domains import counting, preset_file, preset_for
-from serving.settings import Settings, SettingsError, read
+from serving.settings import HOPELESS, Settings, SettingsError, read
 from serving.supervisor import environment
 
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
@@ -77,3 +81,25 @@ def test_a_bad_preset_is_one_line_with_file_and_field(tmp_path: Path) -> None:
     settings = Settings(domains={"shop": {"preset": str(tmp_path / "mine.toml")}})
     with pytest.raises(PresetError, match=r"mine\.toml: seen\.policy: Invalid enum value 'forget'"):
         counting(settings)
+    (finding,) = _presets(settings)
+    assert (finding.state, "mine.toml: seen.policy" in finding.detail) == ("fail", True)
+    (finding,) = _presets(Settings())
+    assert (finding.state, "news (shipped)" in finding.detail) == ("ok", True)
+
+
+@pytest.mark.parametrize("part", ["api", "consumer"])
+def test_a_part_with_a_bad_preset_ends_and_is_not_started_again(part: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[seen]\npolicy = 'forget'\n")
+    domains = json.dumps({"shop": {"preset": str(tmp_path / "mine.toml")}})
+    state = {
+        "COLDSTREAM_STATE": str(tmp_path / "state"),
+        "COLDSTREAM_PORT": "0",
+        "COLDSTREAM_CONSUMER_METRICS_PORT": "0",
+    }
+    command = [sys.executable, "-m", f"serving.{part}"]
+    ended = subprocess.run(  # noqa: PLW1510 - the code is what is looked at
+        command, env={**os.environ, **state, "COLDSTREAM_DOMAINS": domains}, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == HOPELESS, ended.stderr
+    assert "mine.toml: seen.policy: Invalid enum value" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
