@@ -3,6 +3,8 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from heapq import nlargest
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from features.popularity import EVERYONE
 from models.domain import DomainPreset, milliseconds
 from models.releases import Release
-from serving.freshness import Freshness, Now, OpenRelease, now, opened
+from serving.freshness import NEWEST, Freshness, Now, OpenRelease, now, opened
 from stream.events import KIND_CODES, Item, User
 
 PUBLISHED: Final = "published_at"
@@ -110,6 +112,8 @@ class Domain:
         if self.habits.freshness is not None:
             times = {one.item_id: one.attributes.get(PUBLISHED) for one in items}
             self.published |= {item: int(at) for item, at in times.items() if isinstance(at, int | float)}
+            if len(self.published) > 2 * NEWEST:
+                self.published = dict(nlargest(NEWEST, self.published.items(), key=itemgetter(1)))
         if self.aligned is not None:
             self.aligned.change(changed.items())
         if self._changed_meanwhile is not None:

@@ -25,7 +25,7 @@ NAMELESS: Final = "\x00"
 UNREAD: Final = 0.5
 """An item that was published and not taken yet counts as this share of the least popular one, less as it ages."""
 NEWEST: Final = 200
-"""Of published items that nobody took, this many are looked at."""
+"""At least so many items are remembered by their times of publication."""
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -103,8 +103,8 @@ def now(
     """
     counts = dict(popular)
     least = popular[-1][1] if popular else 1.0
-    for item in sorted(published, key=lambda one: -published[one])[:NEWEST]:
-        age = max(0, at - published[item])
+    for item, moment in published.items():
+        age = max(0, at - moment)
         counts.setdefault(item, UNREAD * least * 2 ** (-age / freshness.half_life_ms))
     new = [item for item in counts if item not in release.index and release.admit(item)]
     live = np.zeros(len(release.item_ids), np.float64)

@@ -1,5 +1,6 @@
 """Four domains side by side in one real system: each with its own habits, half-lives and releases."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ MINUTE = 60 * 1000
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(tmp_path_factory.mktemp("domains") / "state") as running:
-        until(lambda: ready(running), 120, "the system is ready")
+        until(lambda: ready(running), 240, "the system is ready")
         yield running
 
 
@@ -159,3 +160,29 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     assert differences(live, aside, keys) == []
     live.close()
     aside.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_changed_preset_counts_anew_and_leaves_users_alone(
+    system: System, client: httpx.Client, trained: dict[str, str], tmp_path: Path
+) -> None:
+    """Fifty purchases five hours ago are more than five now, until an hour halves them."""
+    old = [taken("shop", f"long-{one}", "past", 5 * HOUR) for one in range(50)]
+    send(client, old + [taken("shop", f"late-{one}", "present", 0) for one in range(5)])
+
+    def first() -> str | None:
+        popular = client.get("/v1/popular", params={"domain": "shop", "n": 200}).json()["items"]
+        both = [one["item_id"] for one in popular if one["item_id"] in {"past", "present"}]
+        return both[0] if len(both) == 2 else None
+
+    until(lambda: first() == "past", 30, "both are counted")
+    before = client.get("/v1/users/long-1/features", params={"domain": "shop"}).json()
+    file = tmp_path / "shop.toml"
+    file.write_text('[popularity]\nhalf_life = "1h"\n')
+    system.stop("consumer")
+    system.variables["COLDSTREAM_DOMAINS"] = json.dumps({"shop": {"preset": str(file)}})
+    system.start("consumer")
+    until(lambda: first() == "present", 120, "popularity is counted anew")
+    assert client.get("/v1/users/long-1/features", params={"domain": "shop"}).json() == before
+    log = (system.state / "consumer.log").read_text()
+    assert "popularity of shop has other rules now; counted anew from the log" in log
