@@ -60,6 +60,7 @@ class Service:
         self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
         self._connected = False
         self._popular_at: dict[str, int] = {}
+        self._popular_by: dict[str, dict[str, str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -196,12 +197,13 @@ class Service:
             log.warning("popularity is not refreshed: %s", error)
             return 0.0
         at = {name: row.position for name, row in rows.items()}
-        if at != self._popular_at:
+        by = {name: {domain: one.rules for domain, one in row.domains.items()} for name, row in rows.items()}
+        if (at, by) != (self._popular_at, self._popular_by):  # counted anew by other rules, a row may end where it was
             total = popularity.merge(rows.values())
             for name, domain in self.domains.items():
                 found = total.domains.get(name)
                 domain.set_popular(found.segments if found is not None else {})
-            self._popular_at = at
+            self._popular_at, self._popular_by = at, by
         return time.thread_time() - started
 
 

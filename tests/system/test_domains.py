@@ -164,7 +164,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
 
 @pytest.mark.timeout(600)
 def test_a_changed_preset_counts_anew_and_leaves_users_alone(
-    system: System, client: httpx.Client, trained: dict[str, str], tmp_path: Path
+    system: System, client: httpx.Client, tmp_path: Path
 ) -> None:
     """Fifty purchases five hours ago are more than five now, until an hour halves them."""
     old = [taken("shop", f"long-{one}", "past", 5 * HOUR) for one in range(50)]
