@@ -1,10 +1,13 @@
 """Time-decayed popularity per domain and segment, kept once per partition of the log. Pure, like `features.activity`.
 
+Each domain has rules of its own: a week halves what a shop counts, minutes halve what a news portal does.
+
 One row per partition, with that partition's position: a restart reads the log again from there, and because the rows
 of users hold positions of their own, nothing is counted twice. The sum over partitions is what answers use.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from heapq import nlargest
 from operator import itemgetter
 from typing import Final
@@ -20,6 +23,9 @@ EVERYONE: Final = ""
 TOP: Final = "top:"
 """Before a partition's name: the key of its shortened row."""
 
+EVENT_IDS: Final = 1024
+"""Newest event ids of a partition that are remembered."""
+
 KIND_WEIGHTS: Final = {
     "view": 1.0,
     "click": 1.0,
@@ -34,27 +40,48 @@ KIND_WEIGHTS: Final = {
 
 
 class PopularityRules(msgspec.Struct, frozen=True):
-    """`half_life_ms` of a count; what an interaction of a kind adds (none where not named); event ids remembered."""
+    """A domain's rules: `half_life_ms` of a count, and what an interaction of a kind adds (none where not named).
+
+    A sum below `least` when the landmark moves is let go: with a half-life of minutes the row would else hold every
+    item that was ever read. 0 keeps everything.
+    """
 
     half_life_ms: int = 7 * 24 * 60 * 60 * 1000
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(KIND_WEIGHTS))
-    event_ids: int = 1024
+    least: float = 0.0
+
+    def fingerprint(self) -> str:
+        """Stands for the rules: counts of other rules cannot be added to."""
+        return blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=6).hexdigest()
 
 
-class Popularity(msgspec.Struct):
-    """One partition's row. `counts` maps domain to segment to item to a decayed sum at `landmark`.
+DEFAULT: Final = PopularityRules()
+"""The rules of a domain that names none."""
+Rules = Mapping[str, PopularityRules]
+"""Rules by domain."""
+
+
+class Counts(msgspec.Struct):
+    """One domain: segment to item to a decayed sum at `landmark`; `rules` is the fingerprint of what counted them."""
+
+    rules: str
+    landmark: int = 0
+    segments: dict[str, dict[str, float]] = {}
+
+
+class Popularity(msgspec.Struct, forbid_unknown_fields=True):
+    """One partition's row: what is popular in each domain.
 
     `event_ids` holds digests of the newest events of the partition, so that one sent twice counts once. The row decides
     this by itself, without the users' rows: a restart that reads from here again comes to the same sums.
     """
 
     position: int = -1
-    landmark: int = 0
     event_ids: list[int] = []
-    counts: dict[str, dict[str, dict[str, float]]] = {}
+    domains: dict[str, Counts] = {}
 
 
-def apply(row: Popularity | None, log: Iterable[Logged], rules: PopularityRules) -> Popularity:
+def apply(row: Popularity | None, log: Iterable[Logged], rules: Rules) -> Popularity:
     """The partition's row after `log` (one partition, in log order). Changes `row` in place and returns it.
 
     In place, because a row holds every item of the catalogue; the caller owns the one copy.
@@ -67,33 +94,42 @@ def apply(row: Popularity | None, log: Iterable[Logged], rules: PopularityRules)
         row.position = entry.offset
         event = entry.event
         identity = digest(event.event_id)
-        if identity in seen or not isinstance(event, Interaction) or event.kind not in rules.kinds:
+        if identity in seen or not isinstance(event, Interaction):
             continue
-        _remember(row.event_ids, seen, identity, rules.event_ids)
-        _count(row, event, rules)
+        mine = rules.get(event.domain, DEFAULT)
+        if event.kind in mine.kinds:
+            _remember(row.event_ids, seen, identity, EVENT_IDS)
+            _count(row, event, mine)
     return row
 
 
+def stale(row: Popularity, rules: Rules) -> list[str]:
+    """The domains whose counts were made by other rules: such a row has to be counted anew from the log."""
+    return [name for name, one in row.domains.items() if one.rules != rules.get(name, DEFAULT).fingerprint()]
+
+
 def merge(rows: Iterable[Popularity]) -> Popularity:
-    """The sum over partitions, at the latest landmark. Its position says nothing and is -1."""
-    rows = [row for row in rows if row.counts]
-    total = Popularity(landmark=max((row.landmark for row in rows), default=0))
-    for row in rows:
-        for domain, segments in row.counts.items():
-            for segment, items in segments.items():
-                into = total.counts.setdefault(domain, {}).setdefault(segment, {})
-                for item, count in items.items():
-                    into[item] = into.get(item, 0.0) + rescale(count, row.landmark, total.landmark)
+    """The sum over partitions, each domain at its latest landmark. Its position says nothing and is -1."""
+    total = Popularity()
+    found = [(name, one) for row in rows for name, one in row.domains.items()]
+    for name, one in found:
+        into = total.domains.setdefault(name, Counts(one.rules, one.landmark))
+        into.landmark = max(into.landmark, one.landmark)
+    for name, one in found:
+        into = total.domains[name]
+        for segment, items in one.segments.items():
+            sums = into.segments.setdefault(segment, {})
+            for item, count in items.items():
+                sums[item] = sums.get(item, 0.0) + rescale(count, one.landmark, into.landmark)
     return total
 
 
 def top(row: Popularity, n: int) -> Popularity:
     """The same row with only the `n` most popular items of each segment: what answers read, and small."""
-    short = Popularity(row.position, row.landmark)
-    for domain, segments in row.counts.items():
-        short.counts[domain] = {
-            segment: dict(nlargest(n, items.items(), key=itemgetter(1))) for segment, items in segments.items()
-        }
+    short = Popularity(row.position)
+    for name, one in row.domains.items():
+        most = {seg: dict(nlargest(n, items.items(), key=itemgetter(1))) for seg, items in one.segments.items()}
+        short.domains[name] = Counts(one.rules, one.landmark, most)
     return short
 
 
@@ -106,20 +142,21 @@ def _remember(event_ids: list[int], seen: set[int], identity: int, length: int) 
 
 def _count(row: Popularity, event: Interaction, rules: PopularityRules) -> None:
     landmark = landmark_of(event.at, rules.half_life_ms)
-    if not row.counts:
-        row.landmark = landmark
-    elif landmark > row.landmark:
-        _move_landmark(row, landmark)
-    amount = rules.kinds[event.kind] * weight(event.at, row.landmark, rules.half_life_ms)
-    segments = row.counts.setdefault(event.domain, {})
+    one = row.domains.get(event.domain)
+    if one is None:
+        one = row.domains[event.domain] = Counts(rules.fingerprint(), landmark)
+    elif landmark > one.landmark:
+        _move_landmark(one, landmark, rules.least)
+    amount = rules.kinds[event.kind] * weight(event.at, one.landmark, rules.half_life_ms)
+    if amount < rules.least:
+        return
     for segment in (EVERYONE, event.segment) if event.segment else (EVERYONE,):
-        items = segments.setdefault(segment, {})
+        items = one.segments.setdefault(segment, {})
         items[event.item_id] = items.get(event.item_id, 0.0) + amount
 
 
-def _move_landmark(row: Popularity, landmark: int) -> None:
-    for segments in row.counts.values():
-        for items in segments.values():
-            for item, count in items.items():
-                items[item] = rescale(count, row.landmark, landmark)
-    row.landmark = landmark
+def _move_landmark(counts: Counts, landmark: int, least: float) -> None:
+    old, counts.landmark = counts.landmark, landmark
+    for segment, items in counts.segments.items():
+        moved = {item: rescale(count, old, landmark) for item, count in items.items()}
+        counts.segments[segment] = {item: kept for item, kept in moved.items() if kept >= least} if least else moved

@@ -14,7 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 from features import popularity
 from features.activity import Activity, Logged, Rules, apply_batch
 from features.archive import events_of, partitions
-from features.popularity import Popularity, PopularityRules
+from features.popularity import Popularity
 from features.store import Key, OnlineStore
 from stream import topics
 from stream.client import kafka_python_config
@@ -41,8 +41,9 @@ def rebuild(
     rules: Rules,
     progress: Progress | None = None,
     ends: Mapping[str, int] | None = None,
+    counting: popularity.Rules | None = None,
 ) -> Report:
-    """Fold each partition's events, in log order, into an empty `store`.
+    """Fold each partition's events, in log order, into an empty `store`; `counting` are popularity's rules by domain.
 
     `ends` are the last offsets of the log by partition, where what stands there may be no event (`log_ends`).
     """
@@ -53,7 +54,7 @@ def rebuild(
     for name, entries in log.items():
         for batch in _batches(entries):
             states |= apply_batch(states, batch, rules)
-            rows[name] = popularity.apply(rows.get(name), batch, PopularityRules())
+            rows[name] = popularity.apply(rows.get(name), batch, counting or {})
             events += len(batch)
             if progress is not None:
                 progress(name, events)

@@ -4,6 +4,7 @@ Writes hand ready protos to Feast's `online_write_batch`, reads ask Feast's `onl
 `get_online_features`) stays open to users and costs about ten times as much (docs/decisions/0003-wide-features.md).
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -108,9 +109,13 @@ class OnlineStore:
         )
 
     def read_popularity(self, partitions: Sequence[str]) -> dict[str, Popularity]:
-        """The popularity rows of those partitions that have one."""
+        """The popularity rows of those partitions that have one. One of an earlier form is none: it is counted anew."""
         rows = self._read("popularity", "partition", partitions, ["row"])
-        return {key: _popularity.decode(row["row"].bytes_val) for key, row in rows.items()}
+        found: dict[str, Popularity] = {}
+        for key, row in rows.items():
+            with contextlib.suppress(msgspec.ValidationError):
+                found[key] = _popularity.decode(row["row"].bytes_val)
+        return found
 
     def delete_user(self, domain: str, user_id: str) -> None:
         """Overwrite a user's state and profile with empty ones: Feast has no delete of one key in every store.

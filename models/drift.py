@@ -15,7 +15,7 @@ import pandas as pd
 
 from features.activity import Recent
 from models import evaluation
-from models.recommenders.base import CODE_WEIGHTS, Floats, Recommender
+from models.recommenders.base import WEIGHTS, Floats, Recommender
 from models.recommenders.sequences import batch_of
 from models.releases import HISTORY, TRAINING
 from models.splits import Case
@@ -155,13 +155,19 @@ def hit_rate(recommender: Recommender, cases: Sequence[Case], *, mask_seen: bool
     return float(hits.mean()) if len(hits) else 0.0
 
 
-def progressive(frame: pd.DataFrame, since_at: int, rng: np.random.Generator, most: int = ASKED) -> list[Case]:
+def progressive(
+    frame: pd.DataFrame,
+    since_at: int,
+    rng: np.random.Generator,
+    most: int = ASKED,
+    weights: tuple[float, ...] = WEIGHTS,
+) -> list[Case]:
     """Cases that move with time: up to `most` events from `since_at` on (epoch ms), each with its user's events before.
 
-    Only events that speak for their item, of users with something before them, are drawn; what has the event's own
-    time is not before it.
+    Only events that speak for their item (by `weights`, of event codes), of users with something before them, are
+    drawn; what has the event's own time is not before it.
     """
-    speaks = CODE_WEIGHTS[frame["kind"].map(KIND_CODES).to_numpy(np.int64)] > 0
+    speaks = np.array(weights)[frame["kind"].map(KIND_CODES).to_numpy(np.int64)] > 0
     at = frame["at"].to_numpy(np.int64)
     places = np.flatnonzero(speaks & (at >= since_at))
     if len(places) > most:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.ranking import top_k
-from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+from models.recommenders.base import Floats, Vocabulary
 from models.splits import Case
 
 BLOCK: Final = 256
@@ -155,7 +155,7 @@ def segments(
 
     The head are the most popular items that make up half of the events.
     """
-    lengths = np.array([sum(1 for kind in case.history.kinds if CODE_WEIGHTS[kind] > 0) for case in held_out])
+    lengths = np.array([sum(1 for kind in case.history.kinds if vocabulary.weights[kind] > 0) for case in held_out])
     out = []
     for least, most in LENGTHS:
         name = f"{least}-{most}" if most else f"{least}+"

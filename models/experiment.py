@@ -16,7 +16,7 @@ import pandas as pd
 from models import evaluation, splits
 from models.errors import TrainingError
 from models.recommenders import blend
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Recommender, Vocabulary
 from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
 from models.recommenders.items import Catalogue
@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     `most` bounds the tuning cases, `tested` the test cases (`most` where it is None). `clock` gives the seconds that
     `minutes` are counted in: of the wall, or of the processor (`time.process_time`), which a busy machine does not
     change.
+    `weights` and `recency_ms` are the domain's (`Vocabulary`).
     """
 
     protocol: splits.Protocol
@@ -57,6 +58,8 @@ class Plan(msgspec.Struct, frozen=True):
     epochs: int = 0
     tested: int | None = None
     clock: Callable[[], float] = time.monotonic
+    weights: tuple[float, ...] = WEIGHTS
+    recency_ms: float = RECENCY_MS
 
 
 class Tuned(msgspec.Struct):
@@ -113,8 +116,8 @@ class Experiment:
         self._fits: dict[str, tuple[dict[str, Any], Recommender]] = {}
         self.starts = starts
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
-        self.before, after = splits.split(frame, plan.protocol, plan.seed)
-        self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1)
+        self.before, after = splits.split(frame, plan.protocol, plan.seed, plan.weights)
+        self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1, plan.weights)
         self.tuning = self._side(self.fitted, tuned, categories, plan.most)
         self.test = self._side(self.before, after, categories, plan.tested or plan.most)
         self.tuned_from, self.held_out_from = (int(part["at"].min()) if len(part) else 0 for part in (tuned, after))
@@ -134,8 +137,10 @@ class Experiment:
     def _side(
         self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
     ) -> Side:
-        log = Log.of(before, min_count=self.plan.min_count, categories=categories, catalogue=self.catalogue)
-        found = splits.cases(before, after, LONGEST, most, self.plan.seed)
+        plan = self.plan
+        known: dict[str, Any] = {"weights": plan.weights, "recency_ms": plan.recency_ms, "catalogue": self.catalogue}
+        log = Log.of(before, min_count=plan.min_count, categories=categories, **known)
+        found = splits.cases(before, after, LONGEST, most, plan.seed, plan.weights)
         return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
 
     def _masked(self) -> bool:

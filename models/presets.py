@@ -12,6 +12,7 @@ import msgspec
 from models.errors import ModelError
 from models.recommenders.candidates import CANDIDATES
 
+HEAD: Final = "# Parameters that coldstream tune found. A training run begins with them: setting `preset`.\n\n"
 NONE: Final = "none"
 """How a parameter that is None is written: TOML has no word for it."""
 
@@ -53,24 +54,36 @@ def read(path: Path) -> Preset:
         raise PresetError(f"preset {path}: {error.strerror}; coldstream tune --preset FILE writes one") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise PresetError(f"preset {path}: {error}") from error
-    for name in preset.recommenders:
+    return Preset(recommenders_of(path, preset.recommenders))
+
+
+def recommenders_of(path: Path, found: dict[str, Tuning]) -> dict[str, Tuning]:
+    """What a file says of recommenders, "none" read as None.
+
+    Raises:
+        PresetError: a recommender that there is not.
+    """
+    for name in found:
         if name not in CANDIDATES:
             raise PresetError(f"preset {path}: no recommender is called {name!r}; there are {', '.join(CANDIDATES)}")
-    found = {
+    return {
         name: msgspec.structs.replace(one, params={key: _read(value) for key, value in one.params.items()})
-        for name, one in preset.recommenders.items()
+        for name, one in found.items()
     }
-    return Preset(found)
 
 
 def put(path: Path, name: str, tuning: Tuning) -> Preset:
-    """Write one recommender's tuning into a preset file, new or not; the others stay, and the file is always whole."""
+    """Write one recommender's tuning into a preset file, new or not; the others stay, and the file is always whole.
+
+    What stands before the first recommender (a domain's preset) stays as it is written.
+    """
     preset = read(path) if path.exists() else Preset()
+    before = path.read_text("utf-8").partition("[recommenders.")[0] if path.exists() else HEAD
     changed = Preset({**preset.recommenders, name: tuning})
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.aside")
     with aside.open("w", encoding="utf-8") as file:
-        file.write(_toml(changed))
+        file.write(before.rstrip("\n") + "\n\n" + _toml(changed))
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -78,7 +91,7 @@ def put(path: Path, name: str, tuning: Tuning) -> Preset:
 
 
 def _toml(preset: Preset) -> str:
-    lines = ["# Parameters that coldstream tune found. A training run begins with them: setting `preset`.", ""]
+    lines = []
     for name, one in sorted(preset.recommenders.items()):
         lines.append(f"[recommenders.{name}]")
         facts = {key: value for key, value in msgspec.structs.asdict(one).items() if key != "params"}

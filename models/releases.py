@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from features.activity import Recent
 from models.errors import ReleaseError
 from models.gate import Verdict
-from models.recommenders.base import CODE_WEIGHTS, Floats, Recommender, Vocabulary
+from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
+from models.recommenders.fresh import FIRST_SEEN
 from models.recommenders.sequences import Batch, batch_of
 from models.recommenders.served import served
 
@@ -100,6 +102,7 @@ class Release:
         self.recommender = recommender
         self.vocabulary = recommender.vocabulary
         self.popularity: Floats = arrays["popularity"]
+        self.first_seen: npt.NDArray[np.int64] | None = arrays.get(FIRST_SEEN)
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
 
     @property
@@ -121,11 +124,16 @@ class Release:
     def knows(self, history: Recent) -> bool:
         """Whether anything in a history can be used: an item of the vocabulary with a kind that speaks for it."""
         pairs = zip(history.items, history.kinds, strict=True)
-        return any(item in self.index and CODE_WEIGHTS[kind] > 0 for item, kind in pairs)
+        weights = self.vocabulary.weights
+        return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
     def scores(self, batch: Sequence[Recent]) -> Floats:
         """float32 [batch, items]; a history of nothing known gets popularity's order."""
         return self.recommender.score(batch_of(batch, self.vocabulary, HISTORY))
+
+    def probabilities(self, batch: Sequence[Recent]) -> Floats:
+        """float32 [batch, items]: `scores` as shares, so that they can be weighed against others."""
+        return self.recommender.probabilities(batch_of(batch, self.vocabulary, HISTORY))
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         """The nearest items, nearest first; empty for an unknown item."""
@@ -338,7 +346,8 @@ def _recommender(folder: Path, manifest: Manifest, item_ids: list[str], arrays: 
     """The recommender, asked once for two histories: one of nothing, one of one item."""
     params = {**manifest.params, "recommender": manifest.recommender}
     try:
-        made = served(params, Vocabulary.of(item_ids), arrays, prefix_of(manifest.recommender))
+        known = Vocabulary.of(item_ids, weights_of(manifest.params.get("kinds", KIND_WEIGHTS)))
+        made = served(params, known, arrays, prefix_of(manifest.recommender))
     except KeyError as error:
         raise ReleaseError("missing-file", f"{folder}: {manifest.recommender} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:

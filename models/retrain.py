@@ -19,13 +19,14 @@ from features import cache
 from features.dataset import catalogue, interactions
 from models import drift, evaluation, presets, releases, splits, warmstart
 from models.contest import Candidate, Rules, judge, members
+from models.domain import DomainPreset
 from models.errors import ReleaseError, TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
 from models.gate import Bounds
-from models.recommenders import warm
+from models.recommenders import fresh, warm
 from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import Blend
-from models.recommenders.candidates import MEMBERS, NEURAL, names_of
+from models.recommenders.candidates import NEURAL, names_of
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Log, batch_of
@@ -83,6 +84,9 @@ class Run(msgspec.Struct, frozen=True):
         asked_for = named.get(self.recommender, others)
         return Rules(self.bounds, self.mask_seen, asked_for, self.refresh_ms, self.seed)
 
+    home: DomainPreset = DomainPreset()
+    """The domain's: kinds' weights, half-life, members, parameters, freshness."""
+
 
 def read(run: Run) -> pd.DataFrame:
     """Everything that is archived of the run's domain; with a `cache`, only what is new is read from the archive.
@@ -110,10 +114,10 @@ def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame
     started = time.monotonic()
     frame = read(run) if frame is None else frame
     before, after = splits.split(frame, HELD_OUT, run.seed)
-    held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed)
+    held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed, run.home.weights)
     _say(progress, "counts", 0.2)
     trial = ItemKNN()
-    trial.fit(Log.of(before, min_count=_least(frame)))
+    trial.fit(_log(run, before, frame))
     batch = batch_of([one.history for one in held_out], trial.vocabulary, releases.HISTORY)
 
     def score(start: int, stop: int) -> np.ndarray:
@@ -126,8 +130,7 @@ def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame
     figures |= _next_hits(run, trial, frame, cut)
     _say(progress, "counts", 0.6, figures)
     card = _card(run, COUNTS, frame, values, figures, cut)
-    whole = Log.of(frame, min_count=_least(frame))
-    made = _release(run, card, ItemKNN(), whole, frame, started)
+    made = _release(run, card, ItemKNN(), _log(run, frame, frame), frame, started)
     _say(progress, "counts", 1.0, figures)
     return Candidate(made, values["ndcg@10"], ranked.items, trial.vocabulary, held_out, before, cut)
 
@@ -141,14 +144,16 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     """
     started = time.monotonic()
     frame = read(run) if frame is None else frame
-    plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs)
+    home: dict[str, Any] = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
+    plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs, **home)
     starts, before = warmstart.of_release(run.root, run.domain) if run.warm_start else ([], {})
-    defaults = {**before, **(presets.read(run.preset).params() if run.preset is not None else {})}
+    chosen_first = run.home.params() | (presets.read(run.preset).params() if run.preset is not None else {})
     known = catalogue(run.archive, run.domain)
     offered = Catalogue.of(known) if len(known) else None
+    defaults = {**chosen_first, **before} if run.preset is None else {**before, **chosen_first}
     experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered, starts=starts)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
-    names = list(MEMBERS) if run.recommender in {"auto", "blend"} else names_of(run.recommender)
+    names = run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
     if len(tuned) > 1:
@@ -163,8 +168,7 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     kept |= _next_hits(run, recommender, frame, experiment.held_out_from)
     card = _card(run, best.name, frame, values, kept, experiment.held_out_from)
     learns = any(one.name in NEURAL for one in members(recommender))
-    words = experiment.test.log.vocabulary if learns else None
-    whole = Log.of(frame, words, min_count=_least(frame), catalogue=offered)
+    whole = _log(run, frame, frame, experiment.test.log.vocabulary if learns else None, offered)
     kept_starts = warmstart.of_experiment(experiment, best, recommender)
     tuning = {one.name: round(one.ndcg, 6) for one in chosen}
     _say(progress, best.name, 1.0, kept)
@@ -257,13 +261,14 @@ def _release(
     begun = [getattr(member, "started_from", None) for member in members(recommender)]
     manifest = msgspec.structs.replace(
         card,
-        params={**recommender.describe(), **(more or {}), **card.params},
+        params={**recommender.describe(), **(more or {}), "kinds": run.home.kinds, **card.params},
         warm_start=next((one for one in begun if one), None),
     )
 
     def write(folder: Path) -> list[str]:
         own = recommender.save(folder, releases.prefix_of(recommender.name))
         kept = [warm.write(folder / name, start) for name, start in (starts or {}).items()]
+        kept += fresh.save_first(folder, frame, vocabulary) if run.home.freshness is not None else []
         (folder / drift.REFERENCE).write_bytes(msgspec.json.encode(drift.reference_of(frame)))
         counts = [] if recommender.name == COUNTS else beside.save(folder)
         return [*own, *counts, *kept, drift.REFERENCE]
@@ -304,8 +309,20 @@ def _least(frame: pd.DataFrame) -> int:
 
 def _next_hits(run: Run, recommender: Recommender, frame: pd.DataFrame, cut: int) -> dict[str, float]:
     """The hit rate by which drift is seen later: a fit that ends at `cut`, asked what came next again and again."""
-    cases = drift.progressive(frame, cut, np.random.default_rng(run.seed))
+    cases = drift.progressive(frame, cut, np.random.default_rng(run.seed), weights=run.home.weights)
     return {drift.HIT_RATE: drift.hit_rate(recommender, cases, mask_seen=run.mask_seen)} if cases else {}
+
+
+def _log(
+    run: Run,
+    part: pd.DataFrame,
+    frame: pd.DataFrame,
+    vocabulary: Vocabulary | None = None,
+    offered: Catalogue | None = None,
+) -> Log:
+    """A part of the domain's `frame` as its preset weighs events."""
+    known: dict[str, Any] = {"weights": run.home.weights, "recency_ms": run.home.recency_ms, "catalogue": offered}
+    return Log.of(part, vocabulary, min_count=_least(frame), **known)
 
 
 def _card(

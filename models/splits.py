@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.activity import Recent
 from models.errors import ModelError
-from models.recommenders.base import CODE_WEIGHTS
+from models.recommenders.base import WEIGHTS
 from stream.events import KIND_CODES
 
 Name = Literal["leave-one-out", "last-days", "last-share", "random"]
@@ -70,11 +70,14 @@ class Case(msgspec.Struct, frozen=True):
     negatives: list[str] = []
 
 
-def split(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split(
+    frame: pd.DataFrame, protocol: Protocol, seed: int = 0, weights: tuple[float, ...] = WEIGHTS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Interactions that may be learned from, and those held out; each event is in exactly one of the two.
 
     `frame` [user_id, item_id, kind, value, at] is in time order. Leave-one-out holds out each user's last event that
-    speaks for an item, and what the user did after it; a user with fewer than three such events stays whole.
+    speaks for an item, and what the user did after it; a user with fewer than three such events stays whole. `weights`
+    say by event code what speaks for an item.
     """
     at = frame["at"].to_numpy(np.int64)
     if not len(frame):
@@ -86,17 +89,22 @@ def split(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> tuple[pd.Da
             out = at >= int(frame["at"].quantile(1 - protocol.amount, interpolation="higher"))
         case "random":
             drawn = np.random.default_rng(seed).random(len(frame)) < protocol.amount
-            out = drawn & _speaks(frame)
+            out = drawn & _speaks(frame, weights)
         case "leave-one-out":
-            out = _from_last(frame)
+            out = _from_last(frame, weights)
     return frame[~out], frame[out]
 
 
 def cases(
-    before: pd.DataFrame, after: pd.DataFrame, length: int = 50, most: int | None = None, seed: int = 0
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    length: int = 50,
+    most: int | None = None,
+    seed: int = 0,
+    weights: tuple[float, ...] = WEIGHTS,
 ) -> list[Case]:
     """A case for every user with events before and a target after; a seeded sample of `most` where there are more."""
-    wanted = after[_speaks(after)]
+    wanted = after[_speaks(after, weights)]
     users = np.intersect1d(before["user_id"].unique(), wanted["user_id"].unique())
     if most is not None and len(users) > most:
         users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
@@ -104,7 +112,7 @@ def cases(
     made = []
     for user in users:
         old, new = known[user], held[user]
-        speaks = CODE_WEIGHTS[new[1]] > 0
+        speaks = np.array(weights)[new[1]] > 0
         targets = list(dict.fromkeys(new[0][speaks].tolist()))
         against = dict.fromkeys(new[0][~speaks].tolist())
         items, kinds, times = (column[-length:].tolist() for column in old)
@@ -124,14 +132,14 @@ def _codes(frame: pd.DataFrame) -> np.ndarray:
     return frame["kind"].map(KIND_CODES).to_numpy(np.int64)
 
 
-def _speaks(frame: pd.DataFrame) -> np.ndarray:
-    return np.asarray(CODE_WEIGHTS[_codes(frame)] > 0)
+def _speaks(frame: pd.DataFrame, weights: tuple[float, ...]) -> np.ndarray:
+    return np.asarray(np.array(weights)[_codes(frame)] > 0)
 
 
-def _from_last(frame: pd.DataFrame) -> np.ndarray:
+def _from_last(frame: pd.DataFrame, weights: tuple[float, ...]) -> np.ndarray:
     """bool [events]: from each user's last event that speaks for an item on, of users with at least three of them."""
     users = pd.factorize(frame["user_id"])[0]
-    speaks = _speaks(frame)
+    speaks = _speaks(frame, weights)
     last = np.full(int(users.max()) + 1, -1, np.int64)
     last[users[speaks]] = np.flatnonzero(speaks)  # the last assignment stays: rows are in time order
     enough = np.bincount(users[speaks], minlength=len(last)) >= LEAST

@@ -15,11 +15,12 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
+from models.presets import PresetError
 from serving import logs
 from serving.http import health, ingest, lookups
 from serving.http.problems import respond
 from serving.service import Service
-from serving.settings import Settings, read
+from serving.settings import HOPELESS, Settings, read
 
 ROUTES: list[Any] = [
     ingest.send_events,
@@ -74,13 +75,13 @@ def _swagger_folder() -> Path:
     return Path(found.origin).parent / "static"
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, service: Service) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are finished."""
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
     server = Server(
-        build(Service(settings)),
+        build(service),
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
@@ -112,7 +113,12 @@ def main(settings: Settings | None = None) -> int:
                 "port %d on %s cannot be used (%s); set port (COLDSTREAM_PORT)", settings.port, settings.host, error
             )
             return 2
-    uvloop.run(serve(settings))
+    try:
+        service = Service(settings)
+    except PresetError as error:
+        log.error("%s", error)
+        return HOPELESS
+    uvloop.run(serve(settings, service))
     return 0
 
 

@@ -1,15 +1,24 @@
 """The catalogue in memory: items and users' segments as their compacted topics tell, and what is popular."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from heapq import nlargest
+from operator import itemgetter
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from features.popularity import EVERYONE
+from models.domain import DomainPreset, milliseconds
 from models.releases import Release
-from stream.events import Item, User
+from serving.freshness import NEWEST, Freshness, Now, OpenRelease, now, opened
+from stream.events import KIND_CODES, Item, User
+
+PUBLISHED: Final = "published_at"
+"""The attribute that says when an item was published, epoch ms."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -18,6 +27,30 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     category: str | None
     available: bool
     title: str | None
+
+
+class Habits(msgspec.Struct, frozen=True):
+    """What a domain's preset says to look-ups.
+
+    `weights`: by event code, how much an event speaks for its item. After a kind of `unwanted` (codes) an item does not
+    come back. What was taken within `seen_ms` is no answer; None: nothing that was taken.
+    """
+
+    weights: tuple[float, ...]
+    unwanted: frozenset[int]
+    seen_ms: int | None
+    freshness: Freshness | None = None
+
+    @classmethod
+    def of(cls, preset: DomainPreset) -> "Habits":
+        unwanted = frozenset(KIND_CODES[kind] for kind in preset.filters.unwanted)
+        fresh = preset.freshness
+        aging = Freshness(milliseconds(fresh.half_life), fresh.live) if fresh is not None else None
+        return cls(preset.weights, unwanted, preset.seen_ms, aging)
+
+
+USUAL: Final = Habits.of(DomainPreset())
+"""The habits of a domain that has no preset."""
 
 
 class Aligned:
@@ -29,6 +62,7 @@ class Aligned:
     def __init__(self, release: Release, entries: dict[str, Entry], codes: dict[str, int]) -> None:
         self.release = release
         self.codes = codes
+        self.now: Now | None = None
         found = [entries.get(item) for item in release.item_ids]
         self._available = np.array([one is None or one.available for one in found], np.bool_)
         self.hidden: npt.NDArray[np.int64] = np.flatnonzero(~self._available)
@@ -58,7 +92,9 @@ class Domain:
     Changed on the event loop only; read from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, habits: Habits = USUAL) -> None:
+        self.habits = habits
+        self.published: dict[str, int] = {}
         self.entries: dict[str, Entry] = {}
         self.segments: dict[str, str] = {}
         self.codes: dict[str, int] = {}
@@ -68,11 +104,16 @@ class Domain:
         self.aligned: Aligned | None = None
         self._changed_meanwhile: dict[str, Entry] | None = None
 
-    def put(self, items: Iterable[Item]) -> None:
+    def put(self, items: Sequence[Item]) -> None:
         """Take in new words on items."""
         changed = {one.item_id: self._entry(one) for one in items}
         for item_id, entry in changed.items():
             self._file(item_id, entry)
+        if self.habits.freshness is not None:
+            times = {one.item_id: one.attributes.get(PUBLISHED) for one in items}
+            self.published |= {item: int(at) for item, at in times.items() if isinstance(at, int | float)}
+            if len(self.published) > 2 * NEWEST:
+                self.published = dict(nlargest(NEWEST, self.published.items(), key=itemgetter(1)))
         if self.aligned is not None:
             self.aligned.change(changed.items())
         if self._changed_meanwhile is not None:
@@ -93,7 +134,7 @@ class Domain:
     def align(self, release: Release) -> Aligned:
         """Arrays in the order of a release that is being loaded. Slow: for another thread, between two on the loop:
         `begin` before it, `adopt` after it."""
-        return Aligned(release, self.entries, self.codes)
+        return Aligned(opened(release, self.habits.freshness), self.entries, self.codes)
 
     def begin(self) -> None:
         """From now on changes of the catalogue are noted, for `adopt`."""
@@ -104,7 +145,18 @@ class Domain:
         changed, self._changed_meanwhile = self._changed_meanwhile, None
         if aligned is not None:
             aligned.change((changed or {}).items())
+            self.freshen(aligned)
             self.aligned = aligned
+
+    def freshen(self, aligned: Aligned | None) -> None:
+        """Bring what is popular now, and items that came after the release, into an aligned release."""
+        freshness = self.habits.freshness
+        if aligned is None or freshness is None or not isinstance(aligned.release, OpenRelease):
+            return
+        popular, at = self.popular.get(EVERYONE, []), int(time.time() * 1000)
+        current, new = now(aligned.release, freshness, popular, self.published, at)
+        aligned.change((item, self.entries[item]) for item in new if item in self.entries)
+        aligned.now = current
 
     def set_popular(self, segments: dict[str, dict[str, float]]) -> None:
         """Replace what is popular: counts by segment and item."""

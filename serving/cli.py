@@ -20,10 +20,12 @@ app = typer.Typer(
 letters = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
 features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
 releases_app = typer.Typer(no_args_is_help=True, help="What training made.")
+presets_app = typer.Typer(no_args_is_help=True, help="What is right for a domain.")
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
 app.add_typer(letters, name="dead-letters")
 app.add_typer(features_app, name="features")
 app.add_typer(releases_app, name="releases")
+app.add_typer(presets_app, name="presets")
 app.add_typer(bench_app, name="bench")
 
 HOUR_MS = 60 * 60 * 1000
@@ -216,6 +218,7 @@ def evaluate(
         seed,
         min_count,
         preset,
+        _home(domain) if events is not None else None,
     )
     found = command.evaluate(asked, predictions)
     if report is not None:
@@ -270,6 +273,7 @@ def tune(
         sample,
         seed,
         min_count,
+        home=_home(domain) if events is not None else None,
     )
     _show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
 
@@ -518,6 +522,27 @@ def rollback(domain: DomainOption = None) -> None:
     typer.echo(f"{settings.domain}: {release} serves again")
 
 
+@presets_app.command("list")
+def list_presets(as_json: AsJson = False) -> None:
+    """Each domain's preset: where it is from, and what it says in a line."""
+    from serving.commands import presets
+
+    rows = presets.listed(Chosen.settings)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(f"{row['domain']:<8} {row['seen']:<10} {row['half life']:<5} {row['encoder']:<12} {row['file']}")
+
+
+@presets_app.command("show")
+def show_preset(domain: str, as_json: AsJson = False) -> None:
+    """A domain's preset, as its file has it: save it, change it, and name it in the settings."""
+    from serving.commands import presets
+
+    typer.echo(presets.shown(Chosen.settings, domain, as_json))
+
+
 @bench_app.command("freshness")
 def bench_freshness(
     seconds: Annotated[int, typer.Option(help="How long the load lasts.")] = 60,
@@ -580,6 +605,13 @@ def _with(**changes: Any) -> Settings:
     return msgspec.structs.replace(
         Chosen.settings, **{name: value for name, value in changes.items() if value is not None}
     )
+
+
+def _home(domain: str | None) -> Any:
+    from serving.domains import preset_for
+
+    settings = _with(domain=domain)
+    return preset_for(settings, settings.domain)
 
 
 def _ask(path: str, query: dict[str, Any]) -> Any:

@@ -18,10 +18,12 @@ from prometheus_client import start_http_server
 from features.activity import Rules
 from features.errors import StoreError
 from features.store import OnlineStore, open_store
+from models.presets import PresetError
 from serving import logs, metrics
 from serving.current import Announcement
+from serving.domains import counting
 from serving.eventpath import STOP_S, EventPath, Options
-from serving.settings import Settings, read
+from serving.settings import HOPELESS, Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import aiokafka_config
@@ -125,6 +127,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
         batch_ms=settings.batch_ms,
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
+        counting=counting(settings),
     )
     path = EventPath(store, options)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
@@ -204,7 +207,11 @@ def main(settings: Settings | None = None) -> int:
     gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
+        counting(settings)  # before Kafka is waited for: a bad preset will not mend itself
         asyncio.run(serve(settings))
+    except PresetError as error:
+        log.error("%s", error)
+        return HOPELESS
     except (StoreError, BrokerError, ConsumerError) as error:
         log.error("%s", error)
         return 1

@@ -46,6 +46,7 @@ def examine(settings: Settings) -> list[Finding]:
         _ports,
         _cluster,
         _store,
+        _presets,
     ]
     return [finding for check in checks for finding in check(settings)]
 
@@ -62,6 +63,18 @@ def _packages(_: Settings) -> Iterator[Finding]:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "fail", "not installed", "run make install")
+
+
+def _presets(settings: Settings) -> Iterator[Finding]:
+    from models.presets import PresetError
+    from serving.commands.presets import listed
+
+    try:
+        rows = listed(settings)
+    except PresetError as error:
+        yield Finding("presets", "fail", str(error), "mend the file, or take it out of the settings")
+        return
+    yield Finding("presets", "ok", ", ".join(f"{row['domain']} ({row['file']})" for row in rows))
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -15,8 +15,8 @@ from features import cache
 from models import drift, releases
 from models.drift import Drift, Limits, Reference
 from models.errors import ReleaseError
-from models.recommenders.base import REPEATS
 from serving import metrics
+from serving.domains import preset_for
 from serving.settings import Settings, read
 from stream.errors import ColdstreamError
 
@@ -42,10 +42,11 @@ def look(settings: Settings, domain: str) -> Drift:
     events, index = drift.compared(frame, reference)
     found = Drift(events, index, held_out_hit_rate=manifest.metrics.get(drift.HIT_RATE))
     if events >= settings.drift_events:
-        cases = drift.progressive(frame, reference.until_at + 1, np.random.default_rng(0))
+        home = preset_for(settings, domain)
+        cases = drift.progressive(frame, reference.until_at + 1, np.random.default_rng(0), weights=home.weights)
         if cases:
             recommender = releases.load(folder).recommender
-            rate = drift.hit_rate(recommender, cases, mask_seen=domain not in REPEATS)
+            rate = drift.hit_rate(recommender, cases, mask_seen=home.mask_seen)
             found = msgspec.structs.replace(found, hit_rate=rate, asked=len(cases))
     return drift.judged(found, limits_of(settings))
 

@@ -21,7 +21,7 @@ from mode import Service
 from features import popularity
 from features.activity import Activity, Logged, Rules
 from features.errors import StoreError
-from features.popularity import Popularity, PopularityRules
+from features.popularity import Popularity
 from features.store import Key, OnlineStore
 from serving import metrics
 from serving.states import States
@@ -54,6 +54,8 @@ class Options(msgspec.Struct, frozen=True):
     batch_ms: int
     cached_users: int
     flush_ms: int
+    counting: popularity.Rules = {}
+    """Popularity's rules by domain."""
 
 
 class EventPath(Service, ConsumerRebalanceListener):
@@ -65,7 +67,6 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.store = store
         self.states = States(store, options.cached_users)
         self._domains = frozenset(store.domains)
-        self.rules = PopularityRules()
         self.rows: dict[TopicPartition, Popularity] = {}
         self.next: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
@@ -130,7 +131,7 @@ class EventPath(Service, ConsumerRebalanceListener):
             names = [_name(place) for place in assigned]
             kept = await self.stored(lambda: self.store.read_popularity(names), "read")
             for place in assigned:
-                row = kept.get(_name(place)) or Popularity()
+                row = self._countable(_name(place), kept.get(_name(place)) or Popularity())
                 committed = await self.consumer.committed(place)
                 start = min(committed or 0, row.position + 1)
                 self.consumer.seek(place, start)
@@ -138,6 +139,14 @@ class EventPath(Service, ConsumerRebalanceListener):
             await self._measure_lag(assigned)
             self.states.drop()
         log.info("partitions %s are ours", ", ".join(names) or "none")
+
+    def _countable(self, name: str, row: Popularity) -> Popularity:
+        """The row, or an empty one where a preset changed: then the log is read again, and only popularity moves."""
+        changed = popularity.stale(row, self.options.counting)
+        if not changed:
+            return row
+        log.warning("%s: popularity of %s has other rules now; counted anew from the log", name, ", ".join(changed))
+        return Popularity()
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         async with self.busy:
@@ -172,7 +181,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         changed = await self.stored(partial(self.states.fold, entries, self.options.rules), "write")
         for place, records in fetched.items():
             mine = [entry for entry in entries if entry.partition == _name(place)]
-            popularity.apply(self.rows[place], mine, self.rules)
+            popularity.apply(self.rows[place], mine, self.options.counting)
             self.rows[place].position = max(self.rows[place].position, records[-1].offset)
             self.next[place] = records[-1].offset + 1
         metrics.batch_seconds.labels("decode").observe(decoded - started)

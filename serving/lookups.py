@@ -138,10 +138,12 @@ class Lookups:
 
     def _serve(self, lookups: list[Lookup]) -> None:
         self._read([one for one in lookups if one.user_id is not None])
+        now_ms = int(time.time() * 1000)
         by_release: dict[int, tuple[Aligned, list[Lookup]]] = {}
         for one in lookups:
-            one.query = query(one.state, one.ask)
-            aligned = self._domains[one.ask.domain].aligned
+            home = self._domains[one.ask.domain]
+            one.query = query(one.state, one.ask, home.habits, now_ms)
+            aligned = home.aligned
             if aligned is not None and one.failed is None and personal(aligned, one.query):
                 by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
         for aligned, group in by_release.values():

@@ -9,16 +9,14 @@ import numpy as np
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
 from models.ranking import top_k
-from models.recommenders.base import CODE_WEIGHTS, REPEATS, Floats
-from serving.catalogue import Aligned, Domain
-from stream.events import KIND_CODES, KINDS
+from models.recommenders.base import Floats
+from serving.catalogue import USUAL, Aligned, Domain, Habits
+from serving.freshness import scored
+from stream.events import KINDS
 
 MOST: Final = 200
 BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
-UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in ("dislike", "hide"))
-"""An item whose newest event is one of these does not come back."""
-WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -74,25 +72,28 @@ class Query(msgspec.Struct, frozen=True):
     excluded: frozenset[str]
 
 
-def query(state: Activity | None, ask: Ask) -> Query:
-    """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked."""
+def query(state: Activity | None, ask: Ask, habits: Habits = USUAL, now_ms: int = 0) -> Query:
+    """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked or as is usual."""
     recent = state.recent if state is not None else Recent()
     newest = dict(zip(recent.items, recent.kinds, strict=True))
-    excluded = {item for item, kind in newest.items() if kind in UNWANTED}
-    if ask.exclude_seen if ask.exclude_seen is not None else ask.domain not in REPEATS:
+    excluded = {item for item, kind in newest.items() if kind in habits.unwanted}
+    seen_ms = habits.seen_ms if ask.exclude_seen is None else None if ask.exclude_seen else 0
+    if seen_ms is None:
         excluded.update(newest)
+    elif seen_ms:
+        taken = zip(recent.items, recent.times, strict=True)
+        excluded.update(item for item, at in taken if at > now_ms - seen_ms)
     return Query(recent, ask, frozenset(excluded))
 
 
 def personal(aligned: Aligned, one: Query) -> bool:
     """Whether the release can make anything of the history."""
-    index, recent = aligned.release.index, one.recent
-    return any(WEIGHTS[kind] > 0 and item in index for item, kind in zip(recent.items, recent.kinds, strict=True))
+    return aligned.release.knows(one.recent)
 
 
 def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
     """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
-    scores = aligned.release.scores([one.recent for one in queries])
+    scores = scored(aligned, [one.recent for one in queries])
     for row, one in enumerate(queries):
         _rule_out(scores[row], aligned, one)
     return scores
@@ -165,7 +166,7 @@ def _members(domain: Domain, category: str) -> list[str]:
 
 def _categories(domain: Domain, recent: Recent) -> Iterable[str]:
     newest = zip(reversed(recent.items), reversed(recent.kinds), strict=True)
-    found = (domain.category_of(item) for item, kind in newest if WEIGHTS[kind] > 0)
+    found = (domain.category_of(item) for item, kind in newest if domain.habits.weights[kind] > 0)
     return dict.fromkeys(one for one in found if one)
 
 
@@ -186,7 +187,7 @@ def _because(domain: Domain, item: str, recent: Recent) -> list[Because]:
     if domain.aligned is not None:
         near.update(other for other, _ in domain.aligned.release.similar(item, NEIGHBOURS))
     rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
-    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if WEIGHTS[kind] > 0]
+    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if domain.habits.weights[kind] > 0]
     close = [event for event in events if event.item_id in near]
     category = domain.category_of(item)
     alike = [event for event in events if category is not None and domain.category_of(event.item_id) == category]

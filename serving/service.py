@@ -13,8 +13,9 @@ from features import popularity
 from features.activity import Activity, Rules
 from features.errors import StoreError
 from serving import metrics
-from serving.catalogue import Domain
+from serving.catalogue import Domain, Habits
 from serving.current import Current
+from serving.domains import preset_for
 from serving.follower import Follower
 from serving.lookups import NOT_OPEN, Found, Lookups
 from serving.recommender import Ask
@@ -46,7 +47,7 @@ class Service:
         self.settings = settings
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
         self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
-        self.domains = {name: Domain() for name in settings.domain_names}
+        self.domains = {name: Domain(Habits.of(preset_for(settings, name))) for name in settings.domain_names}
         self.updates = Updates()
         self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
@@ -59,6 +60,7 @@ class Service:
         self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
         self._connected = False
         self._popular_at: dict[str, int] = {}
+        self._popular_by: dict[str, dict[str, str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -181,6 +183,8 @@ class Service:
             took_s = await loop.run_in_executor(self._background, self._read_popularity, names)
             for name, position in self._popular_at.items():  # user rows are written before popularity rows
                 self.updates.reach(name.removeprefix(popularity.TOP), position)
+            for domain in self.domains.values():
+                domain.freshen(domain.aligned)
             await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
     def _read_popularity(self, names: list[str]) -> float:
@@ -193,11 +197,13 @@ class Service:
             log.warning("popularity is not refreshed: %s", error)
             return 0.0
         at = {name: row.position for name, row in rows.items()}
-        if at != self._popular_at:
+        by = {name: {domain: one.rules for domain, one in row.domains.items()} for name, row in rows.items()}
+        if (at, by) != (self._popular_at, self._popular_by):  # counted anew by other rules, a row may end where it was
             total = popularity.merge(rows.values())
             for name, domain in self.domains.items():
-                domain.set_popular(total.counts.get(name, {}))
-            self._popular_at = at
+                found = total.domains.get(name)
+                domain.set_popular(found.segments if found is not None else {})
+            self._popular_at, self._popular_by = at, by
         return time.thread_time() - started
 
 

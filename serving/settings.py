@@ -12,6 +12,10 @@ from stream.errors import ColdstreamError
 
 DEFAULT_FILE: Final = "coldstream.toml"
 PREFIX: Final = "COLDSTREAM_"
+HOPELESS: Final = 2
+"""Exit code of a part that cannot work until somebody changes something: it is not started again."""
+DOMAINS: Final = "shop,music,video,news"
+TABLES: Final = ("kafka_security", "domains")
 RECOMMENDERS: Final = (
     *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
     *("dnn", "cnn", "rnn", "transformer"),
@@ -28,8 +32,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str = ".coldstream"
     domain: str = "shop"
     """The domain of a request that names none."""
-    domains: str = "shop,music,video,news"
-    """Every domain that events may name, separated by commas."""
+    domains: str | dict[str, dict[str, str]] = DOMAINS
+    """Every domain that events may name, separated by commas; or a table of those that have a preset file of their
+    own (`[domains.shop] preset = "my.toml"`), which adds them to the usual ones."""
+    presets: str | None = None
+    """A folder of preset files, NAME.toml for a domain; a domain without one has the shipped one."""
 
     kafka: str | None = None
     """HOST:PORT of a real cluster; without it the embedded broker is used."""
@@ -93,7 +100,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def domain_names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([self.domain, *(one.strip() for one in self.domains.split(",") if one.strip())]))
+        named = self.domains if isinstance(self.domains, str) else f"{DOMAINS},{','.join(self.domains)}"
+        return tuple(dict.fromkeys([self.domain, *(one.strip() for one in named.split(",") if one.strip())]))
 
     @property
     def bootstrap(self) -> str:
@@ -125,6 +133,10 @@ def read(
     unknown = [one for one in found.recommender.split(",") if one.strip() not in RECOMMENDERS]
     if unknown:
         raise SettingsError(f"settings: recommender {unknown[0]!r} does not exist; there are {', '.join(RECOMMENDERS)}")
+    table = found.domains if isinstance(found.domains, dict) else {}
+    odd = [f"domains.{name}.{key}" for name, one in table.items() for key in one if key != "preset"]
+    if odd:
+        raise SettingsError(f"settings: {odd[0]} does not exist; a domain has one setting: preset, a file")
     return found
 
 
@@ -141,5 +153,5 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower()
         if variable.startswith(PREFIX) and name in known:
-            found[name] = msgspec.json.decode(text) if name == "kafka_security" else text
+            found[name] = msgspec.json.decode(text) if name in TABLES and text.startswith("{") else text
     return found

@@ -17,15 +17,13 @@ from typing import IO, Final
 
 import msgspec
 
-from serving.settings import Settings
+from serving.settings import HOPELESS, Settings
 from stream.errors import ColdstreamError
 
 COLOURS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
 STOP_WITHIN_S: Final = 40.0
 STEADY_S: Final = 30.0
 SLOWEST_S: Final = 30.0
-HOPELESS: Final = 2
-"""Exit code of a part that cannot work until somebody changes something: it is not started again."""
 PR_SET_PDEATHSIG: Final = 1
 FRUGAL: Final = {
     "MALLOC_ARENA_MAX": "2",

@@ -33,9 +33,9 @@ from models.contest import Candidate
 from models.drift import Drift
 from models.errors import ModelError, TrainingError
 from models.gate import Bounds
-from models.recommenders.base import REPEATS
 from models.releases import COUNTS
 from serving import logs, metrics
+from serving.domains import preset_for
 from serving.drift import summary, tell
 from serving.settings import Settings, SettingsError, read
 from stream import topics
@@ -84,6 +84,7 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
 
 
 def _run_of(settings: Settings, domain: str) -> retrain.Run:
+    home = preset_for(settings, domain)
     return retrain.Run(
         archive=settings.state_path / "archive",
         root=settings.state_path / "releases",
@@ -91,7 +92,8 @@ def _run_of(settings: Settings, domain: str) -> retrain.Run:
         recommender=settings.recommender,
         minutes=_minutes(settings, domain),
         epochs=settings.epochs,
-        mask_seen=domain not in REPEATS,
+        mask_seen=home.mask_seen,
+        home=home,
         preset=Path(settings.preset) if settings.preset else None,
         cache=settings.state_path / "cache",
         warm_start=settings.warm_start,

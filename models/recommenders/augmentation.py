@@ -40,8 +40,8 @@ def crop(batch: Batch, drawn: Places, share: float, rng: np.random.Generator) ->
     start = np.where(rng.random(len(batch)) < share, start, first)[:, None]
     kept = np.arange(length) >= start
     gaps = np.where((np.arange(length) == start) & (batch.items > 0), FIRST, batch.gaps)
-    parts = [np.where(kept, one, 0).astype(np.int32) for one in (batch.items, batch.kinds, gaps)]
-    return Batch(*parts), np.where(kept, drawn, -1)
+    items, kinds, gaps = (np.where(kept, one, 0).astype(np.int32) for one in (batch.items, batch.kinds, gaps))
+    return Batch(items, kinds, gaps), np.where(kept, drawn, -1)
 
 
 def reorder(batch: Batch, drawn: Places, share: float, rng: np.random.Generator) -> tuple[Batch, Places]:

@@ -27,30 +27,54 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "rate": 1.0,
     "purchase": 1.0,
 }
-"""How much an event of a kind says for its item; other kinds (skip, dislike, hide, remove, cancel): nothing."""
-CODE_WEIGHTS: Final = np.array([KIND_WEIGHTS.get(kind, 0.0) for kind in KINDS], np.float32)
-REPEATS: Final = frozenset({"shop", "music"})
-"""Domains in which an item that was seen is a fair answer again, unless a request says otherwise."""
+"""How much an event of a kind says for its item; other kinds (skip, dislike, hide, remove, cancel): nothing.
+
+A domain's preset may say otherwise: a vocabulary carries the table that it was made with.
+"""
+
+
+def weights_of(kinds: Mapping[str, float]) -> tuple[float, ...]:
+    """The weights by event code, 0 for kinds that are not named."""
+    return tuple(float(kinds.get(kind, 0.0)) for kind in KINDS)
+
+
+WEIGHTS: Final = weights_of(KIND_WEIGHTS)
+RECENCY_MS: Final = 28 * 24 * 60 * 60 * 1000
+"""Half-life of the popularity that orders what nothing else tells apart."""
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
-    """The items that a recommender knows, the most popular first: position is the item's index."""
+    """The items that a recommender knows, the most popular first: position is the item's index.
+
+    `weights` says by event code how much an event speaks for its item; `recency_ms` is popularity's half-life.
+    """
 
     item_ids: list[str]
     index: dict[str, int]
+    weights: tuple[float, ...] = WEIGHTS
+    recency_ms: float = RECENCY_MS
 
     @classmethod
-    def of(cls, item_ids: Sequence[str]) -> "Vocabulary":
-        return cls(list(item_ids), {item: number for number, item in enumerate(item_ids)})
+    def of(
+        cls, item_ids: Sequence[str], weights: tuple[float, ...] = WEIGHTS, recency_ms: float = RECENCY_MS
+    ) -> "Vocabulary":
+        return cls(list(item_ids), {item: number for number, item in enumerate(item_ids)}, weights, recency_ms)
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, min_count: int = 1, most: int = 1_000_000) -> "Vocabulary":
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        min_count: int = 1,
+        most: int = 1_000_000,
+        weights: tuple[float, ...] = WEIGHTS,
+        recency_ms: float = RECENCY_MS,
+    ) -> "Vocabulary":
         """Items with at least `min_count` events, by falling count, ties by id."""
         counts = frame["item_id"].value_counts()
         kept = counts[counts >= min_count].reset_index()
         kept.columns = pd.Index(["item_id", "n"])
         ordered = kept.sort_values(["n", "item_id"], ascending=[False, True])["item_id"].tolist()
-        return cls.of(ordered[:most])
+        return cls.of(ordered[:most], weights, recency_ms)
 
     def __len__(self) -> int:
         return len(self.item_ids)

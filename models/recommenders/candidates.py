@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 Params = dict[str, Any]
+SHORTEST_DAYS: Final = 5 / (24 * 60)
+"""News of the last minutes is what is popular: no half-life is sought below this."""
 NEURAL: Final = ("dnn", "cnn", "rnn", "transformer")
 MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
 """What a blend is made of, unless other members are asked for."""
@@ -60,10 +62,11 @@ def make(name: str, params: Params, situation: Situation, seed: int = 0) -> Reco
     return one.make({**one.default, **params}, situation, seed)
 
 
-def _half_life(trial: "Trial", situation: Situation, shortest: float = 1 / 24) -> float | None:
-    """A half-life between `shortest` days and the events' span, or none."""
+def _half_life(trial: "Trial", situation: Situation) -> float | None:
+    """A half-life between a ten-thousandth of the events' span (five minutes at least) and all of it, or none."""
     if not trial.suggest_categorical("fades", [True, False]):
         return None
+    shortest = max(SHORTEST_DAYS, situation.days / 10_000)
     days = trial.suggest_float("half_life_days", shortest, max(2 * shortest, situation.days), log=True)
     return days * DAY_MS
 

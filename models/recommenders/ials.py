@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
-from models.recommenders.counts import DAY_MS, popularity_of, tie_of
+from models.recommenders.counts import popularity_of, tie_of
 from models.recommenders.sequences import Batch, Log
 
 
@@ -40,7 +40,7 @@ class IALS:
         from threadpoolctl import threadpool_limits
 
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, 28 * DAY_MS)
+        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         settings = {"regularization": self.reg, "alpha": self.alpha, "iterations": self.iterations}
         with threadpool_limits(1, "blas"):  # implicit runs its own threads
             model = AlternatingLeastSquares(self.factors, random_state=self.seed, **settings)

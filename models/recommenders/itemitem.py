@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from models.recommenders.base import Floats, Vocabulary, add_sparse, shares, write_arrays
-from models.recommenders.counts import DAY_MS, popularity_of, tie_of
+from models.recommenders.counts import popularity_of, tie_of
 from models.recommenders.sequences import Batch, Log, Numbers
 
 BLOCK: Final = 2_000
@@ -41,7 +41,7 @@ class ItemItem:
 
     def fit(self, log: Log) -> None:
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, 28 * DAY_MS)
+        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         self.near, self.amounts = self.relate(log)
 
     def relate(self, log: Log) -> tuple[Numbers, Floats]:

@@ -41,7 +41,10 @@ class Catalogue(msgspec.Struct, frozen=True):
     def added(self, vocabulary: Vocabulary, most: int) -> Vocabulary:
         """The vocabulary, and behind it the items that it lacks, in their order here; at most `most` in all."""
         new = [item for item in dict.fromkeys(self.item_ids) if item not in vocabulary.index]
-        return Vocabulary.of([*vocabulary.item_ids, *new][: max(most, len(vocabulary))]) if new else vocabulary
+        if not new:
+            return vocabulary
+        every = [*vocabulary.item_ids, *new][: max(most, len(vocabulary))]
+        return Vocabulary.of(every, vocabulary.weights, vocabulary.recency_ms)
 
     def texts_of(self, vocabulary: Vocabulary) -> Floats | None:
         """float32 [vocabulary, d], zeros for items that are not in the catalogue."""

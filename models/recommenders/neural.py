@@ -14,7 +14,7 @@ from keras import ops
 from models.recommenders import warm
 from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
 from models.recommenders.batches import Batches, similar, standard
-from models.recommenders.counts import DAY_MS, popularity_of
+from models.recommenders.counts import popularity_of
 from models.recommenders.items import Lenders, lenders
 from models.recommenders.network import INPUTS, Network, folded, rate_of
 from models.recommenders.parameters import Params
@@ -57,7 +57,7 @@ class Neural:
         params = self.params
         keras.utils.set_random_seed(params.seed)
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, 28 * DAY_MS)
+        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         trained = len(log.vocabulary) if log.trained is None else log.trained
         probability = _chances(log, trained, params)
         log_q = None

@@ -10,14 +10,13 @@ import pandas as pd
 from scipy import sparse
 
 from features.activity import Recent
-from models.recommenders.base import CODE_WEIGHTS, Floats, Vocabulary
+from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Vocabulary
 from models.recommenders.items import Catalogue
 from stream.events import KIND_CODES
 
 Numbers = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int64]
 
-WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
 GAPS: Final = 33
 """Buckets of time between events: 0 is padding, 1 to 31 are powers of two of seconds, 32 a stretch's first event."""
 FIRST: Final = GAPS - 1
@@ -53,17 +52,21 @@ class Log(msgspec.Struct, frozen=True):
         most: int = 1_000_000,
         categories: Mapping[str, str] | None = None,
         catalogue: Catalogue | None = None,
+        weights: tuple[float, ...] = WEIGHTS,
+        recency_ms: float = RECENCY_MS,
     ) -> "Log":
         """From a frame [user_id, item_id, kind, at] in time order; items of fewer than `min_count` events are left out.
 
         `categories` names items' categories; without it the frame's column `category`, where there is one, does. With
         a `catalogue` its items without events stand behind the others in the vocabulary, and its categories and texts
-        are those of the items; with a `vocabulary` given, that is not added to.
+        are those of the items; with a `vocabulary` given, that is not added to. `weights` and `recency_ms` are the
+        domain's (`Vocabulary`); a `vocabulary` that is given brings its own.
         """
         codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
-        frame, codes = frame[CODE_WEIGHTS[codes] > 0], codes[CODE_WEIGHTS[codes] > 0]
+        speaks = np.array(vocabulary.weights if vocabulary is not None else weights)[codes] > 0
+        frame, codes = frame[speaks], codes[speaks]
         named = {**(categories if categories is not None else _categories_in(frame))}
-        learned = Vocabulary.fit(frame, min_count, most) if vocabulary is None else vocabulary
+        learned = Vocabulary.fit(frame, min_count, most, weights, recency_ms) if vocabulary is None else vocabulary
         trained = len(learned) if vocabulary is None else _with_events(frame, vocabulary)
         if vocabulary is None:
             vocabulary = catalogue.added(learned, most) if catalogue is not None else learned
@@ -95,7 +98,7 @@ class Log(msgspec.Struct, frozen=True):
 
     def weights(self, half_life_ms: float | None = None) -> npt.NDArray[np.float64]:
         """float64 [events]: the kind's weight, halved every `half_life_ms` back from the newest event."""
-        weights = CODE_WEIGHTS[self.kinds].astype(np.float64)
+        weights = np.array(self.vocabulary.weights)[self.kinds]
         if half_life_ms is not None and len(self):
             weights = weights * np.exp2(-(self.at.max() - self.at) / half_life_ms)
         return weights
@@ -119,11 +122,13 @@ class Batch(msgspec.Struct, frozen=True):
     """Histories side by side, newest on the right, 0 on the left where there are fewer: each int32 [batch, length].
 
     `items` are numbers (index plus one), `kinds` event codes plus one, `gaps` buckets of time since the event before.
+    `table` says by event code how much an event speaks for its item.
     """
 
     items: Numbers
     kinds: Numbers
     gaps: Numbers
+    table: tuple[float, ...] = WEIGHTS
 
     def __len__(self) -> int:
         return len(self.items)
@@ -139,10 +144,10 @@ class Batch(msgspec.Struct, frozen=True):
         return np.count_nonzero(self.items, axis=1)
 
     def rows(self, start: int, stop: int) -> "Batch":
-        return Batch(self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
+        return Batch(self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop], self.table)
 
     def of(self, rows: Places) -> "Batch":
-        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows])
+        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.table)
 
     def newest(self, length: int) -> "Batch":
         """The same histories, `length` events long."""
@@ -151,35 +156,35 @@ class Batch(msgspec.Struct, frozen=True):
             return self
         if have < length:
             wide = ((0, 0), (length - have, 0))
-            return Batch(np.pad(self.items, wide), np.pad(self.kinds, wide), np.pad(self.gaps, wide))
+            return Batch(np.pad(self.items, wide), np.pad(self.kinds, wide), np.pad(self.gaps, wide), self.table)
         items, kinds, gaps = self.items[:, -length:], self.kinds[:, -length:], self.gaps[:, -length:].copy()
         gaps[items[:, 0] != 0, 0] = FIRST
-        return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps)
+        return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps, self.table)
 
     def weights(self, decay: float) -> Floats:
         """float32 [batch, length]: each event's kind weight, times `decay` for every event after it; 0 for padding."""
         ages = np.arange(self.items.shape[1] - 1, -1, -1)
-        kinds = np.where(self.items > 0, CODE_WEIGHTS[np.maximum(self.kinds - 1, 0)], 0.0)
+        kinds = np.where(self.items > 0, np.array(self.table, np.float32)[np.maximum(self.kinds - 1, 0)], 0.0)
         weighed: Floats = (kinds * np.float32(decay) ** ages).astype(np.float32)
         return weighed
 
 
 def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -> Batch:
     """The newest `length` events of each history whose item is known and whose kind speaks for it."""
-    index = vocabulary.index
+    index, weights = vocabulary.index, vocabulary.weights
     shape = (len(histories), length)
     items, kinds, times = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int64)
     for row, history in enumerate(histories):
         found = [
             (place + 1, kind + 1, at)
             for item, kind, at in zip(history.items, history.kinds, history.times, strict=True)
-            if (place := index.get(item)) is not None and WEIGHTS[kind] > 0
+            if (place := index.get(item)) is not None and weights[kind] > 0
         ][-length:]
         if found:
             numbers = np.array(found, np.int64)
             first = length - len(found)
             items[row, first:], kinds[row, first:], times[row, first:] = numbers[:, 0], numbers[:, 1], numbers[:, 2]
-    return Batch(items, kinds, gaps_of(times, items))
+    return Batch(items, kinds, gaps_of(times, items), vocabulary.weights)
 
 
 def gaps_of(times: Places, items: Numbers) -> Numbers:

@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 
 from models import evaluation, presets, report
+from models.domain import DomainPreset, preset_of
 from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Progress, Tuned, best_of
 from models.recommenders import candidates
@@ -44,6 +45,8 @@ class Asked(msgspec.Struct, frozen=True):
     seed: int = 0
     min_count: int = 1
     preset: Path | None = None
+    home: DomainPreset | None = None
+    """What weighs kinds of events; without it the shipped preset of the data set's domain."""
 
 
 def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
@@ -96,7 +99,9 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
             f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
         )
     categories = _labels(source.items, "item_id", "category")
-    plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count)
+    home = asked.home or preset_of(source.domain)
+    weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
+    plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
     defaults = presets.read(asked.preset).params() if asked.preset is not None else {}
     return source, frame, Experiment(frame, plan, progress, categories or None, defaults)
 

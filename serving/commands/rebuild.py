@@ -21,6 +21,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     from features.rebuild import log_ends, logged_events, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
+    from serving.domains import counting as counting_of
     from stream.broker import Broker
     from stream.events import TimeLimits
 
@@ -32,6 +33,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         raise ColdstreamError(
             "the store is Redis: FLUSHDB it and start the consumer, which reads the log from the start"
         )
+    popular = counting_of(settings)
     aside, home = settings.state_path / "feast.aside", settings.state_path / "feast"
     shutil.rmtree(aside, ignore_errors=True)
     store = open_store(aside, SQLITE, settings.domain_names)
@@ -44,7 +46,8 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         limits = TimeLimits(max_future_ms=settings.max_future_ms)
         log = logged_events(settings.state_path / "archive", *where, settings.domain_names, limits)
         with counting("events") as tell:
-            report = rebuild(log, store, rules, lambda name, done: tell(done, None, name), log_ends(*where))
+            say = lambda name, done: tell(done, None, name)  # noqa: E731
+            report = rebuild(log, store, rules, say, log_ends(*where), popular)
     finally:
         store.close()
         if broker is not None:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.ingest import redis_server
 from features.activity import Activity, Logged, Rules, apply
 from features.errors import FeatureError, StoreError
-from features.popularity import Popularity
+from features.popularity import Counts, Popularity
 from features.rebuild import differences, rebuild
 from features.store import OnlineStore, open_store
 from stream.events import Interaction, Item, User
@@ -71,7 +71,7 @@ def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:
 def test_profiles_items_and_popularity(store: OnlineStore) -> None:
     user = User(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
     item = Item(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
-    row = Popularity(7, 3, [1, -2], {"shop": {"": {"tea": 1.5}}})
+    row = Popularity(7, [1, -2], {"shop": Counts("rules", 3, {"": {"tea": 1.5}})})
     store.write_profiles([user])
     store.write_items([item, msgspec.structs.replace(item, domain="news", title="News of tea")])
     store.write_popularity({"events/0": row})

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 
 from features.activity import Logged
 from features.decay import rescale, value_at, weight
-from features.popularity import EVERYONE, Popularity, PopularityRules, apply, merge, top
+from features.popularity import EVERYONE, Popularity, PopularityRules, apply, merge, stale, top
 from stream.events import Interaction
 
 DAY = 24 * 60 * 60 * 1000
 NOON = 1_760_000_000_000
 RULES = PopularityRules()
+HOUR = 60 * 60 * 1000
+FAST = PopularityRules(half_life_ms=HOUR, kinds={"view": 1.0, "click": 2.0}, least=2.0**-10)
+BY_DOMAIN = {"shop": RULES, "news": FAST}
 
 
 def taken(number: int, item: str, kind: str = "view", at: int = NOON, **more: str) -> Interaction:
@@ -24,44 +27,70 @@ def logged(*events: Interaction, partition: str = "events/0") -> list[Logged]:
 
 
 def now(row: Popularity, item: str, at: int = NOON, segment: str = EVERYONE) -> float:
-    return value_at(row.counts["shop"][segment][item], row.landmark, at, RULES.half_life_ms)
+    one = row.domains["shop"]
+    return value_at(one.segments[segment][item], one.landmark, at, RULES.half_life_ms)
 
 
 def test_kinds_weigh_and_a_week_halves() -> None:
-    row = apply(None, logged(taken(1, "a", "purchase"), taken(2, "a"), taken(3, "b", at=NOON + 7 * DAY)), RULES)
+    row = apply(None, logged(taken(1, "a", "purchase"), taken(2, "a"), taken(3, "b", at=NOON + 7 * DAY)), BY_DOMAIN)
     assert now(row, "a", NOON + 7 * DAY) == pytest.approx(2.5)
     assert now(row, "b", NOON + 7 * DAY) == pytest.approx(1.0)
 
 
 def test_a_segment_has_a_list_of_its_own() -> None:
-    row = apply(None, logged(taken(1, "a", segment="old"), taken(2, "b")), RULES)
-    assert set(row.counts["shop"][EVERYONE]) == {"a", "b"}
-    assert set(row.counts["shop"]["old"]) == {"a"}
+    row = apply(None, logged(taken(1, "a", segment="old"), taken(2, "b")), BY_DOMAIN)
+    assert set(row.domains["shop"].segments[EVERYONE]) == {"a", "b"}
+    assert set(row.domains["shop"].segments["old"]) == {"a"}
 
 
 def test_what_says_nothing_for_an_item_is_not_counted() -> None:
-    assert apply(None, logged(taken(1, "a", "skip"), taken(2, "a", "dislike")), RULES).counts == {}
+    assert apply(None, logged(taken(1, "a", "skip"), taken(2, "a", "dislike")), BY_DOMAIN).domains == {}
 
 
 def test_sent_twice_counts_once_and_a_replay_changes_nothing() -> None:
     log = logged(taken(1, "a"), taken(1, "a"), taken(2, "a"))
-    row = apply(None, log, RULES)
+    row = apply(None, log, BY_DOMAIN)
     assert now(row, "a") == pytest.approx(2)
     before = msgspec.json.encode(row)
-    assert msgspec.json.encode(apply(row, log, RULES)) == before
+    assert msgspec.json.encode(apply(row, log, BY_DOMAIN)) == before
 
 
 def test_the_sum_over_partitions_meets_at_the_newest_landmark() -> None:
     rows = [
-        apply(None, logged(taken(1, "a", at=NOON - 21 * DAY)), RULES),
-        apply(None, logged(taken(2, "a"), partition="events/1"), RULES),
+        apply(None, logged(taken(1, "a", at=NOON - 21 * DAY)), BY_DOMAIN),
+        apply(None, logged(taken(2, "a"), partition="events/1"), BY_DOMAIN),
     ]
     assert now(merge(rows), "a") == pytest.approx(1.125)
 
 
 def test_top_keeps_the_most_popular() -> None:
-    row = apply(None, logged(taken(1, "a"), taken(2, "b"), taken(3, "b"), taken(4, "c", "purchase")), RULES)
-    assert list(top(row, 2).counts["shop"][EVERYONE]) == ["c", "b"]
+    row = apply(None, logged(taken(1, "a"), taken(2, "b"), taken(3, "b"), taken(4, "c", "purchase")), BY_DOMAIN)
+    assert list(top(row, 2).domains["shop"].segments[EVERYONE]) == ["c", "b"]
+
+
+def test_each_domain_counts_by_its_own_rules() -> None:
+    news = [taken(1, "n1", at=NOON, domain="news"), taken(2, "n2", "click", at=NOON + 3 * HOUR, domain="news")]
+    row = apply(None, logged(*news, taken(3, "a", at=NOON + 3 * HOUR), taken(4, "b", "cart", domain="news")), BY_DOMAIN)
+    kept = row.domains["news"]
+    counts = {
+        item: value_at(sum_, kept.landmark, NOON + 3 * HOUR, HOUR) for item, sum_ in kept.segments[EVERYONE].items()
+    }
+    assert counts == pytest.approx({"n1": 1 / 8, "n2": 2.0})  # three half-lives; a cart is nothing in this domain
+    assert now(row, "a", NOON + 3 * HOUR) == pytest.approx(1.0)  # the shop's landmark is not moved by news
+    assert merge([row, row]).domains["news"].segments[EVERYONE]["n2"] == 2 * kept.segments[EVERYONE]["n2"]
+
+
+def test_what_nobody_takes_any_more_is_let_go() -> None:
+    events = [taken(1, "old", at=NOON, domain="news"), taken(2, "new", at=NOON + 12 * HOUR, domain="news")]
+    late = taken(3, "late", at=NOON - 12 * HOUR, domain="news")
+    assert set(apply(None, logged(*events, late), BY_DOMAIN).domains["news"].segments[EVERYONE]) == {"new"}
+
+
+def test_counts_of_other_rules_are_known_as_such() -> None:
+    row = apply(None, logged(taken(1, "a"), taken(2, "n", domain="news")), BY_DOMAIN)
+    assert stale(row, BY_DOMAIN) == []
+    assert stale(row, {**BY_DOMAIN, "news": PopularityRules(half_life_ms=2 * HOUR)}) == ["news"]
+    assert stale(row, {"news": FAST}) == []  # a shop that nothing is said of has the default's rules
 
 
 events = st.builds(
@@ -78,13 +107,14 @@ events = st.builds(
 @given(st.lists(events, max_size=30), st.integers(0, 30))
 def test_it_is_the_slow_sum_however_it_is_cut(found: list[Interaction], cut: int) -> None:
     log = logged(*found)
-    row = apply(apply(None, log[:cut], RULES), log[cut:], RULES)
-    assert msgspec.json.encode(row) == msgspec.json.encode(apply(None, log, RULES))
+    row = apply(apply(None, log[:cut], BY_DOMAIN), log[cut:], BY_DOMAIN)
+    assert msgspec.json.encode(row) == msgspec.json.encode(apply(None, log, BY_DOMAIN))
     for item in "abc":
         slow = sum(
             RULES.kinds.get(one.kind, 0) * 2 ** ((one.at - NOON) / (7 * DAY)) for one in found if one.item_id == item
         )
-        counted = row.counts.get("shop", {}).get(EVERYONE, {}).get(item)
+        shop = row.domains.get("shop")
+        counted = shop.segments[EVERYONE].get(item) if shop is not None else None
         assert slow == pytest.approx(now(row, item) if counted is not None else 0.0)
 
 

@@ -1,0 +1,188 @@
+"""Four domains side by side in one real system: each with its own habits, half-lives and releases."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from benchmarks.kill import System
+from features.activity import Rules
+from features.rebuild import differences, log_ends, logged_events, rebuild
+from features.store import open_store
+from serving import domains, trainer
+from serving.settings import Settings, read
+from tests.system.conftest import ready, until
+
+KINDS = {"shop": "purchase", "music": "play", "video": "rate", "news": "click"}
+ITEMS = 12
+USERS = 60
+STEPS = 20
+HOUR = 60 * 60 * 1000
+MINUTE = 60 * 1000
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with System(tmp_path_factory.mktemp("domains") / "state") as running:
+        until(lambda: ready(running), 240, "the system is ready")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def settings(system: System) -> Settings:
+    return msgspec.structs.replace(read(environment=system.variables), recommender="counts")
+
+
+@pytest.fixture(scope="module")
+def client(system: System) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=60) as one:
+        yield one
+
+
+def taken(domain: str, user: str, item: str, ago_ms: int) -> dict[str, object]:
+    at = int(time.time() * 1000) - ago_ms
+    event = {"type": "interaction", "event_id": uuid4().hex, "user_id": user, "item_id": item}
+    return {**event, "kind": KINDS[domain], "at": at, "domain": domain}
+
+
+def send(client: httpx.Client, events: list[dict[str, object]]) -> str:
+    answer = client.post("/v1/events", json=events)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["token"])
+
+
+@pytest.fixture(scope="module")
+def trained(system: System, client: httpx.Client, settings: Settings) -> dict[str, str]:
+    """1,200 events of each domain ten hours ago, archived, and a release of each: item n is followed by n + 1."""
+    for domain in KINDS:
+        log = [
+            taken(domain, f"u{user}", f"{domain}-{(user + step) % ITEMS}", 10 * HOUR - step * MINUTE)
+            for user in range(USERS)
+            for step in range(STEPS)
+        ]
+        send(client, log[:1_000])
+        send(client, log[1_000:])
+    until(lambda: trainer._archived(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived")
+    made = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
+
+    def serves() -> bool:
+        listed = [client.get("/v1/users/nobody/recommendations", params={"domain": one}).json() for one in KINDS]
+        return {one["domain"]: one["release"] for one in listed} == made
+
+    until(serves, 60, "each domain's release serves")
+    return made
+
+
+@pytest.mark.timeout(600)
+def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trained: dict[str, str]) -> None:
+    found = {}
+    for domain in KINDS:
+        token = send(
+            client, [taken(domain, "asker", f"{domain}-3", 3 * HOUR), taken(domain, "asker", f"{domain}-4", MINUTE)]
+        )
+        asked = {"domain": domain, "n": 200, "after": token}
+        answer = client.get("/v1/users/asker/recommendations", params=asked).json()
+        assert (answer["reason"], answer["release"]) == ("personal", trained[domain])
+        shown = {one["item_id"] for one in answer["items"]}
+        assert f"{domain}-5" in shown
+        assert all(item.startswith(domain) for item in shown)
+        found[domain] = (f"{domain}-3" in shown, f"{domain}-4" in shown)
+        everything = client.get("/v1/users/asker/recommendations", params={**asked, "exclude_seen": False}).json()
+        assert len(everything["items"]) >= ITEMS
+    assert found == {
+        "shop": (True, True),
+        "music": (True, False),  # the one of a minute ago is masked for two hours
+        "video": (False, False),
+        "news": (False, False),
+    }
+
+
+@pytest.mark.timeout(600)
+def test_each_domain_forgets_at_its_own_pace(client: httpx.Client, trained: dict[str, str]) -> None:
+    for domain in ("shop", "news"):
+        old = [taken(domain, f"then-{one}", "yesterday", 5 * HOUR) for one in range(50)]
+        send(client, old + [taken(domain, f"now-{one}", "breaking", 0) for one in range(5)])
+
+    def ahead(domain: str) -> str | None:
+        popular = client.get("/v1/popular", params={"domain": domain, "n": 200}).json()["items"]
+        both = [one["item_id"] for one in popular if one["item_id"] in {"yesterday", "breaking"}]
+        return both[0] if len(both) == 2 else None
+
+    until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 30, "both are counted")
+
+
+@pytest.mark.timeout(600)
+def test_news_of_this_minute_is_recommended_before_a_release_knows_it(
+    client: httpx.Client, trained: dict[str, str]
+) -> None:
+    item = f"flash-{uuid4().hex[:6]}"
+    reader = {"domain": "news", "n": 3}
+    token = send(client, [taken("news", "reader", "news-2", MINUTE)])
+    before = client.get("/v1/users/reader/recommendations", params={**reader, "after": token}).json()
+    assert item not in {one["item_id"] for one in before["items"]}
+    send(client, [taken("news", f"crowd-{one}", item, 0) for one in range(40)])
+
+    def shown() -> bool:
+        answer = client.get("/v1/users/reader/recommendations", params=reader).json()
+        return answer["release"] == trained["news"] and item in {one["item_id"] for one in answer["items"]}
+
+    until(shown, 30, "what the crowd reads now is shown")
+    client.put("/v1/items", json=[{"type": "item", "item_id": item, "at": 1_767_225_600_000, "domain": "news",
+                                   "available": False}]).raise_for_status()  # fmt: skip
+    until(lambda: not shown(), 30, "what is taken from the catalogue is not shown")
+
+
+@pytest.mark.timeout(600)
+def test_a_rebuild_gives_the_same_rows_in_every_domain(
+    system: System, client: httpx.Client, settings: Settings, trained: dict[str, str], tmp_path: Path
+) -> None:
+    until(lambda: system.lag() == 0, 60, "everything is applied")
+    ends = log_ends(system.broker.bootstrap, None)
+    live = system.open_store()
+    until(
+        lambda: {name: row.position for name, row in live.read_popularity(list(ends)).items()} == ends,
+        60,
+        "popularity is written",
+    )
+    aside = open_store(tmp_path / "aside", "sqlite", tuple(KINDS))
+    log = logged_events(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
+    rebuild(log, aside, Rules(), ends=ends, counting=domains.counting(settings))
+    encode = msgspec.json.encode
+    one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
+    assert {name: encode(row) for name, row in one.items()} == {name: encode(row) for name, row in other.items()}
+    assert any("news" in row.domains for row in one.values())
+    keys = [(domain, f"u{user}") for domain in KINDS for user in range(USERS)]
+    assert differences(live, aside, keys) == []
+    live.close()
+    aside.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_changed_preset_counts_anew_and_leaves_users_alone(
+    system: System, client: httpx.Client, tmp_path: Path
+) -> None:
+    """Fifty purchases five hours ago are more than five now, until an hour halves them."""
+    old = [taken("shop", f"long-{one}", "past", 5 * HOUR) for one in range(50)]
+    send(client, old + [taken("shop", f"late-{one}", "present", 0) for one in range(5)])
+
+    def first() -> str | None:
+        popular = client.get("/v1/popular", params={"domain": "shop", "n": 200}).json()["items"]
+        both = [one["item_id"] for one in popular if one["item_id"] in {"past", "present"}]
+        return both[0] if len(both) == 2 else None
+
+    until(lambda: first() == "past", 30, "both are counted")
+    before = client.get("/v1/users/long-1/features", params={"domain": "shop"}).json()
+    file = tmp_path / "shop.toml"
+    file.write_text('[popularity]\nhalf_life = "1h"\n')
+    system.stop("consumer")
+    system.variables["COLDSTREAM_DOMAINS"] = json.dumps({"shop": {"preset": str(file)}})
+    system.start("consumer")
+    until(lambda: first() == "present", 120, "popularity is counted anew")
+    assert client.get("/v1/users/long-1/features", params={"domain": "shop"}).json() == before
+    log = (system.state / "consumer.log").read_text()
+    assert "popularity of shop has other rules now; counted anew from the log" in log
