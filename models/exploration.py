@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import ModelError
 from models.recommenders.base import Floats
 
 MIX: Final = 0.2
@@ -109,7 +110,7 @@ def snips(rewards: Values, logged: Values, target: Values) -> Estimate:
 
 def _weights(logged: Values, target: Values) -> Values:
     if len(logged) == 0 or not (logged > 0).all():
-        raise ValueError(
+        raise ModelError(
             "a propensity in the log is not above zero, or there is no log; take answers with `propensity`"
         )
     found: Values = target / logged

@@ -6,19 +6,38 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from features import activity
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
+from models.diversity import Floor
 from models.ranking import top_k
 from models.recommenders.base import CODE_WEIGHTS, REPEATS, Floats
 from serving.catalogue import Aligned, Domain
+from serving.pool import beyond
+from serving.reasons import Why, whys
+from serving.rules import Rule
+from serving.ruleset import weigh
+from serving.selection import Allowed, Chosen, House, Wish, broken, compose, pinned
 from stream.events import KIND_CODES, KINDS
 
 MOST: Final = 200
 BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
-UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in ("dislike", "hide"))
+UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in activity.UNWANTED)
 """An item whose newest event is one of these does not come back."""
+LOWERED: Final = {KIND_CODES["skip"]: 0.2, KIND_CODES["dislike"]: 0.5, KIND_CODES["hide"]: 0.5}
+"""By how much an event of a kind lowers the items nearest to its own; others by their share of the nearest."""
+SKIPPED: Final = 0.5
+"""What is left of the score of an item that was skipped itself."""
+NEWEST_LOWERED: Final = 10
+"""So many of the newest such events count."""
 WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
+MOST_POOL: Final = 2_000
+DIVERSE: Final = 5
+TAIL: Final = 10
+"""Diverse lists are chosen from 5 n candidates; slots that explore draw from ranks n to 10 n."""
+HELD_AGAINST: Final = 500
+"""Rules that come with a request are held against so many of the best candidates."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -29,6 +48,32 @@ class Ask(msgspec.Struct, frozen=True):
     exclude_seen: bool | None = None
     category: str | None = None
     explain: bool = False
+    diversity: float = 0.0
+    per_category: int | None = None
+    categories: int | None = None
+    explore: float = 0.0
+    candidates: frozenset[str] | None = None
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def floor(self) -> Floor:
+        return Floor(per_category=self.per_category, categories=self.categories)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the list is the ranking itself."""
+        nothing = self.candidates is None and not self.rules
+        return nothing and not self.diversity and not self.explore and self.per_category is self.categories is None
+
+    @property
+    def pool(self) -> int:
+        """How many candidates the list is chosen from."""
+        wanted = self.n
+        if self.diversity or self.per_category is not None or self.categories is not None:
+            wanted = DIVERSE * self.n
+        if self.explore:
+            wanted = TAIL * self.n
+        return min(max(wanted, HELD_AGAINST if self.rules else 0), MOST_POOL)
 
 
 class Because(msgspec.Struct, frozen=True):
@@ -39,8 +84,21 @@ class Because(msgspec.Struct, frozen=True):
     at: int
 
 
+class Trace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rule did to an item: it stands at a position, or its score was multiplied with a factor."""
+
+    rule: str
+    action: str
+    factor: float | None = None
+    position: int | None = None
+
+
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One item of an answer; `score` compares only within one answer and one reason."""
+    """One item of an answer; `score` compares only within one answer and one reason.
+
+    `because`, `why` and `rules` come with `explain`. `propensity`, where the answer explores: the probability that this
+    item stands in this place when this look-up is made.
+    """
 
     item_id: str
     score: float
@@ -48,13 +106,17 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     category: str | None = None
     because: list[Because] | None = None
+    why: Why | None = None
+    rules: list[Trace] | None = None
+    propensity: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A list, why it is what it is, and what it was computed from.
 
-    `reason` is that of the first item: personal, category, segment, popular, catalogue, or empty for an empty list.
-    `positions` are the log positions that the user's features hold, by partition.
+    `reason` is that of the first item: personal, category, segment, popular, catalogue, pinned, or empty for an empty
+    list. `positions` are the log positions that the user's features hold, by partition. `applied` are the rules that
+    had a say, `unmet` the floors that the candidates did not allow.
     """
 
     user_id: str | None
@@ -64,24 +126,40 @@ class Answer(msgspec.Struct, frozen=True):
     request_id: str
     items: list[Recommended]
     positions: dict[str, int]
+    applied: list[str] = []
+    unmet: list[str] = []
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A look-up on its way to the ranking: the history and what must not appear."""
+    """A look-up on its way to the ranking: the history, and what must not appear.
+
+    `unwanted` items are among the `excluded` ones. `lowered` are skipped or unwanted items with their kinds. `who`
+    names the user, or the request of a visitor, to rules that hold for a share of users.
+    """
 
     recent: Recent
     ask: Ask
     excluded: frozenset[str]
+    unwanted: frozenset[str] = frozenset()
+    lowered: tuple[tuple[str, int], ...] = ()
+    queries: tuple[str, ...] = ()
+    segment: str | None = None
+    who: str = ""
 
 
-def query(state: Activity | None, ask: Ask) -> Query:
+def query(state: Activity | None, ask: Ask, *, segment: str | None = None, who: str = "") -> Query:
     """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked."""
-    recent = state.recent if state is not None else Recent()
-    newest = dict(zip(recent.items, recent.kinds, strict=True))
-    excluded = {item for item, kind in newest.items() if kind in UNWANTED}
+    if state is None:
+        return Query(Recent(), ask, frozenset(), segment=segment, who=who)
+    recent = state.recent
+    rows = zip(recent.items, recent.kinds, strict=True)
+    judged = {item: kind for item, kind in rows if WEIGHTS[kind] > 0 or kind in LOWERED}
+    unwanted = frozenset(state.unwanted).union(item for item, kind in judged.items() if kind in UNWANTED)
+    excluded = unwanted
     if ask.exclude_seen if ask.exclude_seen is not None else ask.domain not in REPEATS:
-        excluded.update(newest)
-    return Query(recent, ask, frozenset(excluded))
+        excluded = unwanted.union(recent.items)
+    lowered = _lowered(recent, judged) if any(kind in LOWERED for kind in judged.values()) else ()
+    return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who)
 
 
 def personal(aligned: Aligned, one: Query) -> bool:
@@ -93,19 +171,38 @@ def personal(aligned: Aligned, one: Query) -> bool:
 def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
     """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
     scores = aligned.release.scores([one.recent for one in queries])
+    rules = aligned.rules
     for row, one in enumerate(queries):
+        if rules is not None:
+            rules.apply(scores[row], rules.holding(one.segment, one.who), aligned.logits)
+        if one.lowered:
+            _lower(scores[row], aligned, one.lowered)
         _rule_out(scores[row], aligned, one)
     return scores
 
 
 def best(aligned: Aligned, queries: Sequence[Query], scores: Floats) -> list[list[tuple[str, float]]]:
-    """The best items of each query with their scores, best first."""
-    indices, values = top_k(scores, max(one.ask.n for one in queries))
-    item_ids = aligned.release.item_ids
-    return [
-        [(item_ids[index], value) for index, value in zip(places, row, strict=True) if index >= 0][: one.ask.n]
-        for one, places, row in zip(queries, indices.tolist(), values.tolist(), strict=True)
-    ]
+    """The best items of each query with their scores, best first: as many as its list is chosen from.
+
+    Behind them come the items without which a floor could not be kept, and the best one that each pin is about.
+    """
+    most = max(one.ask.pool for one in queries)
+    even = all(one.ask.pool == most for one in queries)
+    item_ids, rules = aligned.release.item_ids, aligned.rules
+    if even:
+        indices, values = top_k(scores, most)
+        rows = list(zip(indices.tolist(), values.tolist(), strict=True))
+    else:
+        each = [top_k(scores[row : row + 1], one.ask.pool) for row, one in enumerate(queries)]
+        rows = [(places[0].tolist(), found[0].tolist()) for places, found in each]
+    found: list[list[tuple[str, float]]] = []
+    for number, (one, (places, row)) in enumerate(zip(queries, rows, strict=True)):
+        kept = [(index, value) for index, value in zip(places, row, strict=True) if index >= 0]
+        if rules is not None or not one.ask.plain:
+            holding = rules.holding(one.segment, one.who) if rules is not None else frozenset()
+            kept += beyond(aligned, holding, one.ask.n, one.ask.floor, scores[number], [index for index, _ in kept])
+        found.append([(item_ids[index], value) for index, value in kept])
+    return found
 
 
 def answer(
@@ -119,19 +216,83 @@ def answer(
     segment: str | None = None,
 ) -> Answer:
     """The whole list: what the release ranks, filled up with the category, the segment, and what is popular."""
-    ask = one.ask
-    chosen = {item: (value, "personal") for item, value in ranked}
-    if len(chosen) < ask.n:
-        for item, reason in _fill(domain, one, segment):
-            if item not in chosen and item not in one.excluded and _fits(domain, item, ask.category):
-                chosen[item] = (0.0, reason)
-                if len(chosen) == ask.n:
-                    break
-    items = [_recommended(domain, item, value, reason, one) for item, (value, reason) in chosen.items()]
-    release = domain.aligned.release.id if domain.aligned is not None else None
+    ask, aligned = one.ask, domain.aligned
+    house = None
+    if ask.plain and domain.rules_over(aligned) is None:
+        chosen = _plain(domain, one, ranked, segment)
+    else:
+        house = House(domain, aligned, segment, one.who, ask.rules)
+        chosen = _composed(house, one, ranked, request_id, segment)
+    about = house.about([each.item_id for each in chosen]) if house is not None else [[] for _ in chosen]
+    items = [
+        _recommended(domain, each, rules, place, one)
+        for place, (each, rules) in enumerate(zip(chosen, about, strict=True), 1)
+    ]
+    if ask.explain:
+        said = whys(domain, aligned, one.recent, one.queries, chosen)
+        items = [msgspec.structs.replace(item, why=why) for item, why in zip(items, said, strict=True)]
+    release = aligned.release.id if aligned is not None else None
     positions = state.applied.positions if state is not None else {}
     reason = items[0].reason if items else "empty"
-    return Answer(user_id, ask.domain, reason, release, request_id, items, positions)
+    made = Answer(user_id, ask.domain, reason, release, request_id, items, positions)
+    return made if house is None else _with_rules(made, house, ask, chosen, about)
+
+
+def _plain(domain: Domain, one: Query, ranked: Sequence[tuple[str, float]], segment: str | None) -> list[Chosen]:
+    chosen = {item: Chosen(item, value, "personal") for item, value in ranked}
+    if len(chosen) < one.ask.n:
+        for item, reason in _fill(domain, one, segment):
+            if item not in chosen and item not in one.excluded and _fits(domain, item, one.ask.category):
+                chosen[item] = Chosen(item, 0.0, reason)
+                if len(chosen) == one.ask.n:
+                    break
+    return list(chosen.values())
+
+
+def _composed(
+    house: House, one: Query, ranked: Sequence[tuple[str, float]], request_id: str, segment: str | None
+) -> list[Chosen]:
+    ask = one.ask
+    wish = Wish(ask.n, ask.diversity, ask.floor, ask.explore, request_id)
+    may_be_pinned = Allowed(house, ask.category, one.unwanted, ask.candidates)
+    pins = pinned(house, ranked, may_be_pinned, ask.n)
+    allowed = Allowed(house, ask.category, one.excluded, ask.candidates)
+    offered = _fill(house.domain, one, segment)
+    return compose(house, wish, ranked, offered, allowed, pins, ask.pool)
+
+
+def _with_rules(
+    made: Answer, house: House, ask: Ask, chosen: Sequence[Chosen], about: Sequence[Sequence[Rule]]
+) -> Answer:
+    """The answer with the rules that had a say, and the floors that are not kept."""
+    weighed = {rule.id: None for rules in about for rule in rules if rule.factor is not None}
+    placed = {each.rule: None for each in chosen if each.rule is not None}
+    applied = list({**placed, **weighed, **dict.fromkeys(house.excluding())})
+    unmet = broken(house, ask.floor, [each.item_id for each in chosen], ask.n) if ask.floor != Floor() else []
+    return msgspec.structs.replace(made, applied=applied, unmet=unmet)
+
+
+def _lowered(recent: Recent, judged: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    """The newest items whose last word is a skip, a dislike or a hide, with that kind."""
+    found = dict.fromkeys(item for item in reversed(recent.items) if judged.get(item, -1) in LOWERED)
+    return tuple((item, judged[item]) for item in list(found)[:NEWEST_LOWERED])
+
+
+def _lower(row: Floats, aligned: Aligned, lowered: Sequence[tuple[str, int]]) -> None:
+    """Lower in place the scores of what is near to unwanted items, and of skipped items themselves."""
+    near, amounts = aligned.release.neighbours
+    for item, kind in lowered:
+        place = aligned.release.index.get(item)
+        if place is None:
+            continue
+        beside = near[place]
+        beside, here = beside[beside >= 0], amounts[place][beside >= 0]
+        share = here / max(float(here.max(initial=0.0)), 1e-12)
+        places = np.append(beside, place)
+        left = np.append(1 - LOWERED[kind] * np.maximum(share, 0.0), SKIPPED).astype(np.float32)
+        part = row[places]
+        weigh(part, left, np.log(left), aligned.logits)
+        row[places] = part
 
 
 def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
@@ -140,13 +301,21 @@ def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
     excluded = [index[item] for item in one.excluded if item in index]
     if excluded:
         scores[excluded] = -np.inf
+    if one.ask.candidates is not None:
+        only = [index[item] for item in one.ask.candidates if item in index]
+        kept = scores[only]
+        scores[:] = -np.inf
+        scores[only] = kept
     if one.ask.category is not None:
         scores[aligned.category != aligned.code_of(one.ask.category)] = -np.inf
 
 
 def _fill(domain: Domain, one: Query, segment: str | None) -> Iterator[tuple[str, str]]:
     wanted = one.ask.category
-    for category in _categories(domain, one.recent):
+    if one.ask.candidates is not None:
+        yield from ((item, "catalogue") for item in sorted(one.ask.candidates))
+        return
+    for category in _categories(domain, one.recent, one.queries):
         yield from ((item, "category") for item in domain.by_category.get(category, ()))
         yield from ((item, "category") for item in _members(domain, category))
     if segment is not None:
@@ -163,9 +332,11 @@ def _members(domain: Domain, category: str) -> list[str]:
     return list(domain.members.get(category, ()))
 
 
-def _categories(domain: Domain, recent: Recent) -> Iterable[str]:
+def _categories(domain: Domain, recent: Recent, queries: Sequence[str]) -> Iterable[str]:
+    """The categories of what the user took, newest first, then those that the user searched for by name."""
     newest = zip(reversed(recent.items), reversed(recent.kinds), strict=True)
-    found = (domain.category_of(item) for item, kind in newest if WEIGHTS[kind] > 0)
+    found = [domain.category_of(item) for item, kind in newest if WEIGHTS[kind] > 0]
+    found += [domain.named.get(text.strip().casefold()) for text in reversed(queries)]
     return dict.fromkeys(one for one in found if one)
 
 
@@ -173,11 +344,18 @@ def _fits(domain: Domain, item: str, category: str | None) -> bool:
     return domain.offers(item) and (category is None or domain.category_of(item) == category)
 
 
-def _recommended(domain: Domain, item: str, value: float, reason: str, one: Query) -> Recommended:
+def _recommended(domain: Domain, each: Chosen, rules: Sequence[Rule], place: int, one: Query) -> Recommended:
+    item, reason = each.item_id, each.reason
     entry = domain.entries.get(item)
-    because = _because(domain, item, one.recent) if one.ask.explain and reason in {"personal", "category"} else None
     title, category = (entry.title, entry.category) if entry is not None else (None, None)
-    return Recommended(item, round(value, 6), reason, title, category, because)
+    if not one.ask.explain:
+        return Recommended(item, round(each.value, 6), reason, title, category, propensity=each.propensity)
+    because = _because(domain, item, one.recent) if reason in {"personal", "category"} else None
+    traces = [Trace(rule.id, rule.action, rule.factor) for rule in rules if rule.factor is not None]
+    if each.rule is not None:
+        traces.insert(0, Trace(each.rule, "pin", position=place))
+    value = round(each.value, 6)
+    return Recommended(item, value, reason, title, category, because, None, traces or None, each.propensity)
 
 
 def _because(domain: Domain, item: str, recent: Recent) -> list[Because]:
