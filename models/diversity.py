@@ -38,24 +38,25 @@ def similarity(near: npt.NDArray[np.int32], amounts: Floats, places: Places, cod
         near: int32 [items, neighbours], -1 where there are fewer; `amounts` float32 alike.
         places: int64 [m], the candidates' indices; -1 for one that the release does not know.
         codes: int32 [m], their categories.
-        scratch: int32 [items] of -1, given back as it was: an array of all items need not be made for each list.
+        scratch: int32 [items + 1] of -1, given back as it was: no array of all items is made for each list.
 
     An item's nearest neighbour counts 1, the others in proportion; of two directions the larger counts.
     """
     m = len(places)
-    alike = np.where((codes[:, None] == codes) & (codes >= 0), np.float32(SAME_CATEGORY), np.float32(0.0))
-    known = np.flatnonzero(places >= 0)
+    alike = np.zeros((m, m), np.float32)
+    known = np.flatnonzero(places >= 0).astype(np.int32)
     if len(known) and near.shape[1]:
-        scratch[places[known]] = known
-        beside = near[places[known]]
-        there = np.where(beside >= 0, scratch[beside], -1)
+        mine = places[known]
+        scratch[mine] = known
+        there = scratch[near[mine]]  # padding reads the one behind the last
+        scratch[mine] = -1
         rows, columns = np.nonzero(there >= 0)
-        values = amounts[places[known]]
-        largest = np.maximum(values.max(axis=1), np.float32(1e-12))
-        alike_here = np.zeros((m, m), np.float32)
-        alike_here[known[rows], there[rows, columns]] = values[rows, columns] / largest[rows]
-        scratch[places[known]] = -1
-        alike = np.maximum(alike, np.maximum(alike_here, alike_here.T))
+        values = amounts[mine]
+        values = values / np.maximum(values.max(axis=1, keepdims=True), np.float32(1e-12))
+        alike[known[rows], there[rows, columns]] = values[rows, columns]
+        np.maximum(alike, alike.T.copy(), out=alike)
+    same = codes[:, None] == np.where(codes < 0, -2, codes)
+    np.maximum(alike, np.float32(SAME_CATEGORY) * same, out=alike)
     np.fill_diagonal(alike, 1.0)
     return alike
 
@@ -85,26 +86,28 @@ def mmr(
     A candidate that would break `per_category` is never taken, so the list may come out shorter.
     """
     wish = floor or Floor()
-    value = (np.float32(1 - diversity) * relevance).astype(np.float64)
-    worst = np.zeros(len(relevance), np.float32)
+    value = (1 - diversity) * relevance.astype(np.float64)
+    worst = np.zeros(len(relevance))
     counts: dict[int, int] = {}
     chosen: list[int] = []
     open_ones = np.ones(len(relevance), np.bool_)
+    spread = None if alike is None or not diversity else (diversity * alike).astype(np.float64)
     for code in taken.tolist() if taken is not None else ():
         _count(counts, int(code), wish.per_category, codes, open_ones)
-    while len(chosen) < n and open_ones.any():
-        here = value - diversity * worst if alike is not None and diversity else value
-        allowed = open_ones
+    while len(chosen) < n:
+        here = np.where(open_ones, value - worst, -np.inf)
         lacking = (wish.categories or 0) - len(counts)
         if lacking > 0 and n - len(chosen) <= lacking:
             fresh = open_ones & (codes >= 0) & ~np.isin(codes, list(counts))
-            allowed = fresh if fresh.any() else open_ones
-        place = int(np.argmax(np.where(allowed, here, -np.inf)))
+            here = np.where(fresh, here, -np.inf) if fresh.any() else here
+        place = int(here.argmax()) if len(here) else -1
+        if place < 0 or not open_ones[place]:
+            break
         chosen.append(place)
         open_ones[place] = False
         _count(counts, int(codes[place]), wish.per_category, codes, open_ones)
-        if alike is not None and diversity:
-            np.maximum(worst, alike[place], out=worst)
+        if spread is not None:
+            np.maximum(worst, spread[place], out=worst)
     return chosen
 
 

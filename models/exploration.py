@@ -61,20 +61,22 @@ def chances(scores: Floats, logits: bool) -> Values:
     return found
 
 
-def explore(pools: Sequence[Values], share: float, rng: np.random.Generator) -> list[Drawn]:
-    """What each slot shows. `pools` are the chances of each slot's items; a slot with an empty pool does not explore.
+def explore(pools: Sequence[Sequence[float]], logits: bool, share: float, rng: np.random.Generator) -> list[Drawn]:
+    """What each slot shows. `pools` are the scores of each slot's items, as `chances` takes them; a slot with an empty
+    pool does not explore.
 
     Two numbers are drawn for each slot, whatever they are used for: one slot's pool does not move another's draw.
     """
     drawn: list[Drawn] = []
-    for pool, (first, second) in zip(pools, rng.random((len(pools), 2)), strict=True):
+    for pool, (first, second) in zip(pools, rng.random((len(pools), 2)).tolist(), strict=True):
         if not len(pool) or share <= 0:
             drawn.append(Drawn(None, 1.0))
         elif first >= share:
             drawn.append(Drawn(None, 1.0 - share))
         else:
-            place = min(int(np.searchsorted(np.cumsum(pool), second, side="right")), len(pool) - 1)
-            drawn.append(Drawn(place, share * float(pool[place])))
+            odds = chances(np.array(pool, np.float32), logits)
+            place = min(int(np.searchsorted(np.cumsum(odds), second, side="right")), len(pool) - 1)
+            drawn.append(Drawn(place, share * float(odds[place])))
     return drawn
 
 

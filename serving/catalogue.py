@@ -59,7 +59,7 @@ class Aligned:
         self.category: npt.NDArray[np.int32] = np.array([_code(one, codes) for one in found], np.int32)
         self.rules: Compiled | None = None
         self.logits = release.manifest.recommender in ENCODED
-        self.scratch: npt.NDArray[np.int32] = np.full(len(found), -1, np.int32)
+        self.scratch: npt.NDArray[np.int32] = np.full(len(found) + 1, -1, np.int32)
         index = release.index
         self._unknown = dict.fromkeys(item for item, one in entries.items() if one.available and item not in index)
         self._keep_newest()

@@ -1,7 +1,7 @@
 """The answer: a pure function of features, release, catalogue and request."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -13,10 +13,10 @@ from models.diversity import Floor
 from models.ranking import top_k
 from models.recommenders.base import CODE_WEIGHTS, REPEATS, Floats
 from serving.catalogue import Aligned, Domain
+from serving.feedback import LOWERED, lower, lowered_by
 from serving.pool import beyond
 from serving.reasons import Why, whys
 from serving.rules import Rule
-from serving.ruleset import weigh
 from serving.selection import Allowed, Chosen, House, Wish, broken, compose, pinned
 from stream.events import KIND_CODES, KINDS
 
@@ -25,12 +25,6 @@ BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
 UNWANTED: Final = frozenset(KIND_CODES[kind] for kind in activity.UNWANTED)
 """An item whose newest event is one of these does not come back."""
-LOWERED: Final = {KIND_CODES["skip"]: 0.2, KIND_CODES["dislike"]: 0.5, KIND_CODES["hide"]: 0.5}
-"""By how much an event of a kind lowers the items nearest to its own; others by their share of the nearest."""
-SKIPPED: Final = 0.5
-"""What is left of the score of an item that was skipped itself."""
-NEWEST_LOWERED: Final = 10
-"""So many of the newest such events count."""
 WEIGHTS: Final = tuple(float(weight) for weight in CODE_WEIGHTS)
 MOST_POOL: Final = 2_000
 DIVERSE: Final = 5
@@ -38,6 +32,9 @@ TAIL: Final = 10
 """Diverse lists are chosen from 5 n candidates; slots that explore draw from ranks n to 10 n."""
 HELD_AGAINST: Final = 500
 """Rules that come with a request are held against so many of the best candidates."""
+
+
+Method = Literal["mmr", "dpp"]
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -52,6 +49,7 @@ class Ask(msgspec.Struct, frozen=True):
     per_category: int | None = None
     categories: int | None = None
     explore: float = 0.0
+    diversify: Method = "mmr"
     candidates: frozenset[str] | None = None
     rules: tuple[Rule, ...] = ()
 
@@ -158,7 +156,7 @@ def query(state: Activity | None, ask: Ask, *, segment: str | None = None, who: 
     excluded = unwanted
     if ask.exclude_seen if ask.exclude_seen is not None else ask.domain not in REPEATS:
         excluded = unwanted.union(recent.items)
-    lowered = _lowered(recent, judged) if any(kind in LOWERED for kind in judged.values()) else ()
+    lowered = lowered_by(recent, judged) if any(kind in LOWERED for kind in judged.values()) else ()
     return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who)
 
 
@@ -176,7 +174,7 @@ def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
         if rules is not None:
             rules.apply(scores[row], rules.holding(one.segment, one.who), aligned.logits)
         if one.lowered:
-            _lower(scores[row], aligned, one.lowered)
+            lower(scores[row], aligned, one.lowered)
         _rule_out(scores[row], aligned, one)
     return scores
 
@@ -224,13 +222,10 @@ def answer(
         house = House(domain, aligned, segment, one.who, ask.rules)
         chosen = _composed(house, one, ranked, request_id, segment)
     about = house.about([each.item_id for each in chosen]) if house is not None else [[] for _ in chosen]
-    items = [
-        _recommended(domain, each, rules, place, one)
-        for place, (each, rules) in enumerate(zip(chosen, about, strict=True), 1)
-    ]
     if ask.explain:
-        said = whys(domain, aligned, one.recent, one.queries, chosen)
-        items = [msgspec.structs.replace(item, why=why) for item, why in zip(items, said, strict=True)]
+        items = _explained(domain, aligned, one, chosen, about)
+    else:
+        items = [_recommended(domain, each) for each in chosen]
     release = aligned.release.id if aligned is not None else None
     positions = state.applied.positions if state is not None else {}
     reason = items[0].reason if items else "empty"
@@ -253,7 +248,7 @@ def _composed(
     house: House, one: Query, ranked: Sequence[tuple[str, float]], request_id: str, segment: str | None
 ) -> list[Chosen]:
     ask = one.ask
-    wish = Wish(ask.n, ask.diversity, ask.floor, ask.explore, request_id)
+    wish = Wish(ask.n, ask.diversity, ask.floor, ask.explore, request_id, by_determinant=ask.diversify == "dpp")
     may_be_pinned = Allowed(house, ask.category, one.unwanted, ask.candidates)
     pins = pinned(house, ranked, may_be_pinned, ask.n)
     allowed = Allowed(house, ask.category, one.excluded, ask.candidates)
@@ -270,29 +265,6 @@ def _with_rules(
     applied = list({**placed, **weighed, **dict.fromkeys(house.excluding())})
     unmet = broken(house, ask.floor, [each.item_id for each in chosen], ask.n) if ask.floor != Floor() else []
     return msgspec.structs.replace(made, applied=applied, unmet=unmet)
-
-
-def _lowered(recent: Recent, judged: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    """The newest items whose last word is a skip, a dislike or a hide, with that kind."""
-    found = dict.fromkeys(item for item in reversed(recent.items) if judged.get(item, -1) in LOWERED)
-    return tuple((item, judged[item]) for item in list(found)[:NEWEST_LOWERED])
-
-
-def _lower(row: Floats, aligned: Aligned, lowered: Sequence[tuple[str, int]]) -> None:
-    """Lower in place the scores of what is near to unwanted items, and of skipped items themselves."""
-    near, amounts = aligned.release.neighbours
-    for item, kind in lowered:
-        place = aligned.release.index.get(item)
-        if place is None:
-            continue
-        beside = near[place]
-        beside, here = beside[beside >= 0], amounts[place][beside >= 0]
-        share = here / max(float(here.max(initial=0.0)), 1e-12)
-        places = np.append(beside, place)
-        left = np.append(1 - LOWERED[kind] * np.maximum(share, 0.0), SKIPPED).astype(np.float32)
-        part = row[places]
-        weigh(part, left, np.log(left), aligned.logits)
-        row[places] = part
 
 
 def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
@@ -344,28 +316,48 @@ def _fits(domain: Domain, item: str, category: str | None) -> bool:
     return domain.offers(item) and (category is None or domain.category_of(item) == category)
 
 
-def _recommended(domain: Domain, each: Chosen, rules: Sequence[Rule], place: int, one: Query) -> Recommended:
-    item, reason = each.item_id, each.reason
-    entry = domain.entries.get(item)
+def _recommended(domain: Domain, each: Chosen) -> Recommended:
+    entry = domain.entries.get(each.item_id)
     title, category = (entry.title, entry.category) if entry is not None else (None, None)
-    if not one.ask.explain:
-        return Recommended(item, round(each.value, 6), reason, title, category, propensity=each.propensity)
-    because = _because(domain, item, one.recent) if reason in {"personal", "category"} else None
-    traces = [Trace(rule.id, rule.action, rule.factor) for rule in rules if rule.factor is not None]
-    if each.rule is not None:
-        traces.insert(0, Trace(each.rule, "pin", position=place))
-    value = round(each.value, 6)
-    return Recommended(item, value, reason, title, category, because, None, traces or None, each.propensity)
+    return Recommended(each.item_id, round(each.value, 6), each.reason, title, category, propensity=each.propensity)
 
 
-def _because(domain: Domain, item: str, recent: Recent) -> list[Because]:
+def _explained(
+    domain: Domain, aligned: Aligned | None, one: Query, chosen: Sequence[Chosen], about: Sequence[Sequence[Rule]]
+) -> list[Recommended]:
+    """The items with the events that speak for them, why they are there, and what rules did to them."""
+    events = _events(one.recent)
+    said = whys(domain, aligned, one.recent, one.queries, chosen)
+    items: list[Recommended] = []
+    for place, (each, why, rules) in enumerate(zip(chosen, said, about, strict=True), 1):
+        told = each.reason in {"personal", "category"}
+        because = _because(domain, aligned, each.item_id, events) if told else None
+        traces = [Trace(rule.id, rule.action, rule.factor) for rule in rules if rule.factor is not None]
+        if each.rule is not None:
+            traces.insert(0, Trace(each.rule, "pin", position=place))
+        item = _recommended(domain, each)
+        items.append(msgspec.structs.replace(item, because=because, why=why, rules=traces or None))
+    return items
+
+
+def _because(domain: Domain, aligned: Aligned | None, item: str, events: Sequence[Because]) -> list[Because]:
     """The newest events whose items are near the recommended one, or of its category; else the newest that counts."""
     near = {item}
-    if domain.aligned is not None:
-        near.update(other for other, _ in domain.aligned.release.similar(item, NEIGHBOURS))
-    rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
-    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if WEIGHTS[kind] > 0]
+    place = aligned.release.index.get(item) if aligned is not None else None
+    if aligned is not None and place is not None:
+        item_ids = aligned.release.item_ids
+        near.update(
+            item_ids[other] for other in aligned.release.neighbours[0][place][:NEIGHBOURS].tolist() if other >= 0
+        )
     close = [event for event in events if event.item_id in near]
+    if close:
+        return close[:BECAUSE]
     category = domain.category_of(item)
     alike = [event for event in events if category is not None and domain.category_of(event.item_id) == category]
-    return (close or alike or events)[: BECAUSE if close else 1]
+    return (alike or list(events))[:1]
+
+
+def _events(recent: Recent) -> list[Because]:
+    """The events that speak for items, newest first."""
+    rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
+    return [Because(other, KINDS[kind], at) for other, kind, at in rows if WEIGHTS[kind] > 0]

@@ -56,6 +56,13 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             return False
         return (self.above is None and self.below is None) or any(self._between(one) for one in values)
 
+    @property
+    def named(self) -> list[Scalar] | None:
+        """The only values for which it can hold; None where it does not name them."""
+        if self.is_ is not msgspec.UNSET:
+            return [self.is_]
+        return self.one_of
+
     def _between(self, value: Scalar) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False

@@ -4,7 +4,7 @@ What a rule is about is found attribute by attribute when rules change, in anoth
 looked at by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ from serving.rules import Condition, Rule, Value
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+HELD: Final = 64
 SCORED: Final = frozenset({"boost", "bury"})
 _NONE: Final = np.zeros(0, np.int64)
 
@@ -88,6 +89,7 @@ class Compiled:
         self.scored = False
         self._bits = np.zeros(((len(rules) + 7) // 8, len(index)), np.uint8)
         self._places: dict[int, tuple[int, Places]] = {}
+        self._held: dict[tuple[str | None, str], tuple[frozenset[int], frozenset[int]]] = {}
         self._version = 0
         columns = Columns(list(index), entries)
         for number, one in enumerate(self.plan.rules):
@@ -161,8 +163,14 @@ class Compiled:
         """The numbers of the rules that hold now for a user."""
         if not self._conditional:
             return self.live
-        away = {one for one in self._conditional if not self.source[one].meant_for(segment, who)}
-        return self.live - away
+        live, held = self.live, self._held.get((segment, who))
+        if held is None or held[0] is not live:  # a look-up asks several times
+            away = {one for one in self._conditional if not self.source[one].meant_for(segment, who)}
+            held = (live, live - away)
+            if len(self._held) >= HELD:
+                self._held = {}
+            self._held[segment, who] = held
+        return held[1]
 
     def apply(self, row: Floats, holding: frozenset[int], logits: bool) -> None:
         """Weigh scores float32 [items] in place, for a user for whom `holding` holds."""
@@ -214,12 +222,44 @@ class Compiled:
             self.barred = np.flatnonzero(self._barred) if self._barred.any() else None
 
 
+class Column:
+    """An attribute of every item: `codes` int32 [items] into its different `values`."""
+
+    def __init__(self, entries: Sequence[Described | None], name: str) -> None:
+        self._numbers: dict[object, int] = {}
+        self.values: list[Value] = []
+        self.codes = np.zeros(len(entries), np.int32)
+        self._lists: list[int] = []
+        for place, entry in enumerate(entries):
+            value = entry.value_of(name) if entry is not None else None
+            key = value if isinstance(value, str) else (type(value), tuple(value) if isinstance(value, list) else value)
+            code = self._numbers.get(key)
+            if code is None:
+                code = self._numbers[key] = len(self.values)
+                self.values.append(value)
+                if isinstance(value, list):
+                    self._lists.append(code)
+            self.codes[place] = code
+
+    def where(self, test: Condition) -> Mask:
+        """bool [items]: where a condition holds. Each different value is tested once; of a condition that names texts,
+        only those texts and lists."""
+        holds = np.zeros(len(self.values), np.bool_)
+        named = test.named
+        codes: Iterable[int] = range(len(self.values))
+        if named is not None and all(isinstance(one, str) for one in named):
+            codes = [*(self._numbers[one] for one in named if one in self._numbers), *self._lists]
+        for code in codes:
+            holds[code] = test.holds(self.values[code])
+        return holds[self.codes]
+
+
 class Columns:
-    """What the catalogue says of items, an attribute at a time: each different value is tested once."""
+    """What the catalogue says of items, an attribute at a time."""
 
     def __init__(self, item_ids: Sequence[str], entries: Mapping[str, Described]) -> None:
         self._entries = [entries.get(one) for one in item_ids]
-        self._columns: dict[str, tuple[npt.NDArray[np.int32], list[Value]]] = {}
+        self._columns: dict[str, Column] = {}
 
     def matching(self, one: Readied, index: Mapping[str, int]) -> Places:
         """int64: the items that a rule is about."""
@@ -229,29 +269,14 @@ class Columns:
             return np.array(kept, np.int64)
         mask = np.ones(len(self._entries), np.bool_)
         for name, test in one.tests:
-            codes, values = self._column(name)
-            mask &= np.array([test.holds(value) for value in values], np.bool_)[codes]
+            if name not in self._columns:
+                self._columns[name] = Column(self._entries, name)
+            mask &= self._columns[name].where(test)
         return np.flatnonzero(mask)
 
     def _all_hold(self, one: Readied, place: int) -> bool:
         entry = self._entries[place]
         return all(test.holds(entry.value_of(name) if entry is not None else None) for name, test in one.tests)
-
-    def _column(self, name: str) -> tuple[npt.NDArray[np.int32], list[Value]]:
-        found = self._columns.get(name)
-        if found is None:
-            numbers: dict[object, int] = {}
-            values: list[Value] = []
-            codes = np.zeros(len(self._entries), np.int32)
-            for place, entry in enumerate(self._entries):
-                value = entry.value_of(name) if entry is not None else None
-                key = (type(value), tuple(value) if isinstance(value, list) else value)
-                code = numbers.setdefault(key, len(values))
-                if code == len(values):
-                    values.append(value)
-                codes[place] = code
-            found = self._columns[name] = (codes, values)
-        return found
 
 
 def weigh(scores: Floats, factor: Floats | np.float32, logs: Floats | np.float32, logits: bool) -> None:

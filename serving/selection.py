@@ -1,14 +1,14 @@
 """From ranked candidates to a list: pins, floors and diversity, fills, exploration."""
 
 from collections.abc import Callable, Iterator, Sequence
-from math import log, prod
+from math import log, nan, prod
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from models.diversity import Floor, by_relevance, mmr, similarity
-from models.exploration import chances, explore, seed_of
+from models.diversity import Codes, Floor, by_relevance, dpp, mmr, similarity
+from models.exploration import explore, seed_of
 from serving.catalogue import Aligned, Domain
 from serving.rules import Rule
 from serving.ruleset import SCORED, Plan
@@ -17,6 +17,8 @@ Ranked = Sequence[tuple[str, float]]
 Offered = Iterator[tuple[str, str]]
 """Items with the reason for which they fill a list, best first."""
 
+_NO_NEAR: Final = np.zeros((0, 0), np.int32)
+_NO_AMOUNTS: Final = np.zeros((0, 0), np.float32)
 NEW_SHARE: Final = 2
 """For every slot that explores, so many new items at most are among what may be drawn."""
 
@@ -39,6 +41,7 @@ class Wish(msgspec.Struct, frozen=True):
     floor: Floor = Floor()
     explore: float = 0.0
     request_id: str = ""
+    by_determinant: bool = False
 
     @property
     def spread(self) -> bool:
@@ -240,20 +243,25 @@ def _spread(house: House, wish: Wish, pool: Sequence[Chosen], pins: dict[int, Ch
     alike = None
     if wish.diversity > 0:
         aligned = house.aligned
-        near, amounts, scratch, index = (
-            (*aligned.release.neighbours, aligned.scratch, aligned.release.index)
-            if aligned is not None
-            else (np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32), {})
-        )
-        places = np.array([index.get(one, -1) for one in items], np.int64)
-        alike = similarity(near, amounts, places, codes, scratch)
-    chosen = mmr(relevance.astype(np.float32), alike, codes, free, wish.diversity, wish.floor, taken)
+        if aligned is None:
+            alike = similarity(_NO_NEAR, _NO_AMOUNTS, np.full(len(items), -1), codes, np.full(1, -1, np.int32))
+        else:
+            index = aligned.release.index
+            places = np.array([index.get(one, -1) for one in items], np.int64)
+            alike = similarity(*aligned.release.neighbours, places, codes, aligned.scratch)
+    diversity = wish.diversity
+    if alike is not None and wish.by_determinant:  # its order is what the floor is kept in
+        first = dpp(relevance, alike, min(len(pool), 2 * free), diversity)
+        relevance = np.zeros(len(pool), np.float32)
+        relevance[first] = np.arange(len(first), 0, -1, dtype=np.float32)
+        diversity, alike = 0.0, None
+    chosen = mmr(relevance.astype(np.float32), alike, codes, free, diversity, wish.floor, taken)
     return [pool[one] for one in chosen]
 
 
-def _codes(house: House, items: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    domain = house.domain
-    found = [domain.codes.get(domain.category_of(one) or "", -1) for one in items]
+def _codes(house: House, items: Sequence[str]) -> Codes:
+    entries, codes = house.domain.entries, house.domain.codes
+    found = [codes.get(one.category, -1) if (one := entries.get(item)) and one.category else -1 for item in items]
     return np.array(found, np.int32)
 
 
@@ -289,10 +297,8 @@ def _explored(house: House, wish: Wish, listed: list[Chosen], pool: Sequence[Cho
             mine = [one for one in mine if house.domain.category_of(one.item_id) == category]
         pools.append(mine)
     logits = house.aligned is not None and house.aligned.logits
-    odds = [chances(np.array([_score_of(one) for one in mine], np.float32), logits) for mine in pools if mine]
-    given = iter(odds)
-    each = [next(given) if mine else np.zeros(0) for mine in pools]
-    drawn = explore(each, wish.explore, np.random.default_rng(seed_of(wish.request_id)))
+    scores = [[one.value if one.reason == "personal" else nan for one in mine] for mine in pools]
+    drawn = explore(scores, logits, wish.explore, np.random.default_rng(seed_of(wish.request_id)))
     out = [msgspec.structs.replace(one, propensity=1.0) for one in listed]
     for place, mine, one in zip(slots, pools, drawn, strict=True):
         if one.place is None:
@@ -301,7 +307,3 @@ def _explored(house: House, wish: Wish, listed: list[Chosen], pool: Sequence[Cho
             new_one = mine[one.place]
             out[place] = Chosen(new_one.item_id, new_one.value, "explored", None, one.propensity)
     return out
-
-
-def _score_of(one: Chosen) -> float:
-    return one.value if one.reason == "personal" else float("nan")

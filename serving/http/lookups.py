@@ -15,7 +15,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from features.activity import Activity, Logged, apply
 from features.popularity import EVERYONE
 from serving.http.problems import Problem
-from serving.recommender import MOST, Ask
+from serving.recommender import MOST, Ask, Method
 from serving.rules import Rule, RuleError, checked
 from serving.service import Service
 from serving.settings import MOST_EXPLORE
@@ -61,6 +61,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_category: Annotated[int, msgspec.Meta(ge=1)] | None = None
     categories: Annotated[int, msgspec.Meta(ge=1)] | None = None
     explore: Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPLORE)] | None = None
+    diversify: Method = "mmr"
     candidates: Annotated[list[Id], msgspec.Meta(max_length=MOST_CANDIDATES)] | None = None
     rules: Annotated[list[Rule], msgspec.Meta(max_length=MOST_OWN_RULES)] = []
     after: str | None = None
@@ -94,10 +95,13 @@ async def recommendations(
     per_category: PerCategory = None,
     categories: Categories = None,
     explore: Explore = None,
+    diversify: FromQuery[Method] = "mmr",
 ) -> Response[bytes]:
     """Computed when asked for, from the features of this moment and the serving release."""
     name = domain_of(service, domain)
-    ask = _ask(service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore)
+    ask = _ask(
+        service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore, diversify
+    )
     if after is not None:
         await _wait(service, ask.domain, user_id, after)
     return Response((await service.recommend(user_id, ask)).body, media_type=JSON)
@@ -130,10 +134,13 @@ async def live(
     per_category: PerCategory = None,
     categories: Categories = None,
     explore: Explore = None,
+    diversify: FromQuery[Method] = "mmr",
 ) -> ServerSentEvent:
     """Server-sent events: a list at once, and a new one whenever the user's features change."""
     name = domain_of(service, domain)
-    ask = _ask(service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore)
+    ask = _ask(
+        service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore, diversify
+    )
     return ServerSentEvent(_lists(service, user_id, ask))
 
 
@@ -232,7 +239,7 @@ def _asked(service: Service, data: Wanted) -> Ask:
         rules = tuple(checked(one) for one in data.rules)
     except RuleError as error:
         raise Problem(400, "bad-rule", str(error)) from None
-    options = (data.diversity, data.per_category, data.categories, data.explore)
+    options = (data.diversity, data.per_category, data.categories, data.explore, data.diversify)
     ask = _ask(service, name, data.n, data.exclude_seen, data.category, data.explain, *options)
     candidates = frozenset(data.candidates) if data.candidates is not None else None
     return msgspec.structs.replace(ask, candidates=candidates, rules=rules)
@@ -249,6 +256,7 @@ def _ask(
     per_category: int | None,
     categories: int | None,
     explore: float | None,
+    diversify: Method,
 ) -> Ask:
     """What is asked for; what is left out is as the settings say for the domain."""
     settings = service.settings
@@ -262,6 +270,7 @@ def _ask(
         per_category if per_category is not None else settings.of("per_category", domain),
         categories if categories is not None else settings.of("categories", domain),
         explore if explore is not None else settings.of("explore", domain) or 0.0,
+        diversify,
     )
 
 

@@ -73,7 +73,7 @@ def test_similarity_is_the_neighbours_share_of_the_nearest_and_at_least_that_of_
     near = np.array([[1, 2], [0, -1], [0, 1], [-1, -1]], np.int32)
     amounts = np.array([[0.4, 0.1], [0.2, 0.0], [0.3, 0.03], [0.0, 0.0]], np.float32)
     places, codes = np.array([0, 2, 3, -1]), np.array([7, 8, 8, 7], np.int32)
-    scratch = np.full(4, -1, np.int32)
+    scratch = np.full(5, -1, np.int32)
     found = similarity(near, amounts, places, codes, scratch)
     assert found[0, 1] == found[1, 0] == pytest.approx(1.0)  # 2's nearest is 0; the other way it is a quarter
     assert found[1, 2] == pytest.approx(SAME_CATEGORY)

@@ -19,12 +19,12 @@ def test_chances_by_hand() -> None:
 
 
 def test_propensities_are_how_often_it_happens() -> None:
-    pools = [np.array([0.7, 0.3]), np.array([]), np.array([1.0])]
+    pools = [[3.0, 1.0], [], [1.0]]  # the first with MIX: .7 and .3
     share, times = 0.3, 20_000
     seen: dict[tuple[int, int | None], int] = {}
     said: dict[tuple[int, int | None], float] = {}
     for number in range(times):
-        for slot, one in enumerate(explore(pools, share, np.random.default_rng(seed_of(f"request-{number}")))):
+        for slot, one in enumerate(explore(pools, False, share, np.random.default_rng(seed_of(f"request-{number}")))):
             seen[slot, one.place] = seen.get((slot, one.place), 0) + 1
             said[slot, one.place] = one.propensity
     assert said == pytest.approx(
@@ -35,12 +35,12 @@ def test_propensities_are_how_often_it_happens() -> None:
 
 
 def test_the_same_request_draws_the_same_and_a_slot_does_not_move_another() -> None:
-    pool = np.full(50, 0.02)
-    one, again = (explore([pool] * 9, 0.5, np.random.default_rng(seed_of("r1"))) for _ in range(2))
+    pool = [0.02] * 50
+    one, again = (explore([pool] * 9, False, 0.5, np.random.default_rng(seed_of("r1"))) for _ in range(2))
     assert one == again
-    other = explore([pool, np.array([]), *[pool] * 7], 0.5, np.random.default_rng(seed_of("r1")))
+    other = explore([pool, [], *[pool] * 7], False, 0.5, np.random.default_rng(seed_of("r1")))
     assert other[2:] == one[2:]
-    assert explore([pool] * 3, 0.0, np.random.default_rng(0)) == [Drawn(None, 1.0)] * 3
+    assert explore([pool] * 3, False, 0.0, np.random.default_rng(0)) == [Drawn(None, 1.0)] * 3
 
 
 def test_estimates_from_a_log_come_to_the_truth_and_the_plain_mean_does_not() -> None:

@@ -163,6 +163,10 @@ def test_diversity_lets_the_like_give_way(domain: Domain) -> None:
     assert ids(plain) == PLAIN[:6]
     assert ids(diverse)[0] == "i1"
     assert CATEGORIES[ids(diverse)[1]] != "tea"
+    other = look_up(domain, ANN, Ask("shop", 6, diversity=0.6, diversify="dpp"))
+    assert ids(other)[0] == "i1"
+    assert len({CATEGORIES[one] for one in ids(other)[:3]}) > 1
+    assert ids(look_up(domain, ANN, Ask("shop", 3, diversity=0.6, diversify="dpp", per_category=1)))[0] == "i1"
 
 
 def test_exploration_shows_what_its_propensities_say_and_never_in_the_first_place(domain: Domain) -> None:

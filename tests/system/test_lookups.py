@@ -1,5 +1,7 @@
 """Rules, feedback and availability over HTTP: a real broker, a real API, a real consumer, a release on disk."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,3 +247,34 @@ def test_the_schema_names_the_routes(client: httpx.Client) -> None:
     paths = client.get("/docs/openapi.json").json()["paths"]
     assert {"get", "post"} <= set(paths["/v1/users/{user_id}/recommendations"])
     assert {"get", "put", "delete"} <= set(paths["/v1/rules/{rule_id}"])
+
+
+def test_the_command_line_sends_rules_and_prints_reasons(client: httpx.Client, served: System, tmp_path: Path) -> None:
+    def command(*words: str, code: int = 0) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-m", "serving.cli", *words],
+            env=served.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ran.returncode == code, ran.stderr
+        return ran.stdout + ran.stderr
+
+    user, token = someone(client)
+    look(client, user, after=token)
+    file = tmp_path / "mine.toml"
+    file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nfactor = 9\n[rule.where]\ncategory = "cups"\n')
+    assert command("rules", "check", str(file)).split()[:3] == ["cli", "boost", "x9"]
+    assert command("rules", "put", str(file)).strip() == "1 rules: cli"
+    until(lambda: "cli" in look(client, user)["applied"], 10, "the rule holds")
+    listed = command("rules", "list")
+    assert "cli " in listed
+    assert "(api)" in listed
+    printed = command("recommend", user, "-n", "3", "--diversity", "0.2")
+    assert "because you viewed I0, boost by cli" in printed
+    command("rules", "delete", "cli")
+    until(lambda: "cli" not in look(client, user)["applied"], 10, "the rule is gone")
+    assert "does not exist" in command("rules", "delete", "cli", code=1)
+    file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nitems = ["a"]\n')
+    assert "line 1: rule cli: boost needs a factor" in command("rules", "check", str(file), code=1)
