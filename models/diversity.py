@@ -36,7 +36,7 @@ def similarity(near: npt.NDArray[np.int32], amounts: Floats, places: Places, cod
 
     Args:
         near: int32 [items, neighbours], -1 where there are fewer; `amounts` float32 alike.
-        places: int64 [m], the candidates' indices; -1 for one that the release does not know.
+        places: int64 [m], the candidates' indices; -1, or one past `near`, for what the release does not know.
         codes: int32 [m], their categories.
         scratch: int32 [items + 1] of -1, given back as it was: no array of all items is made for each list.
 
@@ -44,7 +44,7 @@ def similarity(near: npt.NDArray[np.int32], amounts: Floats, places: Places, cod
     """
     m = len(places)
     alike = np.zeros((m, m), np.float32)
-    known = np.flatnonzero(places >= 0).astype(np.int32)
+    known = np.flatnonzero((places >= 0) & (places < len(near))).astype(np.int32)
     if len(known) and near.shape[1]:
         mine = places[known]
         scratch[mine] = known

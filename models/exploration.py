@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from models.errors import ModelError
 from models.recommenders.base import Floats
+from stream.events import Impression
 
 MIX: Final = 0.2
 """This part of a draw is even over the pool: no propensity comes near zero, so no weight 1 / propensity explodes."""
@@ -78,6 +79,28 @@ def explore(pools: Sequence[Sequence[float]], logits: bool, share: float, rng: n
             place = min(int(np.searchsorted(np.cumsum(odds), second, side="right")), len(pool) - 1)
             drawn.append(Drawn(place, share * float(odds[place])))
     return drawn
+
+
+def propensities_of(impression: Impression) -> Values:
+    """float64 [items shown]: what an impression's context says under `propensities`, a JSON list as text.
+
+    Raises:
+        ModelError: there is none, or it does not fit the items.
+    """
+    text = impression.context.get("propensities")
+    try:
+        found = msgspec.json.decode(str(text), type=list[float])
+    except msgspec.DecodeError as error:
+        raise ModelError(
+            f"impression {impression.event_id}: context.propensities is no list of numbers ({error}); "
+            "send those of the answer, as JSON text"
+        ) from None
+    if len(found) != len(impression.item_ids) or not all(0 < one <= 1 for one in found):
+        raise ModelError(
+            f"impression {impression.event_id}: {len(found)} propensities for {len(impression.item_ids)} items; "
+            "give one above 0 and at most 1 for each, in order"
+        )
+    return np.array(found)
 
 
 def ips(rewards: Values, logged: Values, target: Values) -> Estimate:

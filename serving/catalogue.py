@@ -78,6 +78,7 @@ class Aligned:
                 if entry.available:
                     self._unknown[item_id] = None
                 continue
+            self._unknown.pop(item_id, None)
             if self.rules is not None:
                 self.rules.change(item_id, entry)
             moved |= bool(self._available[place]) != entry.available
@@ -97,7 +98,7 @@ class Domain:
     Changed on the event loop only; read from any thread. `clock` gives epoch ms.
     """
 
-    def __init__(self, name: str = "shop", clock: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
+    def __init__(self, *, name: str = "shop", clock: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
         self.name = name
         self.clock = clock
         self.rules: tuple[Rule, ...] = ()
@@ -137,8 +138,8 @@ class Domain:
         """Those of the rules that are about this domain over the items of each release at hand, and over none. Slow:
         for another thread, between two calls on the loop: `begin_rules` before it, `adopt_rules` after it."""
         mine, now = applies(rules, self.name), self.clock()
-        bare = Compiled(mine, {}, self.entries, now)
-        return [(None, bare), *((one, Compiled(mine, one.release.index, self.entries, now)) for one in self._alive())]
+        bare = Compiled(mine, (), {}, self.entries, now)
+        return [(None, bare), *((one, self._over(one, mine)) for one in self._everywhere())]
 
     def begin_rules(self) -> None:
         """From now on changes of the catalogue are noted, for `adopt_rules`."""
@@ -183,7 +184,11 @@ class Domain:
 
     def _arm(self, aligned: Aligned) -> None:
         rules = self.rules
-        aligned.rules = Compiled(rules, aligned.release.index, self.entries, self.clock()) if rules else None
+        aligned.rules = self._over(aligned, rules) if rules else None
+
+    def _over(self, aligned: Aligned, rules: Sequence[Rule]) -> Compiled:
+        release = aligned.release
+        return Compiled(rules, release.item_ids, release.index, self.entries, self.clock())
 
     def begin(self) -> None:
         """From now on changes of the catalogue are noted, for `adopt`."""
@@ -251,16 +256,17 @@ class Domain:
     def _change(self, changed: dict[str, Entry]) -> None:
         for item_id, entry in changed.items():
             self._file(item_id, entry)
-        if self.aligned is not None:
-            self.aligned.change(changed.items())
+        for aligned in self._everywhere():
+            aligned.change(changed.items())
         for noted in (self._changed_meanwhile, self._changed_since):
             if noted is not None:
                 noted.update(changed)
 
     def _compiled(self) -> list[Compiled]:
-        return [one for one in (self.bare, *(aligned.rules for aligned in self._alive())) if one is not None]
+        return [one for one in (self.bare, *(aligned.rules for aligned in self._everywhere())) if one is not None]
 
-    def _alive(self) -> list[Aligned]:
+    def _everywhere(self) -> list[Aligned]:
+        """Every release at hand: the serving one, and those that are being tried out or loaded."""
         return [aligned for one in self._made if (aligned := one()) is not None]
 
     def _file(self, item_id: str, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""Negative feedback: a skip, dislike or hide lowers what is near to its item, until the item is taken up again. Pure."""
+"""Negative feedback: a skip, dislike or hide lowers what is near to its item, until it is taken up again. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -33,7 +33,7 @@ def lower(row: Floats, aligned: Aligned, lowered: Sequence[tuple[str, int]]) -> 
     near, amounts = aligned.release.neighbours
     for item, kind in lowered:
         place = aligned.release.index.get(item)
-        if place is None:
+        if place is None or place >= len(near):  # came after the release
             continue
         there = near[place] >= 0
         here = amounts[place][there]

@@ -89,13 +89,13 @@ class _Causes:
         self._events = [row for row in rows if WEIGHTS[row[1]] > 0]
         self._known = self._events
         if aligned is not None and items:
-            release = aligned.release
-            self._known = [row for row in self._events if row[0] in release.index][-HISTORY:]
-            inside = [item for item in items if item in release.index]
+            recommender = aligned.release.recommender
+            index = recommender.vocabulary.index
+            self._known = [row for row in self._events if row[0] in index][-HISTORY:]
+            inside = [item for item in items if item in index]
             self._places = {item: number for number, item in enumerate(inside)}
-            places = np.array([release.index[item] for item in inside], np.int64)
-            batch = batch_of([recent], release.vocabulary, HISTORY)
-            self._amounts = contributions(release.recommender, batch, places)
+            batch = batch_of([recent], recommender.vocabulary, HISTORY)
+            self._amounts = contributions(recommender, batch, np.array([index[item] for item in inside], np.int64))
 
     def of(self, item_id: str) -> Why | None:
         """By contribution, else by nearness, else by category, else the newest event."""
@@ -121,6 +121,8 @@ class _Causes:
             return None
         release = self._aligned.release
         near, amounts = release.neighbours
+        if place >= len(near):  # came after the release
+            return None
         mine = dict(zip(near[place].tolist(), amounts[place].tolist(), strict=True)) | {place: float("inf")}
         best, found = 0.0, None
         for row in self._known:

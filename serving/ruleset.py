@@ -71,11 +71,17 @@ class Compiled:
     """The rules of a domain over the items of a release, or over none.
 
     `factor` float32 [items] and `barred` int64 (indices) are what the rules that hold now for everyone come to; None
-    where there are none. Changed on the event loop; read from any thread.
+    where there are none. `index` may grow into places that are there already. Changed on the event loop; read from any
+    thread.
     """
 
     def __init__(
-        self, rules: Sequence[Rule], index: Mapping[str, int], entries: Mapping[str, Described], now_ms: int
+        self,
+        rules: Sequence[Rule],
+        item_ids: Sequence[str],
+        index: Mapping[str, int],
+        entries: Mapping[str, Described],
+        now_ms: int,
     ) -> None:
         self.source = tuple(rules)
         self.plan = Plan(rules)
@@ -84,14 +90,14 @@ class Compiled:
         self.factor: Floats | None = None
         self._logs: Floats | None = None
         self._conditional: tuple[int, ...] = ()
-        self._barred: Mask = np.zeros(len(index), np.bool_)
+        self._barred: Mask = np.zeros(len(item_ids), np.bool_)
         self.barred: Places | None = None
         self.scored = False
-        self._bits = np.zeros(((len(rules) + 7) // 8, len(index)), np.uint8)
+        self._bits = np.zeros(((len(rules) + 7) // 8, len(item_ids)), np.uint8)
         self._places: dict[int, tuple[int, Places]] = {}
         self._held: dict[tuple[str | None, str], tuple[frozenset[int], frozenset[int]]] = {}
         self._version = 0
-        columns = Columns(list(index), entries)
+        columns = Columns(item_ids, entries)
         for number, one in enumerate(self.plan.rules):
             self._bits[number >> 3, columns.matching(one, index)] |= np.uint8(1 << (number & 7))
         self.tick(now_ms)
@@ -190,7 +196,7 @@ class Compiled:
                     row[self.places(number)] = -np.inf
 
     def _combine(self) -> None:
-        items = len(self.index)
+        items = self._bits.shape[1]
         self._conditional = tuple(sorted(one for one in self.live if self.source[one].conditional))
         standing = [one for one in self.live if not self.source[one].conditional]
         self.scored = any(self.source[one].action in SCORED for one in self.live)
@@ -212,7 +218,10 @@ class Compiled:
         mine = [self.source[one] for one in found if one in self.live and not self.source[one].conditional]
         factors = [one.factor or 1.0 for one in mine if one.action in SCORED]
         if factors and self.factor is None:
-            self.factor, self._logs = np.ones(len(self.index), np.float32), np.zeros(len(self.index), np.float32)
+            self.factor, self._logs = (
+                np.ones(self._bits.shape[1], np.float32),
+                np.zeros(self._bits.shape[1], np.float32),
+            )
         if self.factor is not None and self._logs is not None:
             self.factor[place] = np.prod(factors, dtype=np.float32)
             self._logs[place] = np.log(self.factor[place])

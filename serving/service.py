@@ -48,7 +48,7 @@ class Service:
         self.settings = settings
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
         self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
-        self.domains = {name: Domain(name) for name in settings.domain_names}
+        self.domains = {name: Domain(name=name) for name in settings.domain_names}
         self.updates = Updates()
         self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)

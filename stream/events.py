@@ -79,10 +79,7 @@ class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=Tr
 
 
 class Impression(msgspec.Struct, tag_field="type", tag="impression", frozen=True, omit_defaults=True):
-    """A user was shown a list: `item_ids` in order, by `release`, in answer to `request_id`.
-
-    `propensities`, where the answer explored, are those of the items, in the same order.
-    """
+    """A user was shown a list: `item_ids` in order, by `release`, in answer to `request_id`."""
 
     event_id: Id
     user_id: Id
@@ -91,7 +88,6 @@ class Impression(msgspec.Struct, tag_field="type", tag="impression", frozen=True
     domain: Domain = "shop"
     release: Label | None = None
     request_id: Label | None = None
-    propensities: list[Annotated[float, msgspec.Meta(gt=0, le=1)]] | None = None
     session_id: Id | None = None
     context: dict[str, Scalar] = {}
 
@@ -194,10 +190,6 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
         raise EventError(
             "bad-time", f"expires_at={record.expires_at} lies before {limits.earliest_at}; give epoch milliseconds"
         )
-    if isinstance(record, Impression) and record.propensities is not None:
-        given, shown = len(record.propensities), len(record.item_ids)
-        if given != shown:
-            raise EventError("bad-field", f"{given} propensities for {shown} item_ids; give one for each, in order")
     if isinstance(record, Interaction) and record.value is not None and not math.isfinite(record.value):
         raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
 

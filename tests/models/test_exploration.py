@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.errors import ModelError
-from models.exploration import MIX, Drawn, chances, explore, ips, seed_of, snips
+from models.exploration import MIX, Drawn, chances, explore, ips, propensities_of, seed_of, snips
+from stream.events import Impression
 
 
 def test_chances_by_hand() -> None:
@@ -71,3 +72,13 @@ def test_the_effective_number_of_observations() -> None:
     assert (one.value, one.effective) == (1.0, 4.0)
     with pytest.raises(ModelError, match="above zero"):
         ips(np.ones(1), np.zeros(1), np.ones(1))
+
+
+def test_propensities_are_read_from_an_impression() -> None:
+    def shown(text: object) -> Impression:
+        return Impression(event_id="i", user_id="u", item_ids=["a", "b"], at=0, context={"propensities": text})  # type: ignore[dict-item]
+
+    assert propensities_of(shown("[1.0, 0.05]")).tolist() == [1.0, 0.05]
+    for bad in ("[1.0]", "[1.0, 0]", "[1.0, 2]", "many", None):
+        with pytest.raises(ModelError, match="impression i"):
+            propensities_of(shown(bad))

@@ -152,7 +152,7 @@ def test_arrays_say_what_asking_item_by_item_says(made: list[Rule], known: list[
     """Also after single items changed: the arrays follow."""
     catalogue = {f"i{n}": entry for n, entry in enumerate(known)}
     index = {item: n for n, item in enumerate(catalogue)}
-    compiled = Compiled(made, index, catalogue, NOW)
+    compiled = Compiled(made, list(index), index, catalogue, NOW)
     for _ in range(data.draw(st.integers(0, 3))):
         item = data.draw(st.sampled_from(sorted(catalogue)))
         catalogue[item] = data.draw(entries)
@@ -178,7 +178,7 @@ def test_arrays_say_what_asking_item_by_item_says(made: list[Rule], known: list[
 
 def test_factors_add_their_logarithms_to_logits_and_never_lower_what_is_boosted() -> None:
     rule = checked(Rule(id="b", action="boost", factor=4.0, items=["a"]))
-    compiled = Compiled([rule], {"a": 0, "b": 1}, {}, NOW)
+    compiled = Compiled([rule], ["a", "b"], {"a": 0, "b": 1}, {}, NOW)
     logits, scores = np.array([-1.0, 2.0], np.float32), np.array([-1.0, 2.0], np.float32)
     compiled.apply(logits, compiled.live, logits=True)
     assert logits.tolist() == pytest.approx([-1 + 1.386294, 2.0])
@@ -188,7 +188,7 @@ def test_factors_add_their_logarithms_to_logits_and_never_lower_what_is_boosted(
 
 def test_rules_begin_and_end_with_time() -> None:
     rule = Rule(id="b", action="exclude", items=["a"], valid_from=NOW + 10, valid_until=NOW + 20)
-    compiled = Compiled([rule], {"a": 0}, {}, NOW)
+    compiled = Compiled([rule], ["a"], {"a": 0}, {}, NOW)
     barred = []
     for at in (NOW, NOW + 10, NOW + 19, NOW + 20):
         compiled.tick(at)
