@@ -157,6 +157,9 @@ class Domain:
                 self.bare = compiled if self.rules else None
             else:
                 aligned.rules = compiled if self.rules else None
+        for aligned in self._everywhere():  # one may have been loaded meanwhile
+            if (aligned.rules.source if aligned.rules is not None else ()) != self.rules:
+                self._arm(aligned)
 
     def rules_over(self, aligned: Aligned | None) -> Compiled | None:
         """The rules as a look-up of a release sees them."""

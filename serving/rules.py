@@ -102,7 +102,12 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     def valid_at(self, now_ms: int) -> bool:
         """Whether it holds at a time."""
-        return _at(self.valid_from, 0) <= now_ms < _at(self.valid_until, FOREVER)
+        start, end = self.span()
+        return start <= now_ms < end
+
+    def span(self) -> tuple[int, int]:
+        """When it begins to hold, and when it no longer does, epoch ms."""
+        return _at(self.valid_from, 0), _at(self.valid_until, FOREVER)
 
     def meant_for(self, segment: str | None, who: str) -> bool:
         """Whether it holds for a user of a segment; `who` names the user, or the visitor's request."""
@@ -238,10 +243,10 @@ def _at(time: int | str | None, default: int) -> int:
 
 def _check_time(rule: Rule, name: str) -> None:
     text = getattr(rule, name)
-    if not isinstance(text, str):
+    if text is None or (isinstance(text, int) and 0 <= text < FOREVER):
         return
     try:
-        known = datetime.fromisoformat(text).tzinfo is not None
+        known = isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         known = False
     if not known:

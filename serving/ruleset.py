@@ -96,6 +96,8 @@ class Compiled:
         self._bits = np.zeros(((len(rules) + 7) // 8, len(item_ids)), np.uint8)
         self._places: dict[int, tuple[int, Places]] = {}
         self._held: dict[tuple[str | None, str], tuple[frozenset[int], frozenset[int]]] = {}
+        self._spans = np.array([one.span() for one in rules], np.int64).reshape(-1, 2)
+        self._holds: Mask = np.zeros(len(rules), np.bool_)
         self._version = 0
         columns = Columns(item_ids, entries)
         for number, one in enumerate(self.plan.rules):
@@ -104,10 +106,10 @@ class Compiled:
 
     def tick(self, now_ms: int) -> bool:
         """Follow the time: rules begin and end. Whether anything did."""
-        live = frozenset(number for number, one in enumerate(self.source) if one.valid_at(now_ms))
-        if live == self.live:
+        holds = (self._spans[:, 0] <= now_ms) & (now_ms < self._spans[:, 1])
+        if np.array_equal(holds, self._holds):
             return False
-        self.live = live
+        self._holds, self.live = holds, frozenset(np.flatnonzero(holds).tolist())
         self._combine()
         return True
 

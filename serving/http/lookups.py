@@ -148,6 +148,8 @@ async def live(
 async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
     """The visitor's events come with the request and are folded in memory."""
     ask = _asked(service, data)
+    if data.after is not None:
+        await _wait(service, ask.domain, "", data.after)
     now = int(time.time() * 1000)
     for index, event in enumerate(data.events):
         try:

@@ -52,6 +52,7 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
         ("position = 1", "position = 0", 15, "position from 1"),
         ('id = "front"', 'id = "summer"', 13, "twice"),
         ("2026-06-01T00:00:00Z", "2026-06-01T00:00:00", 6, "is not a time"),
+        ("2026-06-01T00:00:00Z", "9223372036854775807", 6, "is not a time"),
         ("2026-06-01T00:00:00Z", "2026-12-01T00:00:00Z", 7, "never valid"),
         ('items = ["a", "b"]', "", 12, "every item"),
         ("factor = 2.5", "factor = ", 5, "not TOML"),
