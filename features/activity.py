@@ -12,9 +12,13 @@ from typing import Final
 import msgspec
 
 from features.decay import landmark_of, rescale, weight
-from stream.events import KIND_CODES, Event, Impression, Interaction, Search
+from stream.events import KIND_CODES, KINDS, Event, Impression, Interaction, Search
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
+UNWANTED: Final = frozenset({"dislike", "hide"})
+"""After an event of one of these kinds the item does not come back."""
+WANTED: Final = frozenset({"view", "click", "cart", "purchase", "play", "rate", "like", "read", "save"})
+"""A later event of one of these kinds takes an item from the unwanted ones again."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -30,6 +34,7 @@ class Rules(msgspec.Struct, frozen=True):
     late_ms: int = 30 * DAY_MS
     categories: int = 32
     queries: int = 10
+    unwanted: int = 200
 
 
 class Recent(msgspec.Struct):
@@ -72,11 +77,16 @@ class Applied(msgspec.Struct):
 
 
 class Activity(msgspec.Struct):
-    """One user's row: what the feature `state` holds, as JSON."""
+    """One user's row: what the feature `state` holds, as JSON.
+
+    `unwanted` maps items that were disliked or hidden, and not taken up again since, to when (epoch ms): the newest
+    `Rules.unwanted` of them, also those whose event has left `recent`.
+    """
 
     recent: Recent = msgspec.field(default_factory=Recent)
     summary: Summary = msgspec.field(default_factory=Summary)
     applied: Applied = msgspec.field(default_factory=Applied)
+    unwanted: dict[str, int] = {}
 
 
 class Logged(msgspec.Struct, frozen=True):
@@ -136,6 +146,7 @@ def _copy(state: Activity) -> Activity:
             summary.late,
         ),
         Applied(applied.positions.copy(), applied.event_ids[:]),
+        state.unwanted.copy(),
     )
 
 
@@ -157,6 +168,8 @@ def _apply_one(state: Activity, entry: Logged, rules: Rules) -> None:
         return
     _see(summary, event, rules)
     if isinstance(event, Interaction):
+        if event.kind in UNWANTED or event.item_id in state.unwanted:
+            _judge(state, event, rules.unwanted)
         _remember(state.recent, event, rules.history_length)
     elif isinstance(event, Search):
         summary.queries.append(event.query)
@@ -209,6 +222,25 @@ def _extend_session(session: Session, event: Event, gap_ms: int) -> None:
     if session.events and event.at < session.last_at:
         return
     session.id, session.started_at, session.last_at, session.events = event.session_id, event.at, event.at, 1
+
+
+def _judge(state: Activity, event: Interaction, length: int) -> None:
+    """Follow what an event says of its item: unwanted from now on, or wanted again. The newest word by time counts."""
+    unwanted = state.unwanted
+    if event.kind in WANTED:
+        if event.at >= unwanted[event.item_id]:
+            del unwanted[event.item_id]
+        return
+    if event.kind not in UNWANTED or _wanted_after(state.recent, event):
+        return
+    unwanted[event.item_id] = max(event.at, unwanted.get(event.item_id, event.at))
+    if len(unwanted) > length:
+        del unwanted[min(unwanted, key=lambda one: (unwanted[one], one))]
+
+
+def _wanted_after(recent: Recent, event: Interaction) -> bool:
+    rows = zip(recent.items, recent.kinds, recent.times, strict=True)
+    return any(item == event.item_id and at > event.at and KINDS[kind] in WANTED for item, kind, at in rows)
 
 
 def _remember(recent: Recent, event: Interaction, length: int) -> None:

@@ -121,6 +121,11 @@ class Release:
     def index(self) -> dict[str, int]:
         return self.vocabulary.index
 
+    @property
+    def neighbours(self) -> tuple[Any, Floats]:
+        """int32 [items, neighbours], -1 where there are fewer, and how near they are, float32 alike, nearest first."""
+        return self._neighbours, self._similarities
+
     def knows(self, history: Recent) -> bool:
         """Whether anything in a history can be used: an item of the vocabulary with a kind that speaks for it."""
         pairs = zip(history.items, history.kinds, strict=True)

@@ -17,7 +17,7 @@ from litestar.static_files import create_static_files_router
 
 from models.presets import PresetError
 from serving import logs
-from serving.http import health, ingest, lookups
+from serving.http import health, ingest, lookups, rules
 from serving.http.problems import respond
 from serving.service import Service
 from serving.settings import HOPELESS, Settings, read
@@ -27,12 +27,17 @@ ROUTES: list[Any] = [
     ingest.put_items,
     ingest.put_users,
     lookups.recommendations,
+    lookups.wanted,
     lookups.live,
     lookups.session,
     lookups.similar,
     lookups.item,
     lookups.features,
     lookups.popular,
+    rules.list_rules,
+    rules.show_rule,
+    rules.put_rule,
+    rules.delete_rule,
     health.healthz,
     health.readyz,
     health.list_releases,

@@ -2,10 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from heapq import nlargest
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush, nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import Final
+from weakref import ref
 
 import msgspec
 import numpy as np
@@ -13,8 +15,11 @@ import numpy.typing as npt
 
 from features.popularity import EVERYONE
 from models.domain import DomainPreset, milliseconds
+from models.recommenders.served import ENCODED
 from models.releases import Release
 from serving.freshness import NEWEST, Freshness, Now, OpenRelease, now, opened
+from serving.rules import Rule, Value, applies
+from serving.ruleset import Compiled
 from stream.events import KIND_CODES, Item, User
 
 PUBLISHED: Final = "published_at"
@@ -22,11 +27,22 @@ PUBLISHED: Final = "published_at"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What look-ups need of an item; the whole record stays in the store."""
+    """What look-ups and rules need of an item; the whole record stays in the store.
+
+    `available` also follows the time: it turns false when the item expires.
+    """
 
     category: str | None
     available: bool
     title: str | None
+    attributes: dict[str, Value] = {}
+    expires_at: int | None = None
+
+    def value_of(self, name: str) -> Value:
+        """What the catalogue says by a name: category, title, or an attribute; None where it says nothing."""
+        if name == "category":
+            return self.category
+        return self.title if name == "title" else self.attributes.get(name)
 
 
 class Habits(msgspec.Struct, frozen=True):
@@ -56,7 +72,9 @@ USUAL: Final = Habits.of(DomainPreset())
 class Aligned:
     """Availability and category of a release's items, in the release's order, so that filters are array operations.
 
-    `hidden` holds the indices of items that are not available, `category` int32 [items] a code for each item.
+    `hidden` holds the indices of items that are not available, `category` int32 [items] a code for each item. `rules`
+    are the rules over these items, None where there are none. `newest` are items that may be shown and that the release
+    does not know, newest first. `logits`: the release's scores are logarithms of shares.
     """
 
     def __init__(self, release: Release, entries: dict[str, Entry], codes: dict[str, int]) -> None:
@@ -67,6 +85,17 @@ class Aligned:
         self._available = np.array([one is None or one.available for one in found], np.bool_)
         self.hidden: npt.NDArray[np.int64] = np.flatnonzero(~self._available)
         self.category: npt.NDArray[np.int32] = np.array([_code(one, codes) for one in found], np.int32)
+        self.rules: Compiled | None = None
+        self._encoded = release.manifest.recommender in ENCODED
+        self.scratch: npt.NDArray[np.int32] = np.full(len(found) + 1, -1, np.int32)
+        index = release.index
+        self._unknown = dict.fromkeys(item for item, one in entries.items() if one.available and item not in index)
+        self._keep_newest()
+
+    @property
+    def logits(self) -> bool:
+        """Whether scores are logarithms of shares; what is mixed with live popularity are shares."""
+        return self._encoded and self.now is None
 
     def code_of(self, category: str) -> int:
         """The code of a category; -2, which no item has, for one that is not known."""
@@ -78,23 +107,44 @@ class Aligned:
         for item_id, entry in items:
             place = self.release.index.get(item_id)
             if place is None:
+                self._unknown.pop(item_id, None)
+                if entry.available:
+                    self._unknown[item_id] = None
                 continue
+            self._unknown.pop(item_id, None)
+            if self.rules is not None:
+                self.rules.change(item_id, entry)
             moved |= bool(self._available[place]) != entry.available
             self._available[place] = entry.available
             self.category[place] = _code(entry, self.codes)
         if moved:
             self.hidden = np.flatnonzero(~self._available)
+        self._keep_newest()
+
+    def _keep_newest(self) -> None:
+        self.newest = tuple(islice(reversed(self._unknown), NEWEST))
 
 
 class Domain:
     """One domain: its items, the segments of its users, its release, and what is popular in it.
 
-    Changed on the event loop only; read from any thread.
+    Changed on the event loop only; read from any thread. `clock` gives epoch ms.
     """
 
-    def __init__(self, habits: Habits = USUAL) -> None:
+    def __init__(
+        self,
+        habits: Habits = USUAL,
+        *,
+        name: str = "shop",
+        clock: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
         self.habits = habits
         self.published: dict[str, int] = {}
+        self.name = name
+        self.clock = clock
+        self.rules: tuple[Rule, ...] = ()
+        self.bare: Compiled | None = None
+        self.named: dict[str, str] = {}
         self.entries: dict[str, Entry] = {}
         self.segments: dict[str, str] = {}
         self.codes: dict[str, int] = {}
@@ -103,21 +153,63 @@ class Domain:
         self.by_category: dict[str, list[str]] = {}
         self.aligned: Aligned | None = None
         self._changed_meanwhile: dict[str, Entry] | None = None
+        self._changed_since: dict[str, Entry] | None = None
+        self._expiring: list[tuple[int, str]] = []
+        self._made: list[ref[Aligned]] = []
 
     def put(self, items: Sequence[Item]) -> None:
         """Take in new words on items."""
-        changed = {one.item_id: self._entry(one) for one in items}
-        for item_id, entry in changed.items():
-            self._file(item_id, entry)
+        self._change({one.item_id: self._entry(one) for one in items})
         if self.habits.freshness is not None:
             times = {one.item_id: one.attributes.get(PUBLISHED) for one in items}
             self.published |= {item: int(at) for item, at in times.items() if isinstance(at, int | float)}
             if len(self.published) > 2 * NEWEST:
                 self.published = dict(nlargest(NEWEST, self.published.items(), key=itemgetter(1)))
-        if self.aligned is not None:
-            self.aligned.change(changed.items())
-        if self._changed_meanwhile is not None:
-            self._changed_meanwhile.update(changed)
+
+    def tick(self) -> None:
+        """Follow the time: items expire, rules begin and end. To be called several times a second."""
+        now = self.clock()
+        gone: dict[str, Entry] = {}
+        while self._expiring and self._expiring[0][0] <= now:
+            _, item_id = heappop(self._expiring)
+            entry = self.entries[item_id]
+            if entry.available and entry.expires_at is not None and entry.expires_at <= now:
+                gone[item_id] = msgspec.structs.replace(entry, available=False)
+        if gone:
+            self._change(gone)
+        for compiled in self._compiled():
+            compiled.tick(now)
+
+    def compile(self, rules: Sequence[Rule]) -> list[tuple[Aligned | None, Compiled]]:
+        """Those of the rules that are about this domain over the items of each release at hand, and over none. Slow:
+        for another thread, between two calls on the loop: `begin_rules` before it, `adopt_rules` after it."""
+        mine, now = applies(rules, self.name), self.clock()
+        bare = Compiled(mine, (), {}, self.entries, now)
+        return [(None, bare), *((one, self._over(one, mine)) for one in self._everywhere())]
+
+    def begin_rules(self) -> None:
+        """From now on changes of the catalogue are noted, for `adopt_rules`."""
+        self._changed_since = {}
+
+    def adopt_rules(self, found: list[tuple[Aligned | None, Compiled]]) -> None:
+        """Let rules hold. Where there are none, look-ups have nothing to do with them."""
+        changed, self._changed_since = self._changed_since or {}, None
+        self.rules = found[0][1].source
+        for aligned, compiled in found:
+            for item_id, entry in changed.items():
+                compiled.change(item_id, entry)
+            compiled.tick(self.clock())
+            if aligned is None:
+                self.bare = compiled if self.rules else None
+            else:
+                aligned.rules = compiled if self.rules else None
+        for aligned in self._everywhere():  # one may have been loaded meanwhile
+            if (aligned.rules.source if aligned.rules is not None else ()) != self.rules:
+                self._arm(aligned)
+
+    def rules_over(self, aligned: Aligned | None) -> Compiled | None:
+        """The rules as a look-up of a release sees them."""
+        return aligned.rules if aligned is not None else self.bare
 
     def remove(self, item_id: str) -> None:
         """An item left the catalogue (a tombstone): it is no longer shown."""
@@ -134,7 +226,18 @@ class Domain:
     def align(self, release: Release) -> Aligned:
         """Arrays in the order of a release that is being loaded. Slow: for another thread, between two on the loop:
         `begin` before it, `adopt` after it."""
-        return Aligned(opened(release, self.habits.freshness), self.entries, self.codes)
+        aligned = Aligned(opened(release, self.habits.freshness), self.entries.copy(), self.codes)
+        self._arm(aligned)
+        self._made = [*(one for one in self._made if one() is not None), ref(aligned)]
+        return aligned
+
+    def _arm(self, aligned: Aligned) -> None:
+        rules = self.rules
+        aligned.rules = self._over(aligned, rules) if rules else None
+
+    def _over(self, aligned: Aligned, rules: Sequence[Rule]) -> Compiled:
+        release = aligned.release
+        return Compiled(rules, release.item_ids, release.index, self.entries, self.clock())
 
     def begin(self) -> None:
         """From now on changes of the catalogue are noted, for `adopt`."""
@@ -145,6 +248,8 @@ class Domain:
         changed, self._changed_meanwhile = self._changed_meanwhile, None
         if aligned is not None:
             aligned.change((changed or {}).items())
+            if (aligned.rules.source if aligned.rules is not None else ()) != self.rules:  # they changed meanwhile
+                self._arm(aligned)
             self.freshen(aligned)
             self.aligned = aligned
 
@@ -175,6 +280,17 @@ class Domain:
         entry = self.entries.get(item_id)
         return entry is None or entry.available
 
+    def shows(self, item_id: str) -> bool:
+        """Whether an item may be shown to everyone: it is there, and no rule that holds for all excludes it."""
+        if not self.offers(item_id):
+            return False
+        rules = self.rules_over(self.aligned)
+        if rules is None:
+            return True
+        about = rules.matching(item_id, self.entries.get(item_id))
+        standing = [rules.source[one] for one in about if one in rules.live]
+        return not any(one.action == "exclude" and not one.conditional for one in standing)
+
     def category_of(self, item_id: str) -> str | None:
         """The category of an item, where the catalogue names one."""
         entry = self.entries.get(item_id)
@@ -189,7 +305,29 @@ class Domain:
         category = sys.intern(item.category) if item.category else None
         if category is not None:
             self.codes.setdefault(category, len(self.codes))
-        return Entry(category, item.available, item.title)
+            self.named.setdefault(category.casefold(), category)
+        before = self.entries.get(item.item_id)
+        waits = before is not None and before.available and before.expires_at == item.expires_at
+        if item.expires_at is not None and item.available and not waits:
+            heappush(self._expiring, (item.expires_at, item.item_id))
+        available = item.available and (item.expires_at is None or item.expires_at > self.clock())
+        return Entry(category, available, item.title, item.attributes, item.expires_at)
+
+    def _change(self, changed: dict[str, Entry]) -> None:
+        for item_id, entry in changed.items():
+            self._file(item_id, entry)
+        for aligned in self._everywhere():
+            aligned.change(changed.items())
+        for noted in (self._changed_meanwhile, self._changed_since):
+            if noted is not None:
+                noted.update(changed)
+
+    def _compiled(self) -> list[Compiled]:
+        return [one for one in (self.bare, *(aligned.rules for aligned in self._everywhere())) if one is not None]
+
+    def _everywhere(self) -> list[Aligned]:
+        """Every release at hand: the serving one, and those that are being tried out or loaded."""
+        return [aligned for one in self._made if (aligned := one()) is not None]
 
     def _file(self, item_id: str, entry: Entry) -> None:
         before = self.entries.get(item_id)

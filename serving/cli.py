@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 letters = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
 features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
+rules_app = typer.Typer(no_args_is_help=True, help="Pin, boost, bury, exclude.")
 releases_app = typer.Typer(no_args_is_help=True, help="What training made.")
 presets_app = typer.Typer(no_args_is_help=True, help="What is right for a domain.")
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
@@ -26,6 +27,7 @@ app.add_typer(letters, name="dead-letters")
 app.add_typer(features_app, name="features")
 app.add_typer(releases_app, name="releases")
 app.add_typer(presets_app, name="presets")
+app.add_typer(rules_app, name="rules")
 app.add_typer(bench_app, name="bench")
 
 HOUR_MS = 60 * 60 * 1000
@@ -349,19 +351,23 @@ def recommend(
     n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
     domain: DomainOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which events speak for an item.")] = False,
+    diversity: Annotated[float | None, typer.Option(min=0, max=1, help="0: the ranking; 1: only what differs.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A user's recommendations, from the running API."""
-    query: dict[str, Any] = {"n": n, "explain": explain} | ({"domain": domain} if domain else {})
+    """A user's recommendations, with a reason for each, from the running API."""
+    query: dict[str, Any] = {"n": n, "explain": explain or not as_json} | ({"domain": domain} if domain else {})
+    query |= {} if diversity is None else {"diversity": diversity}
     answer = _ask(f"/v1/users/{user}/recommendations", query)
     if as_json:
         _show(answer, as_json)
         return
     typer.echo(f"{user}: {answer['reason']}, release {answer['release']}")
     for place, item in enumerate(answer["items"], 1):
-        because = ", ".join(f"{one['kind']} {one['item_id']}" for one in item.get("because") or [])
+        events = ", ".join(f"{one['kind']} {one['item_id']}" for one in item.get("because") or []) if explain else ""
         about = " · ".join(filter(None, [item.get("title"), item.get("category")]))
-        typer.echo(f"{place:3} {item['item_id']:>14} {item['score']:9.4f} {item['reason']:<9} {about} {because}")
+        rules = ", ".join(f"{one['action']} by {one['rule']}" for one in item.get("rules") or [])
+        why = ", ".join(filter(None, [item["why"]["text"], rules, events]))
+        typer.echo(f"{place:3} {item['item_id']:>14} {item['score']:9.4f} {item['reason']:<9} {about} ({why})")
 
 
 @app.command()
@@ -491,6 +497,63 @@ def rebuild(as_json: AsJson = False) -> None:
     from serving.commands.rebuild import rebuild_features
 
     _show(rebuild_features(Chosen.settings), as_json)
+
+
+@rules_app.command("list")
+def list_rules(as_json: AsJson = False) -> None:
+    """The rules that stand, from the running API."""
+    import msgspec
+
+    from serving.commands.rules import ask, line_of
+    from serving.rules import Rule
+
+    found = ask(Chosen.settings, "GET", "/v1/rules")
+    if as_json:
+        _show(found, as_json)
+        return
+    for one in found["rules"]:
+        fields = {name: value for name, value in one.items() if name not in {"source", "holds"}}
+        holds = ", ".join(one["holds"]) or "not now"
+        line = line_of(msgspec.convert(fields, Rule))
+        typer.echo(f"{line['id']:<20} {line['does']:<12} {line['about']} · {line['for']} · {holds} ({one['source']})")
+    if found["file"] and found["file"]["error"]:
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {found['file']['error']}", err=True)
+
+
+@rules_app.command("put")
+def put_rules(file: Annotated[Path, typer.Argument(help="TOML, or JSON.")], as_json: AsJson = False) -> None:
+    """Send the rules of a file to the running API, which keeps them in Kafka."""
+    from serving.commands.rules import put
+
+    told = put(Chosen.settings, file)
+    if as_json:
+        _show(told, as_json)
+    else:
+        typer.echo(f"{len(told)} rules: {', '.join(one['id'] for one in told)}")
+
+
+@rules_app.command("delete")
+def delete_rule(rule: Annotated[str, typer.Argument(help="Its id.")], as_json: AsJson = False) -> None:
+    """Take a rule away from the running API."""
+    from serving.commands.rules import ask
+
+    _show(ask(Chosen.settings, "DELETE", f"/v1/rules/{rule}"), as_json)
+
+
+@rules_app.command("check")
+def check_rules(file: Annotated[Path, typer.Argument(help="TOML, or JSON.")], as_json: AsJson = False) -> None:
+    """Read a file of rules and say what each does; needs no running system."""
+    import time
+
+    from serving.commands.rules import check
+
+    found = check(file, int(time.time() * 1000))
+    if as_json:
+        _show(found, as_json)
+        return
+    for one in found:
+        note = "" if one["holds now"] else " (not now)"
+        typer.echo(f"{one['id']:<20} {one['does']:<12} {one['about']} · {one['for']}{note}")
 
 
 @releases_app.command("list")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # importing Feast takes seconds; the store comes when it is o
     from features.store import OnlineStore
 
 BATCH: Final = 32
+LABELLED: Final = 100
 NOT_OPEN: Final = "the online store is still being opened; try again in a moment"
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Found(msgspec.Struct, frozen=True):
 class Lookup:
     """One look-up on its way. `state` is given for a visitor whose events came with the request."""
 
-    __slots__ = ("ask", "failed", "future", "query", "ranked", "started", "state", "user_id")
+    __slots__ = ("ask", "failed", "future", "query", "ranked", "request_id", "started", "state", "user_id")
 
     def __init__(self, ask: Ask, user_id: str | None, state: Activity | None, future: asyncio.Future[Found]) -> None:
         self.ask = ask
@@ -51,6 +52,7 @@ class Lookup:
         self.state = state
         self.future = future
         self.started = time.perf_counter()
+        self.request_id = token_hex(8)
         self.query: Query | None = None
         self.ranked: list[tuple[str, float]] = []
         self.failed: Exception | None = None
@@ -72,6 +74,7 @@ class Lookups:
     def __init__(self, domains: Mapping[str, Domain]) -> None:
         self.store: OnlineStore | None = None
         self._domains = domains
+        self._labelled: set[str] = set()
         self._queue: SimpleQueue[Lookup | Call | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="lookups", daemon=True)
 
@@ -141,9 +144,11 @@ class Lookups:
         now_ms = int(time.time() * 1000)
         by_release: dict[int, tuple[Aligned, list[Lookup]]] = {}
         for one in lookups:
-            home = self._domains[one.ask.domain]
-            one.query = query(one.state, one.ask, home.habits, now_ms)
-            aligned = home.aligned
+            domain = self._domains[one.ask.domain]
+            segment = domain.segments.get(one.user_id) if one.user_id is not None else None
+            who = one.user_id or one.request_id
+            one.query = query(one.state, one.ask, domain.habits, now_ms, segment=segment, who=who)
+            aligned = domain.aligned
             if aligned is not None and one.failed is None and personal(aligned, one.query):
                 by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
         for aligned, group in by_release.values():
@@ -173,23 +178,34 @@ class Lookups:
         if one.failed is not None:
             return None, one.failed
         domain = self._domains[one.ask.domain]
-        segment = domain.segments.get(one.user_id) if one.user_id is not None else None
         assert one.query is not None
         try:
             made = answer(
                 domain,
                 one.query,
                 one.ranked,
-                request_id=token_hex(8),
+                request_id=one.request_id,
                 user_id=one.user_id,
                 state=one.state if one.user_id is not None else None,
-                segment=segment,
+                segment=one.query.segment,
             )
         except Exception as error:  # it belongs to this look-up; the others of the batch are answered
             return None, error
         metrics.answers.labels(made.reason, made.domain).inc()
+        if not one.ask.plain or made.applied:
+            self._count(made)
         _stages["total"].observe(time.perf_counter() - one.started)
         return Found(made, _encode(made)), None
+
+    def _count(self, made: Answer) -> None:
+        """What rules, exploration and floors did. Labels are bounded: rules after the first hundred are one."""
+        for rule in made.applied:
+            if rule not in self._labelled and len(self._labelled) < LABELLED:
+                self._labelled.add(rule)
+            metrics.rules_applied.labels(rule if rule in self._labelled else "other").inc()
+        metrics.explored.labels(made.domain).inc(sum(one.reason == "explored" for one in made.items))
+        for floor in made.unmet:
+            metrics.unmet.labels(made.domain, floor).inc()
 
     def _settle(self, results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
         try:

@@ -35,6 +35,16 @@ lookup_seconds = Histogram(
     "coldstream_lookup_seconds", "Look-up latency by stage", ["stage"], buckets=QUICK, registry=registry
 )
 answers = Counter("coldstream_answers", "Answers by reason", ["reason", "domain"], registry=registry)
+rules_applied = Counter(
+    "coldstream_rules_applied",
+    "Answers in which a rule had a say; `other` beyond 100 rules",
+    ["rule"],
+    registry=registry,
+)
+rules_standing = Gauge("coldstream_rules", "Rules that stand, by domain", ["domain"], registry=registry)
+rules_refused = Counter("coldstream_rules_refused", "Rules refused, by where from", ["source"], registry=registry)
+explored = Counter("coldstream_explored", "Items shown by exploration", ["domain"], registry=registry)
+unmet = Counter("coldstream_floor_unmet", "Answers that could not keep a floor", ["domain", "floor"], registry=registry)
 streams = Gauge("coldstream_streams", "Live recommendation streams that are open", registry=registry)
 store_errors = Counter("coldstream_store_errors", "Online store errors", ["operation"], registry=registry)
 release_info = Gauge("coldstream_release", "1 for the release that serves", ["domain", "release"], registry=registry)

@@ -1,22 +1,37 @@
 """The answer: a pure function of features, release, catalogue and request."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
+from models.diversity import Floor
 from models.ranking import top_k
 from models.recommenders.base import Floats
 from serving.catalogue import USUAL, Aligned, Domain, Habits
+from serving.feedback import LOWERED, lower, lowered_by
 from serving.freshness import scored
+from serving.pool import beyond
+from serving.reasons import Why, whys
+from serving.rules import Rule
+from serving.selection import Allowed, Chosen, House, Wish, broken, compose, pinned
 from stream.events import KINDS
 
 MOST: Final = 200
 BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
+MOST_POOL: Final = 2_000
+DIVERSE: Final = 5
+TAIL: Final = 10
+"""Diverse lists are chosen from 5 n candidates; slots that explore draw from ranks n to 10 n."""
+HELD_AGAINST: Final = 500
+"""Rules that come with a request are held against so many of the best candidates."""
+
+
+Method = Literal["mmr", "dpp"]
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -27,6 +42,33 @@ class Ask(msgspec.Struct, frozen=True):
     exclude_seen: bool | None = None
     category: str | None = None
     explain: bool = False
+    diversity: float = 0.0
+    per_category: int | None = None
+    categories: int | None = None
+    explore: float = 0.0
+    diversify: Method = "mmr"
+    candidates: frozenset[str] | None = None
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def floor(self) -> Floor:
+        return Floor(per_category=self.per_category, categories=self.categories)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the list is the ranking itself."""
+        nothing = self.candidates is None and not self.rules
+        return nothing and not self.diversity and not self.explore and self.per_category is self.categories is None
+
+    @property
+    def pool(self) -> int:
+        """How many candidates the list is chosen from."""
+        wanted = self.n
+        if self.diversity or self.per_category is not None or self.categories is not None:
+            wanted = DIVERSE * self.n
+        if self.explore:
+            wanted = TAIL * self.n
+        return min(max(wanted, HELD_AGAINST if self.rules else 0), MOST_POOL)
 
 
 class Because(msgspec.Struct, frozen=True):
@@ -37,8 +79,21 @@ class Because(msgspec.Struct, frozen=True):
     at: int
 
 
+class Trace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rule did to an item: it stands at a position, or its score was multiplied with a factor."""
+
+    rule: str
+    action: str
+    factor: float | None = None
+    position: int | None = None
+
+
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One item of an answer; `score` compares only within one answer and one reason."""
+    """One item of an answer; `score` compares only within one answer and one reason.
+
+    `because`, `why` and `rules` come with `explain`. `propensity`, where the answer explores: the probability that this
+    item stands in this place when this look-up is made.
+    """
 
     item_id: str
     score: float
@@ -46,13 +101,17 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     category: str | None = None
     because: list[Because] | None = None
+    why: Why | None = None
+    rules: list[Trace] | None = None
+    propensity: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A list, why it is what it is, and what it was computed from.
 
-    `reason` is that of the first item: personal, category, segment, popular, catalogue, or empty for an empty list.
-    `positions` are the log positions that the user's features hold, by partition.
+    `reason` is that of the first item: personal, category, segment, popular, catalogue, pinned, or empty for an empty
+    list. `positions` are the log positions that the user's features hold, by partition. `applied` are the rules that
+    had a say, `unmet` the floors that the candidates did not allow.
     """
 
     user_id: str | None
@@ -62,28 +121,56 @@ class Answer(msgspec.Struct, frozen=True):
     request_id: str
     items: list[Recommended]
     positions: dict[str, int]
+    applied: list[str] = []
+    unmet: list[str] = []
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A look-up on its way to the ranking: the history and what must not appear."""
+    """A look-up on its way to the ranking: the history, and what must not appear.
+
+    `unwanted` items are among the `excluded` ones. `lowered` are skipped or unwanted items with their kinds. `who`
+    names the user, or the request of a visitor, to rules that hold for a share of users.
+    """
 
     recent: Recent
     ask: Ask
     excluded: frozenset[str]
+    unwanted: frozenset[str] = frozenset()
+    lowered: tuple[tuple[str, int], ...] = ()
+    queries: tuple[str, ...] = ()
+    segment: str | None = None
+    who: str = ""
 
 
-def query(state: Activity | None, ask: Ask, habits: Habits = USUAL, now_ms: int = 0) -> Query:
+def query(
+    state: Activity | None,
+    ask: Ask,
+    habits: Habits = USUAL,
+    now_ms: int = 0,
+    *,
+    segment: str | None = None,
+    who: str = "",
+) -> Query:
     """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked or as is usual."""
-    recent = state.recent if state is not None else Recent()
-    newest = dict(zip(recent.items, recent.kinds, strict=True))
-    excluded = {item for item, kind in newest.items() if kind in habits.unwanted}
+    if state is None:
+        return Query(Recent(), ask, frozenset(), segment=segment, who=who)
+    recent, weights, against = state.recent, habits.weights, habits.unwanted
+    rows = zip(recent.items, recent.kinds, strict=True)
+    judged = {item: kind for item, kind in rows if weights[kind] > 0 or kind in LOWERED or kind in against}
+    kept = frozenset(state.unwanted) if against else frozenset[str]()
+    unwanted = kept.union(item for item, kind in judged.items() if kind in against)
+    excluded = unwanted.union(_seen(recent, ask, habits, now_ms))
+    lowered = lowered_by(recent, judged) if any(kind in LOWERED for kind in judged.values()) else ()
+    return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who)
+
+
+def _seen(recent: Recent, ask: Ask, habits: Habits, now_ms: int) -> Iterable[str]:
+    """What was taken and must not be an answer: as asked, or as the domain's habit is."""
     seen_ms = habits.seen_ms if ask.exclude_seen is None else None if ask.exclude_seen else 0
     if seen_ms is None:
-        excluded.update(newest)
-    elif seen_ms:
-        taken = zip(recent.items, recent.times, strict=True)
-        excluded.update(item for item, at in taken if at > now_ms - seen_ms)
-    return Query(recent, ask, frozenset(excluded))
+        return recent.items
+    taken = zip(recent.items, recent.times, strict=True) if seen_ms else ()
+    return (item for item, at in taken if at > now_ms - seen_ms)
 
 
 def personal(aligned: Aligned, one: Query) -> bool:
@@ -94,19 +181,38 @@ def personal(aligned: Aligned, one: Query) -> bool:
 def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
     """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
     scores = scored(aligned, [one.recent for one in queries])
+    rules = aligned.rules
     for row, one in enumerate(queries):
+        if rules is not None:
+            rules.apply(scores[row], rules.holding(one.segment, one.who), aligned.logits)
+        if one.lowered:
+            lower(scores[row], aligned, one.lowered)
         _rule_out(scores[row], aligned, one)
     return scores
 
 
 def best(aligned: Aligned, queries: Sequence[Query], scores: Floats) -> list[list[tuple[str, float]]]:
-    """The best items of each query with their scores, best first."""
-    indices, values = top_k(scores, max(one.ask.n for one in queries))
-    item_ids = aligned.release.item_ids
-    return [
-        [(item_ids[index], value) for index, value in zip(places, row, strict=True) if index >= 0][: one.ask.n]
-        for one, places, row in zip(queries, indices.tolist(), values.tolist(), strict=True)
-    ]
+    """The best items of each query with their scores, best first: as many as its list is chosen from.
+
+    Behind them come the items without which a floor could not be kept, and the best one that each pin is about.
+    """
+    most = max(one.ask.pool for one in queries)
+    even = all(one.ask.pool == most for one in queries)
+    item_ids, rules = aligned.release.item_ids, aligned.rules
+    if even:
+        indices, values = top_k(scores, most)
+        rows = list(zip(indices.tolist(), values.tolist(), strict=True))
+    else:
+        each = [top_k(scores[row : row + 1], one.ask.pool) for row, one in enumerate(queries)]
+        rows = [(places[0].tolist(), found[0].tolist()) for places, found in each]
+    found: list[list[tuple[str, float]]] = []
+    for number, (one, (places, row)) in enumerate(zip(queries, rows, strict=True)):
+        kept = [(index, value) for index, value in zip(places, row, strict=True) if index >= 0]
+        if rules is not None or not one.ask.plain:
+            holding = rules.holding(one.segment, one.who) if rules is not None else frozenset()
+            kept += beyond(aligned, holding, one.ask.n, one.ask.floor, scores[number], [index for index, _ in kept])
+        found.append([(item_ids[index], value) for index, value in kept])
+    return found
 
 
 def answer(
@@ -120,19 +226,57 @@ def answer(
     segment: str | None = None,
 ) -> Answer:
     """The whole list: what the release ranks, filled up with the category, the segment, and what is popular."""
-    ask = one.ask
-    chosen = {item: (value, "personal") for item, value in ranked}
-    if len(chosen) < ask.n:
-        for item, reason in _fill(domain, one, segment):
-            if item not in chosen and item not in one.excluded and _fits(domain, item, ask.category):
-                chosen[item] = (0.0, reason)
-                if len(chosen) == ask.n:
-                    break
-    items = [_recommended(domain, item, value, reason, one) for item, (value, reason) in chosen.items()]
-    release = domain.aligned.release.id if domain.aligned is not None else None
+    ask, aligned = one.ask, domain.aligned
+    house = None
+    if ask.plain and domain.rules_over(aligned) is None:
+        chosen = _plain(domain, one, ranked, segment)
+    else:
+        house = House(domain, aligned, segment, one.who, ask.rules)
+        chosen = _composed(house, one, ranked, request_id, segment)
+    about = house.about([each.item_id for each in chosen]) if house is not None else [[] for _ in chosen]
+    if ask.explain:
+        items = _explained(domain, aligned, one, chosen, about)
+    else:
+        items = [_recommended(domain, each) for each in chosen]
+    release = aligned.release.id if aligned is not None else None
     positions = state.applied.positions if state is not None else {}
     reason = items[0].reason if items else "empty"
-    return Answer(user_id, ask.domain, reason, release, request_id, items, positions)
+    made = Answer(user_id, ask.domain, reason, release, request_id, items, positions)
+    return made if house is None else _with_rules(made, house, ask, chosen, about)
+
+
+def _plain(domain: Domain, one: Query, ranked: Sequence[tuple[str, float]], segment: str | None) -> list[Chosen]:
+    chosen = {item: Chosen(item, value, "personal") for item, value in ranked}
+    if len(chosen) < one.ask.n:
+        for item, reason in _fill(domain, one, segment):
+            if item not in chosen and item not in one.excluded and _fits(domain, item, one.ask.category):
+                chosen[item] = Chosen(item, 0.0, reason)
+                if len(chosen) == one.ask.n:
+                    break
+    return list(chosen.values())
+
+
+def _composed(
+    house: House, one: Query, ranked: Sequence[tuple[str, float]], request_id: str, segment: str | None
+) -> list[Chosen]:
+    ask = one.ask
+    wish = Wish(ask.n, ask.diversity, ask.floor, ask.explore, request_id, by_determinant=ask.diversify == "dpp")
+    may_be_pinned = Allowed(house, ask.category, one.unwanted, ask.candidates)
+    pins = pinned(house, ranked, may_be_pinned, ask.n)
+    allowed = Allowed(house, ask.category, one.excluded, ask.candidates)
+    offered = _fill(house.domain, one, segment)
+    return compose(house, wish, ranked, offered, allowed, pins, ask.pool)
+
+
+def _with_rules(
+    made: Answer, house: House, ask: Ask, chosen: Sequence[Chosen], about: Sequence[Sequence[Rule]]
+) -> Answer:
+    """The answer with the rules that had a say, and the floors that are not kept."""
+    weighed = {rule.id: None for rules in about for rule in rules if rule.factor is not None}
+    placed = {each.rule: None for each in chosen if each.rule is not None}
+    applied = list({**placed, **weighed, **dict.fromkeys(house.excluding())})
+    unmet = broken(house, ask.floor, [each.item_id for each in chosen], ask.n) if ask.floor != Floor() else []
+    return msgspec.structs.replace(made, applied=applied, unmet=unmet)
 
 
 def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
@@ -141,13 +285,21 @@ def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
     excluded = [index[item] for item in one.excluded if item in index]
     if excluded:
         scores[excluded] = -np.inf
+    if one.ask.candidates is not None:
+        only = [index[item] for item in one.ask.candidates if item in index]
+        kept = scores[only]
+        scores[:] = -np.inf
+        scores[only] = kept
     if one.ask.category is not None:
         scores[aligned.category != aligned.code_of(one.ask.category)] = -np.inf
 
 
 def _fill(domain: Domain, one: Query, segment: str | None) -> Iterator[tuple[str, str]]:
     wanted = one.ask.category
-    for category in _categories(domain, one.recent):
+    if one.ask.candidates is not None:
+        yield from ((item, "catalogue") for item in sorted(one.ask.candidates))
+        return
+    for category in _categories(domain, one.recent, one.queries):
         yield from ((item, "category") for item in domain.by_category.get(category, ()))
         yield from ((item, "category") for item in _members(domain, category))
     if segment is not None:
@@ -164,9 +316,11 @@ def _members(domain: Domain, category: str) -> list[str]:
     return list(domain.members.get(category, ()))
 
 
-def _categories(domain: Domain, recent: Recent) -> Iterable[str]:
+def _categories(domain: Domain, recent: Recent, queries: Sequence[str]) -> Iterable[str]:
+    """The categories of what the user took, newest first, then those that the user searched for by name."""
     newest = zip(reversed(recent.items), reversed(recent.kinds), strict=True)
-    found = (domain.category_of(item) for item, kind in newest if domain.habits.weights[kind] > 0)
+    found = [domain.category_of(item) for item, kind in newest if domain.habits.weights[kind] > 0]
+    found += [domain.named.get(text.strip().casefold()) for text in reversed(queries)]
     return dict.fromkeys(one for one in found if one)
 
 
@@ -174,21 +328,48 @@ def _fits(domain: Domain, item: str, category: str | None) -> bool:
     return domain.offers(item) and (category is None or domain.category_of(item) == category)
 
 
-def _recommended(domain: Domain, item: str, value: float, reason: str, one: Query) -> Recommended:
-    entry = domain.entries.get(item)
-    because = _because(domain, item, one.recent) if one.ask.explain and reason in {"personal", "category"} else None
+def _recommended(domain: Domain, each: Chosen) -> Recommended:
+    entry = domain.entries.get(each.item_id)
     title, category = (entry.title, entry.category) if entry is not None else (None, None)
-    return Recommended(item, round(value, 6), reason, title, category, because)
+    return Recommended(each.item_id, round(each.value, 6), each.reason, title, category, propensity=each.propensity)
 
 
-def _because(domain: Domain, item: str, recent: Recent) -> list[Because]:
+def _explained(
+    domain: Domain, aligned: Aligned | None, one: Query, chosen: Sequence[Chosen], about: Sequence[Sequence[Rule]]
+) -> list[Recommended]:
+    """The items with the events that speak for them, why they are there, and what rules did to them."""
+    events = _events(one.recent, domain.habits.weights)
+    said = whys(domain, aligned, one.recent, one.queries, chosen)
+    items: list[Recommended] = []
+    for place, (each, why, rules) in enumerate(zip(chosen, said, about, strict=True), 1):
+        told = each.reason in {"personal", "category"}
+        because = _because(domain, aligned, each.item_id, events) if told else None
+        traces = [Trace(rule.id, rule.action, rule.factor) for rule in rules if rule.factor is not None]
+        if each.rule is not None:
+            traces.insert(0, Trace(each.rule, "pin", position=place))
+        item = _recommended(domain, each)
+        items.append(msgspec.structs.replace(item, because=because, why=why, rules=traces or None))
+    return items
+
+
+def _because(domain: Domain, aligned: Aligned | None, item: str, events: Sequence[Because]) -> list[Because]:
     """The newest events whose items are near the recommended one, or of its category; else the newest that counts."""
     near = {item}
-    if domain.aligned is not None:
-        near.update(other for other, _ in domain.aligned.release.similar(item, NEIGHBOURS))
-    rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
-    events = [Because(other, KINDS[kind], at) for other, kind, at in rows if domain.habits.weights[kind] > 0]
+    place = aligned.release.index.get(item) if aligned is not None else None
+    if aligned is not None and place is not None and place < len(aligned.release.neighbours[0]):
+        item_ids = aligned.release.item_ids
+        near.update(
+            item_ids[other] for other in aligned.release.neighbours[0][place][:NEIGHBOURS].tolist() if other >= 0
+        )
     close = [event for event in events if event.item_id in near]
+    if close:
+        return close[:BECAUSE]
     category = domain.category_of(item)
     alike = [event for event in events if category is not None and domain.category_of(event.item_id) == category]
-    return (close or alike or events)[: BECAUSE if close else 1]
+    return (alike or list(events))[:1]
+
+
+def _events(recent: Recent, weights: Sequence[float]) -> list[Because]:
+    """The events that speak for items, newest first."""
+    rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
+    return [Because(other, KINDS[kind], at) for other, kind, at in rows if weights[kind] > 0]

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from serving.follower import Follower
 from serving.lookups import NOT_OPEN, Found, Lookups
 from serving.recommender import Ask
 from serving.settings import Settings
+from serving.standing import Standing
 from serving.updates import Update, Updates
 from stream import topics
 from stream.admin import partitions_of
@@ -47,16 +49,21 @@ class Service:
         self.settings = settings
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
         self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
-        self.domains = {name: Domain(Habits.of(preset_for(settings, name))) for name in settings.domain_names}
+        self.domains = {
+            name: Domain(Habits.of(preset_for(settings, name)), name=name) for name in settings.domain_names
+        }
         self.updates = Updates()
         self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
         self.closing = asyncio.Event()
         self._background = ThreadPoolExecutor(2, "background")
         self.current = Current(settings.state_path / "releases", self.domains, self._background, self.updates.wake_all)
+        file = Path(settings.rules) if settings.rules else None
+        self.standing = Standing(file, self.domains, self._background, self.updates.reach)
         catalogue = {topics.ITEMS: self._take_item, topics.USERS: self._take_user, topics.RELEASES: self.current.hear}
+        catalogue[topics.RULES] = self.standing.hear
         where = (settings.bootstrap, settings.kafka_security)
-        self.catalogue = Follower(*where, catalogue, from_start=True, after=self.updates.reach)
+        self.catalogue = Follower(*where, catalogue, from_start=True, after=self._heard)
         self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
         self._connected = False
         self._popular_at: dict[str, int] = {}
@@ -72,6 +79,8 @@ class Service:
             "following the catalogue": self.catalogue.run,
             "following feature updates": self.written.run,
             "watching releases": self.current.watch,
+            "following the rules": lambda: self.standing.watch(self.catalogue.caught_up),
+            "keeping time": self.standing.keep_time,
             "reading popularity": self._watch_popularity,
         }
         self._tasks = [asyncio.create_task(_keep(name, one)) for name, one in work.items()]
@@ -112,6 +121,8 @@ class Service:
             found["broker"] = f"no Kafka answers at {where}; is the broker running, and is the address right?"
         if not self.catalogue.caught_up.is_set():
             found["catalogue"] = f"the topics {topics.ITEMS} and {topics.USERS} are still being read; wait"
+        elif not self.standing.ready.is_set():
+            found["rules"] = "the rules are being readied; wait"
         if not self.written.caught_up.is_set():
             found["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
         return found
@@ -140,6 +151,10 @@ class Service:
     async def _connect(self) -> None:
         await self.producer.start()
         self._connected = True
+
+    def _heard(self, partition: str, offset: int) -> None:
+        """What was taken from a topic is seen by look-ups at once; rules, once they are readied."""
+        (self.standing.heard if partition.startswith(f"{topics.RULES}/") else self.updates.reach)(partition, offset)
 
     def _take_item(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:

@@ -16,6 +16,7 @@ HOPELESS: Final = 2
 """Exit code of a part that cannot work until somebody changes something: it is not started again."""
 DOMAINS: Final = "shop,music,video,news"
 TABLES: Final = ("kafka_security", "domains")
+MOST_EXPLORE: Final = 0.5
 RECOMMENDERS: Final = (
     *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
     *("dnn", "cnn", "rnn", "transformer"),
@@ -90,6 +91,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drift_index: float = 0.25
     drift_hit_drop: float = 0.2
     drift_events: int = 1_000
+    rules: str | None = None
+    """A TOML file of rules, read again when it changes (docs/lookups.md)."""
+    diversity: float | dict[str, float] = 0.0
+    """0 to 1, for every domain or by domain: what a look-up has that names none. So the next three."""
+    per_category: int | dict[str, int] | None = None
+    categories: int | dict[str, int] | None = None
+    explore: float | dict[str, float] = 0.0
 
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -102,6 +110,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def domain_names(self) -> tuple[str, ...]:
         named = self.domains if isinstance(self.domains, str) else f"{DOMAINS},{','.join(self.domains)}"
         return tuple(dict.fromkeys([self.domain, *(one.strip() for one in named.split(",") if one.strip())]))
+
+    def of(self, name: str, domain: str) -> Any:
+        """A setting that may differ by domain, for one domain; None where nothing is said of it."""
+        value = getattr(self, name)
+        return value.get(domain) if isinstance(value, dict) else value
 
     @property
     def bootstrap(self) -> str:
@@ -130,6 +143,7 @@ def read(
         found = msgspec.convert(chosen, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings: {error}; docs/settings.md lists every setting") from None
+    _check_lookups(found)
     unknown = [one for one in found.recommender.split(",") if one.strip() not in RECOMMENDERS]
     if unknown:
         raise SettingsError(f"settings: recommender {unknown[0]!r} does not exist; there are {', '.join(RECOMMENDERS)}")
@@ -138,6 +152,19 @@ def read(
     if odd:
         raise SettingsError(f"settings: {odd[0]} does not exist; a domain has one setting: preset, a file")
     return found
+
+
+def _check_lookups(found: Settings) -> None:
+    bounds = {"diversity": (0, 1), "explore": (0, MOST_EXPLORE), "per_category": (1, 200), "categories": (1, 200)}
+    for name, (low, high) in bounds.items():
+        given = getattr(found, name)
+        for domain, value in (given if isinstance(given, dict) else {"": given}).items():
+            if domain and domain not in found.domain_names:
+                raise SettingsError(
+                    f"settings: {name}: domain {domain!r} is not one of {', '.join(found.domain_names)}"
+                )
+            if value is not None and not low <= value <= high:
+                raise SettingsError(f"settings: {name}={value} is not between {low} and {high}")
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -153,5 +180,5 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower()
         if variable.startswith(PREFIX) and name in known:
-            found[name] = msgspec.json.decode(text) if name in TABLES and text.startswith("{") else text
+            found[name] = msgspec.json.decode(text) if text.startswith("{") else text
     return found

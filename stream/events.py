@@ -105,7 +105,8 @@ class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_d
 
 
 class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defaults=True):
-    """The catalogue's newest word on an item. `available=false` takes it out of every answer."""
+    """The catalogue's newest word on an item. `available=false` takes it out of every answer, `expires_at` (epoch ms)
+    does so at a time."""
 
     item_id: Id
     at: int
@@ -113,6 +114,7 @@ class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defau
     title: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
     category: Label | None = None
     available: bool = True
+    expires_at: int | None = None
     attributes: dict[str, Scalar | list[Scalar]] = {}
 
 
@@ -184,6 +186,10 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
             "bad-time",
             f"at={record.at} lies {ahead_s} s in the future; at most {limits.max_future_ms // 1000} s are allowed",
         )
+    if isinstance(record, Item) and record.expires_at is not None and record.expires_at < limits.earliest_at:
+        raise EventError(
+            "bad-time", f"expires_at={record.expires_at} lies before {limits.earliest_at}; give epoch milliseconds"
+        )
     if isinstance(record, Interaction) and record.value is not None and not math.isfinite(record.value):
         raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
 
@@ -224,7 +230,7 @@ def _explain(error: msgspec.ValidationError) -> EventError:
         return EventError(reason, f"{text}; docs/events.md shows every field")
     if "_id" in text and "length >= 1" in text:
         return EventError("missing-id", f"{text}; an id must not be empty")
-    if "`$.at`" in text:
+    if "`$.at`" in text or "`$.expires_at`" in text:
         return EventError("bad-time", f"{text}; give epoch milliseconds as a whole number")
     if "out of range" in text:
         return EventError("not-a-number", text)

@@ -15,13 +15,17 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from features.activity import Activity, Logged, apply
 from features.popularity import EVERYONE
 from serving.http.problems import Problem
-from serving.recommender import MOST, Ask
+from serving.recommender import MOST, Ask, Method
+from serving.rules import Rule, RuleError, checked
 from serving.service import Service
+from serving.settings import MOST_EXPLORE
 from stream import topics
 from stream.errors import EventError
-from stream.events import Interaction, check
+from stream.events import Id, Interaction, check
 
 HEARTBEAT_S: Final = 15.0
+MOST_CANDIDATES: Final = 10_000
+MOST_OWN_RULES: Final = 20
 JSON: Final = "application/json"
 TOKEN: Final = re.compile(r"(?:[a-z-]+/)?\d{1,9}:\d{1,18}")
 
@@ -35,18 +39,38 @@ Seen = Annotated[
 ]
 After = Annotated[str | None, QueryParameter(description="wait until this token of POST /v1/events is in the features")]
 
+Diversity = Annotated[float | None, QueryParameter(ge=0, le=1, description="0: the ranking; 1: only what differs")]
+PerCategory = Annotated[int | None, QueryParameter(ge=1, description="at most so many items of a category")]
+Categories = Annotated[int | None, QueryParameter(ge=1, description="at least so many different categories")]
+Explore = Annotated[
+    float | None, QueryParameter(ge=0, le=MOST_EXPLORE, description="the share of slots, but for the first, to explore")
+]
+
 _encode = msgspec.json.Encoder().encode
 
 
-class Visit(msgspec.Struct, frozen=True):
-    """An anonymous visitor's events, oldest first, and what to answer. Nothing is stored."""
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to answer: the parameters of GET, `candidates` (the only items that may appear), and rules of its own."""
 
-    events: list[Interaction]
-    n: int = 20
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 20
     domain: str | None = None
     exclude_seen: bool | None = None
     category: str | None = None
     explain: bool = False
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    per_category: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    categories: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    explore: Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPLORE)] | None = None
+    diversify: Method = "mmr"
+    candidates: Annotated[list[Id], msgspec.Meta(max_length=MOST_CANDIDATES)] | None = None
+    rules: Annotated[list[Rule], msgspec.Meta(max_length=MOST_OWN_RULES)] = []
+    after: str | None = None
+
+
+class Visit(Wanted, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An anonymous visitor's events, oldest first, and what to answer. Nothing is stored."""
+
+    events: list[Interaction]
 
 
 class Popular(msgspec.Struct, frozen=True):
@@ -67,11 +91,33 @@ async def recommendations(
     category: FromQuery[str | None] = None,
     after: After = None,
     explain: FromQuery[bool] = False,
+    diversity: Diversity = None,
+    per_category: PerCategory = None,
+    categories: Categories = None,
+    explore: Explore = None,
+    diversify: FromQuery[Method] = "mmr",
 ) -> Response[bytes]:
     """Computed when asked for, from the features of this moment and the serving release."""
-    ask = Ask(domain_of(service, domain), n, exclude_seen, category, explain)
+    name = domain_of(service, domain)
+    ask = _ask(
+        service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore, diversify
+    )
     if after is not None:
         await _wait(service, ask.domain, user_id, after)
+    return Response((await service.recommend(user_id, ask)).body, media_type=JSON)
+
+
+@post(
+    "/v1/users/{user_id:str}/recommendations",
+    status_code=200,
+    tags=["recommendations"],
+    summary="The same, with candidates and rules in the body",
+)
+async def wanted(service: Injected, user_id: FromPath[str], data: JSONBody[Wanted]) -> Response[bytes]:
+    """`candidates` are ranked among themselves; `rules` hold for this answer alone."""
+    ask = _asked(service, data)
+    if data.after is not None:
+        await _wait(service, ask.domain, user_id, data.after)
     return Response((await service.recommend(user_id, ask)).body, media_type=JSON)
 
 
@@ -84,18 +130,26 @@ async def live(
     exclude_seen: Seen = None,
     category: FromQuery[str | None] = None,
     explain: FromQuery[bool] = False,
+    diversity: Diversity = None,
+    per_category: PerCategory = None,
+    categories: Categories = None,
+    explore: Explore = None,
+    diversify: FromQuery[Method] = "mmr",
 ) -> ServerSentEvent:
     """Server-sent events: a list at once, and a new one whenever the user's features change."""
-    ask = Ask(domain_of(service, domain), n, exclude_seen, category, explain)
+    name = domain_of(service, domain)
+    ask = _ask(
+        service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore, diversify
+    )
     return ServerSentEvent(_lists(service, user_id, ask))
 
 
 @post("/v1/sessions/recommendations", status_code=200, tags=["recommendations"], summary="For an anonymous visitor")
 async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
     """The visitor's events come with the request and are folded in memory."""
-    domain = domain_of(service, data.domain)
-    if not 1 <= data.n <= MOST:
-        raise Problem(400, "bad-field", f"n={data.n} is not between 1 and {MOST}")
+    ask = _asked(service, data)
+    if data.after is not None:
+        await _wait(service, ask.domain, "", data.after)
     now = int(time.time() * 1000)
     for index, event in enumerate(data.events):
         try:
@@ -103,7 +157,6 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
     log = [Logged(event, "session/0", offset) for offset, event in enumerate(data.events)]
-    ask = Ask(domain, data.n, data.exclude_seen, data.category, data.explain)
     found = await service.lookups.of_state(apply(None, log, service.rules), ask)
     return Response(found.body, media_type=JSON)
 
@@ -112,16 +165,17 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
 async def similar(service: Injected, item_id: FromPath[str], n: N = 20, domain: DomainName = None) -> Response[bytes]:
     """Neighbours by co-occurrence; for an item that the release does not know, the popular ones of its category."""
     home = service.domains[domain_of(service, domain)]
-    near = home.aligned.release.similar(item_id, n * 2) if home.aligned is not None else []
+    near = home.aligned.release.similar(item_id, MOST) if home.aligned is not None else []
     reason = "similar"
     if not near:
         category = home.category_of(item_id)
         reason = "category" if category else "empty"
-        near = [(one, 0.0) for one in home.by_category.get(category or "", ()) if one != item_id]
+        known = [*home.by_category.get(category or "", ()), *list(home.members.get(category or "", ()))]
+        near = [(one, 0.0) for one in dict.fromkeys(known) if one != item_id]
     items = [
         {"item_id": one, "score": round(score, 6), "title": home.title_of(one)}
         for one, score in near
-        if home.offers(one)
+        if home.shows(one)
     ]
     return _json({"item_id": item_id, "reason": reason if items else "empty", "items": items[:n]})
 
@@ -166,7 +220,7 @@ async def popular(
     kept = [
         (one, count)
         for one, count in ranked
-        if home.offers(one) and (category is None or home.category_of(one) == category)
+        if home.shows(one) and (category is None or home.category_of(one) == category)
     ]
     rows = [{"item_id": one, "score": count, "title": home.title_of(one)} for one, count in kept[:n]]
     return Response(Popular(name, segment, rows))
@@ -178,6 +232,48 @@ def domain_of(service: Service, name: str | None) -> str:
     if chosen not in service.domains:
         raise Problem(404, "unknown-domain", f"domain={chosen!r} is not one of {', '.join(service.domains)}")
     return chosen
+
+
+def _asked(service: Service, data: Wanted) -> Ask:
+    """What a body asks for. Raises Problem for a rule that cannot be followed."""
+    name = domain_of(service, data.domain)
+    try:
+        rules = tuple(checked(one) for one in data.rules)
+    except RuleError as error:
+        raise Problem(400, "bad-rule", str(error)) from None
+    options = (data.diversity, data.per_category, data.categories, data.explore, data.diversify)
+    ask = _ask(service, name, data.n, data.exclude_seen, data.category, data.explain, *options)
+    candidates = frozenset(data.candidates) if data.candidates is not None else None
+    return msgspec.structs.replace(ask, candidates=candidates, rules=rules)
+
+
+def _ask(
+    service: Service,
+    domain: str,
+    n: int,
+    exclude_seen: bool | None,
+    category: str | None,
+    explain: bool,
+    diversity: float | None,
+    per_category: int | None,
+    categories: int | None,
+    explore: float | None,
+    diversify: Method,
+) -> Ask:
+    """What is asked for; what is left out is as the settings say for the domain."""
+    settings = service.settings
+    return Ask(
+        domain,
+        n,
+        exclude_seen,
+        category,
+        explain,
+        diversity if diversity is not None else settings.of("diversity", domain) or 0.0,
+        per_category if per_category is not None else settings.of("per_category", domain),
+        categories if categories is not None else settings.of("categories", domain),
+        explore if explore is not None else settings.of("explore", domain) or 0.0,
+        diversify,
+    )
 
 
 async def _wait(service: Service, domain: str, user_id: str, after: str) -> None:

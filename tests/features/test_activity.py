@@ -12,7 +12,7 @@ from stream.events import KIND_CODES, Event, Impression, Interaction, Search
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
-RULES = Rules(history_length=4, event_ids=6, categories=2, queries=2)
+RULES = Rules(history_length=4, event_ids=6, categories=2, queries=2, unwanted=3)
 
 
 def view(number: int, at: int = NOON, item: str = "tea", **more: object) -> Interaction:
@@ -87,6 +87,36 @@ def test_searches_and_impressions_are_known_but_no_history() -> None:
     assert row.recent.items == []
 
 
+def act(number: int, kind: str, item: str, after_ms: int = 0) -> Interaction:
+    return Interaction(event_id=f"e{number}", user_id="ann", item_id=item, kind=kind, at=NOON + after_ms)  # type: ignore[arg-type]
+
+
+def test_a_hidden_item_is_remembered_when_its_event_has_left_the_history() -> None:
+    later = [view(n, NOON + n, f"other{n}") for n in range(1, 6)]
+    row = apply(None, logged(act(0, "hide", "tea"), *later), RULES)
+    assert "tea" not in row.recent.items
+    assert row.unwanted == {"tea": NOON}
+
+
+def test_the_newest_word_by_time_says_whether_an_item_is_wanted() -> None:
+    assert apply(None, logged(act(0, "hide", "tea"), act(1, "like", "tea", 1)), RULES).unwanted == {}
+    assert apply(None, logged(act(0, "hide", "tea", 5), act(1, "view", "tea", 1)), RULES).unwanted == {"tea": NOON + 5}
+    assert apply(None, logged(act(0, "like", "tea", 5), act(1, "hide", "tea", 1)), RULES).unwanted == {}
+    assert apply(None, logged(act(0, "hide", "tea"), act(1, "skip", "tea", 1)), RULES).unwanted == {"tea": NOON}
+
+
+def test_the_oldest_unwanted_item_goes_first() -> None:
+    log = logged(*[act(n, "dislike", item, at) for n, (item, at) in enumerate(zip("abcd", [7, 3, 9, 8], strict=True))])
+    assert apply(None, log, RULES).unwanted == {"a": NOON + 7, "c": NOON + 9, "d": NOON + 8}
+
+
+def test_a_row_from_before_unwanted_items_were_kept_can_be_read() -> None:
+    old = msgspec.to_builtins(apply(None, logged(view(1)), RULES))
+    del old["unwanted"]
+    row = msgspec.json.decode(msgspec.json.encode(old), type=Activity)
+    assert (row.recent.items, row.unwanted) == (["tea"], {})
+
+
 def test_an_event_sent_twice_counts_once_and_a_replay_changes_nothing() -> None:
     log = logged(view(1), view(1), view(2))
     row = apply(None, log, RULES)
@@ -107,7 +137,7 @@ interactions = st.builds(
     event_id=st.integers(0, 20).map(str),
     user_id=st.sampled_from(["ann", "bob", "cid"]),
     item_id=st.sampled_from("abcdef"),
-    kind=st.sampled_from(["view", "purchase", "skip"]),
+    kind=st.sampled_from(["view", "purchase", "skip", "hide", "dislike"]),
     at=times,
     domain=st.sampled_from(["shop", "news"]),
     value=st.none() | st.floats(0, 100),
@@ -160,3 +190,4 @@ def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: li
         assert recent.times == sorted(recent.times)
         assert len(row.applied.event_ids) <= 6
         assert len(row.summary.categories) <= 2
+        assert len(row.unwanted) <= 3

@@ -47,3 +47,29 @@ def test_durations() -> None:
     assert [seconds_of(text) for text in ("90s", "15m", "1.5h", "1d")] == [90, 900, 5400, 86400]
     with pytest.raises(SettingsError, match="such as 15m"):
         seconds_of("soon")
+
+
+def test_what_look_ups_have_by_default_may_differ_by_domain(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("diversity = 0.3\n[explore]\nnews = 0.05\n")
+    found = read(file, {"COLDSTREAM_PER_CATEGORY": '{"shop": 2}', "COLDSTREAM_CATEGORIES": "3"})
+    assert [found.of("explore", name) for name in ("news", "shop")] == [0.05, None]
+    assert [found.of("per_category", name) for name in ("news", "shop")] == [None, 2]
+    assert (found.of("diversity", "news"), found.of("categories", "news")) == (0.3, 3)
+    assert read(None, {"COLDSTREAM_EXPLORE": "0.1"}).of("explore", "music") == 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("explore = 0.9", "not between 0 and 0.5"),
+        ("diversity = -1", "not between 0 and 1"),
+        ("[per_category]\ngarden = 2", "'garden' is not one of"),
+        ("[per_category]\nshop = 0", "not between 1"),
+    ],
+)
+def test_what_look_ups_cannot_have_is_named(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        read(file, {})

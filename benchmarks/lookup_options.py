@@ -1,0 +1,172 @@
+"""What each option of a look-up costs at 100,000 items: the functions alone, then over HTTP.
+
+python -m benchmarks.lookup_options [--items 100000] [--recommender transformer] [--seconds 5] [--no-http] [--json]
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import numpy as np
+
+from benchmarks import load, made
+from benchmarks.lookups import SETTLE_S, fill, histories, release, serving
+from benchmarks.running import machine, percentiles
+from features.activity import Activity
+from models import releases
+from serving.catalogue import Domain
+from serving.recommender import Ask, answer, best, query, score
+from serving.rules import Rule
+
+RULES: Final = 100
+LOOK_UPS: Final = 300
+OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
+    "plain": {},
+    "100 rules": {},
+    "diversity .3": {"diversity": 0.3},
+    "2 per category": {"per_category": 2},
+    "explore .05": {"explore": 0.05},
+    "explain": {"explain": True},
+    "all": {"diversity": 0.3, "per_category": 2, "explore": 0.05, "explain": True},
+}
+WITH_RULES: Final = ("100 rules", "all")
+
+
+def rules(items: int, rng: np.random.Generator) -> list[Rule]:
+    """A hundred of every kind: by item, by category, by attribute, for some users; two pins."""
+    found: list[Rule] = []
+    for number in range(RULES):
+        kind = number % 5
+        category = {"category": f"c{int(rng.integers(200))}"}
+        some = [f"i{one}" for one in rng.integers(0, items, 20)]
+        if number < 2:
+            found.append(Rule(id=f"r{number}", action="pin", position=3 * number + 2, items=some[:1]))
+        elif kind == 0:
+            found.append(Rule(id=f"r{number}", action="exclude", items=some))
+        elif kind == 1:
+            found.append(Rule(id=f"r{number}", action="boost", factor=2.0, where=dict(category)))
+        elif kind == 2:
+            found.append(Rule(id=f"r{number}", action="bury", factor=0.5, where={"title": some[:5]}))
+        elif kind == 3:
+            found.append(Rule(id=f"r{number}", action="boost", factor=1.5, items=some, segment="young"))
+        else:
+            found.append(Rule(id=f"r{number}", action="bury", factor=0.8, where=dict(category), share=0.5))
+    return found
+
+
+def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Milliseconds of one look-up by option, without store and HTTP; and of readying the rules."""
+    with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
+        root = Path(folder)
+        name = release(root, items, recommender, rng)
+        loaded = releases.load(root / "shop" / name)
+    domain = Domain()
+    domain.put(made.items(items))
+    domain.begin()
+    domain.adopt(domain.align(loaded))
+    states = [state for _, state in histories(LOOK_UPS, items, rng)]
+    figures: dict[str, Any] = {}
+    for option, asked in OPTIONS.items():
+        domain.begin_rules()
+        began = time.perf_counter()
+        ready = domain.compile(rules(items, rng) if option in WITH_RULES else [])
+        if option == "100 rules":
+            figures["readying 100 rules"] = (time.perf_counter() - began) * 1000
+        domain.adopt_rules(ready)
+        figures[option] = percentiles(
+            [_timed(domain, Ask("shop", **asked), one) for one in [*states[:20], *states]][20:]
+        )
+    return figures
+
+
+def _timed(domain: Domain, ask: Ask, state: Activity) -> float:
+    aligned = domain.aligned
+    assert aligned is not None
+    began = time.perf_counter()
+    one = query(state, ask, who="u")
+    (ranked,) = best(aligned, [one], score(aligned, [one]))
+    msgspec.json.encode(answer(domain, one, ranked, request_id=str(began), user_id="u", state=state))
+    return time.perf_counter() - began
+
+
+def over_http(items: int, users: int, recommender: str, seconds: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Latency by option on one connection, and what 32 connections pass."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
+        state = Path(folder)
+        fill(state / "feast", users, items, rng)
+        release(state / "releases", items, recommender, rng)
+        with serving(state, items) as (port, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            time.sleep(SETTLE_S)
+            for option, asked in sorted(OPTIONS.items(), key=lambda pair: pair[0] in WITH_RULES):
+                if option in WITH_RULES:
+                    _tell(client, rules(items, rng))
+                one = asyncio.run(load.send(port, lookups(users, asked, rng), 1, seconds))
+                many = asyncio.run(load.send(port, lookups(users, asked, rng), 32, seconds))
+                row = {**percentiles(one.latencies), "statuses": one.statuses, "per_second_32": many.per_second}
+                figures[option] = row
+    return figures
+
+
+def lookups(users: int, asked: Mapping[str, Any], rng: np.random.Generator) -> Iterator[bytes]:
+    """Look-ups with an option, of users drawn evenly."""
+    words = "".join(f"&{name}={str(value).lower()}" for name, value in asked.items())
+    while True:
+        for user in rng.integers(0, users, 10_000):
+            yield load.getting(f"/v1/users/u{user}/recommendations?n=20{words}")
+
+
+def _tell(client: httpx.Client, told: list[Rule]) -> None:
+    for rule in told:
+        answer = client.put(f"/v1/rules/{rule.id}", content=msgspec.json.encode(rule))
+        answer.raise_for_status()
+    client.get("/v1/users/u1/recommendations", params={"after": answer.json()["token"]}).raise_for_status()
+
+
+def measure(items: int, users: int, recommender: str, seconds: float, *, http: bool = True) -> dict[str, Any]:
+    """The whole benchmark."""
+    rng = np.random.default_rng(0)
+    figures: dict[str, Any] = {"machine": machine(), "items": items, "recommender": recommender}
+    figures["functions"] = functions(items, recommender, rng)
+    if http:
+        figures["http"] = over_http(items, users, recommender, seconds, rng)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The tables."""
+    print(f"options of a look-up, {figures['items']:,} items, 20 answers, {figures['recommender']}")
+    alone, http = figures["functions"], figures.get("http", {})
+    print(f"{'':18}{'alone p50':>11}{'p99 ms':>9}{'x plain':>9}{'http p50':>11}{'p99 ms':>9}{'/s with 32':>12}")
+    for option in OPTIONS:
+        row, plain = alone[option], alone["plain"]
+        line = f"{option:18}{row['p50']:11.3f}{row['p99']:9.3f}{row['p50'] / plain['p50']:9.2f}"
+        if option in http:
+            line += f"{http[option]['p50']:11.2f}{http[option]['p99']:9.2f}{http[option]['per_second_32']:12.0f}"
+        print(line)
+    print(f"readying 100 rules, in another thread: {alone['readying 100 rules']:.0f} ms")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="What each option of a look-up costs.")
+    parser.add_argument("--items", type=int, default=100_000, help="items in catalogue and release")
+    parser.add_argument("--users", type=int, default=20_000, help="users with histories, over HTTP")
+    parser.add_argument("--recommender", default="transformer", help="as of coldstream bench lookups")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each part over HTTP lasts")
+    parser.add_argument("--no-http", action="store_true", help="the functions alone")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args()
+    figures = measure(asked.items, asked.users, asked.recommender, asked.seconds, http=not asked.no_http)
+    print(json.dumps(figures, default=str, indent=2)) if asked.json else show(figures)
+
+
+if __name__ == "__main__":
+    main()

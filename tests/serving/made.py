@@ -1,0 +1,93 @@
+"""A release of item-to-item weights written out by hand, and look-ups of it without a server."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from features.activity import Activity, Logged, Rules, apply
+from models import releases
+from models.recommenders.base import Vocabulary
+from models.recommenders.itemitem import ItemKNN
+from models.releases import Manifest, Release
+from serving.catalogue import Domain
+from serving.recommender import Answer, Ask, answer, best, personal, query, score
+from stream.events import Interaction, Item
+
+NOW = 1_760_000_000_000
+Near = Mapping[str, Sequence[tuple[str, float]]]
+
+
+def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str = "shop", neighbours: int = 8) -> str:
+    """A release in which an event on an item offers `near[item]` with these weights; promoted. Its id."""
+    model = ItemKNN(neighbours=neighbours, decay=1.0)
+    model.vocabulary = Vocabulary.of(list(item_ids))
+    index = model.vocabulary.index
+    model.popularity = np.arange(len(item_ids), 0, -1, np.float32)
+    model.near = np.full((len(item_ids), neighbours), -1, np.int32)
+    model.amounts = np.zeros((len(item_ids), neighbours), np.float32)
+    for item, others in near.items():
+        for place, (other, amount) in enumerate(others):
+            model.near[index[item], place], model.amounts[index[item], place] = index[other], amount
+    manifest = Manifest(releases.new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
+    releases.save(root, manifest, item_ids, model.save)
+    releases.promote(root, domain, manifest.id)
+    return manifest.id
+
+
+def read_release(root: Path, domain: str = "shop") -> Release:
+    current = releases.current_id(root, domain)
+    assert current is not None
+    return releases.load(root / domain / current)
+
+
+def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:
+    """A user's state after (kind, item) events, a second apart."""
+    events = [
+        Interaction(event_id=f"e{n}", user_id="ann", item_id=item, kind=kind, at=start + 1000 * n)  # type: ignore[arg-type]
+        for n, (kind, item) in enumerate(acts)
+    ]
+    return apply(None, [Logged(event, "events/0", n) for n, event in enumerate(events)], Rules())
+
+
+def stocked(domain: Domain, categories: Mapping[str, str | None], **attributes: Mapping[str, object]) -> Domain:
+    """Put items with categories, and attributes by name and item, into a domain."""
+    domain.put(
+        Item(
+            item_id=item,
+            at=NOW,
+            title=item.upper(),
+            category=category,
+            attributes={name: values[item] for name, values in attributes.items() if item in values},  # type: ignore[misc]
+        )
+        for item, category in categories.items()
+    )
+    return domain
+
+
+def serve(domain: Domain, release: Release | None) -> None:
+    if release is not None:
+        domain.begin()
+        domain.adopt(domain.align(release))
+
+
+def look_up(
+    domain: Domain,
+    state: Activity | None,
+    ask: Ask,
+    *,
+    user_id: str = "ann",
+    segment: str | None = None,
+    request_id: str = "r1",
+) -> Answer:
+    """What an API process does with a look-up."""
+    one = query(state, ask, segment=segment, who=user_id)
+    aligned = domain.aligned
+    ranked: list[tuple[str, float]] = []
+    if aligned is not None and personal(aligned, one):
+        (ranked,) = best(aligned, [one], score(aligned, [one]))
+    return answer(domain, one, ranked, request_id=request_id, user_id=user_id, state=state, segment=segment)
+
+
+def ids(found: Answer) -> list[str]:
+    return [one.item_id for one in found.items]
