@@ -65,7 +65,7 @@ class Transformer(layers.Layer):
 
     def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:
         x = x + self.place(ops.arange(self.length))[None] * real[:, :, None]
-        hidden = (1.0 - ops.convert_to_tensor(self.causal)[None, None] * real[:, None, None, :]) * FAR
+        hidden = (1.0 - ops.convert_to_tensor(self.causal, dtype=real.dtype)[None, None] * real[:, None, None, :]) * FAR
         for number, block in enumerate(self.blocks):
             x = block(x, hidden=hidden, training=training, newest=newest and number == len(self.blocks) - 1)
         return self.norm(x)
@@ -148,7 +148,7 @@ class Bags(layers.Layer):
         counts: Any = None,
     ) -> Any:
         by_age = ops.take(self.ages, self.age)[None]
-        hidden = (1.0 - ops.convert_to_tensor(self.causal)[None] * real[:, None, :]) * FAR
+        hidden = (1.0 - ops.convert_to_tensor(self.causal, dtype=real.dtype)[None] * real[:, None, :]) * FAR
         plain = ops.matmul(ops.softmax(by_age + hidden, axis=-1), x)
         offered = ops.transpose(self.gate(x), (0, 2, 1))
         gated = ops.matmul(ops.softmax(by_age + offered + hidden, axis=-1), x)

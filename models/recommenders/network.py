@@ -91,7 +91,8 @@ class Network(keras.Model):
         numbers = inputs["items"]
         real = ops.cast(ops.not_equal(numbers, 0), "float32")
         x = self.vectors(numbers) + self.kind(inputs["kinds"]) + self.gap(inputs["gaps"])
-        x = self.drop(x, training=training) * real[:, :, None]
+        x = self.drop(x, training=training)
+        x = x * ops.cast(real, x.dtype)[:, :, None]
         more = {"counts": self._counts(inputs, real)} if self.params.encoder == "dnn" else {}
         return self.encoder(x, real=real, training=training, newest=newest, **more)
 
@@ -116,7 +117,9 @@ class Network(keras.Model):
             weight = 1.0 if self.objective == "mse" else self.params.values
             loss = loss + weight * value_loss(self._valued(hidden, y), x["values"], there)
         if self.params.l2:
-            lengths = ops.sum(ops.square(self.vectors(y)), axis=-1) + ops.sum(ops.square(hidden), axis=-1)
+            lengths = ops.sum(ops.square(ops.cast(self.vectors(y), "float32")), axis=-1) + ops.sum(
+                ops.square(hidden), axis=-1
+            )
             loss = loss + self.params.l2 * ops.sum(lengths * real) / ops.maximum(ops.sum(real), 1.0)
         return loss
 

@@ -78,8 +78,7 @@ class Neural:
         params, network = self.params, self._fitted()
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
-        compiled = params.encoder != "rnn" if params.compiled is None else params.compiled
-        network.compile(optimizer, jit_compile=compiled)  # rnn: unrolled steps compile for minutes
+        network.compile(optimizer, jit_compile=_compiled(params))
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
         watch = _Watch(self._after_epoch, until, self.clock)
@@ -198,6 +197,13 @@ def _chances(log: Log, trained: int, params: Params) -> npt.NDArray[np.float64] 
             return None
     chances: npt.NDArray[np.float64] = counts / counts.sum()
     return chances
+
+
+def _compiled(params: Params) -> bool:
+    """XLA takes minutes for the recurrent encoder's unrolled steps; JAX without it dispatches every operation alone."""
+    if params.compiled is not None:
+        return params.compiled
+    return params.encoder != "rnn" or keras.backend.backend() == "jax"
 
 
 def _nothing(length: int) -> Batch:
