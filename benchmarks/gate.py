@@ -23,10 +23,9 @@ from features.activity import Recent
 from models import contest, gate, splits
 from models.gate import Answers, Bounds
 from models.recommenders.base import Floats, Recommender, Vocabulary
-from models.recommenders.blend import EDGES, Blend
-from models.recommenders.counts import Personal, Popularity
+from models.recommenders.counts import Popularity
 from models.recommenders.ials import IALS
-from models.recommenders.itemitem import ItemKNN, SequentialRules
+from models.recommenders.itemitem import EASE, ItemKNN
 from models.recommenders.sequences import Batch, Log, batch_of
 from models.releases import HISTORY
 from models.retrain import HELD_OUT
@@ -52,16 +51,16 @@ def fitted(made: Any, log: Log) -> Any:
     return made
 
 
-def candidates(log: Log, rng: np.random.Generator) -> list[tuple[str, str, Any]]:
+def candidates(log: Log, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
     """Name, the check that has to fail (none: it has to pass), and the recommender."""
     knn, mixed_up, factors = (fitted(one, log) for one in (ItemKNN(), ItemKNN(), IALS()))
-    members = [fitted(Personal(), log), fitted(ItemKNN(), log), fitted(SequentialRules(), log)]
+    better = EASE() if mask_seen else ItemKNN(own=1.0)
     order = rng.permutation(len(log.vocabulary))
     mixed_up.near, mixed_up.amounts = mixed_up.near[order], mixed_up.amounts[order]
     spam = len(log.vocabulary) // 2
     return [
         ("the same again", "not-better", knn),
-        ("item-kNN, personal and rules", "", Blend(members, np.full((len(EDGES) + 1, 3), 1 / 3))),
+        ("EASE" if mask_seen else "what was taken counts too", "", fitted(better, log)),
         ("popularity alone", "strangers", fitted(Popularity(), log)),
         ("shuffled item factors", "strangers", Altered(factors, lambda table: table[:, order])),
         ("shuffled neighbours", "strangers", mixed_up),
@@ -120,7 +119,7 @@ def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> d
     side, bounds = Side(frame, most, mask_seen), Bounds()
     theirs = side.answers(fitted(ItemKNN(), side.log))
     rows = []
-    for name, expected, one in candidates(side.log, np.random.default_rng(0)):
+    for name, expected, one in candidates(side.log, np.random.default_rng(0), mask_seen=mask_seen):
         checks, _ = side.judge(one, theirs, bounds)
         failed = [check.name for check in checks if not check.passed]
         right = expected in failed if expected else not failed
