@@ -98,7 +98,7 @@ def test_a_part_with_a_bad_preset_ends_and_is_not_started_again(part: str, tmp_p
     }
     command = [sys.executable, "-m", f"serving.{part}"]
     ended = subprocess.run(  # noqa: PLW1510 - the code is what is looked at
-        command, env={**os.environ, **state, "COLDSTREAM_DOMAINS": domains}, capture_output=True, text=True, timeout=120
+        command, env={**os.environ, **state, "COLDSTREAM_DOMAINS": domains}, capture_output=True, text=True, timeout=240
     )
     assert ended.returncode == HOPELESS, ended.stderr
     assert "mine.toml: seen.policy: Invalid enum value" in ended.stdout + ended.stderr
