@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from features.activity import Recent
+from models import arms
 from models.errors import ReleaseError
 from models.recommenders.base import CODE_WEIGHTS, Floats, Recommender, Vocabulary
 from models.recommenders.sequences import Batch, batch_of
@@ -64,7 +65,7 @@ class Pointer(msgspec.Struct, frozen=True):
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):
-    """One line of a listing: `state` is serving, ready or refused (with the reason)."""
+    """One line of a listing: `state` is serving, canary, shadow, ready or refused (with the reason)."""
 
     id: str
     state: str
@@ -72,6 +73,7 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     created_at: int = 0
     metrics: dict[str, float] = {}
     reason: str | None = None
+    detail: str | None = None
 
 
 class Release:
@@ -233,21 +235,31 @@ def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
 
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
     """Every release of a domain, newest first."""
-    serving = current_id(root, domain)
+    serving, tried = current_id(root, domain), arms.read(root, domain)
     found = []
     for folder in sorted((root / domain).glob("[0-9]*"), reverse=True):
         refused = folder / "refused.json"
         try:
             manifest = read_manifest(folder)
         except ReleaseError as error:
-            found.append(ReleaseInfo(folder.name, "refused", reason=error.reason))
+            found.append(ReleaseInfo(folder.name, "refused", reason=error.reason, detail=error.detail))
             continue
-        reason = json.loads(refused.read_text("utf-8"))["reason"] if refused.exists() else None
-        state = "refused" if reason else "serving" if folder.name == serving else "ready"
-        found.append(
-            ReleaseInfo(folder.name, state, manifest.recommender, manifest.created_at, manifest.metrics, reason)
-        )
+        said = json.loads(refused.read_text("utf-8")) if refused.exists() else {}
+        state = _state(folder.name, serving, tried) or ("refused" if said else "ready")
+        if state in {"serving", "canary", "shadow"}:  # who let it answer has seen what was said before
+            said = {}
+        about = (manifest.recommender, manifest.created_at, manifest.metrics)
+        found.append(ReleaseInfo(folder.name, state, *about, said.get("reason"), said.get("detail")))
     return found
+
+
+def _state(release: str, serving: str | None, tried: arms.Rollout) -> str | None:
+    if release == serving:
+        return "serving"
+    for role, one in (("canary", tried.canary), ("shadow", tried.shadow)):
+        if one is not None and one.release == release:
+            return role
+    return None
 
 
 def _described(path: Path) -> File:
@@ -332,7 +344,7 @@ def _point(root: Path, domain: str, pointer: Pointer) -> None:
 def _retire(root: Path, domain: str) -> None:
     pointer = _pointer(root, domain)
     assert pointer is not None
-    needed = {pointer.release, *pointer.before}
+    needed = {pointer.release, *pointer.before, *arms.read(root, domain).releases}
     for folder in sorted((root / domain).glob("[0-9]*"))[:-KEPT]:
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,12 +18,14 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
-from features import popularity
+from features import outcomes, popularity
 from features.activity import Activity, Logged, Rules
 from features.errors import StoreError
+from features.outcomes import Outcomes, Waiting, Window
 from features.popularity import Popularity, PopularityRules
 from features.store import Key, OnlineStore
 from serving import metrics
+from serving.joined import Joined
 from serving.states import States
 from serving.updates import FETCH_BYTES, Update
 from stream import deadletter, topics
@@ -54,6 +56,7 @@ class Options(msgspec.Struct, frozen=True):
     batch_ms: int
     cached_users: int
     flush_ms: int
+    window: Window = Window()
 
 
 class EventPath(Service, ConsumerRebalanceListener):
@@ -66,6 +69,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.states = States(store, options.cached_users)
         self._domains = frozenset(store.domains)
         self.rules = PopularityRules()
+        self.joined = Joined(options.bootstrap, options.security, options.window)
         self.rows: dict[TopicPartition, Popularity] = {}
         self.next: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
@@ -129,15 +133,27 @@ class EventPath(Service, ConsumerRebalanceListener):
         async with self.busy:
             names = [_name(place) for place in assigned]
             kept = await self.stored(lambda: self.store.read_popularity(names), "read")
+            joined = await self._joined(assigned)
             for place in assigned:
                 row = kept.get(_name(place)) or Popularity()
                 committed = await self.consumer.committed(place)
-                start = min(committed or 0, row.position + 1)
+                start = self.joined.begin(place, joined.get(place), min(committed or 0, row.position + 1))
                 self.consumer.seek(place, start)
                 self.rows[place], self.next[place] = row, start
             await self._measure_lag(assigned)
             self.states.drop()
         log.info("partitions %s are ours", ", ".join(names) or "none")
+
+    async def _joined(self, assigned: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[Outcomes, Waiting]]:
+        """What the join knew of partitions; Kafka is waited for, as without it lists would be counted twice."""
+        while True:
+            try:
+                return await self.joined.restore(assigned)
+            except KafkaError as error:
+                if self.should_stop:
+                    raise
+                log.warning("outcomes cannot be read (%s: %s); trying again", type(error).__name__, error)
+                await asyncio.sleep(RETRY_S)
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         async with self.busy:
@@ -145,6 +161,7 @@ class EventPath(Service, ConsumerRebalanceListener):
             for place in revoked:
                 self.rows.pop(place, None)
                 self.next.pop(place, None)
+                self.joined.drop(place)
             self.states.drop()
 
     async def forget(self, user_id: str) -> None:
@@ -173,6 +190,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         for place, records in fetched.items():
             mine = [entry for entry in entries if entry.partition == _name(place)]
             popularity.apply(self.rows[place], mine, self.rules)
+            self.joined.apply(place, mine, records[-1].offset)
             self.rows[place].position = max(self.rows[place].position, records[-1].offset)
             self.next[place] = records[-1].offset + 1
         metrics.batch_seconds.labels("decode").observe(decoded - started)
@@ -253,6 +271,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 await self.stored(lambda: self.store.write_popularity(rows), "write")
             else:
                 await asyncio.get_running_loop().run_in_executor(self.thread, self.store.write_popularity, rows)
+            await self.joined.publish(self.producer)
             await self.consumer.commit({place: self.next[place] for place in self.rows})
         except (CommitFailedError, IllegalStateError) as error:
             log.info("not committed (%s): these events come again and change nothing", error)

@@ -11,6 +11,8 @@ SYNTHETIC_EVENTS: Final = "synthetic-events"
 DEAD_LETTERS: Final = "dead-letters"
 FEATURE_UPDATES: Final = "feature-updates"
 RELEASES: Final = "releases"
+OUTCOMES: Final = "outcomes"
+SHOWN: Final = "shown"
 FORGET: Final = "forget"
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -36,5 +38,7 @@ def topics(partitions: int, retention_ms: int = FOREVER) -> list[Topic]:
         Topic(DEAD_LETTERS, 1, 30 * DAY_MS),
         Topic(FEATURE_UPDATES, partitions, DAY_MS // 24),
         Topic(RELEASES, 1, compacted=True),
+        Topic(OUTCOMES, 1, compacted=True),
+        Topic(SHOWN, partitions, 2 * DAY_MS),
         Topic(FORGET, 1),
     ]
