@@ -1,4 +1,4 @@
-"""What became of the lists that were shown: impressions joined with what their users took. Pure, like `features.activity`.
+"""What became of lists that were shown: impressions joined with what their users took. Pure: state and events in.
 
 A list is one `Impression`; it is clicked when its user took one of its items within the window, once, however often.
 One row per partition, with that partition's position, as popularity has it: a replay changes nothing.
@@ -29,14 +29,14 @@ SLACK_MS: Final = 5 * 60 * 1000
 
 
 class Window(msgspec.Struct, frozen=True):
-    """How long after a list a take counts for it, and how many lists a partition keeps in memory (the oldest go first)."""
+    """How long after a list a take counts for it; how many lists a partition keeps (the oldest go first)."""
 
     ms: int = 30 * 60 * 1000
     lists: int = 20_000
 
 
 class Counts(msgspec.Struct):
-    """Lists shown and clicked, by group of users; `hours` maps an hour (epoch ms) to the pair. `last_at` is epoch ms."""
+    """Lists shown and clicked, by group of users; `hours` maps an hour to the pair. Times are epoch ms."""
 
     impressions: list[int] = msgspec.field(default_factory=lambda: [0] * GROUPS)
     clicks: list[int] = msgspec.field(default_factory=lambda: [0] * GROUPS)
@@ -73,7 +73,7 @@ class Delta(msgspec.Struct, frozen=True):
 
 
 class Waiting:
-    """The lists of one partition that may still be clicked, oldest first, and what changed since `changes` was asked."""
+    """The lists of one partition that may still be clicked, oldest first; `changes` tells what is new."""
 
     def __init__(self, window: Window) -> None:
         self.window = window

@@ -39,7 +39,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Side(msgspec.Struct, frozen=True):
-    """One arm since the trial began: lists shown and clicked, answers tried and failed, seconds of the newest passes."""
+    """One arm since the trial began: lists shown and clicked, answers tried and failed, seconds of newest rankings."""
 
     counts: Counts = msgspec.field(default_factory=Counts)
     answers: int = 0
@@ -67,7 +67,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def rate(counts: Counts) -> Rate:
-    """Clicked lists per list shown; its variance from the spread between groups of users (random groups, linearized)."""
+    """Clicked lists per list; its variance from the spread between groups of users (random groups, linearized)."""
     shown, clicked = np.array(counts.impressions, float), np.array(counts.clicks, float)
     impressions, clicks = float(shown.sum()), float(clicked.sum())
     if not impressions:
@@ -80,7 +80,7 @@ def rate(counts: Counts) -> Rate:
 
 
 def bounds_of(canary: Rate, control: Rate, alpha: float, planned: int) -> tuple[float, float]:
-    """The confidence sequence of the difference canary - control at this moment; tightest near `planned` impressions."""
+    """The confidence sequence of canary - control at this moment; it is tightest near `planned` impressions."""
     seen = max(1, canary.impressions)
     rho = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / planned
     grown = seen * rho + 1

@@ -1,4 +1,4 @@
-"""The verbs of a rollout: begin and end a canary or a shadow, promote, go back. Everything is checked before it changes.
+"""The verbs of a rollout: begin and end a canary or a shadow, promote, go back. All is checked before it changes.
 
 `models.arms` holds the state, `models.canary` the rule by which a canary is judged.
 """

@@ -18,7 +18,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
-from features import outcomes, popularity
+from features import popularity
 from features.activity import Activity, Logged, Rules
 from features.errors import StoreError
 from features.outcomes import Outcomes, Waiting, Window

@@ -6,8 +6,6 @@ Every flush writes, in this order: to the topic `shown` what changed in the wait
 row, and from `shown` the lists that were waiting at that row's position; what lies behind it comes again from the log.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
