@@ -235,7 +235,7 @@ def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
 
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
     """Every release of a domain, newest first."""
-    serving, tried = current_id(root, domain), arms.read(root, domain)
+    serving, tried = current_id(root, domain), _tried(root, domain)
     found = []
     for folder in sorted((root / domain).glob("[0-9]*"), reverse=True):
         refused = folder / "refused.json"
@@ -251,6 +251,14 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
         about = (manifest.recommender, manifest.created_at, manifest.metrics)
         found.append(ReleaseInfo(folder.name, state, *about, said.get("reason"), said.get("detail")))
     return found
+
+
+def _tried(root: Path, domain: str) -> arms.Rollout:
+    """What is tried out; nothing where the file is damaged: who follows it says so."""
+    try:
+        return arms.read(root, domain)
+    except ReleaseError:
+        return arms.Rollout()
 
 
 def _state(release: str, serving: str | None, tried: arms.Rollout) -> str | None:
@@ -344,7 +352,7 @@ def _point(root: Path, domain: str, pointer: Pointer) -> None:
 def _retire(root: Path, domain: str) -> None:
     pointer = _pointer(root, domain)
     assert pointer is not None
-    needed = {pointer.release, *pointer.before, *arms.read(root, domain).releases}
+    needed = {pointer.release, *pointer.before, *_tried(root, domain).releases}
     for folder in sorted((root / domain).glob("[0-9]*"))[:-KEPT]:
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from features.dataset import interactions
-from models import evaluation, presets, releases, splits
+from models import evaluation, presets, releases, rollout, splits
 from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
 from models.recommenders.base import Recommender, Vocabulary
@@ -58,6 +58,8 @@ class Run(msgspec.Struct, frozen=True):
     seed: int = 0
     mask_seen: bool = False
     preset: Path | None = None
+    canary_share: float | None = None
+    """With a share a candidate begins as a canary; None: it serves everyone at once."""
 
 
 def train_counts(run: Run, progress: Progress | None = None) -> Manifest:
@@ -124,8 +126,8 @@ def settle(run: Run, counts: Manifest, tuned: Manifest | None) -> Result:
         chosen = tuned if better else counts
         reason = f"NDCG@10 {tuned.recommender} {ours:.4f}, counts {theirs:.4f}"
     if releases.current_id(run.root, run.domain) != chosen.id:
-        releases.promote(run.root, run.domain, chosen.id)
-    return Result(made, chosen.id, reason, figures)
+        rollout.enter(run.root, run.domain, chosen.id, run.canary_share)
+    return Result(made, releases.current_id(run.root, run.domain), reason, figures)
 
 
 def _useful(name: str, names: list[str], run: Run) -> bool:

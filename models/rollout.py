@@ -73,6 +73,21 @@ def say_ready(root: Path, domain: str, salt: str, detail: str) -> None:
             arms.write(root, domain, msgspec.structs.replace(before, ready=detail))
 
 
+def enter(root: Path, domain: str, release: str, share: float | None) -> str:
+    """What becomes of a candidate that passed the gate: `promote`, or with a share `canary`. Raises like both.
+
+    The first release of a domain is promoted. While another canary is on trial the candidate `waits`: trials that are
+    replaced by each training run would never come to an end.
+    """
+    if share is None or releases.current_id(root, domain) is None:
+        promote(root, domain, release)
+        return "promote"
+    if arms.read(root, domain).canary is not None:
+        return "waits"
+    begin_canary(root, domain, release, share)
+    return "canary"
+
+
 def promote(root: Path, domain: str, release: str) -> None:
     """Let a release serve everyone; its own trials end with that. Raises like `releases.promote`."""
     with arms.changing(root, domain):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from features.popularity import EVERYONE
 from models.releases import Release
 from stream.events import Item, User
+
+if TYPE_CHECKING:
+    from serving.trial import Trial
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +70,8 @@ class Domain:
         self.popular: dict[str, list[tuple[str, float]]] = {}
         self.by_category: dict[str, list[str]] = {}
         self.aligned: Aligned | None = None
+        self.beside: tuple[Aligned, ...] = ()
+        self.trial: Trial | None = None
         self._changed_meanwhile: dict[str, Entry] | None = None
 
     def put(self, items: Iterable[Item]) -> None:
@@ -75,6 +81,8 @@ class Domain:
             self._file(item_id, entry)
         if self.aligned is not None:
             self.aligned.change(changed.items())
+        for one in self.beside:
+            one.change(changed.items())
         if self._changed_meanwhile is not None:
             self._changed_meanwhile.update(changed)
 
@@ -99,12 +107,15 @@ class Domain:
         """From now on changes of the catalogue are noted, for `adopt`."""
         self._changed_meanwhile = {}
 
-    def adopt(self, aligned: Aligned | None) -> None:
-        """Let an aligned release serve; None leaves the old one in service."""
+    def adopt(self, aligned: Aligned | None, *, serve: bool = True) -> None:
+        """Let an aligned release serve, or with `serve=False` stand beside it; None leaves all as it is."""
         changed, self._changed_meanwhile = self._changed_meanwhile, None
         if aligned is not None:
             aligned.change((changed or {}).items())
-            self.aligned = aligned
+            if serve:
+                self.aligned = aligned
+            else:
+                self.beside = (*self.beside, aligned)
 
     def set_popular(self, segments: dict[str, dict[str, float]]) -> None:
         """Replace what is popular: counts by segment and item."""

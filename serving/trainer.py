@@ -72,6 +72,7 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
         epochs=settings.epochs,
         mask_seen=domain not in REPEATS,
         preset=Path(settings.preset) if settings.preset else None,
+        canary_share=settings.canary_share if settings.rollout == "canary" else None,
     )
     with _alone(settings):
         counts = retrain.train_counts(run, progress)
