@@ -34,6 +34,8 @@ FILE_BYTES: Final = 16 * 1024 * 1024
 """A log that grows past this becomes `.1`, in the place of the one before it."""
 NICE: Final = 15
 LOOK_S: Final = 0.5
+SETTLE_MS: Final = 5_000
+"""After the window so much is left for events on their way into the features."""
 BATCH: Final = 200
 
 log = logging.getLogger("coldstream.api")
@@ -94,7 +96,7 @@ class Shadow:
     async def judge(self, read: Read) -> None:
         """Look, again and again, at what users took of the lists whose window has passed."""
         while True:
-            due = self._due(int(time.time() * 1000) - self._window_ms)
+            due = self._due(int(time.time() * 1000) - self._window_ms - SETTLE_MS)
             if due:
                 rows = await read({(one.domain, one.user_id) for _, one in due if one.user_id is not None})
                 for tried, one in due:

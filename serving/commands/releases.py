@@ -1,4 +1,4 @@
-"""`coldstream releases`: list, look at, compare, promote, go back, try out. The folder decides; the topic only tells."""
+"""`coldstream releases`: list, show, compare, promote, go back, try out. The folder decides; the topic only tells."""
 
 import json
 import time
