@@ -62,7 +62,9 @@ def test_where_memory_ends_the_oldest_list_is_forgotten() -> None:
 
 def test_users_stay_in_their_group() -> None:
     row = Outcomes()
-    apply(row, Waiting(WINDOW), logged(shown("a", "x", user="ann"), shown("b", "x", user="ann"), taken("x", user="ann")))
+    apply(
+        row, Waiting(WINDOW), logged(shown("a", "x", user="ann"), shown("b", "x", user="ann"), taken("x", user="ann"))
+    )
     counts = row.counts["shop"]["r1"]
     assert (counts.impressions[group_of("ann")], counts.clicks[group_of("ann")]) == (2, 1)
     assert (len(counts.impressions), sum(counts.impressions)) == (GROUPS, 2)
@@ -120,4 +122,3 @@ def test_a_restart_from_rows_and_deltas_changes_nothing(events: list[Event], one
     apply(again, later, log[max(0, first - back) :])
     assert msgspec.json.encode(again.counts) == msgspec.json.encode(whole.counts)
     assert merge([again]).keys() == whole.counts.keys()
-

@@ -117,7 +117,10 @@ def by_release(answered: list[tuple[str, str]]) -> dict[str, set[str]]:
     names = sorted({by for _, by in answered})
     if len(names) != 2:
         return {}
-    return {role: {user for user, one in answered if one == by} for role, by in zip(("canary", "control"), names, strict=True)}
+    return {
+        role: {user for user, one in answered if one == by}
+        for role, by in zip(("canary", "control"), names, strict=True)
+    }
 
 
 def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.Client) -> None:
