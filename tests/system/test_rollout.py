@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.kill import System
 from benchmarks.lookups import release
-from models import arms, releases, rollout
+from models import arms, rollout
 from models.releases import COUNTS
 from tests.system.conftest import ready, until
 
@@ -93,7 +93,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     mine = {user for user in users if arms.takes(arm, user)}
     assert 60 < len(mine) < 180
     for turn in range(8):
-        answered = visit(client, users, lambda user, by: by == control and hash_of(user, turn) < 0.5)
+        answered = visit(client, users, lambda user, by, turn=turn: by == control and hash_of(user, turn) < 0.5)
         if by_release(answered) != {"canary": mine, "control": set(users) - mine}:
             break  # the canary has gone meanwhile
         if turn == 0:
@@ -130,7 +130,7 @@ def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.
     until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
     users = [f"v{one}" for one in range(400)]
     for turn in range(10):
-        visit(client, users, lambda user, _: hash_of(user, turn) < 0.6)
+        visit(client, users, lambda user, _, turn=turn: hash_of(user, turn) < 0.6)
         if shop(client)["serving"] == other:
             break
     until(lambda: shop(client)["serving"] == other, 30, "the canary is promoted")
