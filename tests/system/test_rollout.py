@@ -94,33 +94,24 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     assert 60 < len(mine) < 180
     for turn in range(8):
         answered = visit(client, users, lambda user, by, turn=turn: by == control and hash_of(user, turn) < 0.5)
-        if by_release(answered) != {"canary": mine, "control": set(users) - mine}:
-            break  # the canary has gone meanwhile
         if turn == 0:
-            assert by_release(answered) == {"canary": mine, "control": set(users) - mine}
-    until(lambda: shop(client)["rollout"]["canary"] is None, 30, "the canary goes")
+            assert {user for user, by in answered if by == other} == mine
+            assert {by for _, by in answered} == {control, other}
+        if shop(client)["rollout"]["canary"] is None:
+            break
+    until(lambda: shop(client)["rollout"]["canary"] is None, 60, "the canary goes")
     told = shop(client)
     ended = told["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-clicks")
     (listed,) = [one for one in told["releases"] if one["id"] == other]
     assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
-    until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 20, "the control has all")
+    until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
     metrics = client.get("/metrics").text
     assert 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="clicks"} 1.0' in metrics
 
 
 def hash_of(user: str, turn: int) -> float:
     return arms.draw(user, f"click{turn}")
-
-
-def by_release(answered: list[tuple[str, str]]) -> dict[str, set[str]]:
-    names = sorted({by for _, by in answered})
-    if len(names) != 2:
-        return {}
-    return {
-        role: {user for user, one in answered if one == by}
-        for role, by in zip(("canary", "control"), names, strict=True)
-    }
 
 
 def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.Client) -> None:
@@ -133,7 +124,7 @@ def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.
         visit(client, users, lambda user, _, turn=turn: hash_of(user, turn) < 0.6)
         if shop(client)["serving"] == other:
             break
-    until(lambda: shop(client)["serving"] == other, 30, "the canary is promoted")
+    until(lambda: shop(client)["serving"] == other, 60, "the canary is promoted")
     ended = shop(client)["rollout"]["ended"][-1]
     assert (ended["action"], ended["reason"]) == ("promoted", "not-worse")
 
