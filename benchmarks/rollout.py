@@ -186,13 +186,16 @@ async def ended(
     return {**end, "seconds": seconds, "figures": figures}, load.Load(latencies, dict(statuses), seconds)
 
 
-def measure(visitors: int = 2_000, rate: float = 100.0, within_s: float = 240.0) -> dict[str, Any]:
+def measure(
+    visitors: int = 2_000, rate: float = 100.0, within_s: float = 240.0, impressions: int = 2_000, margin: float = 0.1
+) -> dict[str, Any]:
     """The whole benchmark, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="coldstream-rollout-") as folder:
         state = Path(folder) / "state"
         root = state / "releases"
+        asked = {"canary_impressions": impressions, "canary_margin": margin}
         releases.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
-        with running("--no-train", "--no-archive", state=state, within_s=600) as system:
+        with running("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
             now = int(time.time() * 1000)
             items = [Item(item_id=f"i{one}", at=now, category=f"c{one // EACH}") for one in range(TASTES * EACH)]
             body = b"[" + b",".join(encode(one) for one in items) + b"]"
@@ -230,9 +233,11 @@ def main() -> int:
     parser.add_argument("--visitors", type=int, default=2_000)
     parser.add_argument("--rate", type=float, default=100.0, help="look-ups a second that are timed")
     parser.add_argument("--within", type=float, default=240.0, help="seconds that a trial may take")
+    parser.add_argument("--impressions", type=int, default=2_000, help="setting canary_impressions")
+    parser.add_argument("--margin", type=float, default=0.1, help="setting canary_margin")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    figures = measure(chosen.visitors, chosen.rate, chosen.within)
+    figures = measure(chosen.visitors, chosen.rate, chosen.within, chosen.impressions, chosen.margin)
     print(json.dumps(figures, indent=2)) if chosen.json else show(figures)
     return 0 if passed(figures) else 1
 

@@ -19,6 +19,9 @@ LEAST_IMPRESSIONS: Final = 200
 LEAST_CLICKS: Final = 20
 LEAST_ANSWERS: Final = 100
 LEAST_ERRORS: Final = 5
+LEAST_RANKINGS: Final = 300
+SURE: Final = 4.0
+"""Standard errors by which slow rankings must be more than a twentieth: a burst of load is no verdict."""
 LATENCY_FLOOR_S: Final = 0.002
 """A difference of p95 below this is not felt, whatever the ratio."""
 
@@ -112,10 +115,13 @@ def _errors(canary: Side, control: Side, bounds: Bounds) -> Verdict | None:
 
 
 def _latency(canary: Side, control: Side, bounds: Bounds) -> Verdict | None:
-    if min(len(canary.seconds), len(control.seconds)) < LEAST_ANSWERS:
+    rankings = len(canary.seconds)
+    if min(rankings, len(control.seconds)) < LEAST_RANKINGS:
         return None
     ours, theirs = p95(canary.seconds), p95(control.seconds)
-    if ours <= bounds.latency * theirs or ours - theirs <= LATENCY_FLOOR_S:
+    allowed = max(bounds.latency * theirs, theirs + LATENCY_FLOOR_S)
+    slow = sum(one > allowed for one in canary.seconds) / rankings
+    if slow <= 0.05 + SURE * math.sqrt(0.05 * 0.95 / rankings):
         return None
     return Verdict("rollback", "latency", f"p95 {1000 * ours:.1f} ms, control {1000 * theirs:.1f} ms")
 

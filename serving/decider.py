@@ -94,7 +94,8 @@ class Decider:
             return None
         counts = self._told.counts().get(name, {})
         ours, theirs = baseline.since(began, counts, trial.canary.arm.release)
-        return _side(ours, trial.canary.figures), _side(theirs, trial.control)
+        since = max(trial.canary.figures.oldest(), trial.control.oldest())  # both arms under the same load
+        return _side(ours, trial.canary.figures, since), _side(theirs, trial.control, since)
 
     async def _decide(self, name: str, trial: Trial, arm: Arm) -> None:
         verdict = await asyncio.to_thread(self._judge, name, trial, arm)
@@ -182,8 +183,8 @@ def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, Co
     }
 
 
-def _side(counts: Counts, figures: Figures) -> Side:
-    return Side(counts, figures.answers, figures.errors, figures.seconds())
+def _side(counts: Counts, figures: Figures, since: float) -> Side:
+    return Side(counts, figures.answers, figures.errors, figures.seconds(since))
 
 
 def _figures(side: Side) -> dict[str, Any]:

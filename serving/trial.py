@@ -1,5 +1,6 @@
 """What a domain tries out in this process: the loaded arms, who is answered by which, and how they do."""
 
+import time
 from array import array
 from typing import Any, Final
 
@@ -35,15 +36,22 @@ class Figures:
         self.shown_hits = 0
         self.dropped = 0
         self._seconds = array("d", bytes(8 * REMEMBERED))
+        self._times = array("d", bytes(8 * REMEMBERED))
 
     def took(self, seconds: float) -> None:
         """Note the time of one ranking."""
         self._seconds[self.passes % REMEMBERED] = seconds
+        self._times[self.passes % REMEMBERED] = time.monotonic()
         self.passes += 1
 
-    def seconds(self) -> list[float]:
-        """The times of the newest rankings, in no order."""
-        return self._seconds[: min(self.passes, REMEMBERED)].tolist()
+    def oldest(self) -> float:
+        """Since when (`time.monotonic`) every ranking is remembered."""
+        return min(self._times) if self.passes >= REMEMBERED else 0.0
+
+    def seconds(self, since: float = 0.0) -> list[float]:
+        """The times of the newest rankings since a moment (`time.monotonic`), in no order."""
+        known = min(self.passes, REMEMBERED)
+        return [one for one, at in zip(self._seconds[:known], self._times[:known], strict=True) if at >= since]
 
 
 class Tried:

@@ -44,9 +44,10 @@ def test_failed_answers_and_slow_ones_roll_back_at_once() -> None:
     failing = judge(side(answers=200, errors=8), side(answers=2_000), BOUNDS)
     assert (failing.action, failing.reason) == ("rollback", "errors")
     assert judge(side(answers=200, errors=8), side(answers=2_000, errors=80), BOUNDS).action == "wait"
-    slow = judge(side(answers=200, ms=9), side(answers=2_000, ms=3), BOUNDS)
+    assert judge(side(answers=200, ms=9), side(answers=2_000, ms=3), BOUNDS).action == "wait"  # too few to tell
+    slow = judge(side(answers=400, ms=9), side(answers=2_000, ms=3), BOUNDS)
     assert (slow.action, slow.reason) == ("rollback", "latency")
-    assert judge(side(answers=200, ms=1.5), side(answers=2_000, ms=0.5), BOUNDS).action == "wait"  # too small to feel
+    assert judge(side(answers=400, ms=1.5), side(answers=2_000, ms=0.5), BOUNDS).action == "wait"  # too small to feel
 
 
 def test_users_who_are_alike_make_a_rate_less_sure() -> None:
