@@ -160,7 +160,8 @@ class Lookups:
         if self.shadow is not None:
             for one, (_, found, _) in zip(lookups, results, strict=True):
                 if found is not None and (trial := one.home.trial) is not None and trial.shadow is not None:
-                    self.shadow.offer(trial.shadow, found.answer, partial(_computed, one, trial.shadow.home))
+                    asked_at = int(1000 * (time.time() - time.perf_counter() + one.started))
+                    self.shadow.offer(trial.shadow, found.answer, asked_at, partial(_computed, one, trial.shadow.home))
 
     def _home(self, one: Lookup) -> Domain:
         """The domain, as the release that answers this user sees it."""

@@ -69,7 +69,7 @@ class Shadow:
     def __init__(self, folder: Path, window_ms: int) -> None:
         self._folder = folder
         self._window_ms = window_ms
-        self._queue: Queue[tuple[Tried, Answer, Compute]] = Queue(WAITING)
+        self._queue: Queue[tuple[Tried, Answer, int, Compute]] = Queue(WAITING)
         self._later: deque[tuple[Tried, Compared]] = deque(maxlen=JUDGED_LATER)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
@@ -83,12 +83,12 @@ class Shadow:
         self._ended.set()
         await asyncio.to_thread(self._thread.join)
 
-    def offer(self, tried: Tried, given: Answer, compute: Compute) -> None:
-        """A look-up that was answered: a share of them is answered again by the shadow."""
+    def offer(self, tried: Tried, given: Answer, asked_at: int, compute: Compute) -> None:
+        """A look-up of `asked_at` (epoch ms) that was answered: a share of them is answered again by the shadow."""
         if draw(given.request_id, tried.arm.salt) >= tried.arm.share:
             return
         try:
-            self._queue.put_nowait((tried, given, compute))
+            self._queue.put_nowait((tried, given, asked_at, compute))
         except Full:
             tried.figures.dropped += 1
             metrics.shadow_dropped.labels(given.domain).inc()
@@ -126,12 +126,12 @@ class Shadow:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while not self._ended.is_set():
             try:
-                tried, given, compute = self._queue.get(timeout=LOOK_S)
+                tried, given, asked_at, compute = self._queue.get(timeout=LOOK_S)
             except Empty:
                 continue
-            self._compare(tried, given, compute)
+            self._compare(tried, given, asked_at, compute)
 
-    def _compare(self, tried: Tried, given: Answer, compute: Compute) -> None:
+    def _compare(self, tried: Tried, given: Answer, asked_at: int, compute: Compute) -> None:
         figures, started = tried.figures, time.perf_counter()
         figures.answers += 1
         try:
@@ -142,7 +142,7 @@ class Shadow:
             log.warning("%s: the shadow %s fails: %s", given.domain, tried.arm.release, error)
             return
         seconds = time.perf_counter() - started
-        compared = _compared(tried, given, made, seconds)
+        compared = _compared(tried, given, made, asked_at, seconds)
         figures.took(seconds)
         figures.overlap += compared.overlap
         metrics.arm_answers.labels(given.domain, "shadow").inc()
@@ -171,8 +171,7 @@ def overlap(one: list[str], other: list[str], k: int = COMPARED) -> float:
     return len(ours & theirs) / longest if longest else 1.0
 
 
-def _compared(tried: Tried, given: Answer, made: Answer, seconds: float) -> Compared:
+def _compared(tried: Tried, given: Answer, made: Answer, at: int, seconds: float) -> Compared:
     shown, items = [one.item_id for one in given.items], [one.item_id for one in made.items]
-    at = int(time.time() * 1000)
     who = (given.domain, given.user_id, given.request_id, given.release, tried.arm.release)
     return Compared(at, *who, shown, items, overlap(shown, items), seconds)

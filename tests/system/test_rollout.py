@@ -211,7 +211,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
 
     assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
     states = {one["id"]: one["state"] for one in json.loads(run("list", "--json").stdout)}
-    assert states == {control: "serving", other: "canary"}
+    assert (states[control], states[other]) == ("serving", "canary")
     told = json.loads(run("diff", control, other, "--json").stdout)
     assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
     assert (told["releases"], told["items"]["kept"]) == ([control, other], 60)
