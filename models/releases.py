@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.activity import Recent
+from models import arms
 from models.errors import ReleaseError
 from models.gate import Verdict
 from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
@@ -82,8 +83,8 @@ class Pointer(msgspec.Struct, frozen=True):
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):
-    """One line of a listing: `state` is serving, ready or refused, with the reason: what a load failed at, or the names
-    of the gate's checks, with commas. `judged`: the gate has looked at it."""
+    """One line of a listing: `state` is serving, canary, shadow, ready or refused, with the reason: what a load failed
+    at, or the names of the gate's checks, with commas. `judged`: the gate has looked at it."""
 
     id: str
     state: str
@@ -92,6 +93,7 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = {}
     reason: str | None = None
     judged: bool = False
+    detail: str | None = None
 
 
 class Release:
@@ -292,20 +294,39 @@ def retire(root: Path, domain: str) -> None:
 
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
     """Every release of a domain, newest first."""
-    serving = current_id(root, domain)
+    serving, tried = current_id(root, domain), _tried(root, domain)
     found = []
     for folder in sorted((root / domain).glob("[0-9]*"), reverse=True):
         refused = folder / "refused.json"
         try:
             manifest = read_manifest(folder)
         except ReleaseError as error:
-            found.append(ReleaseInfo(folder.name, "refused", reason=error.reason))
+            found.append(ReleaseInfo(folder.name, "refused", reason=error.reason, detail=error.detail))
             continue
-        reason = json.loads(refused.read_text("utf-8"))["reason"] if refused.exists() else None
-        state = "refused" if reason else "serving" if folder.name == serving else "ready"
-        facts = (manifest.recommender, manifest.created_at, manifest.metrics, reason, manifest.gate is not None)
-        found.append(ReleaseInfo(folder.name, state, *facts))
+        said = json.loads(refused.read_text("utf-8")) if refused.exists() else {}
+        state = _state(folder.name, serving, tried) or ("refused" if said else "ready")
+        if state in {"serving", "canary", "shadow"}:  # who let it answer has seen what was said before
+            said = {}
+        about = (manifest.recommender, manifest.created_at, manifest.metrics, said.get("reason"))
+        found.append(ReleaseInfo(folder.name, state, *about, manifest.gate is not None, said.get("detail")))
     return found
+
+
+def _tried(root: Path, domain: str) -> arms.Rollout:
+    """What is tried out; nothing where the file is damaged: who follows it says so."""
+    try:
+        return arms.read(root, domain)
+    except ReleaseError:
+        return arms.Rollout()
+
+
+def _state(release: str, serving: str | None, tried: arms.Rollout) -> str | None:
+    if release == serving:
+        return "serving"
+    for role, one in (("canary", tried.canary), ("shadow", tried.shadow)):
+        if one is not None and one.release == release:
+            return role
+    return None
 
 
 def _described(path: Path) -> File:
@@ -394,7 +415,7 @@ def _put(path: Path, raw: bytes) -> None:
 def _retire(root: Path, domain: str) -> None:
     pointer = _pointer(root, domain)
     assert pointer is not None
-    needed = {pointer.release, *pointer.before}
+    needed = {pointer.release, *pointer.before, *_tried(root, domain).releases}
     for folder in sorted((root / domain).glob("[0-9]*"))[:-KEPT]:
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)

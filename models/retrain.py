@@ -17,7 +17,7 @@ import pandas as pd
 
 from features import cache
 from features.dataset import catalogue, interactions
-from models import drift, evaluation, presets, releases, splits, warmstart
+from models import drift, evaluation, presets, releases, rollout, splits, warmstart
 from models.contest import Candidate, Rules, judge, members
 from models.domain import DomainPreset
 from models.errors import ReleaseError, TrainingError
@@ -75,6 +75,10 @@ class Run(msgspec.Struct, frozen=True):
     warm_start: bool = True
     bounds: Bounds = Bounds()
     refresh_ms: int = 24 * 60 * 60 * 1000
+    home: DomainPreset = DomainPreset()
+    """The domain's: kinds' weights, half-life, members, parameters, freshness."""
+    canary_share: float | None = None
+    """With a share a candidate begins as a canary; None: it serves everyone at once."""
 
     @property
     def rules(self) -> Rules:
@@ -83,9 +87,6 @@ class Run(msgspec.Struct, frozen=True):
         others = frozenset({*self.recommender.split(","), *(["blend"] if "," in self.recommender else [])})
         asked_for = named.get(self.recommender, others)
         return Rules(self.bounds, self.mask_seen, asked_for, self.refresh_ms, self.seed)
-
-    home: DomainPreset = DomainPreset()
-    """The domain's: kinds' weights, half-life, members, parameters, freshness."""
 
 
 def read(run: Run) -> pd.DataFrame:
@@ -197,7 +198,7 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
         failed, said = _asked(run, one)
         words.append(f"{one.manifest.recommender} {said}")
         if not failed:
-            releases.promote(run.root, run.domain, one.manifest.id)
+            rollout.enter(run.root, run.domain, one.manifest.id, run.canary_share)
             break
         refused[one.manifest.id] = failed
     releases.retire(run.root, run.domain)

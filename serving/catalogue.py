@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush, nlargest
 from itertools import islice
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 import msgspec
@@ -24,6 +24,9 @@ from stream.events import KIND_CODES, Item, User
 
 PUBLISHED: Final = "published_at"
 """The attribute that says when an item was published, epoch ms."""
+
+if TYPE_CHECKING:
+    from serving.trial import Trial
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -152,6 +155,8 @@ class Domain:
         self.popular: dict[str, list[tuple[str, float]]] = {}
         self.by_category: dict[str, list[str]] = {}
         self.aligned: Aligned | None = None
+        self.beside: tuple[Aligned, ...] = ()
+        self.trial: Trial | None = None
         self._changed_meanwhile: dict[str, Entry] | None = None
         self._changed_since: dict[str, Entry] | None = None
         self._expiring: list[tuple[int, str]] = []
@@ -243,15 +248,18 @@ class Domain:
         """From now on changes of the catalogue are noted, for `adopt`."""
         self._changed_meanwhile = {}
 
-    def adopt(self, aligned: Aligned | None) -> None:
-        """Let an aligned release serve; None leaves the old one in service."""
+    def adopt(self, aligned: Aligned | None, *, serve: bool = True) -> None:
+        """Let an aligned release serve, or with `serve=False` stand beside it; None leaves all as it is."""
         changed, self._changed_meanwhile = self._changed_meanwhile, None
         if aligned is not None:
             aligned.change((changed or {}).items())
             if (aligned.rules.source if aligned.rules is not None else ()) != self.rules:  # they changed meanwhile
                 self._arm(aligned)
             self.freshen(aligned)
-            self.aligned = aligned
+            if serve:
+                self.aligned = aligned
+            else:
+                self.beside = (*self.beside, aligned)
 
     def freshen(self, aligned: Aligned | None) -> None:
         """Bring what is popular now, and items that came after the release, into an aligned release."""

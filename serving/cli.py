@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serving.commands import releases
 from serving.settings import Settings, read
 from stream.errors import ColdstreamError
 
@@ -20,12 +21,11 @@ app = typer.Typer(
 letters = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
 features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
 rules_app = typer.Typer(no_args_is_help=True, help="Pin, boost, bury, exclude.")
-releases_app = typer.Typer(no_args_is_help=True, help="What training made.")
 presets_app = typer.Typer(no_args_is_help=True, help="What is right for a domain.")
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
 app.add_typer(letters, name="dead-letters")
 app.add_typer(features_app, name="features")
-app.add_typer(releases_app, name="releases")
+app.add_typer(releases.app, name="releases")
 app.add_typer(presets_app, name="presets")
 app.add_typer(rules_app, name="rules")
 app.add_typer(bench_app, name="bench")
@@ -43,6 +43,7 @@ class Chosen:
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     state: Annotated[str | None, typer.Option(help="The folder of everything that is kept.")] = None,
     kafka: Annotated[
@@ -56,7 +57,7 @@ def options(
 
     logs.quiet()
     flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
-    Chosen.settings = read(settings, flags=flags)
+    Chosen.settings = ctx.obj = read(settings, flags=flags)
 
 
 @app.command()
@@ -554,35 +555,6 @@ def check_rules(file: Annotated[Path, typer.Argument(help="TOML, or JSON.")], as
     for one in found:
         note = "" if one["holds now"] else " (not now)"
         typer.echo(f"{one['id']:<20} {one['does']:<12} {one['about']} · {one['for']}{note}")
-
-
-@releases_app.command("list")
-def list_releases(domain: DomainOption = None, as_json: AsJson = False) -> None:
-    """Every release of a domain, newest first."""
-    from models import releases
-
-    settings = _with(domain=domain)
-    found = releases.list_releases(settings.state_path / "releases", settings.domain)
-    if as_json:
-        typer.echo(json.dumps([{name: getattr(one, name) for name in one.__struct_fields__} for one in found]))
-        return
-    for one in found:
-        figures = ", ".join(
-            f"{name} {value:.4f}" for name, value in one.metrics.items() if name.startswith(("ndcg", "hr"))
-        )
-        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {one.reason or figures}")
-
-
-@releases_app.command("rollback")
-def rollback(domain: DomainOption = None) -> None:
-    """Serve the release before the serving one again."""
-    from models import releases
-    from serving.trainer import announce
-
-    settings = _with(domain=domain)
-    release = releases.rollback(settings.state_path / "releases", settings.domain)
-    announce(settings, settings.domain, release, "rollback")
-    typer.echo(f"{settings.domain}: {release} serves again")
 
 
 @presets_app.command("list")

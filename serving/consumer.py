@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 
 from features.activity import Rules
 from features.errors import StoreError
+from features.outcomes import Window
 from features.store import OnlineStore, open_store
 from models.presets import PresetError
 from serving import logs, metrics
@@ -128,6 +129,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
         counting=counting(settings),
+        window=Window(settings.click_window_ms, settings.waiting_lists),
     )
     path = EventPath(store, options)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")

@@ -11,11 +11,13 @@ from typing import Final
 import msgspec
 
 from features.activity import Recent
-from models import releases
+from models import arms, releases, rollout
+from models.arms import Arm, Role
 from models.errors import ReleaseError
 from models.releases import Release
 from serving import metrics
 from serving.catalogue import Domain
+from serving.trial import Beside, Trial, Tried
 
 LOOK_EVERY_S: Final = 1.0
 POINTER: Final = "current.json"
@@ -24,12 +26,15 @@ log = logging.getLogger("coldstream.api")
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """A message on the topic `releases`: a domain's serving release changed, at `at` (epoch ms)."""
+    """A message on the topic `releases`: a domain's serving release or its trials changed, at `at` (epoch ms)."""
 
     domain: str
     release: str
     action: str
     at: int
+    canary: Arm | None = None
+    shadow: Arm | None = None
+    reason: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -42,6 +47,13 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 _announcements = msgspec.json.Decoder(Announcement)
+
+
+def announcement(root: Path, domain: str, action: str) -> Announcement:
+    """What is to be said of a domain after `action`: what serves and what is tried out now. Raises ReleaseError."""
+    now, said = arms.read(root, domain), releases.current_id(root, domain) or ""
+    reason = now.ended[-1].reason if now.ended else ""
+    return Announcement(domain, said, action, int(time.time() * 1000), now.canary, now.shadow, reason)
 
 
 class Current:
@@ -67,12 +79,17 @@ class Current:
         self.refused.pop((said.domain, said.release), None)
         self._look.set()
 
+    def look(self) -> None:
+        """Look at the folder now."""
+        self._look.set()
+
     async def watch(self) -> None:
         """Look now, at every announcement, and every second: an announcement may be lost, the pointer is not."""
         while True:
             self._look.clear()
             for name in self._domains:
                 await self._follow(name)
+                await self._follow_arms(name)
             try:
                 await asyncio.wait_for(self._look.wait(), LOOK_EVERY_S)
             except TimeoutError:
@@ -124,6 +141,57 @@ class Current:
             if one.state == "ready" and await self._swap(name, one.id):
                 log.warning("%s: release %s serves instead of the one that was refused", name, one.id)
                 return
+
+    async def _follow_arms(self, name: str) -> None:
+        """Load the releases that are tried out, each beside the serving one; those that are not whole never answer."""
+        loop, domain = asyncio.get_running_loop(), self._domains[name]
+        try:
+            wanted = await loop.run_in_executor(self._executor, arms.read, self.root, name)
+        except ReleaseError as error:
+            self._refuse(name, arms.FILE, error)
+            wanted = arms.Rollout()
+        else:
+            self.refused.pop((name, arms.FILE), None)
+        before, serving = domain.trial, self.serving(name)
+        canary = await self._arm(name, "canary", wanted.canary if serving is not None else None)
+        shadow = await self._arm(name, "shadow", wanted.shadow if serving is not None else None)
+        if canary is (before.canary if before else None) and shadow is (before.shadow if before else None):
+            return
+        same = before is not None and canary is not None and canary is before.canary
+        control = before.control if same and before is not None else None
+        domain.trial = Trial(name, canary, shadow, control) if canary or shadow else None
+        domain.beside = tuple(one.home.aligned for one in (canary, shadow) if one and one.home.aligned)
+        for role, one in (("canary", canary), ("shadow", shadow)):
+            metrics.arm_share.labels(name, role).set(one.arm.share if one is not None else 0)
+            log.info("%s: %s %s", name, role, f"{one.arm.release}, share {one.arm.share:g}" if one else "off")
+        self._swapped()
+
+    async def _arm(self, name: str, role: Role, wanted: Arm | None) -> Tried | None:
+        domain, loop = self._domains[name], asyncio.get_running_loop()
+        if wanted is None or wanted.release == self.serving(name):
+            return None
+        kept = getattr(domain.trial, role, None)
+        if kept is not None and kept.arm == wanted:
+            return kept
+        domain.begin()
+        aligned = None
+        try:
+            loaded = await loop.run_in_executor(self._executor, _load, self.root / name / wanted.release)
+            aligned = await loop.run_in_executor(self._executor, domain.align, loaded)
+        except ReleaseError as error:
+            self._refuse(name, wanted.release, error)
+            await loop.run_in_executor(self._executor, self._end, name, role, wanted, error)
+            return None
+        finally:
+            domain.adopt(aligned, serve=False)
+        return Tried(wanted, Beside(domain, aligned))
+
+    def _end(self, name: str, role: Role, arm: Arm, error: ReleaseError) -> None:
+        if role == "canary":
+            rollout.roll_back_canary(self.root, name, arm.salt, error.reason, error.detail)
+            return
+        rollout.end(self.root, name, role, action="refused", reason=error.reason, detail=error.detail)
+        releases.refuse(self.root, name, arm.release, error)
 
     def _refuse(self, name: str, release: str, error: ReleaseError) -> None:
         if (name, release) not in self.refused:

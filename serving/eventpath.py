@@ -21,9 +21,11 @@ from mode import Service
 from features import popularity
 from features.activity import Activity, Logged, Rules
 from features.errors import StoreError
+from features.outcomes import Outcomes, Waiting, Window
 from features.popularity import Popularity
 from features.store import Key, OnlineStore
 from serving import metrics
+from serving.joined import Joined
 from serving.states import States
 from serving.updates import FETCH_BYTES, Update
 from stream import deadletter, topics
@@ -56,6 +58,7 @@ class Options(msgspec.Struct, frozen=True):
     flush_ms: int
     counting: popularity.Rules = {}
     """Popularity's rules by domain."""
+    window: Window = Window()
 
 
 class EventPath(Service, ConsumerRebalanceListener):
@@ -67,6 +70,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.store = store
         self.states = States(store, options.cached_users)
         self._domains = frozenset(store.domains)
+        self.joined = Joined(options.bootstrap, options.security, options.window)
         self.rows: dict[TopicPartition, Popularity] = {}
         self.next: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
@@ -130,10 +134,11 @@ class EventPath(Service, ConsumerRebalanceListener):
         async with self.busy:
             names = [_name(place) for place in assigned]
             kept = await self.stored(lambda: self.store.read_popularity(names), "read")
+            joined = await self._joined(assigned)
             for place in assigned:
                 row = self._countable(_name(place), kept.get(_name(place)) or Popularity())
                 committed = await self.consumer.committed(place)
-                start = min(committed or 0, row.position + 1)
+                start = self.joined.begin(place, joined.get(place), min(committed or 0, row.position + 1))
                 self.consumer.seek(place, start)
                 self.rows[place], self.next[place] = row, start
             await self._measure_lag(assigned)
@@ -148,12 +153,24 @@ class EventPath(Service, ConsumerRebalanceListener):
         log.warning("%s: popularity of %s has other rules now; counted anew from the log", name, ", ".join(changed))
         return Popularity()
 
+    async def _joined(self, assigned: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[Outcomes, Waiting]]:
+        """What the join knew of partitions; Kafka is waited for, as without it lists would be counted twice."""
+        while True:
+            try:
+                return await self.joined.restore(assigned)
+            except KafkaError as error:
+                if self.should_stop:
+                    raise
+                log.warning("outcomes cannot be read (%s: %s); trying again", type(error).__name__, error)
+                await asyncio.sleep(RETRY_S)
+
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         async with self.busy:
             await self._flush(wait=False)
             for place in revoked:
                 self.rows.pop(place, None)
                 self.next.pop(place, None)
+                self.joined.drop(place)
             self.states.drop()
 
     async def forget(self, user_id: str) -> None:
@@ -182,6 +199,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         for place, records in fetched.items():
             mine = [entry for entry in entries if entry.partition == _name(place)]
             popularity.apply(self.rows[place], mine, self.options.counting)
+            self.joined.apply(place, mine, records[-1].offset)
             self.rows[place].position = max(self.rows[place].position, records[-1].offset)
             self.next[place] = records[-1].offset + 1
         metrics.batch_seconds.labels("decode").observe(decoded - started)
@@ -262,6 +280,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 await self.stored(lambda: self.store.write_popularity(rows), "write")
             else:
                 await asyncio.get_running_loop().run_in_executor(self.thread, self.store.write_popularity, rows)
+            await self.joined.publish(self.producer)
             await self.consumer.commit({place: self.next[place] for place in self.rows})
         except (CommitFailedError, IllegalStateError) as error:
             log.info("not committed (%s): these events come again and change nothing", error)

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,9 +21,11 @@ from features.errors import StoreError
 from serving import metrics
 from serving.catalogue import Aligned, Domain
 from serving.recommender import Answer, Ask, Query, answer, best, personal, query, score
+from serving.trial import Beside
 
 if TYPE_CHECKING:  # importing Feast takes seconds; the store comes when it is open
     from features.store import OnlineStore
+    from serving.shadow import Shadow
 
 BATCH: Final = 32
 LABELLED: Final = 100
@@ -42,9 +45,13 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Lookup:
-    """One look-up on its way. `state` is given for a visitor whose events came with the request."""
+    """One look-up on its way. `state` is given for a visitor whose events came with the request.
 
-    __slots__ = ("ask", "failed", "future", "query", "ranked", "request_id", "started", "state", "user_id")
+    `home` is its domain as the release that answers sees it.
+    """
+
+    __slots__ = ("ask", "failed", "future", "home", "query", "ranked", "request_id", "started", "state", "user_id")
+    home: Domain
 
     def __init__(self, ask: Ask, user_id: str | None, state: Activity | None, future: asyncio.Future[Found]) -> None:
         self.ask = ask
@@ -73,6 +80,7 @@ class Lookups:
 
     def __init__(self, domains: Mapping[str, Domain]) -> None:
         self.store: OnlineStore | None = None
+        self.shadow: Shadow | None = None
         self._domains = domains
         self._labelled: set[str] = set()
         self._queue: SimpleQueue[Lookup | Call | None] = SimpleQueue()
@@ -144,16 +152,29 @@ class Lookups:
         now_ms = int(time.time() * 1000)
         by_release: dict[int, tuple[Aligned, list[Lookup]]] = {}
         for one in lookups:
-            domain = self._domains[one.ask.domain]
-            segment = domain.segments.get(one.user_id) if one.user_id is not None else None
+            home = one.home = self._home(one)
+            segment = home.segments.get(one.user_id) if one.user_id is not None else None
             who = one.user_id or one.request_id
-            one.query = query(one.state, one.ask, domain.habits, now_ms, segment=segment, who=who)
-            aligned = domain.aligned
+            one.query = query(one.state, one.ask, home.habits, now_ms, segment=segment, who=who)
+            aligned = home.aligned
             if aligned is not None and one.failed is None and personal(aligned, one.query):
                 by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
         for aligned, group in by_release.values():
             _rank(aligned, group)
-        self._settle([(one.future, *self._answer(one)) for one in lookups])
+        results = [(one.future, *self._answer(one)) for one in lookups]
+        self._settle(results)
+        if self.shadow is not None:
+            for one, (_, found, _) in zip(lookups, results, strict=True):
+                if found is not None and (trial := one.home.trial) is not None and trial.shadow is not None:
+                    asked_at = int(1000 * (time.time() - time.perf_counter() + one.started))
+                    self.shadow.offer(trial.shadow, found.answer, asked_at, partial(_computed, one, trial.shadow.home))
+
+    def _home(self, one: Lookup) -> Domain:
+        """The domain, as the release that answers this user sees it."""
+        domain = self._domains[one.ask.domain]
+        if domain.trial is None:
+            return domain
+        return domain.trial.home_of(one.user_id) or domain
 
     def _read(self, lookups: Sequence[Lookup]) -> None:
         started = time.perf_counter()
@@ -177,20 +198,16 @@ class Lookups:
     def _answer(self, one: Lookup) -> tuple[Found | None, Exception | None]:
         if one.failed is not None:
             return None, one.failed
-        domain = self._domains[one.ask.domain]
-        assert one.query is not None
         try:
-            made = answer(
-                domain,
-                one.query,
-                one.ranked,
-                request_id=one.request_id,
-                user_id=one.user_id,
-                state=one.state if one.user_id is not None else None,
-                segment=one.query.segment,
-            )
-        except Exception as error:  # it belongs to this look-up; the others of the batch are answered
-            return None, error
+            made = _made(one)
+        except Exception as error:
+            if not isinstance(one.home, Beside):  # it belongs to this look-up; the others of the batch are answered
+                return None, error
+            _leave(one, error)
+            _rank_again([one])
+            return self._answer(one)
+        if (trial := one.home.trial) is not None:
+            trial.answered(one.home, 1)
         metrics.answers.labels(made.reason, made.domain).inc()
         if not one.ask.plain or made.applied:
             self._count(made)
@@ -214,20 +231,76 @@ class Lookups:
             log.debug("%d answers came after the end", len(results))
 
 
+def _made(one: Lookup) -> Answer:
+    assert one.query is not None
+    return answer(
+        one.home,
+        one.query,
+        one.ranked,
+        request_id=one.request_id,
+        user_id=one.user_id,
+        state=one.state if one.user_id is not None else None,
+        segment=one.query.segment,
+    )
+
+
 def _rank(aligned: Aligned, group: list[Lookup]) -> None:
-    started = time.perf_counter()
-    queries = [one.query for one in group if one.query is not None]
+    home = group[0].home
     try:
-        scores = score(aligned, queries)
-        scored = time.perf_counter()
-        for one, ranked in zip(group, best(aligned, queries, scores), strict=True):
-            one.ranked = ranked
+        encoded, ranked = _ranked(aligned, group)
     except Exception as error:
+        if isinstance(home, Beside):  # a canary that fails costs time, never an answer
+            for one in group:
+                _leave(one, error)
+            _rank_again(group)
+            return
+        if home.trial is not None:
+            home.trial.failed(home, len(group))
         for one in group:
             one.failed = error
         return
-    _stages["encode"].observe(scored - started)
-    _stages["rank"].observe(time.perf_counter() - scored)
+    if home.trial is not None:
+        home.trial.ranked(home, encoded + ranked)
+    _stages["encode"].observe(encoded)
+    _stages["rank"].observe(ranked)
+
+
+def _ranked(aligned: Aligned, group: list[Lookup]) -> tuple[float, float]:
+    """Rank a group by one release; the seconds that encoding and ranking took."""
+    started = time.perf_counter()
+    queries = [one.query for one in group if one.query is not None]
+    scores = score(aligned, queries)
+    scored = time.perf_counter()
+    for one, ranked in zip(group, best(aligned, queries, scores), strict=True):
+        one.ranked = ranked
+    return scored - started, time.perf_counter() - scored
+
+
+def _leave(one: Lookup, error: Exception) -> None:
+    """Give a look-up back to the serving release, and hold it against the canary."""
+    assert isinstance(one.home, Beside)
+    trial = one.home.trial
+    if trial is not None and trial.canary is not None:
+        if not trial.canary.figures.errors:  # the first says it, the metric counts them
+            log.warning("%s: the canary fails (%s); the serving release answers", one.ask.domain, error)
+        trial.failed(one.home, 1)
+    one.home, one.ranked = one.home.domain, []
+
+
+def _rank_again(group: list[Lookup]) -> None:
+    aligned = group[0].home.aligned
+    known = [one for one in group if aligned is not None and one.query is not None and personal(aligned, one.query)]
+    if aligned is not None and known:
+        _rank(aligned, known)
+
+
+def _computed(one: Lookup, home: Domain) -> Answer:
+    """What another release of the domain would have answered. Runs in the shadow's thread."""
+    other = Lookup(one.ask, one.user_id, one.state, one.future)
+    other.home, other.query, other.request_id = home, one.query, one.request_id
+    if home.aligned is not None and one.query is not None and personal(home.aligned, one.query):
+        _ranked(home.aligned, [other])
+    return _made(other)
 
 
 def _resolve(results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 QUICK: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COUNTS: Final = (1, 10, 50, 100, 500, 1_000, 5_000, 10_000, 20_000, 50_000)
 
 registry: Final = CollectorRegistry()
@@ -84,4 +85,45 @@ drift_events = Gauge(
 )
 drift_seen = Counter(
     "coldstream_drift_seen", "Runs that drift began, by reason", ["domain", "reason"], registry=registry
+)
+lists_waiting = Gauge("coldstream_lists_waiting", "Lists shown that may still be clicked", registry=registry)
+lists_forgotten = Counter(
+    "coldstream_lists_forgotten", "Lists shown that memory had no room for until a click", registry=registry
+)
+arm_share = Gauge(
+    "coldstream_arm_share", "Share of users (canary) or look-ups (shadow)", ["domain", "arm"], registry=registry
+)
+arm_answers = Counter("coldstream_arm_answers", "Answers during a trial, by arm", ["domain", "arm"], registry=registry)
+arm_errors = Counter(
+    "coldstream_arm_errors", "Answers that an arm failed to give", ["domain", "arm"], registry=registry
+)
+arm_seconds = Histogram(
+    "coldstream_arm_seconds",
+    "Time of one ranking during a trial, by arm",
+    ["domain", "arm"],
+    buckets=QUICK,
+    registry=registry,
+)
+arm_lists = Gauge("coldstream_arm_lists", "Lists shown since the trial began", ["domain", "arm"], registry=registry)
+arm_clicked = Gauge(
+    "coldstream_arm_clicked_lists", "Lists clicked since the trial began", ["domain", "arm"], registry=registry
+)
+trials_ended = Counter(
+    "coldstream_trials_ended", "Canaries that this process ended", ["domain", "action", "reason"], registry=registry
+)
+shadow_dropped = Counter(
+    "coldstream_shadow_dropped", "Look-ups that the shadow had no time for", ["domain"], registry=registry
+)
+shadow_overlap = Histogram(
+    "coldstream_shadow_overlap",
+    "Share of the first 10 items that shadow and answer have in common",
+    ["domain"],
+    buckets=SHARES,
+    registry=registry,
+)
+shadow_judged = Counter(
+    "coldstream_shadow_judged", "Shadow answers whose window has passed", ["domain"], registry=registry
+)
+shadow_hits = Counter(
+    "coldstream_shadow_hits", "Of those, lists of which the user took an item", ["domain", "arm"], registry=registry
 )

@@ -13,14 +13,17 @@ import msgspec
 from features import popularity
 from features.activity import Activity, Rules
 from features.errors import StoreError
+from models.errors import ReleaseError
 from serving import metrics
 from serving.catalogue import Domain, Habits
-from serving.current import Current
+from serving.current import Current, announcement
+from serving.decider import Decider, Told, bounds_of
 from serving.domains import preset_for
 from serving.follower import Follower
 from serving.lookups import NOT_OPEN, Found, Lookups
 from serving.recommender import Ask
 from serving.settings import Settings
+from serving.shadow import Shadow
 from serving.standing import Standing
 from serving.updates import Update, Updates
 from stream import topics
@@ -65,6 +68,13 @@ class Service:
         where = (settings.bootstrap, settings.kafka_security)
         self.catalogue = Follower(*where, catalogue, from_start=True, after=self._heard)
         self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
+        self.told = Told()
+        self.outcomes = Follower(*where, {topics.OUTCOMES: self.told.hear}, from_start=True)
+        auto = settings.canary_promote == "auto"
+        self.decider = Decider(
+            self.current.root, self.domains, self.told, bounds_of(settings), auto=auto, say=self._ended
+        )
+        self.lookups.shadow = self.shadow = Shadow(settings.state_path / "shadow", settings.click_window_ms)
         self._connected = False
         self._popular_at: dict[str, int] = {}
         self._popular_by: dict[str, dict[str, str]] = {}
@@ -73,6 +83,7 @@ class Service:
     async def start(self) -> None:
         """Begin the background tasks."""
         self.lookups.start()
+        self.shadow.start()
         work = {
             "opening the store": self._open_store,
             "connecting to Kafka": self._connect,
@@ -81,6 +92,9 @@ class Service:
             "watching releases": self.current.watch,
             "following the rules": lambda: self.standing.watch(self.catalogue.caught_up),
             "keeping time": self.standing.keep_time,
+            "following outcomes": self.outcomes.run,
+            "judging canaries": lambda: self.decider.run(self.outcomes.caught_up),
+            "judging shadows": lambda: self.shadow.judge(self._activities),
             "reading popularity": self._watch_popularity,
         }
         self._tasks = [asyncio.create_task(_keep(name, one)) for name, one in work.items()]
@@ -93,6 +107,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.producer.stop()
         await self.lookups.stop()
+        await self.shadow.stop()
         self._background.shutdown()
         if self.lookups.store is not None:
             self.lookups.store.close()
@@ -109,6 +124,18 @@ class Service:
     async def activity(self, domain: str, user_id: str) -> Activity | None:
         """The user's features; None for one who has none. Raises StoreError."""
         return await self.lookups.call(lambda store: store.read_activity(domain, user_id))
+
+    async def _activities(self, keys: set[tuple[str, str]]) -> dict[tuple[str, str], Activity]:
+        return await self.lookups.call(lambda store: store.read_activities(keys))
+
+    async def _ended(self, name: str, action: str) -> None:
+        """A canary ended: look at once, and say so to the other processes."""
+        self.current.look()
+        try:
+            said = msgspec.json.encode(announcement(self.current.root, name, action))
+            await self.producer.send_raw([(topics.RELEASES, name.encode(), said)])
+        except (BrokerError, ReleaseError) as error:
+            log.warning("%s: the canary's end is not announced (%s); the folder has it", name, error)
 
     async def missing(self) -> dict[str, str]:
         """What keeps the process from serving now, part by part, with the cure; empty when it can."""
@@ -199,7 +226,8 @@ class Service:
             for name, position in self._popular_at.items():  # user rows are written before popularity rows
                 self.updates.reach(name.removeprefix(popularity.TOP), position)
             for domain in self.domains.values():
-                domain.freshen(domain.aligned)
+                for aligned in (domain.aligned, *domain.beside):
+                    domain.freshen(aligned)
             await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
     def _read_popularity(self, names: list[str]) -> float:

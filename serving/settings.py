@@ -98,6 +98,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_category: int | dict[str, int] | None = None
     categories: int | dict[str, int] | None = None
     explore: float | dict[str, float] = 0.0
+    rollout: Literal["promote", "canary"] = "promote"
+    """What becomes of a candidate that passed the gate: it serves everyone, or a share first."""
+    canary_share: float = 0.1
+    canary_promote: Literal["auto", "ask"] = "auto"
+    canary_alpha: float = 0.05
+    canary_impressions: int = 2_000
+    canary_margin: float = 0.1
+    canary_errors: float = 0.01
+    canary_latency: float = 2.0
+    click_window_ms: int = 30 * 60 * 1000
+    waiting_lists: int = 20_000
 
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -99,6 +99,7 @@ def _run_of(settings: Settings, domain: str) -> retrain.Run:
         warm_start=settings.warm_start,
         bounds=bounds_of(settings),
         refresh_ms=round(1000 * seconds_of(settings.gate_refresh)),
+        canary_share=settings.canary_share if settings.rollout == "canary" else None,
     )
 
 

@@ -12,6 +12,8 @@ DEAD_LETTERS: Final = "dead-letters"
 FEATURE_UPDATES: Final = "feature-updates"
 RELEASES: Final = "releases"
 RULES: Final = "rules"
+OUTCOMES: Final = "outcomes"
+SHOWN: Final = "shown"
 FORGET: Final = "forget"
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -38,5 +40,7 @@ def topics(partitions: int, retention_ms: int = FOREVER) -> list[Topic]:
         Topic(FEATURE_UPDATES, partitions, DAY_MS // 24),
         Topic(RELEASES, 1, compacted=True),
         Topic(RULES, 1, compacted=True),
+        Topic(OUTCOMES, 1, compacted=True),
+        Topic(SHOWN, partitions, 2 * DAY_MS),
         Topic(FORGET, 1),
     ]

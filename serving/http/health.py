@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from models import releases
 from serving import metrics
+from serving.decider import told_of
 from serving.service import Service
 
 Injected = NamedDependency[Service]
@@ -31,14 +32,15 @@ async def readyz(service: Injected) -> Response[dict[str, Any]]:
 @get("/v1/releases", tags=["operations"], summary="Releases of every domain", sync_to_thread=True)
 def list_releases(service: Injected) -> dict[str, Any]:
     """For each domain the release that serves here, every one on disk, and those refused, with the reason."""
-    refused = list(service.current.refused.values())
+    refused, counts = list(service.current.refused.values()), service.told.counts()
     return {
         name: {
             "serving": service.current.serving(name),
             "releases": msgspec.to_builtins(releases.list_releases(service.current.root, name)),
             "refused": [msgspec.to_builtins(one) for one in refused if one.domain == name],
+            "rollout": told_of(name, domain, service.decider, counts.get(name, {})),
         }
-        for name in service.domains
+        for name, domain in service.domains.items()
     }
 
 

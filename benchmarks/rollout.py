@@ -1,0 +1,246 @@
+"""Releases that come and go under load: a damaged one is refused, a worse one rolled back, a good one promoted.
+
+`coldstream up` runs without a trainer. The control is a release of real co-occurrence: users of one taste take items of
+that taste. The bad canary has the same files with its neighbours at random; the good one is made as the control is.
+Visitors look (`GET .../recommendations`), send the list as an impression, and click where the list holds an item of
+their taste among the first ten, by a coin of their own. Beside them, look-ups at a fixed rate are timed before, during
+and after each trial; every status other than 200 or 202 is a failed request.
+`python -m benchmarks.rollout [--visitors 2000] [--rate 100] [--within 240] [--json]`
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import numpy as np
+
+from benchmarks import load
+from benchmarks.running import machine, percentiles, running
+from models import arms, releases, rollout
+from models.errors import ReleaseError
+from models.recommenders.base import Vocabulary
+from models.recommenders.itemitem import ItemKNN
+from models.releases import COUNTS, Manifest
+from stream.events import Event, Impression, Interaction, Item, encode
+
+TASTES: Final = 20
+EACH: Final = 50
+HISTORY: Final = 3
+SHARE: Final = 0.3
+CLICKS: Final = 0.4
+"""How often a visitor clicks who sees what fits."""
+
+
+def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
+    """A whole release of item-kNN: neighbours of an item's own taste, or of any."""
+    items = TASTES * EACH
+    model = ItemKNN()
+    model.vocabulary = Vocabulary.of([f"i{one}" for one in range(items)])
+    model.popularity = np.full(items, 1.0, np.float32)
+    shape = (items, model.neighbours)
+    own = np.arange(items)[:, None] // EACH * EACH + rng.integers(0, EACH, shape)
+    model.near = (own if knows_tastes else rng.integers(0, items, shape)).astype(np.int32)
+    model.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
+    now = int(time.time() * 1000)
+    manifest = Manifest(releases.new_id(now), "shop", COUNTS, now, 0, items, 0, 0, {}, params=model.describe())
+    releases.save(root, manifest, model.vocabulary.item_ids, model.save)
+    return manifest.id
+
+
+class Visitors:
+    """Visitors over HTTP, until told to stop; `failed` counts statuses that are not as they should be."""
+
+    def __init__(self, port: int, number: int, rng: np.random.Generator) -> None:
+        self.port = port
+        self.number = number
+        self.failed: Counter[str] = Counter()
+        self.requests = 0
+        self.stopping = asyncio.Event()
+        self._rng = rng
+        self._sent = 0
+
+    async def begin(self) -> None:
+        """Each takes a few items of its taste, so that look-ups are personal."""
+        async with load.Connection(self.port) as connection:
+            for start in range(0, self.number, 100):
+                users = range(start, min(start + 100, self.number))
+                views = [self._take(user, self._liked(user)) for user in users for _ in range(HISTORY)]
+                await self._send(connection, views)
+
+    async def run(self) -> None:
+        """One connection's worth of visits."""
+        async with load.Connection(self.port) as connection:
+            while not self.stopping.is_set():
+                user = int(self._rng.integers(self.number))
+                path = f"/v1/users/v{user}/recommendations?n=10"
+                body = await self._ask(connection, load.getting(path), 200)
+                if body is not None:
+                    await self._send(connection, self._visit(user, msgspec.json.decode(body)))
+
+    def _visit(self, user: int, answer: dict[str, Any]) -> list[Event]:
+        items = [str(one["item_id"]) for one in answer["items"]]
+        about = {"release": answer["release"], "request_id": answer["request_id"]}
+        self._sent += 1
+        shown = Impression(
+            event_id=f"s{self._sent}", user_id=f"v{user}", item_ids=items, at=int(time.time() * 1000), **about
+        )
+        liked = [item for item in items if int(item[1:]) // EACH == user % TASTES]
+        if liked and self._rng.random() < CLICKS * len(liked) / len(items):
+            return [shown, self._take(user, liked[0], "click")]
+        return [shown]
+
+    def _take(self, user: int, item: str, kind: Any = "view") -> Interaction:
+        self._sent += 1
+        at = int(time.time() * 1000)
+        return Interaction(event_id=f"t{self._sent}", user_id=f"v{user}", item_id=item, kind=kind, at=at)
+
+    def _liked(self, user: int) -> str:
+        return f"i{user % TASTES * EACH + int(self._rng.integers(EACH))}"
+
+    async def _send(self, connection: load.Connection, events: list[Event]) -> None:
+        body = b"[" + b",".join(encode(one) for one in events) + b"]"
+        await self._ask(connection, load.posting("/v1/events", body), 202)
+
+    async def _ask(self, connection: load.Connection, request: bytes, wanted: int) -> bytes | None:
+        status, body = await connection.ask(request)
+        self.requests += 1
+        if status != wanted:
+            self.failed[str(status)] += 1
+            return None
+        return body
+
+
+async def timed(port: int, visitors: int, rate: float, seconds: float) -> load.Load:
+    """Look-ups at a fixed rate for a while."""
+    paths = [f"/v1/users/v{one % visitors}/recommendations?n=20" for one in range(int(rate * seconds))]
+    return await load.offer(port, [load.getting(path) for path in paths], rate, 4)
+
+
+async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: float) -> dict[str, Any]:
+    """Before, a damaged candidate, a worse one, a good one, after."""
+    port, rng = int(url.rsplit(":", 1)[1]), np.random.default_rng(0)
+    crowd = Visitors(port, visitors, rng)
+    await crowd.begin()
+    visiting = [asyncio.create_task(crowd.run()) for _ in range(4)]
+    found: dict[str, Any] = {}
+    loads: dict[str, load.Load] = {"before": await timed(port, visitors, rate, 10)}
+    found["damaged"] = refused(root, rng)
+    loads["beside a damaged one"] = await timed(port, visitors, rate, 5)
+    for name, knows in (("worse", False), ("good", True)):
+        made = release(root, rng, knows_tastes=knows)
+        rollout.begin_canary(root, "shop", made, SHARE)
+        found[name], loads[name] = await ended(url, root, made, port, visitors, rate, within_s)
+    loads["after"] = await timed(port, visitors, rate, 10)
+    crowd.stopping.set()
+    await asyncio.gather(*visiting)
+    failed = crowd.failed + Counter(
+        {str(status): n for one in loads.values() for status, n in one.statuses.items() if status != 200}
+    )
+    latency = {name: percentiles(one.latencies) for name, one in loads.items()}
+    requests = crowd.requests + sum(len(one.latencies) for one in loads.values())
+    return {**found, "latency": latency, "requests": requests, "failed": sum(failed.values()), "statuses": dict(failed)}
+
+
+def refused(root: Path, rng: np.random.Generator) -> str:
+    """The reason for which a damaged candidate is refused."""
+    made = release(root, rng, knows_tastes=True)
+    path = root / "shop" / made / "popularity.npy"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    try:
+        rollout.begin_canary(root, "shop", made, SHARE)
+    except ReleaseError as error:
+        return f"refused: {error.reason}"
+    return "not refused"
+
+
+async def ended(
+    url: str, root: Path, made: str, port: int, visitors: int, rate: float, within_s: float
+) -> tuple[dict[str, Any], load.Load]:
+    """How a trial ended, and look-ups meanwhile."""
+    began = time.monotonic()
+    latencies: list[float] = []
+    statuses: Counter[int] = Counter()
+    figures: dict[str, Any] = {}
+    async with httpx.AsyncClient(timeout=30) as client:
+        while (canary := arms.read(root, "shop").canary) is not None and time.monotonic() - began < within_s:
+            part = await timed(port, visitors, rate, 2)
+            latencies += part.latencies
+            statuses.update(part.statuses)
+            told = (await client.get(f"{url}/v1/releases")).json()["shop"]["rollout"]
+            figures = told["figures"] or figures
+            sys.stderr.write(f"\r{made}: {told['verdict']['detail'] if told['verdict'] else 'begins'}   ")
+    sys.stderr.write("\n")
+    seconds = time.monotonic() - began
+    last = arms.read(root, "shop").ended[-1:] if canary is None else []
+    end = {"action": last[0].action, "reason": last[0].reason} if last else {"action": "undecided", "reason": ""}
+    return {**end, "seconds": seconds, "figures": figures}, load.Load(latencies, dict(statuses), seconds)
+
+
+def measure(
+    visitors: int = 2_000, rate: float = 100.0, within_s: float = 240.0, impressions: int = 2_000, margin: float = 0.1
+) -> dict[str, Any]:
+    """The whole benchmark, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="coldstream-rollout-") as folder:
+        state = Path(folder) / "state"
+        root = state / "releases"
+        asked = {"canary_impressions": impressions, "canary_margin": margin}
+        releases.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
+        with running("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
+            now = int(time.time() * 1000)
+            items = [Item(item_id=f"i{one}", at=now, category=f"c{one // EACH}") for one in range(TASTES * EACH)]
+            body = b"[" + b",".join(encode(one) for one in items) + b"]"
+            httpx.put(f"{system.url}/v1/items", content=body, timeout=60).raise_for_status()
+            found = asyncio.run(scenes(system.url, root, visitors, rate, within_s))
+    return {"machine": machine(), "visitors": visitors, "rate": rate, "share": SHARE, **found}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The tables."""
+    print(f"releases under load: {figures['visitors']:,} visitors, canaries answer {figures['share']:.0%} of them")
+    print(f"a damaged candidate: {figures['damaged']}")
+    for name in ("worse", "good"):
+        one = figures[name]
+        print(f"a {name} canary: {one['action']} {one['reason']} after {one['seconds']:.0f} s")
+        for arm, row in one["figures"].items():
+            lists = f"{row['clicks']:,} of {row['impressions']:,} lists clicked ({row['click_through']:.4f})"
+            print(f"    {arm:8} {lists}, {row['errors']} errors, p95 of ranking {row['p95_ms']:.2f} ms")
+    print(f"{'look-ups':24}{'n':>7}{'p50 ms':>9}{'p99 ms':>9}")
+    for name, row in figures["latency"].items():
+        if row["n"]:
+            print(f"{name:24}{row['n']:7}{row['p50']:9.2f}{row['p99']:9.2f}")
+    print(f"failed requests: {figures['failed']} of {figures['requests']:,} (goal 0)")
+
+
+def passed(figures: dict[str, Any]) -> bool:
+    """Whether everything went as it should."""
+    ends = (figures["worse"]["action"], figures["good"]["action"])
+    return ends == ("rolled-back", "promoted") and not figures["failed"] and figures["damaged"].startswith("refused")
+
+
+def main() -> int:
+    """Print the tables; 1 where something did not go as it should."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--visitors", type=int, default=2_000)
+    parser.add_argument("--rate", type=float, default=100.0, help="look-ups a second that are timed")
+    parser.add_argument("--within", type=float, default=240.0, help="seconds that a trial may take")
+    parser.add_argument("--impressions", type=int, default=2_000, help="setting canary_impressions")
+    parser.add_argument("--margin", type=float, default=0.1, help="setting canary_margin")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    figures = measure(chosen.visitors, chosen.rate, chosen.within, chosen.impressions, chosen.margin)
+    print(json.dumps(figures, indent=2)) if chosen.json else show(figures)
+    return 0 if passed(figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""`coldstream releases`: list, show, compare, promote, go back, try out. The folder decides; the topic only tells."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from stream.errors import ColdstreamError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.releases import Manifest
+    from serving.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="What training made.")
+
+LIMIT_S: Final = 10
+SHOWN_ITEMS: Final = 10
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain; the setting if left out.")]
+Share = Annotated[float | None, typer.Option("--share", help="Above 0, at most 1: .1 is a tenth.")]
+OrOff = Annotated[str, typer.Argument(help="A release's id, or `off`.")]
+
+
+@app.command("list")
+def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """Every release of a domain, newest first, and how trials ended."""
+    import msgspec
+
+    from models import arms, releases
+
+    root, name = _where(ctx, domain)
+    found, state = releases.list_releases(root, name), arms.read(root, name)
+    if as_json:
+        typer.echo(json.dumps(msgspec.to_builtins(found)))
+        return
+    for one in found:
+        kept = [pair for pair in one.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in kept)
+        said = f"{one.reason}: {one.detail}" if one.detail else one.reason
+        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {said or figures}")
+    for role, arm in (("canary", state.canary), ("shadow", state.shadow)):
+        if arm is not None:
+            note = f"; may be promoted: {state.ready}" if role == "canary" and state.ready else ""
+            typer.echo(f"{role}: {arm.release}, share {arm.share:g}, since {_time(arm.began_at)}{note}")
+    for end in reversed(state.ended):
+        typer.echo(f"{_time(end.ended_at)} {end.role} {end.release} {end.action}: {end.reason} {end.detail}".rstrip())
+
+
+@app.command()
+def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """One release's card: cut, data, parameters, metrics, files; checked on the way."""
+    import msgspec
+
+    from models import releases
+    from models.errors import ReleaseError
+
+    root, name = _where(ctx, domain)
+    told = msgspec.to_builtins(releases.read_manifest(root / name / release))
+    try:
+        releases.load(root / name / release)
+        told["whole"] = True
+    except ReleaseError as error:
+        told |= {"whole": False, "reason": error.reason, "detail": error.detail}
+    told["state"] = next((one.state for one in releases.list_releases(root, name) if one.id == release), None)
+    _show(told, as_json)
+
+
+@app.command()
+def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """What changed from one release to another: parameters, metrics, items, data."""
+    from models import releases
+
+    root, name = _where(ctx, domain)
+    first, second = (releases.read_manifest(root / name / release) for release in (one, other))
+    told = differences(first, second) | {"items": _items(root / name, one, other)}
+    _show(told, as_json)
+
+
+@app.command()
+def promote(ctx: typer.Context, release: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """Load and check a release, then let it serve everyone."""
+    from models import rollout
+
+    root, name = _where(ctx, domain)
+    rollout.promote(root, name, release)
+    _done(ctx, name, "promote", {"serving": release}, f"{name}: {release} serves", as_json)
+
+
+@app.command()
+def rollback(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """Serve the release before the serving one again."""
+    from models import rollout
+
+    root, name = _where(ctx, domain)
+    release = rollout.rollback(root, name)
+    _done(ctx, name, "rollback", {"serving": release}, f"{name}: {release} serves again", as_json)
+
+
+@app.command()
+def canary(
+    ctx: typer.Context, release: OrOff, share: Share = None, domain: DomainOption = None, as_json: AsJson = False
+) -> None:
+    """Answer a share of the users by a release, and judge it by their clicks; `off` ends that."""
+    _try(ctx, "canary", release, share, domain, as_json)
+
+
+@app.command()
+def shadow(
+    ctx: typer.Context, release: OrOff, share: Share = None, domain: DomainOption = None, as_json: AsJson = False
+) -> None:
+    """Answer a share of the look-ups by a release in the background, and compare; `off` ends that."""
+    _try(ctx, "shadow", release, share, domain, as_json)
+
+
+def differences(one: "Manifest", other: "Manifest") -> dict[str, Any]:
+    """Parameters and metrics that differ, as [one, other]; the data of both."""
+    params = {key: [one.params.get(key), other.params.get(key)] for key in {**one.params, **other.params}}
+    figures = {key: [one.metrics.get(key), other.metrics.get(key)] for key in {**one.metrics, **other.metrics}}
+    fields = ("recommender", "protocol", "cutoff_at", "events", "users", "parent")
+    return {
+        "releases": [one.id, other.id],
+        "params": {key: pair for key, pair in params.items() if pair[0] != pair[1]},
+        "metrics": {key: pair for key, pair in figures.items() if pair[0] != pair[1]},
+        "data": {
+            field: [getattr(one, field), getattr(other, field)]
+            for field in fields
+            if getattr(one, field) != getattr(other, field)
+        },
+    }
+
+
+def announce(settings: "Settings", domain: str, action: str) -> None:
+    """Say on the topic `releases` what serves and what is tried out now; a warning where Kafka is away."""
+    import msgspec
+    from kafka import KafkaProducer
+    from kafka.errors import KafkaError
+
+    from serving.current import announcement
+    from stream import topics
+    from stream.client import kafka_python_config
+
+    said = msgspec.json.encode(announcement(settings.state_path / "releases", domain, action))
+    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
+    try:
+        producer = KafkaProducer(**config, acks="all", bootstrap_timeout_ms=LIMIT_S * 1000)
+        try:
+            producer.send(topics.RELEASES, said, domain.encode()).get(LIMIT_S)
+        finally:
+            producer.close(LIMIT_S)
+    except KafkaError as error:
+        typer.echo(f"not announced ({type(error).__name__}); the API finds it in its folder", err=True)
+
+
+def _try(ctx: typer.Context, role: Any, release: str, share: float | None, domain: str | None, as_json: bool) -> None:
+    import msgspec
+
+    from models import rollout
+
+    root, name = _where(ctx, domain)
+    if release == "off":
+        ended = rollout.end(root, name, role)
+        if ended is None:
+            raise ColdstreamError(f"{name}: there is no {role} to end")
+        _done(ctx, name, f"{role}-off", {role: None}, f"{name}: {role} {ended.release} is off", as_json)
+        return
+    settings: Settings = ctx.obj
+    begin = rollout.begin_canary if role == "canary" else rollout.begin_shadow
+    arm = begin(root, name, release, share if share is not None else settings.canary_share)
+    said = f"{name}: {role} {release} answers {arm.share:.0%} of the {'users' if role == 'canary' else 'look-ups'}"
+    _done(ctx, name, role, {role: msgspec.to_builtins(arm)}, said, as_json)
+
+
+def _where(ctx: typer.Context, domain: str | None) -> "tuple[Path, str]":
+    settings: Settings = ctx.obj
+    return settings.state_path / "releases", domain or settings.domain
+
+
+def _items(home: "Path", one: str, other: str) -> dict[str, Any]:
+    import msgspec
+
+    from models.errors import ReleaseError
+
+    try:
+        first, second = (
+            msgspec.json.decode((home / release / "items.json").read_bytes(), type=list[str])
+            for release in (one, other)
+        )
+    except (OSError, msgspec.DecodeError) as error:
+        raise ReleaseError("unreadable", f"{home}: items cannot be compared: {error}") from error
+    before, after = set(first), set(second)
+    gained, lost = [item for item in second if item not in before], [item for item in first if item not in after]
+    return {
+        "kept": len(before & after),
+        "gained": len(gained),
+        "lost": len(lost),
+        "most popular gained": gained[:SHOWN_ITEMS],
+        "most popular lost": lost[:SHOWN_ITEMS],
+    }
+
+
+def _done(ctx: typer.Context, domain: str, action: str, told: dict[str, Any], said: str, as_json: bool) -> None:
+    announce(ctx.obj, domain, action)
+    typer.echo(json.dumps({"domain": domain, "action": action, **told}) if as_json else said)
+
+
+def _show(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told, default=str))
+        return
+    for name, one in told.items():
+        if isinstance(one, dict) and one:
+            typer.echo(name)
+            for key, value in one.items():
+                typer.echo(f"  {key:<22} {_said(value)}")
+        else:
+            typer.echo(f"{name:<24} {_said(one)}")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return f"{_said(value[0])} -> {_said(value[1])}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _time(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at / 1000))

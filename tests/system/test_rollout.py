@@ -1,0 +1,225 @@
+"""Canaries and shadows in real processes: the right users, a verdict by clicks, damage, kill -9; no request fails."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.kill import System
+from benchmarks.lookups import release
+from models import arms, rollout
+from models.releases import COUNTS
+from tests.system.conftest import ready, until
+
+SETTINGS = {"canary_impressions": 400, "canary_margin": 0.5, "click_window_ms": 5_000}
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def trying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with System(tmp_path_factory.mktemp("trying") / "state", **SETTINGS) as running:
+        until(lambda: ready(running), 300, "the system is ready")
+        yield running
+
+
+@pytest.fixture
+def client(trying: System) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{trying.port}", timeout=30) as one:
+        yield one
+
+
+def two_releases(system: System, client: httpx.Client) -> tuple[Path, str, str]:
+    """The control serves; the other one is whole and does not."""
+    root, rng = system.state / "releases", np.random.default_rng(0)
+    other, control = release(root, 60, COUNTS, rng), release(root, 60, COUNTS, rng)
+    until(lambda: shop(client)["serving"] == control, 20, "the control serves")
+    return root, control, other
+
+
+def shop(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/v1/releases").json()["shop"]
+    return found
+
+
+def events_of(user: str, answer: dict[str, Any], click: bool) -> list[dict[str, Any]]:
+    now = int(time.time() * 1000)
+    base = {"user_id": user, "at": now}
+    items = [one["item_id"] for one in answer["items"]]
+    about = {"item_ids": items, "release": answer["release"], "request_id": answer["request_id"]}
+    shown = {"type": "impression", "event_id": uuid4().hex, **base, **about}
+    took = {"type": "interaction", "event_id": uuid4().hex, "item_id": items[0], "kind": "click", **base}
+    return [shown, took] if click else [shown]
+
+
+def visit(client: httpx.Client, users: list[str], clicks: Any) -> list[tuple[str, str]]:
+    """Each user looks and may click, as `clicks(user, release)` says; who was answered by which release."""
+    answered, batch = [], []
+    for user in users:
+        got = client.get(f"/v1/users/{user}/recommendations", params={"n": 5})
+        assert got.status_code == 200, got.text
+        answer = got.json()
+        answered.append((user, answer["release"]))
+        batch += events_of(user, answer, clicks(user, answer["release"]))
+    assert client.post("/v1/events", json=batch).status_code == 202
+    return answered
+
+
+def know_items(client: httpx.Client) -> None:
+    """A catalogue, so that users of whom nothing is known get a list, too."""
+    now = int(time.time() * 1000)
+    items = [{"type": "item", "item_id": f"i{one}", "at": now, "category": "c"} for one in range(60)]
+    client.put("/v1/items", json=items).raise_for_status()
+    until(lambda: client.get("/v1/users/x/recommendations").json()["items"], 20, "the catalogue is there")
+
+
+def totals(client: httpx.Client, name: str) -> tuple[int, int]:
+    found = shop(client)["rollout"]["outcomes"].get(name, {"impressions": 0, "clicks": 0})
+    return found["impressions"], found["clicks"]
+
+
+def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System, client: httpx.Client) -> None:
+    root, control, other = two_releases(trying, client)
+    know_items(client)
+    arm = rollout.begin_canary(root, "shop", other, 0.4)
+    until(lambda: "canary" in shop(client)["rollout"]["loaded"], 20, "the canary is loaded")
+    until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
+    users = [f"v{one}" for one in range(300)]
+    mine = {user for user in users if arms.takes(arm, user)}
+    assert 60 < len(mine) < 180
+    for turn in range(8):
+        answered = visit(client, users, lambda user, by, turn=turn: by == control and hash_of(user, turn) < 0.5)
+        if turn == 0:
+            assert {user for user, by in answered if by == other} == mine
+            assert {by for _, by in answered} == {control, other}
+        if shop(client)["rollout"]["canary"] is None:
+            break
+    until(lambda: shop(client)["rollout"]["canary"] is None, 60, "the canary goes")
+    told = shop(client)
+    ended = told["rollout"]["ended"][-1]
+    assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-clicks")
+    (listed,) = [one for one in told["releases"] if one["id"] == other]
+    assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
+    until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
+    metrics = client.get("/metrics").text
+    assert 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="clicks"} 1.0' in metrics
+
+
+def hash_of(user: str, turn: int) -> float:
+    return arms.draw(user, f"click{turn}")
+
+
+def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.Client) -> None:
+    root, _, other = two_releases(trying, client)
+    know_items(client)
+    rollout.begin_canary(root, "shop", other, 0.5)
+    until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
+    users = [f"v{one}" for one in range(400)]
+    for turn in range(10):
+        visit(client, users, lambda user, _, turn=turn: hash_of(user, turn) < 0.6)
+        if shop(client)["serving"] == other:
+            break
+    until(lambda: shop(client)["serving"] == other, 60, "the canary is promoted")
+    ended = shop(client)["rollout"]["ended"][-1]
+    assert (ended["action"], ended["reason"]) == ("promoted", "not-worse")
+
+
+def test_a_damaged_canary_never_answers(trying: System, client: httpx.Client) -> None:
+    root, control, other = two_releases(trying, client)
+    know_items(client)
+    path = root / "shop" / other / "popularity.npy"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 1.0, 0)))  # as if it was whole when it began
+    path.write_bytes(raw)
+    until(lambda: shop(client)["rollout"]["ended"], 20, "the canary is refused")
+    assert shop(client)["rollout"]["ended"][-1]["reason"] == "hash-mismatch"
+    assert shop(client)["rollout"]["canary"] is None
+    assert {by for _, by in visit(client, [f"v{one}" for one in range(50)], lambda *_: False)} == {control}
+
+
+def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client) -> None:
+    root, control, other = two_releases(trying, client)
+    know_items(client)
+    rollout.begin_shadow(root, "shop", other, 1.0)
+    until(lambda: "shadow" in shop(client)["rollout"]["loaded"], 20, "the shadow is loaded")
+    answered = visit(client, [f"s{one}" for one in range(20)], lambda *_: True)
+    assert {by for _, by in answered} == {control}
+    until(lambda: figures(client)["judged"] + figures(client)["dropped"] >= 20, 60, "the windows have passed")
+    found = figures(client)
+    assert found["overlap@10"] == 1.0  # of users of whom nothing is known both say what is popular
+    assert found["hits"] == found["shown_hits"] == found["judged"] > 0
+    lines = [json.loads(line) for line in (trying.state / "shadow" / "shop.jsonl").read_text().splitlines()]
+    assert len(lines) == found["answers"]
+    assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
+    assert rollout.end(root, "shop", "shadow") is not None
+    until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
+
+
+def figures(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = shop(client)["rollout"]["figures"]["shadow"]
+    return found
+
+
+def test_kill_9_of_the_consumer_counts_no_list_twice_and_loses_none(tmp_path: Path) -> None:
+    with System(tmp_path / "state", click_window_ms=600_000) as system:
+        until(lambda: ready(system), 300, "the system is ready")
+        with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=30) as client:
+            shown, clicked = 0, 0
+            waiting: list[dict[str, Any]] = []
+            for turn in range(4):
+                batch: list[dict[str, Any]] = []
+                for number in range(200):
+                    user, answer = f"u{number}", fake(f"r{turn}-{number}")
+                    impression, click = events_of(user, answer, click=True)
+                    batch.append(impression)
+                    waiting.append(click)  # sent after the kill: the list has to come back first
+                late, waiting = waiting[: 100 + 50 * turn], waiting[100 + 50 * turn :]
+                shown, clicked = shown + 200, clicked + len(late)
+                client.post("/v1/events", json=batch + batch[:50]).raise_for_status()  # some are sent twice
+                client.post("/v1/events", json=late + late).raise_for_status()
+                if turn % 2:
+                    until(lambda: totals(client, "r")[0] > 0, 120, "something was written")
+                system.kill("consumer")
+                system.start("consumer")
+            client.post("/v1/events", json=waiting).raise_for_status()
+            clicked += len(waiting)
+            assert (shown, clicked) == (800, 800)
+            until(lambda: totals(client, "r") == (800, 800), 240, "every list is counted once, with its click")
+            until(lambda: system.lag() == 0, 30, "nothing waits")
+            assert totals(client, "r") == (800, 800)
+
+
+def fake(request_id: str) -> dict[str, Any]:
+    return {"release": "r", "request_id": request_id, "items": [{"item_id": f"i-{request_id}"}]}
+
+
+def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client) -> None:
+    import subprocess
+    import sys
+
+    _, control, other = two_releases(trying, client)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "serving.cli", "releases", *words]
+        return subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=False, timeout=60)
+
+    assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
+    states = {one["id"]: one["state"] for one in json.loads(run("list", "--json").stdout)}
+    assert (states[control], states[other]) == ("serving", "canary")
+    told = json.loads(run("diff", control, other, "--json").stdout)
+    assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
+    assert (told["releases"], told["items"]["kept"]) == ([control, other], 60)
+    assert "above 0" in run("shadow", other, "--share", "2").stderr
+    assert run("canary", "off").returncode == 0
+    assert "no canary" in run("canary", "off").stderr
+    assert run("promote", "20200101T000000-none").returncode == 1
+    assert run("promote", other).returncode == 0
+    until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
+    assert json.loads(run("show", other, "--json").stdout)["state"] == "serving"
+    assert json.loads(run("rollback", "--json").stdout)["serving"] == control
