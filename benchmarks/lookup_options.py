@@ -20,8 +20,9 @@ from benchmarks import load, made
 from benchmarks.lookups import SETTLE_S, fill, histories, release, serving
 from benchmarks.running import machine, percentiles
 from features.activity import Activity
+from models import domain as presets
 from models import releases
-from serving.catalogue import Domain
+from serving.catalogue import Domain, Habits
 from serving.recommender import Ask, answer, best, query, score
 from serving.rules import Rule
 
@@ -67,7 +68,7 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
         root = Path(folder)
         name = release(root, items, recommender, rng)
         loaded = releases.load(root / "shop" / name)
-    domain = Domain()
+    domain = Domain(Habits.of(presets.preset_of("shop")))
     domain.put(made.items(items))
     domain.begin()
     domain.adopt(domain.align(loaded))
@@ -90,7 +91,7 @@ def _timed(domain: Domain, ask: Ask, state: Activity) -> float:
     aligned = domain.aligned
     assert aligned is not None
     began = time.perf_counter()
-    one = query(state, ask, who="u")
+    one = query(state, ask, domain.habits, who="u")
     (ranked,) = best(aligned, [one], score(aligned, [one]))
     msgspec.json.encode(answer(domain, one, ranked, request_id=str(began), user_id="u", state=state))
     return time.perf_counter() - began

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from features.activity import Activity, Logged, Rules, apply
+from models import domain as presets
 from models import releases
 from models.recommenders.base import Vocabulary
 from models.recommenders.itemitem import ItemKNN
 from models.releases import Manifest, Release
-from serving.catalogue import Domain
+from serving.catalogue import Domain, Habits
 from serving.recommender import Answer, Ask, answer, best, personal, query, score
 from stream.events import Interaction, Item
 
 NOW = 1_760_000_000_000
+SHOP = Habits.of(presets.preset_of("shop"))
+"""Where items that were taken may come again."""
 Near = Mapping[str, Sequence[tuple[str, float]]]
 
 
@@ -81,7 +84,7 @@ def look_up(
     request_id: str = "r1",
 ) -> Answer:
     """What an API process does with a look-up."""
-    one = query(state, ask, segment=segment, who=user_id)
+    one = query(state, ask, domain.habits, NOW, segment=segment, who=user_id)
     aligned = domain.aligned
     ranked: list[tuple[str, float]] = []
     if aligned is not None and personal(aligned, one):

@@ -9,7 +9,7 @@ from serving.catalogue import Domain
 from serving.recommender import Ask
 from serving.rules import Condition, Rule
 from stream.events import Item
-from tests.serving.made import NOW, ids, look_up, read_release, serve, state_of, stocked, write_release
+from tests.serving.made import NOW, SHOP, ids, look_up, read_release, serve, state_of, stocked, write_release
 
 ITEMS = [f"i{n}" for n in range(12)]
 CATEGORIES = {item: "tea" if n < 6 else "cups" if n < 9 else "books" for n, item in enumerate(ITEMS)}
@@ -21,7 +21,7 @@ PLAIN = [f"i{n}" for n in range(1, 9)]
 @pytest.fixture
 def domain(tmp_path: Path) -> Domain:
     write_release(tmp_path, ITEMS, NEAR)
-    made = stocked(Domain(clock=lambda: NOW), CATEGORIES, brand={"i3": "House", "i5": "House", "i7": "Other"})
+    made = stocked(Domain(SHOP, clock=lambda: NOW), CATEGORIES, brand={"i3": "House", "i5": "House", "i7": "Other"})
     serve(made, read_release(tmp_path))
     return made
 
@@ -232,7 +232,7 @@ def test_a_skip_lowers_what_is_near_until_the_item_is_taken_up_again(domain: Dom
 def test_items_expire_and_new_ones_come(tmp_path: Path) -> None:
     now = [NOW]
     write_release(tmp_path, ITEMS, NEAR)
-    domain = stocked(Domain(clock=lambda: now[0]), CATEGORIES)
+    domain = stocked(Domain(SHOP, clock=lambda: now[0]), CATEGORIES)
     serve(domain, read_release(tmp_path))
     follow(domain, Rule(id="p", action="pin", position=1, items=["i5"]))
     domain.set_popular({"": {"i5": 5.0, "i0": 1.0}})
@@ -272,7 +272,7 @@ def test_a_search_for_a_category_by_name_leads_there_and_is_the_reason() -> None
     from features.activity import Logged, Rules, apply
     from stream.events import Search
 
-    domain = stocked(Domain(clock=lambda: NOW), CATEGORIES)
+    domain = stocked(Domain(SHOP, clock=lambda: NOW), CATEGORIES)
     search = Search(event_id="q", user_id="ann", query=" Books ", at=NOW)
     state = apply(None, [Logged(search, "events/0", 0)], Rules())
     found = look_up(domain, state, Ask("shop", 2, explain=True))

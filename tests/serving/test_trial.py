@@ -47,10 +47,10 @@ def domain(tmp_path: Path) -> Domain:
     """A domain with a release that serves; `beside` holds what is tried out."""
     home = Domain()
     rng = np.random.default_rng(0)
-    home.adopt(Aligned(releases.load(tmp_path / "shop" / release(tmp_path, 40, COUNTS, rng)), {}, home.codes))
-    home.adopt(
-        Aligned(releases.load(tmp_path / "shop" / release(tmp_path, 40, COUNTS, rng)), {}, home.codes), serve=False
-    )
+    for serve in (True, False):
+        loaded = releases.load(tmp_path / "shop" / release(tmp_path, 40, COUNTS, rng))
+        home.begin()
+        home.adopt(home.align(loaded), serve=serve)
     return home
 
 
