@@ -32,8 +32,9 @@ check: install ## format, lint, types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-test: check ## check, then every test
-	@$(BIN)/pytest
+test: check ## check, then every test: those without processes of their own side by side
+	@$(BIN)/pytest -m "not system" -n 2 --dist worksteal
+	@$(BIN)/pytest -m system
 
 bench: install ## the four benchmarks
 	@for one in start freshness lookups ingest; do $(BIN)/coldstream bench $$one || exit 1; done

@@ -167,7 +167,7 @@ def test_each_objective_and_switch_teaches_what_comes_next(more: dict[str, objec
 
 
 def test_similar_items_stand_in_for_each_other() -> None:
-    made = encoder("dnn", 20, substitute=0.3)
+    made = encoder("dnn", 60, substitute=0.3)
     made.fit(Log.of(clubs()))
     scores = asked(made, ("i0", "i1", "i2"))
     near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
