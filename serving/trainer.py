@@ -31,7 +31,7 @@ from features.archive import parts
 from models import releases, retrain
 from models.contest import Candidate
 from models.drift import Drift
-from models.errors import ModelError, TrainingError
+from models.errors import ModelError, ReleaseError, TrainingError
 from models.gate import Bounds
 from models.releases import COUNTS
 from serving import logs, metrics
@@ -73,14 +73,25 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
     with _alone(settings):
         frame = retrain.read(run)
         candidates = [retrain.train_counts(run, progress, frame)]
-        if releases.current_id(run.root, domain) is None:
-            _settle(settings, run, candidates)
+        if settings.recommender != "counts" and _by_counts(run):
+            _settle(settings, run, candidates)  # better counts need not wait for what takes minutes
         if settings.recommender != "counts":
             candidates.append(retrain.train_tuned(run, progress, frame))
         result = _settle(settings, run, candidates)
         for one in candidates:
             retrain.track(settings.state_path / "mlflow", one.manifest)
     return result
+
+
+def _by_counts(run: retrain.Run) -> bool:
+    """Whether nothing serves a domain yet, or counts."""
+    serving = releases.current_id(run.root, run.domain)
+    if serving is None:
+        return True
+    try:
+        return releases.read_manifest(run.root / run.domain / serving).recommender == COUNTS
+    except ReleaseError:
+        return True  # what serves is damaged: anything whole is better
 
 
 def _run_of(settings: Settings, domain: str) -> retrain.Run:

@@ -225,12 +225,14 @@ def by_user_power(matrix: sparse.csr_matrix, power: float) -> sparse.csr_matrix:
 
 def heaviest(matrix: sparse.csr_matrix, k: int) -> tuple[Numbers, Floats]:
     """The k heaviest entries of each row, heaviest first, ties by lower column; -1 where there are fewer."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    rank = np.arange(len(order)) - matrix.indptr[rows]
-    kept = order[rank < k]
     near, amounts = np.full((matrix.shape[0], k), -1, np.int32), np.zeros((matrix.shape[0], k), np.float32)
-    near[rows[kept], rank[rank < k]], amounts[rows[kept], rank[rank < k]] = matrix.indices[kept], matrix.data[kept]
+    for row, (start, stop) in enumerate(zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)):
+        columns, values = matrix.indices[start:stop], matrix.data[start:stop]
+        if len(values) > k:  # few of thousands: what lies below the k-th heaviest need not be sorted
+            kept = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
+            columns, values = columns[kept], values[kept]
+        order = np.lexsort((columns, -values))[:k]
+        near[row, : len(order)], amounts[row, : len(order)] = columns[order], values[order]
     return near, amounts
 
 
