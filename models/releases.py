@@ -160,9 +160,10 @@ def prefix_of(recommender: str) -> str:
 
 
 def new_id(now_ms: int | None = None) -> str:
-    """A name that sorts by time: 20260131T120000-4fa1c2."""
-    seconds = (now_ms if now_ms is not None else time.time() * 1000) / 1000
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + "-" + secrets.token_hex(3)
+    """A name that sorts by time: 20260131T120000-4fa1c2, where the first three hex digits are the milliseconds."""
+    moment = now_ms if now_ms is not None else int(time.time() * 1000)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(moment // 1000))
+    return f"{stamp}-{moment % 1000:03x}{secrets.randbelow(4_096):03x}"
 
 
 def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callable[[Path], list[str]]) -> Manifest:
