@@ -33,6 +33,8 @@ FLUSH_S: Final = 5.0
 MOST_WAITING: Final = 80_000
 """Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
+ANSWER_MS: Final = 5_000
+"""How long a commit, and the goodbye, may wait for Kafka: what is archived is safe without them."""
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 
 log = logging.getLogger("coldstream.archive")
@@ -62,7 +64,7 @@ def archive(settings: Settings, stop: threading.Event) -> None:
                 flushed_at = time.monotonic()
         _flush(consumer, store, places, taken)
     finally:
-        consumer.close()
+        consumer.close(timeout_ms=ANSWER_MS)
 
 
 def _assign(consumer: KafkaConsumer, store: Archive) -> list[TopicPartition]:
@@ -99,8 +101,8 @@ def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]
             metrics.archived.labels(topic).inc(rows)
         taken.clear()
         reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
-        consumer.commit(reached)
-        ends = consumer.end_offsets(places)
+        consumer.commit(reached, timeout_ms=ANSWER_MS)
+        ends = consumer.end_offsets(places, timeout_ms=ANSWER_MS)
         metrics.archive_lag.set(sum(ends[place] - consumer.position(place) for place in places))
     except ArchiveError as error:
         metrics.archive_errors.inc()
