@@ -184,7 +184,7 @@ async def serve(settings: Settings) -> None:
     await asyncio.wait({watching, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
     try:
-        async with asyncio.timeout(4 * STOP_S):
+        async with asyncio.timeout(3 * STOP_S):
             await app.stop()
     except TimeoutError:
         log.warning("the app does not stop; it is left behind")
