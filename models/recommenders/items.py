@@ -1,6 +1,7 @@
 """What is known of items before anyone took one: their categories and the vectors of their texts."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,9 +13,16 @@ from models import text
 from models.recommenders.base import Floats, Vocabulary
 from stream.events import Item
 
+LEAST_NEW: Final = 1_000
+NEW_SHARE: Final = 0.25
+"""A vocabulary grows by at most so many new items, or this share of itself, whichever is more: a long catalogue that
+nobody takes anything of must not make every training run slow and large."""
+
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Items that can be offered; `texts` float32 [items, d] stands beside `item_ids`, or is None.
+    """Items that can be offered, the newest word first where that is known.
+
+    `texts` float32 [items, d] stands beside `item_ids`, or is None.
 
     Raises:
         ValueError: `texts` has another number of rows than there are items.
@@ -32,15 +40,16 @@ class Catalogue(msgspec.Struct, frozen=True):
     def of(cls, frame: pd.DataFrame) -> "Catalogue":
         """From `features.dataset.catalogue`: available items by id, their categories, and their titles' vectors."""
         records = [msgspec.json.decode(record, type=Item) for record in frame["record"]]
-        items = sorted((one for one in records if one.available), key=lambda one: one.item_id)
+        items = sorted((one for one in records if one.available), key=lambda one: (-one.at, one.item_id))
         titled = any(one.title for one in items)
         texts = text.vectors([one.title or "" for one in items]) if titled else None
         categories = {one.item_id: one.category for one in items if one.category}
         return cls([one.item_id for one in items], categories, texts)
 
     def added(self, vocabulary: Vocabulary, most: int) -> Vocabulary:
-        """The vocabulary, and behind it the items that it lacks, in their order here; at most `most` in all."""
+        """The vocabulary, and behind it the first of the items that it lacks; at most `most` in all."""
         new = [item for item in dict.fromkeys(self.item_ids) if item not in vocabulary.index]
+        new = new[: max(LEAST_NEW, round(NEW_SHARE * len(vocabulary)))]
         if not new:
             return vocabulary
         every = [*vocabulary.item_ids, *new][: max(most, len(vocabulary))]
