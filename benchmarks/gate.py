@@ -11,13 +11,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.recommenders import table_of
+from benchmarks.recommenders import users_of
 from benchmarks.running import machine
 from features.activity import Recent
 from models import contest, gate, splits
@@ -29,7 +28,6 @@ from models.recommenders.itemitem import EASE, ItemKNN
 from models.recommenders.sequences import Batch, Log, batch_of
 from models.releases import HISTORY
 from models.retrain import HELD_OUT
-from stream.sources.named import open_named
 
 HEAD: Final = 30
 
@@ -167,12 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mask-seen", action="store_true", help="what a user took cannot be recommended again")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
-    name, _, path = asked.source.partition(":")
-    frame = table_of(open_named(name, Path(path) if path else None), 1.0)
-    users = np.sort(frame["user_id"].unique())
-    if len(users) > asked.users:
-        kept = np.random.default_rng(0).choice(users, asked.users, replace=False)
-        frame = frame[frame["user_id"].isin(kept)].reset_index(drop=True)
+    frame = users_of(asked.source, asked.users)
     figures = measure(frame, asked.cases, asked.seeds, mask_seen=asked.mask_seen)
     if asked.json:
         print(json.dumps(figures, indent=2))

@@ -93,6 +93,17 @@ def table_of(source: Source, share: float) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
+def users_of(name: str, most: int) -> pd.DataFrame:
+    """The interactions of at most so many users of a data set (NAME or NAME:PATH), drawn with one seed."""
+    kind, _, path = name.partition(":")
+    frame = table_of(open_named(kind, Path(path) if path else None), 1.0)
+    users = np.sort(frame["user_id"].unique())
+    if len(users) <= most:
+        return frame
+    kept = np.random.default_rng(0).choice(users, most, replace=False)
+    return frame[frame["user_id"].isin(kept)].reset_index(drop=True)
+
+
 def run_set(asked: Asked, name: str, seed: int) -> None:
     """Every recommender on one data set with one seed; what is in `out` already is not done again."""
     folder = asked.out / name / str(seed)

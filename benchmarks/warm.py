@@ -11,18 +11,15 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from benchmarks.recommenders import table_of
+from benchmarks.recommenders import users_of
 from benchmarks.running import machine
 from models.experiment import Experiment, Plan
 from models.recommenders import warm
 from models.retrain import HELD_OUT
-from stream.sources.named import open_named
 
 
 def curve_of(
@@ -83,12 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="of each of the three trainings")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
-    name, _, path = asked.source.partition(":")
-    frame = table_of(open_named(name, Path(path) if path else None), 1.0)
-    users = np.sort(frame["user_id"].unique())
-    if len(users) > asked.users:
-        kept = np.random.default_rng(0).choice(users, asked.users, replace=False)
-        frame = frame[frame["user_id"].isin(kept)].reset_index(drop=True)
+    frame = users_of(asked.source, asked.users)
     figures = measure(frame, asked.recommender, asked.minutes)
     if asked.json:
         print(json.dumps(figures, indent=2))

@@ -17,7 +17,7 @@ from models import evaluation, splits
 from models.errors import TrainingError
 from models.recommenders import blend
 from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Recommender, Vocabulary
-from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL, Situation, make
+from models.recommenders.candidates import CANDIDATES, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
 from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Batch, Log, batch_of
@@ -302,11 +302,6 @@ class Experiment:
 def best_of(tuned: Sequence[Tuned]) -> Tuned:
     """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
     return max(tuned, key=lambda one: one.ndcg)
-
-
-def members_of(names: Sequence[str]) -> list[str]:
-    """What is tuned for a choice: a blend's members for `blend` and `auto`."""
-    return list(MEMBERS) if list(names) in (["blend"], ["auto"]) else list(names)
 
 
 def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "Study":

@@ -15,7 +15,6 @@ PREFIX: Final = "COLDSTREAM_"
 HOPELESS: Final = 2
 """Exit code of a part that cannot work until somebody changes something: it is not started again."""
 DOMAINS: Final = "shop,music,video,news"
-TABLES: Final = ("kafka_security", "domains")
 MOST_EXPLORE: Final = 0.5
 RECOMMENDERS: Final = (
     *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
