@@ -15,26 +15,29 @@ COLUMNS: Final = 1 << 16
 """Words and letter groups are hashed into so many columns (Weinberger et al., ICML 2009)."""
 LETTERS: Final = 4
 """Length of the letter groups, which words of one stem share."""
+LEARNED_FROM: Final = 20_000
+"""Of more texts an even part of about so many gives the directions; all are laid out along them."""
 WORD: Final = re.compile(r"\w+")
 
 
 def vectors(texts: Sequence[str], size: int = 64) -> Floats:
     """float32 [texts, size], each of length 1, or zero where a text has no word; the same for the same texts.
 
-    Latent semantic analysis (Deerwester et al., 1990). Columns beyond the rank of the texts are zero.
+    Latent semantic analysis, with folding-in where texts are many (Deerwester et al., 1990). Columns beyond the rank of
+    the texts are zero.
     """
     table = _weighted(texts)
     out = np.zeros((len(texts), size), np.float32)
-    used = np.flatnonzero(np.diff(table.tocsc().indptr))
-    table = table[:, used]
-    rank = min(size, *(side - 1 for side in table.shape)) if min(table.shape) > 1 else 0
+    learned = table[:: -(-max(1, table.shape[0]) // LEARNED_FROM)]
+    used = np.flatnonzero(np.diff(learned.tocsc().indptr))
+    table, learned = table[:, used], learned[:, used]
+    rank = min(size, *(side - 1 for side in learned.shape)) if min(learned.shape) > 1 else 0
     if rank < 1:  # one text, or one word in all: it is its own direction
         out[np.diff(table.indptr) > 0, 0] = 1.0
         return out
-    begin = np.random.default_rng(0).standard_normal(min(table.shape))
-    left, weights, _ = svds(table, k=rank, v0=begin)
-    order = np.argsort(-weights)
-    found = left[:, order] * weights[order]
+    begin = np.random.default_rng(0).standard_normal(min(learned.shape))
+    _, weights, right = svds(learned, k=rank, v0=begin)
+    found = table @ right[np.argsort(-weights)].T
     found *= np.where(found[np.abs(found).argmax(axis=0), np.arange(rank)] < 0, -1.0, 1.0)  # SVD leaves signs open
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     out[:, :rank] = np.where(lengths > 1e-6, found / np.maximum(lengths, 1e-12), 0.0)

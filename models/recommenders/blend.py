@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.ranking import top_k
 from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.sequences import Batch, Log
 
@@ -41,15 +40,22 @@ class Evidence(msgspec.Struct, frozen=True):
         return Evidence(self.names, self.amounts[cases], self.hits[cases], self.targets[cases], self.lengths[cases])
 
     def ndcg(self, weights: Weights, k: int = 10) -> npt.NDArray[np.float64]:
-        """float64 [cases] for weights [members], or [cases, members]."""
-        each = np.broadcast_to(weights, (len(self.targets), len(self.names))).astype(np.float32)
-        scores = np.einsum("cim,cm->ci", self.amounts, each)
-        wanted = np.flatnonzero(self.hits.any(axis=1))
+        """float64 [cases] for weights [members], or [cases, members]. Of equal scores the first candidate is ahead."""
+        each = np.atleast_2d(weights).astype(np.float32)
         found = np.zeros(len(self.targets))
-        best, _ = top_k(scores[wanted], k)
-        got = np.take_along_axis(self.hits[wanted], np.maximum(best, 0), axis=1) & (best >= 0)
+        some = self.hits.any(axis=1)
+        wanted = slice(None) if some.all() else np.flatnonzero(some)
+        amounts, hits = self.amounts[wanted], self.hits[wanted]
+        scores = np.matmul(amounts, (each if len(each) == 1 else each[wanted])[:, :, None])[:, :, 0]
+        row, place = np.nonzero(hits)
+        own = scores[row, place][:, None]
+        others = scores[row]
+        ahead = (others > own) | ((others == own) & (np.arange(scores.shape[1]) < place[:, None]))
+        rank = ahead.sum(axis=1)
         discount = 1 / np.log2(np.arange(2, k + 2))
-        found[wanted] = got @ discount / np.cumsum(discount)[np.minimum(self.targets[wanted], k) - 1]
+        gains = np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
+        best = np.cumsum(discount)[np.minimum(self.targets[wanted], k) - 1]
+        found[wanted] = np.bincount(row, gains, minlength=len(hits)) / best
         return found
 
 
@@ -123,6 +129,9 @@ def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5
 
 def _search(evidence: Evidence, rng: np.random.Generator, tries: int, start: Weights | None) -> Weights:
     members = len(evidence.names)
+    evidence = evidence.of(np.flatnonzero(evidence.hits.any(axis=1)))  # no weights help where nobody offers a target
+    if not len(evidence.targets):
+        return start if start is not None else np.full(members, 1 / members)
     corners = list(np.eye(members))
     best = start if start is not None else np.full(members, 1 / members)
     value = float(evidence.ndcg(best).mean())

@@ -152,8 +152,7 @@ class Network(keras.Model):
         if self.params.repeats:
             before, gain = self._before(x)
             wanted = wanted + ops.sum(gain * ops.cast(ops.equal(before, target[:, None]), "float32"), axis=-1)
-            same = ops.cast(ops.equal(before[:, :, None], numbers[None, None]), "float32")
-            others = others + ops.matmul(gain[:, None], same)[:, 0]
+            others = others + self._repeated(x, numbers)
         others = ops.where(ops.equal(numbers[None], target[:, None]), FAR, others)
         losses = self._of_drawn(wanted, others)
         if self.params.adversarial:
@@ -194,6 +193,15 @@ class Network(keras.Model):
             same = ops.cast(ops.equal(group[:, :, None], group[:, None]), "float32")
             counts.append(ops.sum(same * upto[None] * real[:, None], axis=-1)[:, :, None])
         return ops.log(1.0 + ops.concatenate(counts, axis=-1))  # log1p has no operator in ONNX
+
+    def _repeated(self, x: Any, numbers: Any) -> Any:
+        """float32 [places, numbers]: what items gain by standing at or before each packed place.
+
+        Histories are compared with the items once each, not once for each of their places.
+        """
+        same = ops.cast(ops.equal(x["items"][:, :, None], numbers[None, None]), "float32")
+        every = ops.matmul((ops.take(self.repeats, self.ages) * self.causal)[None], same)
+        return ops.take(ops.reshape(every, (-1, self.params.negatives)), x["places"], axis=0)
 
     def _before(self, x: Any) -> tuple[Any, Any]:
         """For each packed place the items at or before it, int [places, length], and what standing there gains."""

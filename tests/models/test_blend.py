@@ -37,6 +37,22 @@ def test_ndcg_by_hand() -> None:
     assert one.ndcg(np.array([0.0, 1.0])).tolist() == [1.0]
 
 
+def test_ndcg_is_that_of_the_sorted_lists() -> None:
+    """Every case beside a sort of its own, with equal scores (the first is ahead) and targets that nobody offers."""
+    rng = np.random.default_rng(7)
+    amounts = rng.integers(0, 4, (60, 35, 3)).astype(np.float32)
+    hits = rng.random((60, 35)) < 0.08
+    hits[0] = False
+    wanted = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
+    known = Evidence(tuple("abc"), amounts, hits, wanted, np.full(60, 5))
+    weights = np.array([1.0, 2.0, 4.0])
+    for case, found in enumerate(known.ndcg(weights)):
+        order = sorted(range(35), key=lambda place: (-float(amounts[case, place] @ weights), place))
+        gained = sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:10]) if hits[case, place])
+        ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, wanted[case])))
+        assert found == pytest.approx(gained / ideal), case
+
+
 def test_what_cannot_be_learned_is_not_found_by_cross_validation() -> None:
     """Hits at random: the weights that fit them best must not look better on users that they were not sought on."""
     rng = np.random.default_rng(3)
