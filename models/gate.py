@@ -39,7 +39,7 @@ class Bounds(msgspec.Struct, frozen=True):
     coverage: float = 0.5
     latency_ms: float = 25.0
     one_item: float = 0.95
-    known: float = 0.25
+    known: float = 0.1
 
 
 class Answers(msgspec.Struct, frozen=True):

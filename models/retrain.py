@@ -205,6 +205,14 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
     return Result(made, releases.current_id(run.root, run.domain), "; ".join(words), figures, refused)
 
 
+def together(results: Sequence[Result]) -> Result:
+    """What several rounds of one run made."""
+    made = [one for result in results for one in result.made]
+    metrics = {name: figures for result in results for name, figures in result.metrics.items()}
+    refused = {release: failed for result in results for release, failed in result.refused.items()}
+    return Result(made, results[-1].serving, "; ".join(one.reason for one in results if one.reason), metrics, refused)
+
+
 def _asked(run: Run, candidate: Candidate) -> tuple[list[str], str]:
     """The names of the checks that a candidate fails, and what is to be said of it."""
     manifest = candidate.manifest

@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate_coverage: float = 0.5
     gate_latency_ms: float = 25.0
     gate_one_item: float = 0.95
-    gate_known: float = 0.25
+    gate_known: float = 0.1
     gate_refresh: str = "1d"
     """A serving release whose data are this much older is replaced by one that is not worse; 0s: never."""
     gate_tolerance: float = 0.03

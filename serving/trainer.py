@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -62,9 +62,10 @@ def seconds_of(text: str) -> float:
 
 
 def train_once(settings: Settings, domain: str, progress: retrain.Progress | None = None) -> retrain.Result:
-    """A run in this process: counts, then (unless told otherwise) what is tuned; what passes the gate is promoted.
+    """A run in this process: counts and (unless told otherwise) what is tuned; what passes the gate is promoted.
 
-    A domain's first release from counts needs no opponent: it serves as soon as it is made and sane.
+    A domain's first release comes from counts and needs no opponent: it serves as soon as it is made and sane. While
+    counts serve, what is tuned comes first: counts over more events are made only if it did not pass.
 
     Raises:
         TrainingError: too little data, or another trainer is at work.
@@ -72,15 +73,25 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
     run = _run_of(settings, domain)
     with _alone(settings):
         frame = retrain.read(run)
-        candidates = [retrain.train_counts(run, progress, frame)]
-        if settings.recommender != "counts" and _by_counts(run):
-            _settle(settings, run, candidates)  # better counts need not wait for what takes minutes
-        if settings.recommender != "counts":
-            candidates.append(retrain.train_tuned(run, progress, frame))
-        result = _settle(settings, run, candidates)
-        for one in candidates:
-            retrain.track(settings.state_path / "mlflow", one.manifest)
-    return result
+        results: list[retrain.Result] = []
+        for makers in _rounds(settings, run):
+            if results and makers == [retrain.train_counts] and not _by_counts(run):
+                continue
+            candidates = [make(run, progress, frame) for make in makers]
+            results.append(_settle(settings, run, candidates))
+            for one in candidates:
+                retrain.track(settings.state_path / "mlflow", one.manifest)
+    return retrain.together(results)
+
+
+def _rounds(settings: Settings, run: retrain.Run) -> list[list[Callable[..., Candidate]]]:
+    """What is made and then judged together, one round after another."""
+    if settings.recommender == "counts":
+        return [[retrain.train_counts]]
+    if not _by_counts(run):
+        return [[retrain.train_counts, retrain.train_tuned]]
+    rounds: list[list[Callable[..., Candidate]]] = [[retrain.train_counts], [retrain.train_tuned]]
+    return rounds if releases.current_id(run.root, run.domain) is None else rounds[::-1]
 
 
 def _by_counts(run: retrain.Run) -> bool:

@@ -72,6 +72,16 @@ def test_one_trainer_at_a_time_and_a_killed_one_leaves_no_lock(settings: Setting
         pass
 
 
+def test_what_is_tuned_does_not_wait_for_new_counts_while_counts_serve(settings: Settings) -> None:
+    auto = msgspec.structs.replace(settings, recommender="auto")
+    run = trainer._run_of(auto, "shop")
+    counts, tuned = [retrain.train_counts], [retrain.train_tuned]
+    assert trainer._rounds(auto, run) == [counts, tuned]  # something has to serve
+    serve(settings)
+    assert trainer._rounds(auto, run) == [tuned, counts]
+    assert trainer._rounds(settings, run) == [counts]
+
+
 def test_drift_is_seen_in_new_events_and_named(settings: Settings) -> None:
     with pytest.raises(ReleaseError, match="no release serves yet"):
         drift.look(settings, "shop")
