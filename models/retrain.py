@@ -264,8 +264,8 @@ def _release(
     vocabulary: Vocabulary = log.vocabulary
     if isinstance(recommender, Blend):
         recommender.vocabulary = vocabulary
-    beside = ItemKNN()
-    if recommender.name != COUNTS:
+    beside = _beside(recommender)
+    if recommender.name != COUNTS and beside not in members(recommender):
         beside.fit(log)
     begun = [getattr(member, "started_from", None) for member in members(recommender)]
     manifest = msgspec.structs.replace(
@@ -286,6 +286,13 @@ def _release(
     whole = msgspec.structs.replace(made, seconds=round(time.monotonic() - started, 1))
     releases.annotate(run.root, whole)
     return whole
+
+
+def _beside(recommender: Recommender) -> ItemKNN:
+    """Whose neighbours stand beside a release: its own item-kNN's where that keeps as many as usual."""
+    usual = ItemKNN()
+    own = (one for one in members(recommender) if isinstance(one, ItemKNN) and one.neighbours >= usual.neighbours)
+    return next(own, usual)
 
 
 def track(folder: Path, manifest: Manifest) -> None:
