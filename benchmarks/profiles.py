@@ -51,6 +51,7 @@ class Asked(msgspec.Struct, frozen=True):
     users: int
     seeds: tuple[int, ...]
     minutes: float
+    rows: tuple[str, ...]
 
 
 def drawn(source: Source, most: int) -> tuple[pd.DataFrame, Profiles]:
@@ -68,7 +69,7 @@ def drawn(source: Source, most: int) -> tuple[pd.DataFrame, Profiles]:
 
 def run(asked: Asked, name: str, home: Path) -> None:
     """Whatever cells of a data set are missing."""
-    wanted = [(seed, row) for seed in asked.seeds for row in ROWS if not _path(home, seed, row).exists()]
+    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows if not _path(home, seed, row).exists()]
     if not wanted:
         return
     source = SETS[name].open(asked.data)
@@ -110,7 +111,7 @@ def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
     cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed in asked.seeds for row in ROWS}
     lines = []
     for how in ASKED:
-        means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in ROWS}
+        means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
         for row, values in means.items():
             gained = evaluation.ratio(values, means["history"], np.random.default_rng(0))
             each = [float(np.mean(cells[seed, row][how])) for seed in asked.seeds]
@@ -130,12 +131,14 @@ def main() -> None:
     parser.add_argument("--sets", default="movielens-1m,complete-journey")
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", default=";".join(ROWS), help="parted by semicolons; history is one of them")
     parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, for each search of epochs")
     parser.add_argument("--out", type=Path, default=Path(".coldstream/profiles"), help="where results are kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     seeds = tuple(int(one) for one in given.seeds.split(","))
-    asked = Asked(given.data, given.out, tuple(given.sets.split(",")), given.users, seeds, given.minutes)
+    sets, rows = tuple(given.sets.split(",")), tuple(given.rows.split(";"))
+    asked = Asked(given.data, given.out, sets, given.users, seeds, given.minutes, rows)
     lines = []
     for name in asked.sets:
         home = asked.out / f"{name}-{asked.users}-{asked.minutes:g}"

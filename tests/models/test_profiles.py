@@ -68,7 +68,7 @@ def test_a_profile_is_what_was_known_before() -> None:
 
 
 def test_each_event_of_a_log_has_the_profile_that_was_known_before_it() -> None:
-    """Six users turn from free to paid at 50; what is said at 1,000 comes after the log's end: nothing is learned of it."""
+    """Six users turn from free to paid at 50; what is said at 1,000 is said after the log's end."""
     users = [f"u{n}" for n in range(6)]
     words = [User(user, at, attributes={"plan": plan}) for user in users for at, plan in ((10, "free"), (50, "paid"))]
     words += [User(user, 1_000, attributes={"plan": "gone"}) for user in users]
