@@ -1,4 +1,4 @@
-"""A profile over HTTP: put, carried by Kafka into Feast by the consumer, read by the next look-up of a release that asks."""
+"""A profile over HTTP: put, carried by Kafka into Feast, read by the next look-up of a release that asks for it."""
 
 import time
 from typing import Any
