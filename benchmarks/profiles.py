@@ -108,7 +108,8 @@ def measured(experiment: Experiment, made: Recommender, how: str) -> evaluation.
 
 def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
     """A line for each row and way of asking: NDCG@10, and its ratio to `history` with an interval."""
-    cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed in asked.seeds for row in ROWS}
+    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows]
+    cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed, row in wanted}
     lines = []
     for how in ASKED:
         means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
