@@ -20,6 +20,7 @@ COLUMNS: Final = ("user_id", "item_id", "kind", "value", "at", "category", "part
 PLACE: Final = ("partition", "offset", "event_id")
 """Where an interaction stands in the log, and its id: what order and uniqueness are made of."""
 TIMESTAMP: Final = "event_timestamp"
+NO_WORDS: Final[dict[str, list[str]]] = {"id": [], "label": [], "record": []}
 
 
 def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.DataFrame:
@@ -56,12 +57,24 @@ def profiles(folder: Path, domain: str) -> pd.DataFrame:
     return _newest(folder, "users", domain)
 
 
+def profile_words(folder: Path, domain: str) -> pd.DataFrame:
+    """Every word on the users of `domain` in log order, so that one can ask what was known when: id, label, record."""
+    lines = _words(folder, "users", domain)
+    return lines.collect().to_pandas() if lines is not None else pd.DataFrame(NO_WORDS)
+
+
 def _newest(folder: Path, topic: str, domain: str) -> pd.DataFrame:
+    lines = _words(folder, topic, domain)
+    if lines is None:
+        return pd.DataFrame(NO_WORDS)
+    return lines.unique("id", keep="last", maintain_order=True).collect().to_pandas()
+
+
+def _words(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
     if not any((folder / topic).glob("*.parquet")):
-        return pd.DataFrame({"id": [], "label": [], "record": []})
+        return None
     lines = pl.scan_parquet(str(folder / topic / "*.parquet")).filter(pl.col("domain") == domain)
-    newest = lines.sort(["partition", "offset"]).unique("id", keep="last", maintain_order=True)
-    return newest.select("id", "label", "record").collect().to_pandas()
+    return lines.sort(["partition", "offset"]).select(*NO_WORDS)
 
 
 def write_snapshots(

@@ -88,6 +88,18 @@ class OnlineStore:
         """Write users' profiles."""
         self._write_records("profile", "user_id", ((one.domain, one.user_id, one) for one in users))
 
+    def read_profiles(self, keys: Iterable[Key]) -> dict[Key, User]:
+        """The profiles of those users who have one."""
+        by_domain: dict[str, list[str]] = {}
+        for domain, user_id in keys:
+            by_domain.setdefault(domain, []).append(user_id)
+        found: dict[Key, User] = {}
+        for domain, users in by_domain.items():
+            rows = self._read(f"{domain}_profile", "user_id", users, ["record"])
+            told = {user: row["record"].string_val for user, row in rows.items()}
+            found |= {(domain, user): _user.decode(record) for user, record in told.items() if record}
+        return found
+
     def read_profile(self, domain: str, user_id: str) -> User | None:
         """One user's profile, or None."""
         row = self._read(f"{domain}_profile", "user_id", [user_id], ["record"]).get(user_id)

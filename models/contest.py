@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from features.activity import Recent
-from models import evaluation, gate, releases
+from models import evaluation, gate, releases, splits
 from models.errors import ReleaseError
 from models.gate import Answers, Bounds, Cases, Verdict
 from models.ranking import top_k
 from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.candidates import NEURAL
-from models.recommenders.sequences import Log, batch_of
+from models.recommenders.sequences import Log
 from models.releases import HISTORY, Manifest, Release
 from models.splits import Case
 
@@ -92,7 +92,7 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
 
 def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool) -> Answers:
     """What a recommender says to the cases: NDCG@10, the lists in common numbers, and scores that are not finite."""
-    batch = batch_of([one.history for one in cases], recommender.vocabulary, HISTORY)
+    batch = splits.batch(cases, recommender.vocabulary, HISTORY)
     broken = 0
 
     def score(start: int, stop: int) -> Floats:

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.activity import Recent
-from models import evaluation
+from models import evaluation, splits
 from models.recommenders.base import WEIGHTS, Floats, Recommender
-from models.recommenders.sequences import batch_of
 from models.releases import HISTORY, TRAINING
 from models.splits import Case
 from stream.events import KIND_CODES
@@ -145,7 +144,7 @@ def stability(then: Counts, now: Counts) -> float:
 
 def hit_rate(recommender: Recommender, cases: Sequence[Case], *, mask_seen: bool) -> float:
     """The share of cases whose item is among the recommender's best 10."""
-    batch = batch_of([one.history for one in cases], recommender.vocabulary, HISTORY)
+    batch = splits.batch(cases, recommender.vocabulary, HISTORY)
 
     def score(start: int, stop: int) -> Floats:
         return recommender.score(batch.rows(start, stop))

@@ -20,7 +20,8 @@ from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Recommender, V
 from models.recommenders.candidates import CANDIDATES, NEURAL, Situation, make
 from models.recommenders.counts import DAY_MS
 from models.recommenders.items import Catalogue
-from models.recommenders.sequences import Batch, Log, batch_of
+from models.recommenders.profiles import Profiles
+from models.recommenders.sequences import Batch, Log
 from models.recommenders.warm import Start
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ class Experiment:
         defaults: Mapping[str, dict[str, Any]] | None = None,
         catalogue: Catalogue | None = None,
         starts: Sequence[Start] = (),
+        profiles: Profiles | None = None,
     ) -> None:
-        self.catalogue = catalogue
+        self.catalogue, self.profiles = catalogue, profiles
         self.defaults = defaults or {}
         self._fits: dict[str, tuple[dict[str, Any], Recommender]] = {}
         self.starts = starts
@@ -130,7 +132,8 @@ class Experiment:
         lengths = np.bincount(self.tuning.log.users) if len(self.tuning.log) else np.ones(1)
         length = int(np.clip(np.percentile(lengths, 95), 10, LONGEST))
         baskets = _tied(self.tuning.cases) <= TIED
-        self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary))
+        known = self.tuning.log.known is not None and len(self.tuning.log.known.fields) > 0
+        self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
         self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
 
@@ -139,9 +142,9 @@ class Experiment:
     ) -> Side:
         plan = self.plan
         known: dict[str, Any] = {"weights": plan.weights, "recency_ms": plan.recency_ms, "catalogue": self.catalogue}
-        log = Log.of(before, min_count=plan.min_count, categories=categories, **known)
-        found = splits.cases(before, after, LONGEST, most, plan.seed, plan.weights)
-        return Side(log, found, batch_of([one.history for one in found], log.vocabulary, LONGEST))
+        log = Log.of(before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known)
+        found = splits.cases(before, after, LONGEST, most, plan.seed, plan.weights, self.profiles)
+        return Side(log, found, splits.batch(found, log.vocabulary, LONGEST))
 
     def _masked(self) -> bool:
         trial = make("item-knn", {}, self.situation)
@@ -281,7 +284,7 @@ class Experiment:
         vocabulary: Vocabulary = recommender.vocabulary
         batch = side.batch
         if vocabulary is not side.log.vocabulary:
-            batch = batch_of([one.history for one in side.cases], vocabulary, LONGEST)
+            batch = splits.batch(side.cases, vocabulary, LONGEST)
 
         def score(start: int, stop: int) -> Floats:
             return recommender.score(batch.rows(start, stop))
@@ -322,7 +325,7 @@ def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "
 
 def settings_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as `make` takes them, of those that `describe` gives: name, seed and situation say the others."""
-    given = {"encoder", "seed", "length", "repeats", "baskets"} if name in NEURAL else {"seed"}
+    given = {"encoder", "seed", "length", "repeats", "baskets", "fields"} if name in NEURAL else {"seed"}
     return {key: value for key, value in params.items() if key not in given}
 
 

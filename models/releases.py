@@ -23,7 +23,9 @@ from models import arms
 from models.errors import ReleaseError
 from models.gate import Verdict
 from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
+from models.recommenders.blend import Blend
 from models.recommenders.fresh import FIRST_SEEN
+from models.recommenders.profiles import Asking
 from models.recommenders.sequences import Batch, batch_of
 from models.recommenders.served import served
 
@@ -97,7 +99,10 @@ class ReleaseInfo(msgspec.Struct, frozen=True):
 
 
 class Release:
-    """A loaded release: scores for histories, neighbours of items. Needs neither Keras nor TensorFlow."""
+    """A loaded release: scores for histories, neighbours of items. Needs neither Keras nor TensorFlow.
+
+    `reads_profiles`: whether users' profiles change what it says.
+    """
 
     def __init__(self, manifest: Manifest, recommender: Recommender, arrays: dict[str, Any]) -> None:
         self.manifest = manifest
@@ -106,6 +111,8 @@ class Release:
         self.popularity: Floats = arrays["popularity"]
         self.first_seen: npt.NDArray[np.int64] | None = arrays.get(FIRST_SEEN)
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
+        made = recommender.members if isinstance(recommender, Blend) else [recommender]
+        self.reads_profiles = any(len(getattr(one, "fields", ())) > 0 for one in made)
 
     @property
     def id(self) -> str:
@@ -134,13 +141,16 @@ class Release:
         weights = self.vocabulary.weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[Recent]) -> Floats:
-        """float32 [batch, items]; a history of nothing known gets popularity's order."""
-        return self.recommender.score(batch_of(batch, self.vocabulary, HISTORY))
+    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+        """float32 [batch, items]; a history of nothing known gets popularity's order.
 
-    def probabilities(self, batch: Sequence[Recent]) -> Floats:
+        `asking` says who asks and when for each history; nothing where that is not known.
+        """
+        return self.recommender.score(batch_of(batch, self.vocabulary, HISTORY, asking))
+
+    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
         """float32 [batch, items]: `scores` as shares, so that they can be weighed against others."""
-        return self.recommender.probabilities(batch_of(batch, self.vocabulary, HISTORY))
+        return self.recommender.probabilities(batch_of(batch, self.vocabulary, HISTORY, asking))
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         """The nearest items, nearest first; empty for an unknown item."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from features import cache
-from features.dataset import catalogue, interactions
+from features.dataset import catalogue, interactions, profile_words
 from models import drift, evaluation, presets, releases, rollout, splits, warmstart
 from models.contest import Candidate, Rules, judge, members
 from models.domain import DomainPreset
@@ -29,7 +29,8 @@ from models.recommenders.blend import Blend
 from models.recommenders.candidates import NEURAL, names_of
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.items import Catalogue
-from models.recommenders.sequences import Log, batch_of
+from models.recommenders.profiles import Profiles
+from models.recommenders.sequences import Log
 from models.releases import COUNTS, Manifest
 
 LEAST_EVENTS: Final = 1_000
@@ -119,7 +120,7 @@ def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame
     _say(progress, "counts", 0.2)
     trial = ItemKNN()
     trial.fit(_log(run, before, frame))
-    batch = batch_of([one.history for one in held_out], trial.vocabulary, releases.HISTORY)
+    batch = splits.batch(held_out, trial.vocabulary, releases.HISTORY)
 
     def score(start: int, stop: int) -> np.ndarray:
         return trial.score(batch.rows(start, stop))
@@ -152,7 +153,9 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     known = catalogue(run.archive, run.domain)
     offered = Catalogue.of(known) if len(known) else None
     defaults = {**chosen_first, **before} if run.preset is None else {**before, **chosen_first}
-    experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered, starts=starts)
+    people = Profiles.read(profile_words(run.archive, run.domain))
+    known_of: dict[str, Any] = {"catalogue": offered, "profiles": people}
+    experiment = Experiment(frame, plan, progress, defaults=defaults, starts=starts, **known_of)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
     names = run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender)
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]

@@ -9,7 +9,9 @@ import pandas as pd
 
 from features.activity import Recent
 from models.errors import ModelError
-from models.recommenders.base import WEIGHTS
+from models.recommenders.base import WEIGHTS, Vocabulary
+from models.recommenders.profiles import Asking, Attributes, Profiles
+from models.recommenders.sequences import Batch, batch_of
 from stream.events import KIND_CODES
 
 Name = Literal["leave-one-out", "last-days", "last-share", "random"]
@@ -60,6 +62,7 @@ class Case(msgspec.Struct, frozen=True):
     `history`: the newest events before it, oldest first. `targets`: the distinct held-out items whose kind speaks for
     them, in order. `at`: time of the first target, epoch ms. `seen`: every item with an event before the cut.
     `negatives`: held-out items whose kind says nothing for them (skip, dislike, hide), unless they are targets too.
+    `profile`: what was known of the user before `at`.
     """
 
     user_id: str
@@ -68,6 +71,12 @@ class Case(msgspec.Struct, frozen=True):
     at: int = 0
     seen: frozenset[str] = frozenset()
     negatives: list[str] = []
+    profile: Attributes | None = None
+
+    @property
+    def asking(self) -> Asking:
+        """Who asks, and when: the moment of the first target."""
+        return Asking(self.profile, self.at)
 
 
 def split(
@@ -102,8 +111,12 @@ def cases(
     most: int | None = None,
     seed: int = 0,
     weights: tuple[float, ...] = WEIGHTS,
+    profiles: Profiles | None = None,
 ) -> list[Case]:
-    """A case for every user with events before and a target after; a seeded sample of `most` where there are more."""
+    """A case for every user with events before and a target after; a seeded sample of `most` where there are more.
+
+    With `profiles` each has what was known of its user before the first target.
+    """
     wanted = after[_speaks(after, weights)]
     users = np.intersect1d(before["user_id"].unique(), wanted["user_id"].unique())
     if most is not None and len(users) > most:
@@ -118,8 +131,16 @@ def cases(
         items, kinds, times = (column[-length:].tolist() for column in old)
         history = Recent(items, kinds, times, [None] * len(items))
         at, seen = int(new[2][speaks][0]), frozenset(old[0].tolist())
-        made.append(Case(str(user), history, targets, at, seen, [one for one in against if one not in targets]))
+        profile = profiles.at(str(user), at) if profiles is not None else None
+        negatives = [one for one in against if one not in targets]
+        made.append(Case(str(user), history, targets, at, seen, negatives, profile))
     return made
+
+
+def batch(held_out: Sequence[Case], vocabulary: Vocabulary, length: int) -> Batch:
+    """The cases as a recommender is asked for them."""
+    histories, asking = [one.history for one in held_out], [one.asking for one in held_out]
+    return batch_of(histories, vocabulary, length, asking)
 
 
 def repeated(held_out: Sequence[Case]) -> float:

@@ -20,7 +20,7 @@ from models.recommenders.base import Recommender
 from models.recommenders.candidates import NEURAL, Situation, make
 from models.releases import TRAINING
 
-OWN: Final = frozenset({"recommender", "tuning", "epochs", "kinds"})
+OWN: Final = frozenset({"recommender", "tuning", "epochs", "kinds", "fields"})
 """What a card says of a network that is not a parameter to begin with: epochs are sought anew."""
 log = logging.getLogger("coldstream.trainer")
 

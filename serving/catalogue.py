@@ -283,6 +283,11 @@ class Domain:
                 by_category.setdefault(category, []).append(item)
         self.popular, self.by_category = popular, by_category
 
+    @property
+    def reads_profiles(self) -> bool:
+        """Whether a release that answers here, or is tried out, reads users' profiles."""
+        return any(one is not None and one.release.reads_profiles for one in (self.aligned, *self.beside))
+
     def offers(self, item_id: str) -> bool:
         """Whether an item may be shown: items that the catalogue does not name are."""
         entry = self.entries.get(item_id)

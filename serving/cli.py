@@ -240,6 +240,7 @@ def tune(
     mapping: Annotated[
         str | None, typer.Option("--map", help="user_id=uid,item_id=sku,at=ts[,kind=..,value=..]")
     ] = None,
+    users: Annotated[Path | None, typer.Option(help="Profiles, CSV or Parquet.")] = None,
     items: Annotated[Path | None, typer.Option(help="The catalogue, CSV or Parquet.")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out, last-days:N, last-share:S or random:S.")] = "leave-one-out",
     recommender: Annotated[str, typer.Option(help="A name, names with commas, auto or all.")] = "auto",
@@ -265,7 +266,7 @@ def tune(
         events,
         source,
         mapping,
-        None,
+        users,
         items,
         settings.domain,
         split,

@@ -13,6 +13,7 @@ import numpy as np
 from features.activity import Recent
 from models.recommenders.base import Floats, Vocabulary
 from models.recommenders.fresh import mix, prior_of
+from models.recommenders.profiles import Asking
 from models.releases import Release
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ class OpenRelease(Release):
     def knows(self, history: Recent) -> bool:
         return self.base.knows(history)
 
-    def scores(self, batch: Sequence[Recent]) -> Floats:
-        return self._wide(self.base.scores(batch), -np.inf)
+    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+        return self._wide(self.base.scores(batch, asking), -np.inf)
 
-    def probabilities(self, batch: Sequence[Recent]) -> Floats:
-        return self._wide(self.base.probabilities(batch), 0.0)
+    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+        return self._wide(self.base.probabilities(batch, asking), 0.0)
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         return self.base.similar(item_id, n)
@@ -116,11 +117,14 @@ def now(
     return Now(release.prior, shares, freshness.live, release.taken), new
 
 
-def scored(aligned: "Aligned", histories: Sequence[Recent]) -> Floats:
-    """float32 [histories, items]: the release's scores, and where the domain's items age, what the minutes say."""
+def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+    """float32 [histories, items]: the release's scores, and where the domain's items age, what the minutes say.
+
+    `asking` says who asks and when for each history; nothing where that is not known.
+    """
     current = aligned.now
     if current is None:
-        return aligned.release.scores(histories)
-    scores = mix(aligned.release.probabilities(histories), current.prior, current.live, current.weight)
+        return aligned.release.scores(histories, asking)
+    scores = mix(aligned.release.probabilities(histories, asking), current.prior, current.live, current.weight)
     scores[:, current.taken :] = -np.inf
     return scores

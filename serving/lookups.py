@@ -18,6 +18,7 @@ import msgspec
 
 from features.activity import Activity
 from features.errors import StoreError
+from models.recommenders.profiles import Attributes, attributes_of
 from serving import metrics
 from serving.catalogue import Aligned, Domain
 from serving.recommender import Answer, Ask, Query, answer, best, personal, query, score
@@ -50,13 +51,26 @@ class Lookup:
     `home` is its domain as the release that answers sees it.
     """
 
-    __slots__ = ("ask", "failed", "future", "home", "query", "ranked", "request_id", "started", "state", "user_id")
+    __slots__ = (
+        "ask",
+        "failed",
+        "future",
+        "home",
+        "profile",
+        "query",
+        "ranked",
+        "request_id",
+        "started",
+        "state",
+        "user_id",
+    )
     home: Domain
 
     def __init__(self, ask: Ask, user_id: str | None, state: Activity | None, future: asyncio.Future[Found]) -> None:
         self.ask = ask
         self.user_id = user_id
         self.state = state
+        self.profile: Attributes | None = None
         self.future = future
         self.started = time.perf_counter()
         self.request_id = token_hex(8)
@@ -100,9 +114,11 @@ class Lookups:
         """A user's list, from the features of this moment. Raises StoreError."""
         return await self._ask(Lookup(ask, user_id, None, self._loop.create_future()))
 
-    async def of_state(self, state: Activity, ask: Ask) -> Found:
-        """The list for a state that is already in hand."""
-        return await self._ask(Lookup(ask, None, state, self._loop.create_future()))
+    async def of_state(self, state: Activity, ask: Ask, profile: Attributes | None = None) -> Found:
+        """The list for a state, and a profile, that are already in hand."""
+        lookup = Lookup(ask, None, state, self._loop.create_future())
+        lookup.profile = profile
+        return await self._ask(lookup)
 
     async def call(self, call: Callable[["OnlineStore"], T]) -> T:
         """What `call` makes of the store. Raises StoreError."""
@@ -155,7 +171,8 @@ class Lookups:
             home = one.home = self._home(one)
             segment = home.segments.get(one.user_id) if one.user_id is not None else None
             who = one.user_id or one.request_id
-            one.query = query(one.state, one.ask, home.habits, now_ms, segment=segment, who=who)
+            known: dict[str, Any] = {"segment": segment, "who": who, "profile": one.profile}
+            one.query = query(one.state, one.ask, home.habits, now_ms, **known)
             aligned = home.aligned
             if aligned is not None and one.failed is None and personal(aligned, one.query):
                 by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
@@ -181,6 +198,10 @@ class Lookups:
         try:
             store = self._opened() if lookups else None
             found = store.read_activities({(one.ask.domain, one.user_id or "") for one in lookups}) if store else {}
+            asked = {
+                (one.ask.domain, one.user_id or "") for one in lookups if self._domains[one.ask.domain].reads_profiles
+            }
+            people = store.read_profiles(asked) if store and asked else {}
         except Exception as error:
             metrics.store_errors.labels("read").inc()
             for one in lookups:
@@ -188,6 +209,8 @@ class Lookups:
             return
         for one in lookups:
             one.state = found.get((one.ask.domain, one.user_id or ""))
+            person = people.get((one.ask.domain, one.user_id or ""))
+            one.profile = attributes_of(person) if person is not None else None
         _stages["read"].observe(time.perf_counter() - started)
 
     def _opened(self) -> "OnlineStore":

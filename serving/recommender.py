@@ -11,6 +11,7 @@ from features.popularity import EVERYONE
 from models.diversity import Floor
 from models.ranking import top_k
 from models.recommenders.base import Floats
+from models.recommenders.profiles import NOBODY, Asking, Attributes
 from serving.catalogue import USUAL, Aligned, Domain, Habits
 from serving.feedback import LOWERED, lower, lowered_by
 from serving.freshness import scored
@@ -129,7 +130,8 @@ class Query(msgspec.Struct, frozen=True):
     """A look-up on its way to the ranking: the history, and what must not appear.
 
     `unwanted` items are among the `excluded` ones. `lowered` are skipped or unwanted items with their kinds. `who`
-    names the user, or the request of a visitor, to rules that hold for a share of users.
+    names the user, or the request of a visitor, to rules that hold for a share of users. `asking`: the profile and the
+    moment, for releases that read them.
     """
 
     recent: Recent
@@ -140,6 +142,7 @@ class Query(msgspec.Struct, frozen=True):
     queries: tuple[str, ...] = ()
     segment: str | None = None
     who: str = ""
+    asking: Asking = NOBODY
 
 
 def query(
@@ -150,10 +153,12 @@ def query(
     *,
     segment: str | None = None,
     who: str = "",
+    profile: Attributes | None = None,
 ) -> Query:
     """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked or as is usual."""
+    asking = Asking(profile, now_ms)
     if state is None:
-        return Query(Recent(), ask, frozenset(), segment=segment, who=who)
+        return Query(Recent(), ask, frozenset(), segment=segment, who=who, asking=asking)
     recent, weights, against = state.recent, habits.weights, habits.unwanted
     rows = zip(recent.items, recent.kinds, strict=True)
     judged = {item: kind for item, kind in rows if weights[kind] > 0 or kind in LOWERED or kind in against}
@@ -161,7 +166,7 @@ def query(
     unwanted = kept.union(item for item, kind in judged.items() if kind in against)
     excluded = unwanted.union(_seen(recent, ask, habits, now_ms))
     lowered = lowered_by(recent, judged) if any(kind in LOWERED for kind in judged.values()) else ()
-    return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who)
+    return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who, asking)
 
 
 def _seen(recent: Recent, ask: Ask, habits: Habits, now_ms: int) -> Iterable[str]:
@@ -180,7 +185,7 @@ def personal(aligned: Aligned, one: Query) -> bool:
 
 def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
     """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
-    scores = scored(aligned, [one.recent for one in queries])
+    scores = scored(aligned, [one.recent for one in queries], [one.asking for one in queries])
     rules = aligned.rules
     for row, one in enumerate(queries):
         if rules is not None:

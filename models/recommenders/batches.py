@@ -10,6 +10,7 @@ from models.recommenders.augmentation import augmented
 from models.recommenders.base import Floats
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.parameters import Params
+from models.recommenders.profiles import moments_of
 from models.recommenders.sequences import Log, Numbers, Windows
 
 SIMILAR: Final = 10
@@ -18,6 +19,10 @@ SIMILAR: Final = 10
 
 class Batches(keras.utils.PyDataset):
     """Batches of windows, the last of an epoch filled up. What one holds depends on seed, epoch and number alone.
+
+    Each place has the profile as it was known before the event that it is to predict, and the moment of that event. A
+    share of windows is learned from without a profile, so that those who have none are served well: input dropout, as
+    DropoutNet (Volkovs, Yu & Poutanen, NeurIPS 2017) hides what will be missing when it counts.
 
     `probability` float64 [items]: chance of each item to be drawn as a negative, None where none are. `near` int32
     [items + 1, n]: similar items by number, for substitution.
@@ -39,6 +44,8 @@ class Batches(keras.utils.PyDataset):
         most = params.batch_size * min(float(followed.max()), float(followed.mean() + 3 * followed.std() / 8))
         self.places = max(64, -(-int(most) // 64) * 64)
         self.values = windows.values if params.valued else None
+        self.known = windows.known if params.reads_profile and windows.known and len(windows.known.fields) else None
+        self.moments = moments_of(windows.at) if params.reads_moment and windows.at is not None else None
 
     def __len__(self) -> int:
         return max(1, -(-len(self.windows) // self.params.batch_size))
@@ -60,6 +67,12 @@ class Batches(keras.utils.PyDataset):
         if self.values is not None:
             values = self._packed(self.values[found])
             x["values"], x["valued"] = np.nan_to_num(values), (~np.isnan(values)).astype(np.float32)
+        there = (drawn >= 0)[:, :, None]
+        if self.known is not None:
+            told = there & (rng.random((len(drawn), 1, 1)) >= self.params.profile_dropout)
+            x["profile"] = np.where(told, self.known.table[self.known.rows[drawn]], 0)
+        if self.moments is not None:
+            x["moment"] = np.where(there, self.moments[drawn], 0)
         return x, self._packed(self.windows.flow[found])
 
     def on_epoch_end(self) -> None:

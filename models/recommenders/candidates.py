@@ -24,13 +24,15 @@ MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transform
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """What a space depends on: whether items of the history may be answers, the span of the events in days, sizes."""
+    """What a space depends on: whether items of the history may be answers, the span of the events in days, sizes, and
+    whether profiles of users are at hand."""
 
     repeats: bool = False
     baskets: bool = True
     days: float = 365.0
     length: int = 50
     items: int = 0
+    profiles: bool = False
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -138,6 +140,13 @@ def _neural(trial: "Trial", situation: Situation) -> Params:
     }
 
 
+def _dnn(trial: "Trial", situation: Situation) -> Params:
+    found = {**_neural(trial, situation), "context": trial.suggest_categorical("context", [False, True])}
+    if situation.profiles:
+        found["profile"] = trial.suggest_categorical("profile", [False, True])
+    return found
+
+
 def _make_neural(name: str) -> Callable[[Params, Situation, int], Recommender]:
     def build(params: Params, situation: Situation, seed: int) -> Recommender:
         from models.recommenders import neural  # Keras takes seconds to import
@@ -163,5 +172,5 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "sequential-rules": Candidate(_plain(SequentialRules), _rules),
     "ease": Candidate(_plain(EASE), _ease),
     "ials": Candidate(_make_ials, _ials),
-    **{name: Candidate(_make_neural(name), _neural) for name in NEURAL},
+    **{name: Candidate(_make_neural(name), _dnn if name == "dnn" else _neural) for name in NEURAL},
 }

@@ -122,7 +122,8 @@ class Bags(layers.Layer):
 
     One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:
     Covington et al., RecSys 2016, section 3, with learned instead of equal weights). `counts` float [batch, length, n]
-    are numbers of the history up to each place, which means cannot tell.
+    are numbers of the history up to each place, which means cannot tell. `known` float [batch, length or 1, size] is
+    what is known beside the history; it is added where the dense layers begin, which is a column more in their input.
     """
 
     def __init__(self, size: int, blocks: int, length: int, dropout: float, **kwargs: Any) -> None:
@@ -146,6 +147,7 @@ class Bags(layers.Layer):
         training: bool = False,
         newest: bool = False,  # noqa: ARG002 - every encoder is called alike
         counts: Any = None,
+        known: Any = None,
     ) -> Any:
         by_age = ops.take(self.ages, self.age)[None]
         hidden = (1.0 - ops.convert_to_tensor(self.causal, dtype=real.dtype)[None] * real[:, None, :]) * FAR
@@ -154,6 +156,8 @@ class Bags(layers.Layer):
         gated = ops.matmul(ops.softmax(by_age + offered + hidden, axis=-1), x)
         seen = [x, plain, gated] if counts is None else [x, plain, gated, counts]
         out = x + self.drop(self.first(ops.concatenate(seen, axis=-1)), training=training)
+        if known is not None:
+            out = out + self.drop(known, training=training)
         for norm, widen, narrow in zip(self.norms, self.widen, self.narrow, strict=True):
             out = out + self.drop(narrow(widen(norm(out))), training=training)
         return self.norm(out)

@@ -21,10 +21,12 @@ from models.recommenders.losses import (
     value_loss,
 )
 from models.recommenders.parameters import Params
+from models.recommenders.profiles import HOURS, WEEKDAYS, Fields
 from models.recommenders.sequences import GAPS, Numbers
 from stream.events import KINDS
 
 INPUTS: Final = ("items", "kinds", "gaps")
+NOTHING: Final = Fields()
 
 
 class Network(keras.Model):
@@ -33,6 +35,10 @@ class Network(keras.Model):
     `categories` int32 [items]; `texts` float32 [items, d] or None; `log_q` float32 [trained + 1]: the log of each
     number's chance to be drawn as a negative, or None where all items are compared. The first `trained` items have
     events to learn from: the others never stand against a target.
+
+    With `fields` it also reads `profile` int32 [batch, fields], with `params.context` also `moment` int32 [batch, 2]
+    (hour and weekday), each of a batch's histories or, in training, of each place: [batch, length, ...]. Each code has
+    a vector; 0, what is not known, adds nothing.
     """
 
     def __init__(
@@ -42,10 +48,12 @@ class Network(keras.Model):
         log_q: Floats | None = None,
         texts: Floats | None = None,
         trained: int | None = None,
+        fields: Fields = NOTHING,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.items, self.params, self.log_q = len(categories), params, log_q
+        self.fields = fields if params.reads_profile else NOTHING
         self.trained = self.items if trained is None else trained
         self.objective = params.objective(self.trained)
         self.places = 0  # of a batch: set before training
@@ -71,6 +79,11 @@ class Network(keras.Model):
         self.gap = layers.Embedding(GAPS, size, embeddings_initializer=small)
         if self.texts is not None:
             self.text = layers.Dense(size, use_bias=False, kernel_initializer=small, name="text")
+        if len(self.fields):
+            self.profile = layers.Embedding(len(self.fields.rows), size, embeddings_initializer=small, name="profile")
+        if params.reads_moment:
+            self.hour = layers.Embedding(HOURS, size, embeddings_initializer=small, name="hour")
+            self.weekday = layers.Embedding(WEEKDAYS, size, embeddings_initializer=small, name="weekday")
         self.drop = layers.Dropout(params.dropout)
         encoder = (params.encoder, size, params.blocks, params.heads, params.length, params.dropout)
         self.encoder = encoder_of(*encoder)
@@ -93,7 +106,9 @@ class Network(keras.Model):
         x = self.vectors(numbers) + self.kind(inputs["kinds"]) + self.gap(inputs["gaps"])
         x = self.drop(x, training=training)
         x = x * ops.cast(real, x.dtype)[:, :, None]
-        more = {"counts": self._counts(inputs, real)} if self.params.encoder == "dnn" else {}
+        more: dict[str, Any] = {}
+        if self.params.encoder == "dnn":
+            more = {"counts": self._counts(inputs, real), "known": self._beside(inputs)}
         return self.encoder(x, real=real, training=training, newest=newest, **more)
 
     def compute_loss(
@@ -203,6 +218,29 @@ class Network(keras.Model):
         every = ops.matmul((ops.take(self.repeats, self.ages) * self.causal)[None], same)
         return ops.take(ops.reshape(every, (-1, self.params.negatives)), x["places"], axis=0)
 
+    def _beside(self, inputs: Any) -> Any:
+        """float [batch, length or 1, embedding_size]: what is known beside the history; None where nothing is read."""
+        parts = []
+        if len(self.fields):
+            codes = _by_place(inputs["profile"])
+            found = self.profile(codes + ops.convert_to_tensor(self.fields.offsets))
+            parts.append(ops.sum(found * ops.cast(ops.not_equal(codes, 0), found.dtype)[..., None], axis=-2))
+        if self.params.reads_moment:
+            moment = _by_place(inputs["moment"])
+            there = ops.not_equal(moment[..., :1], 0)
+            found = self.hour(moment[..., 0]) + self.weekday(moment[..., 1])
+            parts.append(found * ops.cast(there, found.dtype))
+        return sum(parts) if parts else None
+
+    def nothing(self) -> dict[str, Numbers]:
+        """One history of nothing, of which nothing is known."""
+        found = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
+        if len(self.fields):
+            found["profile"] = np.zeros((1, len(self.fields)), np.int32)
+        if self.params.reads_moment:
+            found["moment"] = np.zeros((1, 2), np.int32)
+        return found
+
     def _before(self, x: Any) -> tuple[Any, Any]:
         """For each packed place the items at or before it, int [places, length], and what standing there gains."""
         length = self.params.length
@@ -215,17 +253,23 @@ def folded(network: Network) -> Network:
     """The same network for inference: what is known of an item stands in its one vector; computed in float32."""
     params = msgspec.structs.replace(network.params, mixed=False)
     counted = params.encoder == "dnn"  # which counts events of a category
-    plain = Network(network.category_of[1:] if counted else np.zeros(network.items, np.int32), params)
-    nothing = {name: np.zeros((1, params.length), np.int32) for name in INPUTS}
-    network(nothing)
-    plain(nothing)
+    categories = network.category_of[1:] if counted else np.zeros(network.items, np.int32)
+    plain = Network(categories, params, fields=network.fields)
+    network(network.nothing())
+    plain(plain.nothing())
     every = ops.convert_to_numpy(ops.cast(network.vectors(np.arange(network.items + 1, dtype=np.int32)), "float32"))
     plain.table.set_weights([every])
     if plain.category.built:
         plain.category.set_weights([np.zeros_like(one) for one in plain.category.get_weights()])
-    for name in ("kind", "gap", "encoder"):
-        getattr(plain, name).set_weights(getattr(network, name).get_weights())
+    for name in ("kind", "gap", "encoder", "profile", "hour", "weekday"):
+        if hasattr(plain, name):
+            getattr(plain, name).set_weights(getattr(network, name).get_weights())
     return plain
+
+
+def _by_place(numbers: Any) -> Any:
+    """[batch, length or 1, n]: what holds for a history holds for each of its places."""
+    return numbers[:, None] if len(numbers.shape) == 2 else numbers
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, wri
 from models.recommenders.batches import Batches, similar, standard
 from models.recommenders.counts import popularity_of
 from models.recommenders.items import Lenders, lenders
-from models.recommenders.network import INPUTS, Network, folded, rate_of
+from models.recommenders.network import NOTHING, Network, folded, rate_of
 from models.recommenders.parameters import Params
-from models.recommenders.sequences import Batch, Log, add_repeats, windows_of
+from models.recommenders.profiles import Fields
+from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of, windows_of
 
 __all__ = ["Network", "Neural", "Params"]
 
@@ -41,6 +42,7 @@ class Neural:
         self.network: Network | None = None
         self.scale = (0.0, 1.0)
         self.lenders: Lenders | None = None
+        self.fields: Fields = NOTHING
         self.after_epoch = after_epoch
         self.minutes = minutes
         self.clock: Callable[[], float] = time.monotonic
@@ -63,7 +65,8 @@ class Neural:
         log_q = None
         if params.objective(trained) == "sampled" and probability is not None:
             log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32)
-        self.network = Network(log.categories, params, log_q, log.texts, trained)
+        self.fields = log.known.fields if log.known is not None and params.reads_profile else NOTHING
+        self.network = Network(log.categories, params, log_q, log.texts, trained, self.fields)
         self.lenders = lenders(trained, log.categories, log.texts) if trained < len(log.vocabulary) else None
         values, self.scale = standard(log)
         windows = windows_of(log, params.length, params.windows_per_user, baskets=params.baskets)
@@ -106,7 +109,8 @@ class Neural:
         for start in range(0, len(batch), ENCODED_AT_ONCE):
             part = batch.rows(start, start + ENCODED_AT_ONCE)
             wide = ((0, ENCODED_AT_ONCE - len(part)), (0, 0))
-            block = {name: np.pad(getattr(part, name), wide) for name in INPUTS}
+            inputs = inputs_of(part, self.fields, context=self.params.reads_moment)
+            block = {name: np.pad(one, wide) for name, one in inputs.items()}
             hidden = ops.convert_to_numpy(network.predict_on_batch(block))[: len(part), -1]
             out[start : start + len(part)] = np.where(part.known[:, None], hidden, 0.0)
         return out
@@ -157,11 +161,15 @@ class Neural:
         add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
-        """Arrays, and `encoder.onnx`: items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size]."""
-        network, length = folded(self._built()), self.params.length
-        inputs = {name: keras.Input((length,), dtype="int32", name=name) for name in INPUTS}
+        """Arrays, and `encoder.onnx`: items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size].
+
+        Where it reads them, also profile int32 [batch, fields] and moment int32 [batch, 2].
+        """
+        network = folded(self._built())
+        nothing = network.nothing()
+        inputs = {name: keras.Input(one.shape[1:], dtype="int32", name=name) for name, one in nothing.items()}
         encoder = keras.Model(inputs, network(inputs, newest=True)[:, -1])
-        encoder({name: np.zeros((1, length), np.int32) for name in INPUTS})  # Keras exports only what was called
+        encoder(nothing)  # Keras exports only what was called
         encoder.export(str(folder / f"{prefix}encoder.onnx"), format="onnx", verbose=False)
         arrays = {"popularity": self.popularity, "embeddings": self.embeddings(), "repeats": self.repeats()}
         if self.params.valued:
@@ -169,7 +177,9 @@ class Neural:
         return [*write_arrays(folder, prefix, arrays), f"{prefix}encoder.onnx"]
 
     def describe(self) -> dict[str, Any]:
-        return msgspec.structs.asdict(self.params)
+        """Parameters; beside them `fields`, what is read of profiles, where that is something."""
+        params = msgspec.structs.asdict(self.params)
+        return {**params, "fields": self.fields.describe()} if len(self.fields) else params
 
     def _built(self) -> Network:
         network = self._fitted()

@@ -20,6 +20,9 @@ class Params(msgspec.Struct, frozen=True):
     `calibration` is gBCE's t. `smoothing`: share of the target that is spread over all items (`softmax` only).
     `values`: weight of a second head, which learns the value (stars, seconds, price) of what comes next.
 
+    Besides the history, `dnn` only: `profile` reads users' attributes, hidden from a share `profile_dropout` of what is
+    learned from; `context` reads the hour and the weekday (UTC) of what is to be predicted.
+
     Defences: `reg` (AdamW's decoupled weight decay), `l2` (of the items' vectors in a batch, in the loss), `dropout`;
     `adversarial` is the weight of the loss under vectors moved by `epsilon` where that hurts most.
     Augmentation, drawn anew in every epoch: `mask`, `substitute` (shares of events that are hidden, or replaced by
@@ -59,12 +62,25 @@ class Params(msgspec.Struct, frozen=True):
     mixed: bool = False
     compiled: bool | None = None
     workers: int = 0
+    profile: bool = False
+    profile_dropout: float = 0.2
+    context: bool = False
 
     def objective(self, items: int) -> Loss:
         """The loss that `auto` stands for with so many items; any other is itself."""
         if self.loss != "auto":
             return self.loss
         return "softmax" if items <= FULL_SOFTMAX_ITEMS else "sampled"
+
+    @property
+    def reads_profile(self) -> bool:
+        """Whether the encoder reads attributes of users, where there are any."""
+        return self.profile and self.encoder == "dnn"
+
+    @property
+    def reads_moment(self) -> bool:
+        """Whether the encoder reads the moment of asking."""
+        return self.context and self.encoder == "dnn"
 
     @property
     def valued(self) -> bool:

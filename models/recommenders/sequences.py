@@ -12,6 +12,7 @@ from scipy import sparse
 from features.activity import Recent
 from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Vocabulary
 from models.recommenders.items import Catalogue
+from models.recommenders.profiles import NOBODY, Asking, Fields, Known, Profiles, moments_of
 from stream.events import KIND_CODES
 
 Numbers = npt.NDArray[np.int32]
@@ -30,6 +31,7 @@ class Log(msgspec.Struct, frozen=True):
 
     `values` float32 [events] are what events carry (stars, seconds, a price), nan where nothing. `texts` float32
     [items, d] or None. The first `trained` items have events here; those after them are known from a catalogue alone.
+    `known`: what was known of the users at each event, or None.
     """
 
     vocabulary: Vocabulary
@@ -41,6 +43,7 @@ class Log(msgspec.Struct, frozen=True):
     values: Floats | None = None
     texts: Floats | None = None
     trained: int | None = None
+    known: Known | None = None
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class Log(msgspec.Struct, frozen=True):
         most: int = 1_000_000,
         categories: Mapping[str, str] | None = None,
         catalogue: Catalogue | None = None,
+        profiles: Profiles | None = None,
         weights: tuple[float, ...] = WEIGHTS,
         recency_ms: float = RECENCY_MS,
     ) -> "Log":
@@ -59,7 +63,8 @@ class Log(msgspec.Struct, frozen=True):
 
         `categories` names items' categories; without it the frame's column `category`, where there is one, does. With
         a `catalogue` its items without events stand behind the others in the vocabulary, and its categories and texts
-        are those of the items; with a `vocabulary` given, that is not added to. `weights` and `recency_ms` are the
+        are those of the items; with a `vocabulary` given, that is not added to. `profiles` are read as they were known
+        before each event. `weights` and `recency_ms` are the
         domain's (`Vocabulary`); a `vocabulary` that is given brings its own.
         """
         codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
@@ -74,19 +79,21 @@ class Log(msgspec.Struct, frozen=True):
             named = {**named, **catalogue.categories}
         places = frame["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int32)
         kept = np.flatnonzero(places >= 0)
-        users = pd.factorize(frame["user_id"].to_numpy()[kept])[0]
+        named_users = frame["user_id"].to_numpy()[kept]
+        users = pd.factorize(named_users)[0]
         order = np.argsort(users, kind="stable")
-        kept = kept[order]
+        kept, at = kept[order], frame["at"].to_numpy(np.int64)[kept[order]]
         return cls(
             vocabulary,
             users[order].astype(np.int64),
             places[kept],
             codes[kept].astype(np.int32),
-            frame["at"].to_numpy(np.int64)[kept],
+            at,
             _category_codes(vocabulary, named),
             frame["value"].to_numpy(np.float32, na_value=np.nan)[kept] if "value" in frame else None,
             catalogue.texts_of(vocabulary) if catalogue is not None else None,
             trained,
+            profiles.known(named_users[order], at) if profiles is not None and len(profiles) else None,
         )
 
     def __len__(self) -> int:
@@ -122,13 +129,15 @@ class Batch(msgspec.Struct, frozen=True):
     """Histories side by side, newest on the right, 0 on the left where there are fewer: each int32 [batch, length].
 
     `items` are numbers (index plus one), `kinds` event codes plus one, `gaps` buckets of time since the event before.
-    `table` says by event code how much an event speaks for its item.
+    `table` says by event code how much an event speaks for its item. `asking`: who asks and when, for each history, or
+    nothing where that is not known.
     """
 
     items: Numbers
     kinds: Numbers
     gaps: Numbers
     table: tuple[float, ...] = WEIGHTS
+    asking: tuple[Asking, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -144,10 +153,12 @@ class Batch(msgspec.Struct, frozen=True):
         return np.count_nonzero(self.items, axis=1)
 
     def rows(self, start: int, stop: int) -> "Batch":
-        return Batch(self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop], self.table)
+        arrays = (self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
+        return Batch(*arrays, self.table, self.asking[start:stop])
 
     def of(self, rows: Places) -> "Batch":
-        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.table)
+        asking = tuple(self.asking[row] for row in rows) if self.asking else ()
+        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.table, asking)
 
     def newest(self, length: int) -> "Batch":
         """The same histories, `length` events long."""
@@ -156,10 +167,11 @@ class Batch(msgspec.Struct, frozen=True):
             return self
         if have < length:
             wide = ((0, 0), (length - have, 0))
-            return Batch(np.pad(self.items, wide), np.pad(self.kinds, wide), np.pad(self.gaps, wide), self.table)
+            arrays = (np.pad(self.items, wide), np.pad(self.kinds, wide), np.pad(self.gaps, wide))
+            return Batch(*arrays, self.table, self.asking)
         items, kinds, gaps = self.items[:, -length:], self.kinds[:, -length:], self.gaps[:, -length:].copy()
         gaps[items[:, 0] != 0, 0] = FIRST
-        return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps, self.table)
+        return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps, self.table, self.asking)
 
     def weights(self, decay: float) -> Floats:
         """float32 [batch, length]: each event's kind weight, times `decay` for every event after it; 0 for padding."""
@@ -169,8 +181,11 @@ class Batch(msgspec.Struct, frozen=True):
         return weighed
 
 
-def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -> Batch:
-    """The newest `length` events of each history whose item is known and whose kind speaks for it."""
+def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int, asking: Sequence[Asking] = ()) -> Batch:
+    """The newest `length` events of each history whose item is known and whose kind speaks for it.
+
+    `asking` says who asks and when for each history; nothing where that is not known.
+    """
     index, weights = vocabulary.index, vocabulary.weights
     shape = (len(histories), length)
     items, kinds, times = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int64)
@@ -184,7 +199,21 @@ def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int) -
             numbers = np.array(found, np.int64)
             first = length - len(found)
             items[row, first:], kinds[row, first:], times[row, first:] = numbers[:, 0], numbers[:, 1], numbers[:, 2]
-    return Batch(items, kinds, gaps_of(times, items), vocabulary.weights)
+    return Batch(items, kinds, gaps_of(times, items), vocabulary.weights, tuple(asking))
+
+
+def inputs_of(batch: Batch, fields: Fields, *, context: bool) -> dict[str, Numbers]:
+    """What an encoder is fed for histories: `items`, `kinds`, `gaps` int32 [batch, length].
+
+    With `fields` also `profile` int32 [batch, fields], with `context` also `moment` int32 [batch, 2].
+    """
+    found = {"items": batch.items, "kinds": batch.kinds, "gaps": batch.gaps}
+    asking = batch.asking or (NOBODY,) * len(batch)
+    if len(fields):
+        found["profile"] = fields.codes([one.profile for one in asking])
+    if context:
+        found["moment"] = moments_of(np.array([one.at for one in asking], np.int64))
+    return found
 
 
 def gaps_of(times: Places, items: Numbers) -> Numbers:
@@ -201,7 +230,8 @@ class Windows(msgspec.Struct, frozen=True):
 
     `batch` holds [n, length]; `first` and `last` int64 [n, length]: what follows a place is drawn from
     `flow[first:last]`, nothing where both are equal. `flow` int32 [events]: every user's numbers, one after another;
-    `values` float32 [events] theirs, nan where there is none.
+    `values` float32 [events] theirs, nan where there is none; `at` int64 [events] their times; `known` what was known
+    of their users before them.
     """
 
     batch: Batch
@@ -209,6 +239,8 @@ class Windows(msgspec.Struct, frozen=True):
     last: Places
     flow: Numbers
     values: Floats | None = None
+    at: Places | None = None
+    known: Known | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -231,7 +263,7 @@ def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = 
     if n == 0:
         none = np.zeros((0, length), np.int64)
         empty = none.astype(np.int32)
-        return Windows(Batch(empty, empty, empty), none, none, flow, log.values)
+        return Windows(Batch(empty, empty, empty), none, none, flow, log.values, times, log.known)
     place = np.arange(n)
     ends = np.append(np.flatnonzero(np.diff(users)) + 1, n)
     end = np.repeat(ends, np.diff(np.append(0, ends)))
@@ -252,7 +284,7 @@ def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = 
     starts[row, column], stops[row, column] = first, last
     useful = (stops > starts).any(axis=1)
     batch = Batch(items[useful], kinds[useful], gaps_of(at, items)[useful])
-    return Windows(batch, starts[useful], stops[useful], flow, log.values)
+    return Windows(batch, starts[useful], stops[useful], flow, log.values, times, log.known)
 
 
 def add_repeats(scores: Floats, numbers: Numbers, repeats: Floats) -> None:

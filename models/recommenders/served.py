@@ -11,15 +11,18 @@ from models.recommenders.blend import Blend
 from models.recommenders.counts import Personal, Popularity
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemItem, ItemKNN, SequentialRules
-from models.recommenders.sequences import Batch, Log, add_repeats
+from models.recommenders.profiles import Fields
+from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of
 
 ITEM_ITEM: Final[dict[str, type[ItemItem]]] = {"item-knn": ItemKNN, "ease": EASE, "sequential-rules": SequentialRules}
 ENCODED: Final = ("dnn", "cnn", "rnn", "transformer")
-INPUTS: Final = ("items", "kinds", "gaps")
 
 
 class Encoded:
-    """A neural recommender: `encoder` is an ONNX Runtime session over items, kinds and gaps int32 [batch, length]."""
+    """A neural recommender: `encoder` is an ONNX Runtime session over items, kinds and gaps int32 [batch, length].
+
+    Where it has inputs for them it is also given the profile and the moment (`sequences.inputs_of`).
+    """
 
     def __init__(self, name: str, params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any]) -> None:
         self.name = name
@@ -30,6 +33,7 @@ class Encoded:
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
         self.encoder = arrays["encoder"]
+        self.fields = Fields.of(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
@@ -43,7 +47,8 @@ class Encoded:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
         wanted = {one.name for one in self.encoder.get_inputs()}
-        encoded: Floats = self.encoder.run(None, {name: getattr(batch, name) for name in INPUTS if name in wanted})[0]
+        inputs = inputs_of(batch, self.fields, context="moment" in wanted)
+        encoded: Floats = self.encoder.run(None, {name: one for name, one in inputs.items() if name in wanted})[0]
         return encoded
 
     def score(self, batch: Batch) -> Floats:

@@ -28,7 +28,8 @@ class Start(msgspec.Struct, frozen=True):
 
     `items` float32 [items + 1, embedding_size] (row 0: padding) of `item_ids`; `codes` int32 [items] the rows of their
     categories in `categories` float32 [categories + 1, embedding_size] (empty without categories); `rest` the other
-    weights in the network's order; `release` the one that they are from.
+    weights in the network's order; `release` the one that they are from; `profile` float32 [attributes, embedding_size]
+    the vectors of what `attributes` name (`Fields.rows`).
     """
 
     encoder: str
@@ -40,6 +41,8 @@ class Start(msgspec.Struct, frozen=True):
     categories: Floats
     rest: list[npt.NDArray[Any]]
     release: str = ""
+    attributes: list[str] = []
+    profile: Floats = np.zeros((0, 0), np.float32)
 
 
 def start_of(neural: "Neural", until: int) -> Start:
@@ -47,18 +50,25 @@ def start_of(neural: "Neural", until: int) -> Start:
     network = neural.network
     if network is None:
         raise TrainingError(f"{neural.name} is not fitted; there are no weights to keep")
-    items, categories, rest = _parted(network)
+    items, categories, profile, rest = _parted(network)
     own = np.array(items)
     by_category = np.array(categories) if categories is not None else np.zeros((0, own.shape[1]), np.float32)
     codes = network.category_of[1:].astype(np.int32)
     others = [np.array(one) for one in rest]
-    return Start(neural.name, network.params.length, until, neural.vocabulary.item_ids, own, codes, by_category, others)
+    start = Start(
+        neural.name, network.params.length, until, neural.vocabulary.item_ids, own, codes, by_category, others
+    )
+    if profile is None:
+        return start
+    return msgspec.structs.replace(start, attributes=network.fields.rows, profile=np.array(profile))
 
 
 def write(path: Path, start: Start) -> str:
     """Write a start as `.npz`; the file's name."""
     arrays = {f"rest_{number:03d}": one for number, one in enumerate(start.rest)}
     facts = {name: np.array(getattr(start, name)) for name in FACTS}
+    if start.attributes:
+        arrays |= {"attributes": np.array(start.attributes), "profile": start.profile}
     np.savez(
         path, allow_pickle=False, **facts, items=start.items, codes=start.codes, categories=start.categories, **arrays
     )
@@ -77,7 +87,11 @@ def read(raw: bytes, release: str = "") -> Start:
             named = [str(one) for one in file["item_ids"]]
             encoder, length, until = str(file["encoder"]), int(file["length"]), int(file["until"])
             arrays = (file["items"], file["codes"], file["categories"])
-            return Start(encoder, length, until, named, *arrays, rest, release)
+            start = Start(encoder, length, until, named, *arrays, rest, release)
+            if "attributes" not in file.files:
+                return start
+            attributes = [str(one) for one in file["attributes"]]
+            return msgspec.structs.replace(start, attributes=attributes, profile=file["profile"])
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise TrainingError(f"the weights to begin with cannot be read ({error}); training begins without") from error
 
@@ -87,9 +101,9 @@ def begin(network: "Network", vocabulary: Vocabulary, start: Start) -> bool:
 
     They fit where encoder, sizes and lengths are equal. An item that the start lacks begins at the mean of the known
     items of its category, or as the network drew it where there is none. A category has no name here: it is the one
-    that most of its known items had.
+    that most of its known items had. What attributes say is matched by their names and values.
     """
-    items, categories, rest = _parted(network)
+    items, categories, profile, rest = _parted(network)
     same = start.encoder == network.params.encoder and items.shape[1] == start.items.shape[1]
     if not same or [tuple(one.shape) for one in rest] != [one.shape for one in start.rest]:
         return False
@@ -106,9 +120,20 @@ def begin(network: "Network", vocabulary: Vocabulary, start: Start) -> bool:
     items.assign(rows)
     if categories is not None and len(start.categories):
         categories.assign(_categories(np.array(categories), codes, before, start))
+    if profile is not None and len(start.attributes):
+        profile.assign(_attributes(np.array(profile), network.fields.rows, start))
     for variable, value in zip(rest, start.rest, strict=True):
         variable.assign(value)
     return True
+
+
+def _attributes(rows: Floats, names: list[str], start: Start) -> Floats:
+    """The vectors of attributes, those that the start knows as it has them."""
+    index = {name: number for number, name in enumerate(start.attributes)}
+    for row, name in enumerate(names):
+        if name in index:
+            rows[row] = start.profile[index[name]]
+    return rows
 
 
 def _categories(rows: Floats, codes: npt.NDArray[np.int64], before: npt.NDArray[np.int64], start: Start) -> Floats:
@@ -122,15 +147,15 @@ def _categories(rows: Floats, codes: npt.NDArray[np.int64], before: npt.NDArray[
     return rows
 
 
-def _parted(network: "Network") -> tuple[Any, Any, list[Any]]:
-    """The variables of items, of categories (None where there are none), and the others in order.
+def _parted(network: "Network") -> tuple[Any, Any, Any, list[Any]]:
+    """The variables of items, of categories and of profiles (None where there are none), and the others in order.
 
     The network is built first where it is not.
     """
     if not network.built or not network.table.built:
-        length = network.params.length
-        network({name: np.zeros((1, length), np.int32) for name in ("items", "kinds", "gaps")})
+        network(network.nothing())
     items = network.table.weights[0]
     categories = network.category.weights[0] if network.category.weights else None
-    rest = [one for one in network.weights if one is not items and one is not categories]
-    return items, categories, rest
+    profile = network.profile.weights[0] if len(network.fields) else None
+    rest = [one for one in network.weights if not any(one is other for other in (items, categories, profile))]
+    return items, categories, profile, rest

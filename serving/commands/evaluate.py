@@ -17,6 +17,7 @@ from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Progress, Tuned, best_of
 from models.recommenders import candidates
 from models.recommenders.candidates import MEMBERS
+from models.recommenders.profiles import Profiles
 from models.report import Figures, Report
 from models.splits import Protocol
 from serving.commands.data import columns_of, open_source
@@ -103,7 +104,9 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
     plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
     defaults = presets.read(asked.preset).params() if asked.preset is not None else {}
-    return source, frame, Experiment(frame, plan, progress, categories or None, defaults)
+    people = Profiles.of(user for users in source.profiles() for user in users)
+    experiment = Experiment(frame, plan, progress, categories or None, defaults, profiles=people)
+    return source, frame, experiment
 
 
 def names_of(asked: Asked) -> Sequence[str]:

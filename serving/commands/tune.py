@@ -26,7 +26,8 @@ def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
         source, _, experiment = prepared(asked, progress)
         data = f"{source.fingerprint()}/{asked.split}/{asked.seed}/{asked.sample}/{asked.min_count}/{experiment.masked}"
         for name in names:
-            title = f"{name}-{blake2b(data.encode(), digest_size=6).hexdigest()}"
+            known = "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
+            title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
             best = experiment.tune(name, study=new_study(asked.seed, study, title))
             params = settings_of(name, best.params)
             tuning = Tuning(params, round(best.ndcg, 6), best.trials, title, source.name, str(experiment.plan.protocol))

@@ -21,7 +21,7 @@ from serving.service import Service
 from serving.settings import MOST_EXPLORE
 from stream import topics
 from stream.errors import EventError
-from stream.events import Id, Interaction, check
+from stream.events import Id, Interaction, Scalar, check
 
 HEARTBEAT_S: Final = 15.0
 MOST_CANDIDATES: Final = 10_000
@@ -68,9 +68,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Visit(Wanted, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An anonymous visitor's events, oldest first, and what to answer. Nothing is stored."""
+    """An anonymous visitor's events, oldest first, what else is known, and what to answer. Nothing is stored."""
 
     events: list[Interaction]
+    profile: dict[str, Scalar | list[Scalar]] = {}
 
 
 class Popular(msgspec.Struct, frozen=True):
@@ -157,7 +158,7 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
     log = [Logged(event, "session/0", offset) for offset, event in enumerate(data.events)]
-    found = await service.lookups.of_state(apply(None, log, service.rules), ask)
+    found = await service.lookups.of_state(apply(None, log, service.rules), ask, data.profile)
     return Response(found.body, media_type=JSON)
 
 

@@ -11,8 +11,10 @@ from models.recommenders.base import Floats
 from models.recommenders.candidates import NEURAL
 from models.recommenders.items import Catalogue
 from models.recommenders.neural import Neural, Params
+from models.recommenders.profiles import Asking, Profiles
 from models.recommenders.sequences import Log, batch_of
 from models.releases import Manifest
+from stream.events import User
 from tests.contracts.test_recommenders import RING, clubs, history, ring
 
 SMALL = {
@@ -172,3 +174,93 @@ def test_similar_items_stand_in_for_each_other() -> None:
     scores = asked(made, ("i0", "i1", "i2"))
     near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
     assert scores[0, near].min() > scores[0, far].max()
+
+
+SATURDAY, MONDAY = 1_759_536_000_000, 1_759_708_800_000
+"""Midnights, in UTC."""
+YOUNG, OLD, STRANGE = ({"group": one} for one in ("young", "old", "martian"))
+
+
+def tastes(by: str) -> tuple[pd.DataFrame, Profiles]:
+    """After `tea` the young take `a` and the old `b`; or everyone takes `a` on Mondays and `b` on Saturdays."""
+    rows, people = [], []
+    for user in range(60):
+        group = "young" if user % 2 else "old"
+        people.append(User(f"u{user}", 0, attributes={"group": group}))
+        first = MONDAY if user % 4 < 2 else SATURDAY
+        choice = group == "young" if by == "profile" else first == MONDAY
+        rows += [(f"u{user}", "tea", "view", first + user), (f"u{user}", "a" if choice else "b", "view", first + 9_000)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]).sort_values("at", kind="stable")
+    return frame, Profiles.of(people)
+
+
+def of_tastes(by: str, **more: object) -> Neural:
+    frame, people = tastes(by)
+    made = encoder("dnn", 60, **more)
+    made.fit(Log.of(frame, profiles=people))
+    return made
+
+
+def after_tea(made: Neural | releases.Release, *asking: Asking) -> Floats:
+    """How much further `a` is ranked than `b` after `tea`, for each who asks."""
+    histories = [history("tea")] * len(asking)
+    if isinstance(made, Neural):
+        scores = made.score(batch_of(histories, made.vocabulary, 50, asking))
+    else:
+        scores = made.scores(histories, asking)
+    assert np.isfinite(scores).all()
+    index = made.vocabulary.index
+    ahead: Floats = scores[:, index["a"]] - scores[:, index["b"]]
+    return ahead
+
+
+def test_a_profile_changes_what_is_said_and_nobody_needs_one(tmp_path: Path) -> None:
+    made = of_tastes("profile", profile=True)
+    asking = [Asking(YOUNG), Asking(OLD), Asking(), Asking(STRANGE), Asking({"shoe": 44})]
+    young, old, *others = after_tea(made, *asking)
+    assert young > 1
+    assert old < -1
+    assert max(abs(one) for one in others) < min(young, -old) / 2  # both groups have to be satisfied
+    np.testing.assert_allclose(others, others[0], atol=1e-5)  # what is not known says nothing
+    np.testing.assert_allclose(after_tea(made, Asking(YOUNG, SATURDAY)), [young], atol=1e-5)  # no context is read
+    served = released(made, tmp_path)
+    assert served.reads_profiles
+    np.testing.assert_allclose(after_tea(served, *asking), [young, old, *others], atol=1e-4)
+    np.testing.assert_allclose(served.scores([history("tea")]), served.scores([history("tea")], [Asking()]), atol=1e-6)
+
+
+def test_the_moment_changes_what_is_said(tmp_path: Path) -> None:
+    made = of_tastes("moment", context=True)
+    asking = [Asking(at=MONDAY + 30_000), Asking(at=SATURDAY + 30_000), Asking()]
+    monday, saturday, unknown = after_tea(made, *asking)
+    assert monday > 1
+    assert saturday < -1
+    served = released(made, tmp_path)
+    assert not served.reads_profiles
+    np.testing.assert_allclose(after_tea(served, *asking), [monday, saturday, unknown], atol=1e-4)
+
+
+def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -> None:
+    made = of_tastes("profile", profile=True, context=True, mixed=True)
+    histories = [history("tea"), history(*["tea", "a", "b"] * 5), history(), history("tea", "b")]
+    asking = [Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY), Asking(OLD, MONDAY), Asking(None, MONDAY)]
+    wanted = made.score(batch_of(histories, made.vocabulary, 50, asking))
+    folded = released(made, tmp_path).scores(histories, asking)
+    np.testing.assert_allclose(folded, wanted, atol=0.1)  # half precision in training, whole in serving
+    np.testing.assert_allclose(folded[2], np.log1p(made.popularity), atol=1e-6)  # nothing was taken: what is popular
+
+
+def test_without_profiles_or_switches_nothing_more_is_read(tmp_path: Path) -> None:
+    frame, people = tastes("profile")
+    off = encoder("dnn", 1)
+    off.fit(Log.of(frame, profiles=people))
+    bare = encoder("dnn", 1, profile=True)
+    bare.fit(Log.of(frame))
+    other = encoder("transformer", 1, profile=True, context=True)  # the dense encoder alone reads them
+    other.fit(Log.of(frame, profiles=people))
+    for number, made in enumerate((off, bare, other)):
+        served = released(made, tmp_path / str(number))
+        assert {one.name for one in served.recommender.encoder.get_inputs()} <= {"items", "kinds", "gaps"}  # type: ignore[attr-defined]
+        assert "fields" not in served.manifest.params
+        one, two = after_tea(served, Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY))
+        assert one == pytest.approx(two, abs=1e-6)

@@ -9,11 +9,13 @@ import pytest
 from features.activity import Recent
 from features.archive import Archive, Row
 from models import releases, retrain, warmstart
+from models.domain import DomainPreset
 from models.errors import TrainingError
 from models.gate import CHECKS
+from models.presets import Tuning
 from models.recommenders.candidates import MEMBERS
 from models.retrain import Run
-from stream.events import KIND_CODES, Interaction, Item
+from stream.events import KIND_CODES, Interaction, Item, User
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
@@ -35,6 +37,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     kept = Archive(folder)
     kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    people = [User(f"u{n}", NOON - 1, attributes={"group": "even" if n % 2 == 0 else "odd"}) for n in range(60)]
+    kept.append("users", [Row(0, n, NOON, one) for n, one in enumerate(people)])
     kept.append("items", [Row(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
     kept.flush()
     return folder
@@ -139,3 +143,19 @@ def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
     kept.flush()
     with pytest.raises(TrainingError, match="1 interactions are archived; training asks for 1000"):
         retrain.train_counts(Run(tmp_path / "archive", tmp_path, "shop"))
+
+
+@pytest.mark.timeout(240)
+def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
+    asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "compiled": False})}
+    run = Run(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, home=DomainPreset(recommenders=asked))
+    made = retrain.train_tuned(run)
+    releases.promote(tmp_path, "shop", made.manifest.id)
+    served = releases.load(tmp_path / "shop" / made.manifest.id)
+    assert served.reads_profiles
+    assert served.manifest.params["fields"] == [{"name": "group", "values": ["even", "odd"], "edges": []}]
+    assert all(one.profile in ({"group": "even"}, {"group": "odd"}) for one in made.cases)
+    again = retrain.train_tuned(msgspec.structs.replace(run, home=DomainPreset()))
+    assert again.manifest.warm_start == made.manifest.id
+    assert again.manifest.params["profile"]  # what serves is where the next run begins
+    assert again.manifest.params["context"]

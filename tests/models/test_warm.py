@@ -11,7 +11,9 @@ from models.errors import TrainingError
 from models.recommenders import warm
 from models.recommenders.candidates import NEURAL, Situation, make
 from models.recommenders.neural import Neural
+from models.recommenders.profiles import Profiles
 from models.recommenders.sequences import Log
+from stream.events import User
 
 SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2}
 SITUATION = Situation(repeats=True, length=8)
@@ -74,3 +76,20 @@ def test_what_is_no_start_is_said() -> None:
     np.savez(raw, items=np.zeros(3))
     with pytest.raises(TrainingError, match="cannot be read"):
         warm.read(raw.getvalue())
+
+
+def test_what_attributes_say_is_matched_by_their_names(tmp_path: Path) -> None:
+    """The second log has a plan more, so every code is another one."""
+    told = [User(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
+    first = fitted("dnn", Log.of(ring(12), profiles=Profiles.of(told)), profile=True)
+    warm.write(tmp_path / "training.npz", warm.start_of(first, 5_000))
+    start = warm.read((tmp_path / "training.npz").read_bytes(), "before")
+    more = [User(f"u{n}", 0, attributes={"plan": "bronze"}) for n in range(20, 40)]
+    begun = fitted("dnn", Log.of(ring(12), profiles=Profiles.of([*told, *more])), start, epochs=0, profile=True)
+    assert begun.started_from == "before"
+    assert first.fields.rows == ["plan=", "plan=gold", "plan=iron"]
+    assert begun.fields.rows == ["plan=", "plan=bronze", "plan=gold", "plan=iron"]
+    old, new = (np.array(one.network.profile.embeddings) for one in (first, begun) if one.network is not None)
+    np.testing.assert_array_equal(new[[0, 2, 3]], old)
+    plain = fitted("dnn", Log.of(ring(12)), start, epochs=0)
+    assert plain.started_from == "before"  # a network without profiles takes the rest

@@ -112,3 +112,27 @@ def test_a_study_goes_on_and_its_preset_is_where_the_next_run_begins(files: Path
     told = json.loads(CliRunner().invoke(app, asked(files, *begun)).stdout)["figures"][0]
     assert told["tuning"] == pytest.approx(more["ndcg@10"], abs=1e-6)
     assert told["params"] == more["params"]
+
+
+@pytest.mark.timeout(200)
+def test_profiles_reach_the_dense_encoder(files: Path, tmp_path: Path) -> None:
+    """Everyone takes i0 and i1; what the young take next is i2, the old i3: only the file of users says who is who."""
+    rows = [
+        f"u{user},{item},{NOON + 1_000 * step + user}"
+        for user in range(120)
+        for step, item in enumerate(("i0", "i1", "i3" if user % 3 else "i2"))
+    ]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,at", *rows]) + "\n")
+    reached = {}
+    for told in ("true", "false"):
+        params = f"epochs = 20\nlearning_rate = 0.01\nlength = 8\nbatch_size = 16\ncompiled = false\nprofile = {told}"
+        (tmp_path / "preset.toml").write_text(f"[recommenders.dnn.params]\n{params}\n")
+        asked = ["--events", str(tmp_path / "events.csv"), "--users", str(files / "users.csv"), "--split", "random:0.2"]
+        more = ["--recommender", "dnn", "--trials", "1", "--minutes", "0.5", "--seen", "mask", "--json"]
+        found = CliRunner().invoke(app, ["evaluate", *asked, *more, "--preset", str(tmp_path / "preset.toml")])
+        assert found.exit_code == 0, found.output
+        (figures,) = json.loads(found.stdout)["figures"]
+        reached[told] = figures["metrics"]["mrr@5"]
+        fields = figures["params"].get("fields", [])
+        assert [one["values"] for one in fields] == ([["old", "young"]] if told == "true" else [])
+    assert reached["true"] > reached["false"] + 0.1

@@ -1,0 +1,159 @@
+"""What the dense encoder gains by users' profiles and by the moment of asking.
+
+python -m benchmarks.profiles --data FOLDER [--sets movielens-1m,complete-journey] [--users 1000] [--seeds 0,1,2]
+                              [--minutes 2] [--json]
+
+One training for each row and seed, everything else equal: early stopping on the tuning cases, at most `--minutes` of
+processor time, then a fit as long on what comes before the test part. `--users` are drawn with one seed; where a data
+set has profiles of some users only, half of them from among those. NDCG@10 over the full catalogue is asked three
+times: with the whole history, with the newest three events alone, and without the profile (what someone without one
+gets from a network that learned to read them). Ratios are to `history`, paired by user, the mean over the seeds; their
+95% interval is a Poisson bootstrap over users. Cells are kept in `--out`: a run that was cut off goes on.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from benchmarks.recommenders import SETS, table_of
+from models import evaluation, splits
+from models.experiment import Experiment, Plan
+from models.recommenders.base import Recommender
+from models.recommenders.profiles import Profiles
+from stream.sources.source import Source
+
+ROWS: Final[dict[str, dict[str, Any]]] = {
+    "history": {},
+    "profile": {"profile": True},
+    "profile, never hidden": {"profile": True, "profile_dropout": 0.0},
+    "context": {"context": True},
+    "both": {"profile": True, "context": True},
+}
+ASKED: Final = ("whole", "three events", "no profile")
+FEW: Final = 3
+K: Final = 10
+SHAPE: Final = {"blocks": 1, "batch_size": 32, "windows_per_user": 5, "learning_rate": 3e-3, "compiled": False}
+"""Small batches: an epoch has to be long enough to show a gain, for the search stops after four without one."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the command line says."""
+
+    data: Path
+    out: Path
+    sets: tuple[str, ...]
+    users: int
+    seeds: tuple[int, ...]
+    minutes: float
+    rows: tuple[str, ...]
+
+
+def drawn(source: Source, most: int) -> tuple[pd.DataFrame, Profiles]:
+    """The interactions of at most so many users, half of them with a profile where only some have one."""
+    frame = table_of(source, 1.0)
+    people = Profiles.of(user for users in source.profiles() for user in users)
+    users, rng = np.sort(frame["user_id"].unique()), np.random.default_rng(0)
+    told = np.array([user for user in users if user in people.words], object)
+    if len(users) > most:
+        first = rng.permutation(told)[: most // 2]
+        rest = rng.permutation(np.setdiff1d(users, first))[: most - len(first)]
+        frame = frame[frame["user_id"].isin([*first, *rest])].reset_index(drop=True)
+    return frame, people
+
+
+def run(asked: Asked, name: str, home: Path) -> None:
+    """Whatever cells of a data set are missing."""
+    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows if not _path(home, seed, row).exists()]
+    if not wanted:
+        return
+    source = SETS[name].open(asked.data)
+    frame, people = drawn(source, asked.users)
+    categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+    for seed, row in wanted:
+        protocol = splits.Protocol.of(SETS[name].protocol)
+        masked = SETS[name].protocol == "leave-one-out"
+        plan = Plan(protocol, seed, 1, asked.minutes, 600, masked, 5, tested=asked.users, clock=time.process_time)
+        defaults = {"dnn": {**SHAPE, **ROWS[row]}}
+        experiment = Experiment(frame, plan, categories=categories or None, defaults=defaults, profiles=people)
+        started = time.process_time()
+        made = experiment.fit(experiment.tune("dnn"))
+        found = {how: measured(experiment, made, how).tolist() for how in ASKED}
+        path = _path(home, seed, row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps(found), "utf-8")
+        aside.replace(path)
+        figures = ", ".join(f"{how} {np.mean(values):.4f}" for how, values in found.items())
+        spent = time.process_time() - started
+        print(f"{name} seed {seed} {row}: {figures}; {spent:.0f} s, {len(found['whole'])} users", flush=True)
+
+
+def measured(experiment: Experiment, made: Recommender, how: str) -> evaluation.Values:
+    """NDCG@10 of each test case, float64 [cases]."""
+    cases = experiment.test.cases
+    if how == "no profile":
+        cases = [msgspec.structs.replace(one, profile=None) for one in cases]
+    batch = splits.batch(cases, made.vocabulary, FEW if how == "three events" else 50)
+    ranked = evaluation.rank(
+        lambda start, stop: made.score(batch.rows(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
+    )
+    return evaluation.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
+
+
+def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
+    """A line for each row and way of asking: NDCG@10, and its ratio to `history` with an interval."""
+    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows]
+    cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed, row in wanted}
+    lines = []
+    for how in ASKED:
+        means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
+        for row, values in means.items():
+            gained = evaluation.ratio(values, means["history"], np.random.default_rng(0))
+            each = [float(np.mean(cells[seed, row][how])) for seed in asked.seeds]
+            figures = {"ndcg@10": float(values.mean()), "ratio": gained, "by_seed": each, "users": len(values)}
+            lines.append({"set": name, "asked": how, "row": row, **figures})
+    return lines
+
+
+def _path(home: Path, seed: int, row: str) -> Path:
+    return home / str(seed) / f"{row.replace(', ', '-').replace(' ', '-')}.json"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of all data sets")
+    parser.add_argument("--sets", default="movielens-1m,complete-journey")
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", default=";".join(ROWS), help="parted by semicolons; history is one of them")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, for each search of epochs")
+    parser.add_argument("--out", type=Path, default=Path(".coldstream/profiles"), help="where results are kept")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    seeds = tuple(int(one) for one in given.seeds.split(","))
+    sets, rows = tuple(given.sets.split(",")), tuple(given.rows.split(";"))
+    asked = Asked(given.data, given.out, sets, given.users, seeds, given.minutes, rows)
+    lines = []
+    for name in asked.sets:
+        home = asked.out / f"{name}-{asked.users}-{asked.minutes:g}"
+        run(asked, name, home)
+        lines += table(asked, home, name)
+    if given.json:
+        print(json.dumps(lines))
+        return
+    print("| data | asked with | row | NDCG@10 | to `history` | 95% |\n|---|---|---|---|---|---|")
+    for one in lines:
+        ratio, low, high = one["ratio"]
+        figures = f"{one['ndcg@10']:.4f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
+        print(f"| {one['set']} | {one['asked']} | {one['row']} | {figures} |")
+
+
+if __name__ == "__main__":
+    main()
