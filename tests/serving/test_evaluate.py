@@ -81,6 +81,58 @@ def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
     assert one["figures"][0]["metrics"] == two["figures"][0]["metrics"]
 
 
+@pytest.fixture(scope="module")
+def novelties(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everyone takes three of eight items, and at the end one that nobody had taken before."""
+    folder = tmp_path_factory.mktemp("novelties")
+    lines = []
+    for user in range(60):
+        taken = [f"i{(user + step) % 8}" for step in range(4)] + ["new" if user % 2 else "unheard-of"]
+        lines += [f"u{user},{item},{NOON + 60_000 * step + user}" for step, item in enumerate(taken)]
+    (folder / "events.csv").write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
+    rows = [f"i{item},Tea {item},{'tea' if item < 4 else 'cups'}" for item in range(8)]
+    (folder / "items.csv").write_text("\n".join(["item_id,title,category", *rows, "new,Tea 9,tea"]) + "\n")
+    return folder
+
+
+def hits(folder: Path, *more: str) -> dict[str, float]:
+    """Users by the item that they took last, and the share of them who were shown it."""
+    out = folder / "lists.parquet"
+    fixed = ["evaluate", "--events", str(folder / "events.csv"), "--trials", "1", "--seen", "keep", "--json"]
+    done = CliRunner().invoke(app, [*fixed, "--predictions", str(out), *more])
+    assert done.exit_code == 0, done.output
+    wanted = {f"u{user}": "new" if user % 2 else "unheard-of" for user in range(60)}
+    found = [wanted[user] for user in pl.read_parquet(out).filter("hit")["user_id"]]
+    return {item: found.count(item) / 30 for item in ("new", "unheard-of")}
+
+
+def test_an_item_of_the_catalogue_is_reached_before_anyone_took_it(novelties: Path) -> None:
+    """One that only the events name is not: nobody could have offered it."""
+    items = ["--items", str(novelties / "items.csv")]
+    assert hits(novelties, "--recommender", "popularity") == {"new": 0, "unheard-of": 0}
+    assert hits(novelties, "--recommender", "popularity", *items) == {"new": 1, "unheard-of": 0}  # the last of nine
+
+
+def test_an_encoder_places_a_new_item_by_its_title_and_category(novelties: Path) -> None:
+    """Everyone took tea last: a new tea stands before the cups, which counts alone would never say."""
+    out = novelties / "lists.parquet"
+    small = novelties / "small.toml"
+    small.write_text("[recommenders.dnn.params]\ncompiled = false\nembedding_size = 16\nblocks = 1\n")
+    more = [
+        "--recommender",
+        "dnn",
+        "--minutes",
+        "0.05",
+        "--preset",
+        str(small),
+        "--items",
+        str(novelties / "items.csv"),
+    ]
+    assert hits(novelties, *more)["new"] == 1
+    ranks = pl.read_parquet(out).filter(pl.col("item_id") == "new")["rank"]
+    assert ranks.mean() < 8  # type: ignore[operator]  # with nothing known of it, it is the ninth of nine
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
