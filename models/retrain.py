@@ -154,7 +154,9 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     defaults = {**chosen_first, **before} if run.preset is None else {**before, **chosen_first}
     experiment = Experiment(frame, plan, progress, defaults=defaults, catalogue=offered, starts=starts)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
-    names = run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender)
+    names = (
+        run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender, trained=True)
+    )
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
     if len(tuned) > 1:

@@ -97,5 +97,6 @@ class Fresh:
         return self.inside.save(folder, prefix)
 
     def describe(self) -> dict[str, Any]:
+        """Freshness, and the name of what is inside; that has its defaults where a candidate is made of it."""
         mine = {"half_life_ms": self.half_life_ms, "live_half_life_ms": self.live_half_life_ms, "live": self.live}
-        return {"recommender": self.inside.name, **self.inside.describe(), **mine}
+        return {"inside": self.inside.name, **mine}

@@ -61,7 +61,8 @@ def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
     aged = 0.8 / 16  # 48 hours are four half-lives
     assert scores[new] == pytest.approx(0.5 * 0.2 / (0.2 + aged) + 0.5, rel=1e-3)
     assert scores.sum() == pytest.approx(1.0)
-    assert fresh.describe()["recommender"] == "popularity"
+    told = {"inside": "popularity", "half_life_ms": 12 * HOUR, "live_half_life_ms": HOUR, "live": 0.5}
+    assert fresh.describe() == told
 
 
 def test_a_replay_knows_only_what_came_before() -> None:

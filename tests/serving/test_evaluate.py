@@ -133,6 +133,25 @@ def test_an_encoder_places_a_new_item_by_its_title_and_category(novelties: Path)
     assert ranks.mean() < 8  # type: ignore[operator]  # with nothing known of it, it is the ninth of nine
 
 
+def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
+    """Every hour has an article of its own, read for four hours; who reads what is chance."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for hour in range(72):
+        for number in range(60):
+            article = hour - min(int(rng.exponential(1.0)), 3, hour)
+            lines.append(f"u{rng.integers(80)},a{article},{NOON + 3_600_000 * hour + 60_000 * number}")
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
+    fixed = ["evaluate", "--events", str(tmp_path / "clicks.csv"), "--split", "last-share:0.02", "--seen", "keep"]
+    more = ["--recommender", "fresh,sequential-rules", "--trials", "6", "--json"]
+    done = CliRunner().invoke(app, [*fixed, *more])
+    assert done.exit_code == 0, done.output
+    told = {one["recommender"]: one for one in json.loads(done.stdout)["figures"]}
+    assert told["fresh"]["metrics"]["ndcg@10"] > 1.1 * told["sequential-rules"]["metrics"]["ndcg@10"]
+    assert set(told["fresh"]["params"]) == {"inside", "half_life_ms", "live_half_life_ms", "live"}
+    assert told["fresh"]["trials"] == 6
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
