@@ -195,6 +195,29 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     client.delete("/v1/rules/pinned").raise_for_status()
 
 
+def test_imported_items_expire(client: httpx.Client, served: System, tmp_path: Path) -> None:
+    """By their file's column; the clock that judges them is the look-up's."""
+    now = int(time.time() * 1000)
+    soon = now + 20_000
+    rows = [f"u{n},{item},{now - 60_000 + n}" for n, item in enumerate(("past", "soon", "later", "never"))]
+    (tmp_path / "plays.csv").write_text("\n".join(["user_id,item_id,at", *rows]) + "\n")
+    ends = [f"past,{now - 1_000}", f"soon,{soon}", f"later,{now + 86_400_000}", "never,"]
+    (tmp_path / "films.csv").write_text("\n".join(["item_id,until", *ends]) + "\n")
+    words = ["import", str(tmp_path / "plays.csv"), "--domain", "video", "--items", str(tmp_path / "films.csv")]
+    command = [sys.executable, "-m", "serving.cli", *words, "--map", "expires_at=until", "--json"]
+    done = subprocess.run(command, env=served.variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+    def films() -> set[str]:
+        return set(shown(look(client, uuid4().hex, domain="video")))
+
+    until(lambda: {"later", "never"} <= films(), 10, "the imported items are known")
+    assert "past" not in films()
+    assert "soon" in films() or time.time() * 1000 > soon
+    until(lambda: films() == {"later", "never"}, 30, "what has expired is gone")
+    assert time.time() * 1000 >= soon
+
+
 def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -> None:
     fresh, category = f"new-{uuid4().hex[:6]}", uuid4().hex[:8]
     user, seen = someone(client)
