@@ -1,7 +1,7 @@
 """Ours beside RecTools': the same splits, the same trials and processor time for every recommender, several seeds.
 
 python -m benchmarks.recommenders --data FOLDER --rectools PYTHON [--sets beauty,globo] [--seeds 0,1,2]
-                                  [--minutes 1] [--neural-minutes 6] [--sasrec-minutes 6]
+                                  [--minutes 1] [--neural-minutes 6] [--sasrec-minutes 6] [--catalogue]
 
 `--rectools` is a Python with `rectools[torch]`, `optuna` and `pyarrow<20` in an environment of its own (it asks for an
 older numpy). Minutes are of processor time, so that other load on the machine takes nothing from either side: as many
@@ -9,8 +9,9 @@ for each counting recommender of both sides, and as many for each neural one, un
 more. Everything is tuned with the first seed; with the others what draws random numbers (encoders, SASRec, iALS, and a
 blend with such a member) is fitted anew with the parameters found. Per user NDCG@10 of each recommender is kept in
 `--out`: a run that was cut off goes on where it stopped. What the table calls `auto` is what won on the tuning cases,
-a candidate or the blend; test cases are looked at once. The ratio is of `auto` to the best of theirs on the test
-cases, which is theirs by hindsight.
+a candidate or the blend; test cases are looked at once. Without `--catalogue` both sides see ids, ours categories
+too; with it ours also read titles and offer items of the catalogue that nobody took yet. The ratio is of `auto` to the
+best of theirs on the test cases, which is theirs by hindsight.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from models.recommenders.base import KIND_WEIGHTS
 from models.recommenders.blend import Blend
 from models.recommenders.candidates import CANDIDATES, NEURAL
 from models.splits import Protocol
-from serving.commands.evaluate import frame_of
+from serving.commands.evaluate import catalogue_of, frame_of
 from stream.sources.named import open_named
 from stream.sources.source import Source
 
@@ -82,6 +83,7 @@ class Asked(msgspec.Struct, frozen=True):
     neural_minutes: float
     sasrec_minutes: float
     most: int
+    catalogue: bool = False
 
 
 def table_of(source: Source, share: float) -> pd.DataFrame:
@@ -114,15 +116,18 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
     ours_left = not _done(folder, "auto")
     if not wanted and not ours_left:
         return
+    _alike(asked, folder)
     chosen = SETS[name]
     source = chosen.open(asked.data)
     frame = table_of(source, chosen.share)
     categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
     protocol, clock = Protocol.of(chosen.protocol), time.process_time
     plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
-    experiment = Experiment(frame, plan, _say, categories or None)
+    offered = catalogue_of(source) if asked.catalogue else None
+    experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
     facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": chosen.protocol}
+    facts |= {"catalogue": offered is not None} if asked.catalogue else {}
     (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
     print(f"{name} seed {seed}: {facts}", flush=True)
     first = folder.with_name(str(asked.seeds[0]))
@@ -269,6 +274,17 @@ def _again(first: Path, folder: Path, name: str, chosen: str | None = None) -> N
             shutil.copy(first / f"auto.{end}", folder / f"auto.{end}")
 
 
+def _alike(asked: Asked, folder: Path) -> None:
+    """Stop where a data set's results were made with a catalogue and go on without, or the other way round."""
+    for file in folder.parent.glob("*/facts.json"):
+        had = "catalogue" in json.loads(file.read_text())
+        if had != asked.catalogue and any(file.parent.glob("*.parquet")):
+            cure = "name --catalogue again" if had else "leave out --catalogue"
+            raise SystemExit(
+                f"{file.parent}: was made {'with' if had else 'without'} a catalogue; {cure}, or another --out"
+            )
+
+
 def _done(folder: Path, name: str) -> bool:
     return (folder / f"{name}.parquet").exists()
 
@@ -290,13 +306,14 @@ def main() -> int:
     parser.add_argument("--neural-minutes", type=float, default=6.0, help="of processor time, to tune a neural one")
     parser.add_argument("--sasrec-minutes", type=float, help="of processor time, for theirs (neural minutes)")
     parser.add_argument("--most", type=int, default=3_000, help="tuning cases")
+    parser.add_argument("--catalogue", action="store_true", help="ours read titles, and offer items nobody took yet")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     seeds = tuple(int(one) for one in given.seeds.split(","))
     sasrec = given.sasrec_minutes or given.neural_minutes
     budget = (given.trials, given.minutes, given.neural_minutes, sasrec, given.most)
-    asked = Asked(given.data, given.rectools, given.out, tuple(given.sets.split(",")), seeds, *budget)
+    asked = Asked(given.data, given.rectools, given.out, tuple(given.sets.split(",")), seeds, *budget, given.catalogue)
     for seed in [] if given.show else seeds:
         for name in asked.sets:
             run_set(asked, name, seed)

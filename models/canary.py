@@ -32,6 +32,7 @@ class Bounds(msgspec.Struct, frozen=True):
     `alpha`: how often a canary that is as good may be rolled back, over a whole trial of any length. `impressions`: of
     the canary before it may be promoted. `margin`: how much of the control's click-through it may lack then. `errors`:
     how far its share of failed answers may lie above the control's. `latency`: how many times the control's p95.
+    `hours`: how long it may go on without a verdict; 0: as long as it likes.
     """
 
     alpha: float = 0.05
@@ -39,6 +40,7 @@ class Bounds(msgspec.Struct, frozen=True):
     margin: float = 0.1
     errors: float = 0.01
     latency: float = 2.0
+    hours: float = 72.0
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -93,9 +95,16 @@ def bounds_of(canary: Rate, control: Rate, alpha: float, planned: int) -> tuple[
     return difference - radius, difference + radius
 
 
-def judge(canary: Side, control: Side, bounds: Bounds) -> Verdict:
-    """The verdict of this moment. Errors and latency first: they hurt at once."""
-    return _errors(canary, control, bounds) or _latency(canary, control, bounds) or _clicks(canary, control, bounds)
+def judge(canary: Side, control: Side, bounds: Bounds, hours: float = 0.0) -> Verdict:
+    """The verdict of this moment, `hours` after the trial began. Errors and latency first: they hurt at once.
+
+    A trial that goes on for ever keeps every later candidate waiting: without a verdict in time it ends.
+    """
+    found = _errors(canary, control, bounds) or _latency(canary, control, bounds) or _clicks(canary, control, bounds)
+    if found.action != "wait" or not 0 < bounds.hours <= hours:
+        return found
+    detail = f"no verdict within {bounds.hours:g} h (canary_hours): {found.detail}"
+    return Verdict("rollback", "time", detail, found.low, found.high)
 
 
 def p95(seconds: Sequence[float]) -> float:

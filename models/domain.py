@@ -174,13 +174,18 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         found.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
     if training.encoder not in NEURAL:
         found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {', '.join(NEURAL)}"))
-    unknown = [name for name in training.members if name not in CANDIDATES]
+    able = [name for name, one in CANDIDATES.items() if one.trains]
+    unknown = [name for name in training.members if name not in able]
     if unknown or not training.members:
-        wrong = f"no recommender is called {unknown[0]!r}" if unknown else "a blend has at least one member"
-        found.append(("training.members", f"{wrong}; there are {', '.join(CANDIDATES)}"))
+        wrong = _no_member(unknown[0]) if unknown else "a blend has at least one member"
+        found.append(("training.members", f"{wrong}; there are {', '.join(able)}"))
     if fresh is not None and not 0 <= fresh.live < 1:
         found.append(("freshness.live", f"{fresh.live} is no share; give 0 (nothing of it) or more, below 1"))
     return found
+
+
+def _no_member(name: str) -> str:
+    return f"{name} is for evaluations" if name in CANDIDATES else f"no recommender is called {name!r}"
 
 
 def _bad_kinds(field: str, kinds: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -157,7 +157,9 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     known_of: dict[str, Any] = {"catalogue": offered, "profiles": people}
     experiment = Experiment(frame, plan, progress, defaults=defaults, starts=starts, **known_of)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
-    names = run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender)
+    names = (
+        run.home.training.members if run.recommender in {"auto", "blend"} else names_of(run.recommender, trained=True)
+    )
     tuned = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     chosen = tuned
     if len(tuned) > 1:

@@ -131,7 +131,8 @@ class Aligned:
 class Domain:
     """One domain: its items, the segments of its users, its release, and what is popular in it.
 
-    Changed on the event loop only; read from any thread. `clock` gives epoch ms.
+    Changed on the event loop only; read from any thread. `clock` gives epoch ms. `moved` turns true when an item or a
+    rule changes, begins or ends, so that lists may differ; whoever tells of it turns it back.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Domain:
         self.members: dict[str, dict[str, None]] = {}
         self.popular: dict[str, list[tuple[str, float]]] = {}
         self.by_category: dict[str, list[str]] = {}
+        self.moved = False
         self.aligned: Aligned | None = None
         self.beside: tuple[Aligned, ...] = ()
         self.trial: Trial | None = None
@@ -182,8 +184,8 @@ class Domain:
                 gone[item_id] = msgspec.structs.replace(entry, available=False)
         if gone:
             self._change(gone)
-        for compiled in self._compiled():
-            compiled.tick(now)
+        turned = [compiled.tick(now) for compiled in self._compiled()]
+        self.moved |= any(turned)
 
     def compile(self, rules: Sequence[Rule]) -> list[tuple[Aligned | None, Compiled]]:
         """Those of the rules that are about this domain over the items of each release at hand, and over none. Slow:
@@ -199,7 +201,7 @@ class Domain:
     def adopt_rules(self, found: list[tuple[Aligned | None, Compiled]]) -> None:
         """Let rules hold. Where there are none, look-ups have nothing to do with them."""
         changed, self._changed_since = self._changed_since or {}, None
-        self.rules = found[0][1].source
+        self.rules, self.moved = found[0][1].source, True
         for aligned, compiled in found:
             for item_id, entry in changed.items():
                 compiled.change(item_id, entry)
@@ -327,6 +329,7 @@ class Domain:
         return Entry(category, available, item.title, item.attributes, item.expires_at)
 
     def _change(self, changed: dict[str, Entry]) -> None:
+        self.moved = True
         for item_id, entry in changed.items():
             self._file(item_id, entry)
         for aligned in self._everywhere():

@@ -290,7 +290,9 @@ def import_file(
     ] = None,
     domain: DomainOption = None,
     users: Annotated[Path | None, typer.Option(help="Profiles, CSV or Parquet.")] = None,
-    items: Annotated[Path | None, typer.Option(help="The catalogue, CSV or Parquet.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="The catalogue, CSV or Parquet; --map expires_at=.. is its.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="The kind of every event, where no column says it.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")] = False,
     rejects: Annotated[Path | None, typer.Option(help="Where rejected rows go.")] = None,

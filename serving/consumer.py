@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import faust
 import msgspec
@@ -23,7 +24,7 @@ from models.presets import PresetError
 from serving import logs, metrics
 from serving.current import Announcement
 from serving.domains import counting
-from serving.eventpath import STOP_S, EventPath, Options
+from serving.eventpath import EventPath, Options, parted
 from serving.settings import HOPELESS, Settings, read
 from stream import topics
 from stream.admin import wait_ready
@@ -73,10 +74,7 @@ class CataloguePath(Service):
         await self.consumer.start()
 
     async def on_stop(self) -> None:
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self.consumer.stop()
-        except TimeoutError:
+        if not await parted([self.consumer], self.path.patience_s):
             log.warning("the catalogue path stopped without Kafka's answer")
 
     @Service.task
@@ -105,8 +103,8 @@ class CataloguePath(Service):
             await self.path.stored(lambda: self.store.write_profiles(users), "write")
 
 
-def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Service]]:
-    """The app with its agents, and the services that run as its children: the event path and the catalogue path."""
+def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath, list[Service]]:
+    """The app with its agents, the event path, and all services that run as its children: that and the catalogue's."""
     app = faust.App(
         "coldstream",
         broker=f"aiokafka://{settings.bootstrap}",
@@ -150,7 +148,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, list[Servi
             if message is not None:
                 log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, [path, CataloguePath(store, path)]
+    return app, path, [path, CataloguePath(store, path)]
 
 
 def _credentials(settings: Settings) -> Any:
@@ -175,7 +173,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     wait_ready(settings.bootstrap, settings.kafka_security)
     store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
-    app, services = build(store, settings)
+    app, path, services = build(store, settings)
     await app.start()
     for service in services:
         await app.add_runtime_dependency(service)
@@ -183,14 +181,39 @@ async def serve(settings: Settings) -> None:
     watching = asyncio.create_task(_first_crash([app, *services]))
     await asyncio.wait({watching, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
-    try:
-        async with asyncio.timeout(3 * STOP_S):
-            await app.stop()
-    except TimeoutError:
-        log.warning("the app does not stop; it is left behind")
+    ended = await _end(app, path, services)
     store.close()
-    if not stop.is_set():
-        raise ConsumerError(f"the consumer ends, to begin again from what is committed: {watching.result()!r}")
+    crash = (
+        None if stop.is_set() else f"the consumer ends, to begin again from what is committed: {watching.result()!r}"
+    )
+    if not ended:
+        log.warning("Faust waits for Kafka; it is left behind")
+        _leave(crash)
+    if crash is not None:
+        raise ConsumerError(crash)
+
+
+async def _end(app: faust.App, path: EventPath, services: Sequence[Service]) -> bool:
+    """Stop our services side by side, then the app, within a bound; whether everything stopped.
+
+    Not by `asyncio.timeout`: Faust's services pass over a cancellation and wait for the next of them.
+    """
+    await path.prepare_stop()
+    await asyncio.gather(*[one.stop() for one in services])
+    stopping = asyncio.create_task(app.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=2 * path.patience_s)
+    return bool(done)
+
+
+def _leave(crash: str | None) -> NoReturn:
+    """End the process although a thread of Faust's still runs: one whose Kafka is away dies without a word or never.
+
+    All that was consumed is in the store or comes again; there is nothing left to be written.
+    """
+    if crash is not None:
+        log.error("%s", crash)
+    logging.shutdown()
+    os._exit(0 if crash is None else 1)
 
 
 async def _first_crash(services: Sequence[Service]) -> BaseException | None:

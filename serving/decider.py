@@ -27,6 +27,7 @@ from serving.settings import Settings
 from serving.trial import Figures, Trial
 
 EVERY_S: Final = 1.0
+HOUR_MS: Final = 60 * 60 * 1000
 LOCK: Final = ".decider.lock"
 
 Say = Callable[[str, str], Awaitable[None]]
@@ -126,7 +127,15 @@ class Decider:
         for label, side in zip(("canary", "serving"), sides, strict=True):
             metrics.arm_lists.labels(name, label).set(sum(side.counts.impressions))
             metrics.arm_clicked.labels(name, label).set(sum(side.counts.clicks))
-        return canary.judge(*sides, self._bounds)
+        return canary.judge(*sides, self._bounds, self._hours(name, arm))
+
+    def _hours(self, name: str, arm: Arm) -> float:
+        """How long a trial has gone on; 0 for one that may be promoted: it has its verdict, and waits for a person."""
+        try:
+            waits = arms.read(self.root, name).ready is not None
+        except ReleaseError:  # who follows the file says so, and ends the trial
+            waits = True
+        return 0.0 if waits else (time.time() * 1000 - arm.began_at) / HOUR_MS
 
     def _act(self, name: str, arm: Arm, verdict: Verdict) -> Arm | None:
         if verdict.action == "rollback":
@@ -157,6 +166,7 @@ def bounds_of(settings: Settings) -> Bounds:
         settings.canary_margin,
         settings.canary_errors,
         settings.canary_latency,
+        settings.canary_hours,
     )
 
 

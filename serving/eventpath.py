@@ -37,6 +37,10 @@ GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
 RETRY_S: Final = 0.25
 STOP_S: Final = 5.0
+ANSWER_S: Final = 3.0
+"""At the end Kafka is asked whether it answers; so long an answer is waited for."""
+AWAY_S: Final = 1.0
+"""How long goodbyes are tried where it does not."""
 LAG_S: Final = 2.0
 """How long the lag is asked for while the store is away."""
 TOP_ITEMS: Final = 2_000
@@ -76,6 +80,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.busy = asyncio.Lock()
         self.thread = ThreadPoolExecutor(1, "feast")
         self.flushed_at = time.monotonic()
+        self.patience_s = STOP_S
 
     async def on_start(self) -> None:
         config = aiokafka_config(self.options.bootstrap, self.options.security)
@@ -94,19 +99,29 @@ class EventPath(Service, ConsumerRebalanceListener):
         await self.consumer.start()
         self.consumer.subscribe([topics.EVENTS], listener=self)
 
+    async def prepare_stop(self) -> None:
+        """Ask whether Kafka answers: nothing can be committed to one that does not, so it is not waited for."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.producer.client.fetch_all_metadata()
+        except (KafkaError, TimeoutError):
+            self.patience_s = AWAY_S
+
     async def on_stop(self) -> None:
+        if not (self.patience_s == STOP_S and await self._flushed()):
+            log.warning("stopped without a last commit: Kafka or the store does not answer; these events come again")
+        if not await parted([self.consumer, self.producer], self.patience_s):
+            log.warning("stopped without a goodbye to Kafka: it does not answer")
+        self.thread.shutdown()
+
+    async def _flushed(self) -> bool:
+        """Whether a last flush came to its end in time."""
         try:
             async with asyncio.timeout(STOP_S), self.busy:
                 await self._flush(wait=False)
         except TimeoutError:
-            log.warning("stopped without a last commit: Kafka or the store does not answer; these events come again")
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self.consumer.stop()
-                await self.producer.stop()
-        except TimeoutError:
-            log.warning("stopped without a goodbye to Kafka: it does not answer")
-        self.thread.shutdown()
+            return False
+        return True
 
     @Service.task
     async def run(self) -> None:
@@ -306,6 +321,18 @@ class EventPath(Service, ConsumerRebalanceListener):
                 if waiting:
                     log.info("the online store answers again")
                 return result
+
+
+async def parted(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], within_s: float) -> bool:
+    """Whether clients said goodbye to Kafka in time.
+
+    In tasks of their own: where a fetch had failed, aiokafka's `stop` ends in a cancellation that nobody asked for.
+    """
+    leaving = [asyncio.create_task(one.stop()) for one in clients]
+    done, late = await asyncio.wait(leaving, timeout=within_s)
+    for one in late:
+        one.cancel()
+    return not late and all(not one.cancelled() and one.exception() is None for one in done)
 
 
 def _name(place: TopicPartition) -> str:

@@ -38,12 +38,13 @@ class Freshness(msgspec.Struct, frozen=True):
 
 class Now(msgspec.Struct, frozen=True):
     """float32 [items] in the release's order: `prior` by age (None: no ages known), `live` shares; the weight of
-    live; and how many places are taken."""
+    live; and how many places are taken. `unread` are items that have their share for being published, not taken."""
 
     prior: Floats | None
     live: Floats
     weight: float
     taken: int
+    unread: frozenset[str] = frozenset()
 
 
 class OpenRelease(Release):
@@ -103,6 +104,7 @@ def now(
     `popular` are counts, most popular first; `published` are times of publication, epoch ms.
     """
     counts = dict(popular)
+    unread = frozenset(published).difference(counts)
     least = popular[-1][1] if popular else 1.0
     for item, moment in published.items():
         age = max(0, at - moment)
@@ -114,7 +116,7 @@ def now(
         if place is not None:
             live[place] = count
     shares = (live / max(float(live.sum()), 1e-300)).astype(np.float32)
-    return Now(release.prior, shares, freshness.live, release.taken), new
+    return Now(release.prior, shares, freshness.live, release.taken, unread), new
 
 
 def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
@@ -128,3 +130,20 @@ def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Ask
     scores = mix(aligned.release.probabilities(histories, asking), current.prior, current.live, current.weight)
     scores[:, current.taken :] = -np.inf
     return scores
+
+
+def owed(aligned: "Aligned", history: Recent, item_ids: Sequence[str]) -> dict[str, str]:
+    """Which of the items have more than half of their score from the minutes, and why: `popular`, or `unread`.
+
+    Rules that boost an item boost both halves.
+    """
+    current = aligned.now
+    if current is None or not item_ids:
+        return {}
+    whole = mix(aligned.release.probabilities([history]), current.prior, current.live, current.weight)[0]
+    index, found = aligned.release.index, {}
+    for item in item_ids:
+        place = index.get(item, current.taken)
+        if place < current.taken and 2 * current.weight * current.live[place] > whole[place]:
+            found[item] = "unread" if item in current.unread else "popular"
+    return found

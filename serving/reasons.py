@@ -12,6 +12,7 @@ from models.recommenders.base import Floats
 from models.recommenders.sequences import batch_of
 from models.releases import HISTORY
 from serving.catalogue import Aligned, Domain
+from serving.freshness import owed
 from serving.selection import Chosen
 from stream.events import KINDS
 
@@ -26,6 +27,7 @@ DONE: Final = {
     "rate": "rated",
     "purchase": "bought",
 }
+POPULAR_NOW: Final = "popular_now"
 CODES: Final = DONE | {"cart": "carted"}
 
 
@@ -51,7 +53,9 @@ def whys(
     domain: Domain, aligned: Aligned | None, recent: Recent, queries: Sequence[str], chosen: Sequence[Chosen]
 ) -> list[Why]:
     """A reason for each item of an answer."""
-    causes = _Causes(domain, aligned, recent, [one.item_id for one in chosen if one.reason == "personal"])
+    ranked = [one.item_id for one in chosen if one.reason == "personal"]
+    causes = _Causes(domain, aligned, recent, ranked)
+    causes.owed = owed(aligned, recent, ranked) if aligned is not None else {}
     return [_why(domain, causes, queries, one) for one in chosen]
 
 
@@ -65,7 +69,9 @@ def _why(domain: Domain, causes: "_Causes", queries: Sequence[str], one: Chosen)
         return Why("popular_in_segment", "popular with people like you")
     if one.reason == "popular":
         return Why("popular_in_category", f"popular in {category}") if category else Why("popular", "popular now")
-    if one.reason == "catalogue":
+    if one.reason == "personal" and causes.owed.get(one.item_id) == "popular":
+        return Why(POPULAR_NOW, "popular right now")
+    if one.reason == "catalogue" or one.item_id in causes.owed:
         return Why("new", "new here")
     found = causes.of(one.item_id) if one.reason == "personal" else causes.alike(one.item_id)
     if found is not None:
@@ -82,6 +88,7 @@ class _Causes:
     def __init__(self, domain: Domain, aligned: Aligned | None, recent: Recent, items: Sequence[str]) -> None:
         self._domain = domain
         self._aligned = aligned
+        self.owed: dict[str, str] = {}
         self._places: dict[str, int] = {}
         self._amounts: Floats | None = None
         rows = zip(recent.items, recent.kinds, recent.times, strict=True)

@@ -16,7 +16,7 @@ from serving.catalogue import USUAL, Aligned, Domain, Habits
 from serving.feedback import LOWERED, lower, lowered_by
 from serving.freshness import scored
 from serving.pool import beyond
-from serving.reasons import Why, whys
+from serving.reasons import POPULAR_NOW, Why, whys
 from serving.rules import Rule
 from serving.selection import Allowed, Chosen, House, Wish, broken, compose, pinned
 from stream.events import KINDS
@@ -26,6 +26,8 @@ BECAUSE: Final = 3
 NEIGHBOURS: Final = 50
 MOST_POOL: Final = 2_000
 DIVERSE: Final = 5
+OF_NOW: Final = (POPULAR_NOW, "new")
+"""Reason codes of items that no event of the history speaks for."""
 TAIL: Final = 10
 """Diverse lists are chosen from 5 n candidates; slots that explore draw from ranks n to 10 n."""
 HELD_AGAINST: Final = 500
@@ -347,7 +349,7 @@ def _explained(
     said = whys(domain, aligned, one.recent, one.queries, chosen)
     items: list[Recommended] = []
     for place, (each, why, rules) in enumerate(zip(chosen, said, about, strict=True), 1):
-        told = each.reason in {"personal", "category"}
+        told = each.reason in {"personal", "category"} and why.code not in OF_NOW
         because = _because(domain, aligned, each.item_id, events) if told else None
         traces = [Trace(rule.id, rule.action, rule.factor) for rule in rules if rule.factor is not None]
         if each.rule is not None:

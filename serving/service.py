@@ -62,7 +62,7 @@ class Service:
         self._background = ThreadPoolExecutor(2, "background")
         self.current = Current(settings.state_path / "releases", self.domains, self._background, self.updates.wake_all)
         file = Path(settings.rules) if settings.rules else None
-        self.standing = Standing(file, self.domains, self._background, self.updates.reach)
+        self.standing = Standing(file, self.domains, self._background, self.updates.reach, self.updates.wake)
         catalogue = {topics.ITEMS: self._take_item, topics.USERS: self._take_user, topics.RELEASES: self.current.hear}
         catalogue[topics.RULES] = self.standing.hear
         where = (settings.bootstrap, settings.kafka_security)

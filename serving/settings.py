@@ -106,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     canary_margin: float = 0.1
     canary_errors: float = 0.01
     canary_latency: float = 2.0
+    canary_hours: float = 72.0
+    """A canary without a verdict goes back after so long; 0: never."""
     click_window_ms: int = 30 * 60 * 1000
     waiting_lists: int = 20_000
 

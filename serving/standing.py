@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,6 +17,8 @@ from serving.rules import MOST_RULES, Rule, RuleError, applies, read_file, rule_
 
 LOOK_EVERY_S: Final = 1.0
 TICK_EVERY_S: Final = 0.2
+WAKE_EVERY_S: Final = 1.0
+"""Live streams look again at most so often, however many items and rules change meanwhile."""
 
 log = logging.getLogger("coldstream.api")
 
@@ -29,7 +32,8 @@ class FileState(msgspec.Struct, frozen=True):
 
 
 class Standing:
-    """Keeps the domains' rules those of file and topic. `reach` is told what of the topic holds from now on.
+    """Keeps the domains' rules those of file and topic. `reach` is told what of the topic holds from now on, `wake` the
+    domain in which rules or items changed.
 
     A rule of the topic stands before one of the same id in the file. Everything here runs on the event loop, but for
     the readying, which `executor` does.
@@ -41,6 +45,7 @@ class Standing:
         domains: Mapping[str, Domain],
         executor: Executor,
         reach: Callable[[str, int], None],
+        wake: Callable[[str], None],
     ) -> None:
         self.ready = asyncio.Event()
         self.told: dict[str, Rule] = {}
@@ -51,6 +56,7 @@ class Standing:
         self._domains = domains
         self._executor = executor
         self._reach = reach
+        self._wake = wake
         self._reached: dict[str, int] = {}
         self._changed = asyncio.Event()
 
@@ -96,10 +102,14 @@ class Standing:
                 continue
 
     async def keep_time(self) -> None:
-        """Let items expire, and rules begin and end."""
+        """Let items expire, and rules begin and end; say where anything changed."""
+        woken = dict.fromkeys(self._domains, -WAKE_EVERY_S)
         while True:
-            for domain in self._domains.values():
+            for name, domain in self._domains.items():
                 domain.tick()
+                if domain.moved and time.monotonic() - woken[name] >= WAKE_EVERY_S:
+                    domain.moved, woken[name] = False, time.monotonic()
+                    self._wake(name)
             await asyncio.sleep(TICK_EVERY_S)
 
     async def _look(self) -> None:

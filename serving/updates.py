@@ -24,6 +24,25 @@ class Update(msgspec.Struct, frozen=True):
     users: list[tuple[str, str]] | None
 
 
+class Watch(asyncio.Event):
+    """Set when a user's list may differ. `sure`: the user's features or the release changed, not only the domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sure = True
+
+    def surely(self) -> None:
+        """Set it, and be sure."""
+        self.sure = True
+        self.set()
+
+    def take(self) -> bool:
+        """Whether it was sure; from now on it is not set."""
+        sure, self.sure = self.sure, False
+        self.clear()
+        return sure
+
+
 class Updates:
     """How far each partition (`events/3`) is applied, and who waits for a position or for a user's features to change.
 
@@ -33,7 +52,7 @@ class Updates:
     def __init__(self) -> None:
         self.through: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
-        self._watching: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._watching: dict[tuple[str, str], set[Watch]] = {}
 
     def hear(self, update: Update) -> None:
         """Take in one message of `feature-updates`."""
@@ -43,8 +62,8 @@ class Updates:
             self.wake_all()
             return
         for user in update.users:
-            for event in self._watching.get(user, ()):
-                event.set()
+            for watch in self._watching.get(user, ()):
+                watch.surely()
 
     def reach(self, partition: str, through: int) -> None:
         """Everything of `partition` through `through` is visible to look-ups from now on."""
@@ -80,31 +99,38 @@ class Updates:
             self._drop(partition, entry)
         return True
 
-    def watch(self, domain: str, user_id: str) -> asyncio.Event:
-        """An event that is set whenever the user's features change; `unwatch` it."""
-        event = asyncio.Event()
-        self._watching.setdefault((domain, user_id), set()).add(event)
+    def watch(self, domain: str, user_id: str) -> Watch:
+        """What is set whenever the user's list may differ, sure at first; `unwatch` it."""
+        watch = Watch()
+        self._watching.setdefault((domain, user_id), set()).add(watch)
         metrics.streams.inc()
-        return event
+        return watch
 
-    def unwatch(self, domain: str, user_id: str, event: asyncio.Event) -> None:
+    def unwatch(self, domain: str, user_id: str, watch: Watch) -> None:
         """Let go of what `watch` gave."""
         watching = self._watching.get((domain, user_id), set())
-        if event in watching:
-            watching.discard(event)
+        if watch in watching:
+            watching.discard(watch)
             metrics.streams.dec()
         if not watching:
             self._watching.pop((domain, user_id), None)
 
     def wake_all(self) -> None:
         """Let every stream look again: a release was swapped, or too many users changed to name them."""
-        for events in self._watching.values():
-            for event in events:
-                event.set()
+        for watching in self._watching.values():
+            for one in watching:
+                one.surely()
+
+    def wake(self, domain: str) -> None:
+        """Let a domain's streams look whether their lists differ: items or rules changed."""
+        for (name, _), watching in self._watching.items():
+            if name == domain:
+                for one in watching:
+                    one.set()
 
     def watching(self) -> int:
         """How many streams are open."""
-        return sum(len(events) for events in self._watching.values())
+        return sum(len(one) for one in self._watching.values())
 
     def _drop(self, partition: str, entry: tuple[int, asyncio.Future[None]]) -> None:
         waiting = self._waiting.get(partition, [])

@@ -8,6 +8,7 @@ import msgspec
 from models.errors import TrainingError
 from models.recommenders.base import Recommender
 from models.recommenders.counts import DAY_MS, Personal, Popularity
+from models.recommenders.fresh import Fresh
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemKNN, SequentialRules
 from models.recommenders.parameters import FULL_SOFTMAX_ITEMS
@@ -23,6 +24,12 @@ MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transform
 """What a blend is made of, unless other members are asked for."""
 
 
+INSIDE: Final = ("sequential-rules", "item-knn")
+"""What freshness may stand around in an evaluation."""
+FRESH: Final[Params] = {"half_life_ms": 8.0 * DAY_MS, "live_half_life_ms": DAY_MS / 72, "live": 0.8}
+"""Eight days, twenty minutes: the shipped preset's for news."""
+
+
 class Situation(msgspec.Struct, frozen=True):
     """What a space depends on: whether items of the history may be answers, the span of the events in days, sizes, and
     whether profiles of users are at hand."""
@@ -36,25 +43,30 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """`make(params, situation, seed)` builds an unfitted recommender; `space(trial, situation)` draws its params."""
+    """`make(params, situation, seed)` builds an unfitted recommender; `space(trial, situation)` draws its params.
+
+    `trains`: whether a release can be made of it. What is fresh is so at one moment: look-ups see to that themselves.
+    """
 
     make: Callable[[Params, Situation, int], Recommender]
     space: Callable[["Trial", Situation], Params]
     default: Params = {}
+    trains: bool = True
 
 
-def names_of(chosen: str) -> list[str]:
-    """The names that a choice stands for: `all`, `blend` (its members), one name, or several with commas.
+def names_of(chosen: str, *, trained: bool = False) -> list[str]:
+    """The names that a choice stands for: `all`, one name, or several with commas; with `trained` those of releases.
 
     Raises:
         TrainingError: a name that there is not.
     """
+    able = [name for name, one in CANDIDATES.items() if one.trains or not trained]
     if chosen == "all":
-        return list(CANDIDATES)
+        return able
     names = [one.strip() for one in chosen.split(",") if one.strip()]
     for name in names:
-        if name not in CANDIDATES:
-            raise TrainingError(f"no recommender is called {name!r}; there are all, blend, {', '.join(CANDIDATES)}")
+        if name not in able:
+            raise TrainingError(f"no recommender is called {name!r}; there are all, blend, {', '.join(able)}")
     return names
 
 
@@ -147,6 +159,25 @@ def _dnn(trial: "Trial", situation: Situation) -> Params:
     return found
 
 
+def _fresh(trial: "Trial", situation: Situation) -> Params:
+    least, most = SHORTEST_DAYS, max(2 * SHORTEST_DAYS, situation.days)
+    return {
+        "inside": trial.suggest_categorical("inside", list(INSIDE)),
+        "half_life_ms": _half_life(trial, situation),
+        "live_half_life_ms": trial.suggest_float("live_half_life_days", least, most, log=True) * DAY_MS,
+        "live": trial.suggest_float("live", 0.0, 1.0),
+    }
+
+
+def _make_fresh(params: Params, situation: Situation, seed: int) -> Recommender:
+    """What is inside has its own defaults."""
+    name = str(params.get("inside", INSIDE[0]))
+    if name not in INSIDE:
+        raise TrainingError(f"fresh: inside={name!r} cannot be; give {' or '.join(INSIDE)}")
+    settings = {key: value for key, value in params.items() if key != "inside"}
+    return Fresh(make(name, {}, situation, seed), **settings)
+
+
 def _make_neural(name: str) -> Callable[[Params, Situation, int], Recommender]:
     def build(params: Params, situation: Situation, seed: int) -> Recommender:
         from models.recommenders import neural  # Keras takes seconds to import
@@ -172,5 +203,6 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "sequential-rules": Candidate(_plain(SequentialRules), _rules),
     "ease": Candidate(_plain(EASE), _ease),
     "ials": Candidate(_make_ials, _ials),
+    "fresh": Candidate(_make_fresh, _fresh, FRESH, trains=False),
     **{name: Candidate(_make_neural(name), _dnn if name == "dnn" else _neural) for name in NEURAL},
 }

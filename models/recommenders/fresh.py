@@ -24,9 +24,13 @@ Times = npt.NDArray[np.int64]
 
 
 def first_seen(frame: pd.DataFrame, vocabulary: Vocabulary) -> Times:
-    """int64 [items], epoch ms: the time of each item's first event, of whatever kind."""
+    """int64 [items], epoch ms: the time of each item's first event, of whatever kind.
+
+    Items that the catalogue knows and nobody took are as new as the newest.
+    """
     first = frame.groupby("item_id", sort=False)["at"].min()
-    return first.reindex(vocabulary.item_ids).to_numpy(np.int64)
+    newest = int(first.max()) if len(first) else 0
+    return first.reindex(vocabulary.item_ids, fill_value=newest).to_numpy(np.int64)
 
 
 def save_first(folder: Path, frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:
@@ -36,7 +40,7 @@ def save_first(folder: Path, frame: pd.DataFrame, vocabulary: Vocabulary) -> lis
 
 def prior_of(first: Times, half_life_ms: float) -> Floats:
     """float32 [items]: 2^(-age / half-life), the newest item's age being 0; at least `FLOOR`."""
-    ages = (int(first.max(initial=0)) - first).astype(np.float64)
+    ages = float(first.max(initial=0)) - first.astype(np.float64)
     prior: Floats = np.maximum(np.exp2(-ages / half_life_ms), FLOOR).astype(np.float32)
     return prior
 
@@ -71,8 +75,10 @@ class Fresh:
     def fit(self, log: Log) -> None:
         self.inside.fit(log)
         self.vocabulary = log.vocabulary
-        first = np.full(len(log.vocabulary), np.iinfo(np.int64).max)
+        unseen = np.iinfo(np.int64).max
+        first = np.full(len(log.vocabulary), unseen)
         np.minimum.at(first, log.items, log.at)
+        first = np.where(first == unseen, int(log.at.max(initial=0)), first)
         self.prior = prior_of(first, self.half_life_ms) if self.half_life_ms is not None else None
         self.popularity = popularity_of(log, self.live_half_life_ms)
 
@@ -91,5 +97,6 @@ class Fresh:
         return self.inside.save(folder, prefix)
 
     def describe(self) -> dict[str, Any]:
+        """Freshness, and the name of what is inside; that has its defaults where a candidate is made of it."""
         mine = {"half_life_ms": self.half_life_ms, "live_half_life_ms": self.live_half_life_ms, "live": self.live}
-        return {"recommender": self.inside.name, **self.inside.describe(), **mine}
+        return {"inside": self.inside.name, **mine}

@@ -1,6 +1,7 @@
 """What is known of items before anyone took one: their categories and the vectors of their texts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -22,7 +23,8 @@ nobody takes anything of must not make every training run slow and large."""
 class Catalogue(msgspec.Struct, frozen=True):
     """Items that can be offered, the newest word first where that is known.
 
-    `texts` float32 [items, d] stands beside `item_ids`, or is None.
+    `texts` float32 [items, d] stands beside `item_ids`, or is None. The first `offered` items (None: all) may join a
+    vocabulary that lacks them; the others only lend their categories and texts.
 
     Raises:
         ValueError: `texts` has another number of rows than there are items.
@@ -31,6 +33,7 @@ class Catalogue(msgspec.Struct, frozen=True):
     item_ids: list[str]
     categories: Mapping[str, str] = {}
     texts: Floats | None = None
+    offered: int | None = None
 
     def __post_init__(self) -> None:
         if self.texts is not None and len(self.texts) != len(self.item_ids):
@@ -40,20 +43,30 @@ class Catalogue(msgspec.Struct, frozen=True):
     def of(cls, frame: pd.DataFrame) -> "Catalogue":
         """From `features.dataset.catalogue`: available items by id, their categories, and their titles' vectors."""
         records = [msgspec.json.decode(record, type=Item) for record in frame["record"]]
-        items = sorted((one for one in records if one.available), key=lambda one: (-one.at, one.item_id))
+        return cls.of_items(sorted((one for one in records if one.available), key=lambda one: (-one.at, one.item_id)))
+
+    @classmethod
+    def of_items(cls, items: Sequence[Item], offered: int | None = None) -> "Catalogue":
+        """From items in their order."""
         titled = any(one.title for one in items)
         texts = text.vectors([one.title or "" for one in items]) if titled else None
         categories = {one.item_id: one.category for one in items if one.category}
-        return cls([one.item_id for one in items], categories, texts)
+        return cls([one.item_id for one in items], categories, texts, offered)
 
     def added(self, vocabulary: Vocabulary, most: int) -> Vocabulary:
         """The vocabulary, and behind it the first of the items that it lacks; at most `most` in all."""
-        new = [item for item in dict.fromkeys(self.item_ids) if item not in vocabulary.index]
+        new = [item for item in dict.fromkeys(self.item_ids[: self.offered]) if item not in vocabulary.index]
         new = new[: max(LEAST_NEW, round(NEW_SHARE * len(vocabulary)))]
         if not new:
             return vocabulary
         every = [*vocabulary.item_ids, *new][: max(most, len(vocabulary))]
         return Vocabulary.of(every, vocabulary.weights, vocabulary.recency_ms)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of what is known of the items."""
+        told = msgspec.json.encode([self.item_ids, sorted(self.categories.items()), self.offered])
+        texts = b"" if self.texts is None else self.texts.tobytes()
+        return blake2b(told + texts, digest_size=8).hexdigest()
 
     def texts_of(self, vocabulary: Vocabulary) -> Floats | None:
         """float32 [vocabulary, d], zeros for items that are not in the catalogue."""

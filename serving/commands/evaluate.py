@@ -17,6 +17,7 @@ from models.errors import TrainingError
 from models.experiment import Experiment, Plan, Progress, Tuned, best_of
 from models.recommenders import candidates
 from models.recommenders.candidates import MEMBERS
+from models.recommenders.items import Catalogue
 from models.recommenders.profiles import Profiles
 from models.report import Figures, Report
 from models.splits import Protocol
@@ -105,7 +106,8 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
     defaults = presets.read(asked.preset).params() if asked.preset is not None else {}
     people = Profiles.of(user for users in source.profiles() for user in users)
-    experiment = Experiment(frame, plan, progress, categories or None, defaults, profiles=people)
+    offered = catalogue_of(source)
+    experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
     return source, frame, experiment
 
 
@@ -117,6 +119,18 @@ def names_of(asked: Asked) -> Sequence[str]:
 def frame_of(source: Source) -> pd.DataFrame:
     """A source's interactions as training knows them: user_id, item_id, kind, value, at, category, in time order."""
     return source.events.select("user_id", "item_id", "kind", "value", "at", "category").to_pandas()
+
+
+def catalogue_of(source: Source) -> Catalogue | None:
+    """What a source says of its items: categories, titles, and which of them could be offered before anyone took them.
+
+    None where it says nothing. Items that only the events know are not offered: that they come is what is asked for.
+    """
+    told = source.items.select(pl.any_horizontal(pl.col("title", "category").is_not_null()).any()).item()
+    if not source.listed and not told:
+        return None
+    items = [one for part in source.catalogue() for one in part]
+    return Catalogue.of_items(items, source.listed)
 
 
 def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> tuple[Figures, evaluation.Ranked]:

@@ -65,7 +65,10 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
         told["whole"] = True
     except ReleaseError as error:
         told |= {"whole": False, "reason": error.reason, "detail": error.detail}
-    told["state"] = next((one.state for one in releases.list_releases(root, name) if one.id == release), None)
+    listed = next((one for one in releases.list_releases(root, name) if one.id == release), None)
+    told["state"] = listed.state if listed is not None else None
+    if listed is not None and listed.reason:
+        told["refused"] = {"reason": listed.reason, "detail": listed.detail}
     _show(told, as_json)
 
 

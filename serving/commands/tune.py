@@ -25,6 +25,8 @@ def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
     with training() as progress:
         source, _, experiment = prepared(asked, progress)
         data = f"{source.fingerprint()}/{asked.split}/{asked.seed}/{asked.sample}/{asked.min_count}/{experiment.masked}"
+        if experiment.catalogue is not None:  # other items, other vectors: another study
+            data += f"/{experiment.catalogue.fingerprint()}"
         for name in names:
             known = "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"

@@ -1,19 +1,18 @@
 """Routes that answer: recommendations (once, live, for anonymous visitors), items, users, what is popular."""
 
-import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.response import ServerSentEvent, ServerSentEventMessage
+from litestar.response import ServerSentEvent
 
 from features.activity import Activity, Logged, apply
 from features.popularity import EVERYONE
+from serving.http.live import lists
 from serving.http.problems import Problem
 from serving.recommender import MOST, Ask, Method
 from serving.rules import Rule, RuleError, checked
@@ -23,7 +22,6 @@ from stream import topics
 from stream.errors import EventError
 from stream.events import Id, Interaction, Scalar, check
 
-HEARTBEAT_S: Final = 15.0
 MOST_CANDIDATES: Final = 10_000
 MOST_OWN_RULES: Final = 20
 JSON: Final = "application/json"
@@ -137,12 +135,12 @@ async def live(
     explore: Explore = None,
     diversify: FromQuery[Method] = "mmr",
 ) -> ServerSentEvent:
-    """Server-sent events: a list at once, and a new one whenever the user's features change."""
+    """Server-sent events: a list at once, and a new one whenever features, release, rules or items change it."""
     name = domain_of(service, domain)
     ask = _ask(
         service, name, n, exclude_seen, category, explain, diversity, per_category, categories, explore, diversify
     )
-    return ServerSentEvent(_lists(service, user_id, ask))
+    return ServerSentEvent(lists(service, user_id, ask))
 
 
 @post("/v1/sessions/recommendations", status_code=200, tags=["recommendations"], summary="For an anonymous visitor")
@@ -299,22 +297,6 @@ def _token(text: str) -> tuple[str, int]:
     if not (TOKEN.fullmatch(text)):
         raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered")
     return partition if "/" in partition else f"{topics.EVENTS}/{partition}", int(offset)
-
-
-async def _lists(service: Service, user_id: str, ask: Ask) -> AsyncIterator[ServerSentEventMessage]:
-    changed = service.updates.watch(ask.domain, user_id)
-    try:
-        while not service.closing.is_set():
-            changed.clear()
-            found = await service.recommend(user_id, ask)
-            yield ServerSentEventMessage(data=found.body.decode(), event="recommendations", id=found.answer.request_id)
-            while not changed.is_set() and not service.closing.is_set():
-                try:
-                    await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-                except TimeoutError:
-                    yield ServerSentEventMessage(comment="still here")
-    finally:
-        service.updates.unwatch(ask.domain, user_id, changed)
 
 
 def _json(value: Any) -> Response[bytes]:

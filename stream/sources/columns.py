@@ -8,6 +8,8 @@ from stream.errors import SourceError
 REQUIRED: Final = ("user_id", "item_id", "at")
 OPTIONAL: Final = ("kind", "value", "session_id", "category", "segment", "event_id")
 FIELDS: Final = REQUIRED + OPTIONAL
+OF_ITEMS: Final = ("expires_at",)
+"""Fields of the map that are looked for in the file of items."""
 
 COMMON: Final[dict[str, tuple[str, ...]]] = {
     "user_id": (
@@ -28,6 +30,7 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
     "category": ("category", "category_code", "category_id", "genre", "department"),
     "segment": ("segment",),
     "event_id": ("event_id", "eventid"),
+    "expires_at": ("expires_at",),
     "title": ("title", "name", "product_name", "item_name", "description"),
 }
 
@@ -56,8 +59,10 @@ def choose(
     *,
     required: Sequence[str] = REQUIRED,
     optional: Sequence[str] = OPTIONAL,
+    guess: bool | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The column of each field, and which of these were guessed. Optional fields are guessed only without a map.
+    """The column of each field, and which of these were guessed. Optional fields are guessed only without a map, or
+    where `guess` says so.
 
     Raises:
         SourceError: the map names a field or a column that there is not, or a required field is not to be found.
@@ -73,7 +78,7 @@ def choose(
             f"{file}: there is no column {', '.join(map(repr, absent))}; its columns are {', '.join(columns)}"
         )
     guessed = _guess(columns, set(chosen.values()), [one for one in required if one not in chosen])
-    if asked is None:
+    if guess if guess is not None else asked is None:
         guessed |= _guess(columns, {*chosen.values(), *guessed.values()}, optional)
     lacking = [field for field in required if field not in chosen and field not in guessed]
     if lacking:

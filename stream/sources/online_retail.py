@@ -44,7 +44,7 @@ def open_online_retail(
     items, users = _items(rows), _users(rows)
     rows = rows.with_columns(event_id=numbered(pl.format("uci-{}-{}", "session_id", "item_id")))
     events = _take_back(cleaner, rows) if cancellations == "remove" else _emit(cleaner, rows)
-    return assemble(cleaner, NAME, domain, events.drop("quantity", "price"), items=items, users=users)
+    return assemble(cleaner, NAME, domain, events.drop("quantity", "price"), items=items, users=users, listed=False)
 
 
 def _typed(cleaner: Cleaner, file: Path, raw: pl.DataFrame) -> pl.DataFrame:

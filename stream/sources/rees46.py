@@ -31,7 +31,7 @@ def open_rees46(place: Path, *, domain: str = "shop", cleaning: Cleaning | None 
         raise SourceError(f"{place}: has no csv file; give one month such as 2019-Oct.csv")
     rows = keep_first(cleaner, pl.concat(_typed(cleaner, file) for file in files))
     events = rows.with_columns(event_id=digested(NAME, rows, KEY))
-    return assemble(cleaner, NAME, domain, events.drop("brand"), items=_items(rows))
+    return assemble(cleaner, NAME, domain, events.drop("brand"), items=_items(rows), listed=False)
 
 
 def _typed(cleaner: Cleaner, file: Path) -> pl.DataFrame:

@@ -43,7 +43,9 @@ class Source(msgspec.Struct, frozen=True):
     """A cleaned data set. `events` is sorted by `at` (epoch ms), ties in the order of the file.
 
     `events` has `EVENT_COLUMNS`, and a struct `context` where the data set has one; `items` and `users` have
-    `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`.
+    `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`; `items` also expires_at (epoch ms). The first `listed`
+    of the items stand in a catalogue of their own; of the others only the events know, so that nobody could have
+    offered them before their first one.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source(msgspec.Struct, frozen=True):
     items: pl.DataFrame
     users: pl.DataFrame
     report: CleaningReport
+    listed: int = 0
 
     def __len__(self) -> int:
         return self.events.height
@@ -117,8 +120,9 @@ class Source(msgspec.Struct, frozen=True):
 
     def encoded_items(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
         """The catalogue as Kafka messages; its time is that of the first event."""
+        moved = [pl.col(name) + shift_ms for name in self.items.columns if name == "expires_at"]
         for part in self.items.iter_slices(batch):
-            yield self._messages(part.with_columns(at=self._since(shift_ms)), "item", self._key("item_id"))
+            yield self._messages(part.with_columns(*moved, at=self._since(shift_ms)), "item", self._key("item_id"))
 
     def encoded_users(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
         """The profiles as Kafka messages; their time is that of the first event."""
@@ -154,20 +158,22 @@ def assemble(
     *,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
+    listed: bool = True,
 ) -> Source:
     """The source of events that are parsed and checked: ids made unique, bots out, stamped, sorted.
 
     `events` has at least event_id, user_id, item_id, kind and at. Category and segment come from `items` and `users`
-    where the events have none of their own.
+    where the events have none of their own. `listed`: whether `items` are a catalogue, not collected from the events.
     """
-    items = _with_unlisted(cleaner, _filled(items, ITEM_COLUMNS, "item_id"), events)
+    named = _filled(items, ITEM_COLUMNS, "item_id")
+    items = _with_unlisted(cleaner, named, events)
     users = _filled(users, USER_COLUMNS, "user_id")
     missing = [pl.lit(None, kind).alias(name) for name, kind in EVENT_COLUMNS.items() if name not in events.columns]
     events = cleaner.keep_people(events.with_columns(missing))
     events = _stamp(_stamp(events, items, "item_id", "category"), users, "user_id", "segment")
     context = [pl.col("context")] if "context" in events.columns else []
     events = events.select(*EVENT_COLUMNS, *context).sort("at", maintain_order=True)
-    return Source(name, domain, events, items, users, cleaner.finish(events.height))
+    return Source(name, domain, events, items, users, cleaner.finish(events.height), named.height if listed else 0)
 
 
 def keep_users(cleaner: Cleaner, frame: pl.DataFrame, user_id: str) -> pl.DataFrame:
@@ -258,7 +264,7 @@ def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl
     if frame is None:
         return pl.DataFrame(schema=columns)
     missing = [pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
-    chosen = [*columns, *(["attributes"] if "attributes" in frame.columns else [])]
+    chosen = [*columns, *(name for name in ("expires_at", "attributes") if name in frame.columns)]
     named = frame.with_columns(missing).filter(pl.col(key).str.len_chars().is_between(1, MAX_ID)).select(chosen)
     lengths = {"title": MAX_TITLE, "category": MAX_ID, "segment": MAX_ID}
     cut = [pl.col(name).str.slice(0, most) for name, most in lengths.items() if name in columns]

@@ -14,8 +14,8 @@ import polars as pl
 
 from stream.cleaning import DUPLICATES, LINE, Cleaner, Cleaning
 from stream.errors import SourceError
-from stream.events import KINDS
-from stream.sources.columns import choose
+from stream.events import DEFAULT_LIMITS, KINDS
+from stream.sources.columns import OF_ITEMS, choose
 from stream.sources.delimited import NULLS, read_text
 from stream.sources.files import is_parquet, read_parquet
 from stream.sources.source import Source, assemble, digested, faults, keep_first, keep_users
@@ -71,7 +71,8 @@ def open_table(
     `columns` maps user_id, item_id, at and, where there are such, kind, value, session_id, category, segment, event_id
     to its columns; without it they are guessed, and the report says how. `kind` is every event's where no column has
     it; `kinds` translates the file's names (`add_to_cart` and its like are known). `users` and `items` are files of the
-    same sort: user_id, segment; item_id, title, category; what else they hold becomes attributes.
+    same sort: user_id, segment; item_id, title, category, expires_at (which `columns` may map to a column of that
+    file); what else they hold becomes attributes.
 
     Raises:
         SourceError: a file cannot be read as asked, or the map does not fit it.
@@ -80,7 +81,11 @@ def open_table(
     _check(domain, kind, kinds)
     cleaner = Cleaner(path.name, cleaning or Cleaning())
     raw = _texts(_open(path, cleaner, form))
-    chosen = _choose(cleaner, path, raw, columns)
+    of_items = {field: column for field, column in (columns or {}).items() if field in OF_ITEMS}
+    if of_items and items is None:
+        raise SourceError(f"{', '.join(of_items)} in the column map is a field of items; give their file with --items")
+    of_events = {field: column for field, column in (columns or {}).items() if field not in OF_ITEMS}
+    chosen = _choose(cleaner, path, raw, of_events or None)
     raw = keep_users(cleaner, _whole_ids(cleaner, raw, chosen), chosen["user_id"])
     typed = _typed(cleaner, raw, chosen, kind=kind, kinds=kinds, form=form)
     written = {"at": raw[chosen["at"]]} | ({"value": raw[chosen["value"]]} if "value" in chosen else {})
@@ -92,7 +97,7 @@ def open_table(
         path.name,
         domain,
         _identified(cleaner, events.select(typed.columns), domain),
-        items=_known(cleaner, items, "item_id", ("title", "category"), form),
+        items=_known(cleaner, items, "item_id", ("title", "category", "expires_at"), form, of_items),
         users=_known(cleaner, users, "user_id", ("segment",), form),
     )
 
@@ -179,22 +184,48 @@ def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataF
     return pl.concat([first, bare]).sort(LINE)
 
 
-def _known(cleaner: Cleaner, path: Path | None, key: str, labels: tuple[str, ...], form: Form) -> pl.DataFrame | None:
+def _known(
+    cleaner: Cleaner,
+    path: Path | None,
+    key: str,
+    labels: tuple[str, ...],
+    form: Form,
+    asked: Mapping[str, str] | None = None,
+) -> pl.DataFrame | None:
     """A file of users or items: its key, its labels where it has such columns, and the rest as attributes."""
     if path is None:
         return None
     inner = Cleaner(path.name, Cleaning())
     raw = _texts(_open(path, inner, Form(None, form.encoding, form.quote)))
     columns = [name for name in raw.columns if name != LINE]
-    chosen, guessed = choose(str(path), columns, None, required=(key,), optional=labels)
+    chosen, guessed = choose(str(path), columns, asked, required=(key,), optional=labels, guess=True)
     said = ", ".join(f"{field}={column}" for field, column in guessed.items())
     cleaner.note(f"{path.name}: {raw.height:,} rows, columns guessed: {said}")
     if inner.rejected:
         cleaner.note(f"{path.name}: {inner.rejected:,} rows could not be read and are left out")
     raw = _whole_ids(cleaner, raw, chosen)
     rest = [_number_where_all_are(raw[name]) for name in columns if name not in chosen.values()]
-    attributes = [pl.struct(rest).alias("attributes")] if rest else []
-    return raw.select(*(pl.col(column).cast(pl.String).alias(field) for field, column in chosen.items()), *attributes)
+    attributes = {"attributes": pl.struct(rest)} if rest else {}
+    texts = {field: pl.col(column).cast(pl.String) for field, column in chosen.items() if field != "expires_at"}
+    times = {"expires_at": _expiries(cleaner, path, raw, chosen["expires_at"])} if "expires_at" in chosen else {}
+    return raw.select(**texts, **times, **attributes)
+
+
+def _expiries(cleaner: Cleaner, path: Path, raw: pl.DataFrame, column: str) -> pl.Series:
+    """When items expire, Int64 epoch ms, null where nothing is written.
+
+    Raises:
+        SourceError: the first one that is no time: an item that would be sold for ever is worse than a file to mend.
+    """
+    found, note = to_epoch_ms(raw[column])
+    cleaner.note(f"{path.name}: expires_at: {note}")
+    cure = "give RFC 3339 or epoch milliseconds, or nothing for an item that does not expire"
+    wrong = (found.is_null() & raw[column].is_not_null()) | (found < DEFAULT_LIMITS.earliest_at).fill_null(False)
+    for row in wrong.arg_true().head(1):
+        why = "is not a time" if found[row] is None else f"lies before 1990 ({note})"
+        written = str(raw[column][row])[:80]
+        raise SourceError(f"{path} line {raw[LINE][row]}: expires_at='{written}' {why}; {cure}")
+    return found
 
 
 def _number_where_all_are(column: pl.Series) -> pl.Series:

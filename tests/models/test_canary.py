@@ -39,6 +39,18 @@ def test_fewer_clicks_roll_back_and_as_many_promote() -> None:
     assert judge(side(20_000, 2_400), side(180_000, 18_000), early).action == "wait"
 
 
+def test_a_trial_without_a_verdict_ends_in_time() -> None:
+    undecided = (side(2_000, 190), side(18_000, 1_800))
+    assert judge(*undecided, BOUNDS, hours=71.9).action == "wait"
+    late = judge(*undecided, BOUNDS, hours=72.0)
+    assert (late.action, late.reason) == ("rollback", "time")
+    assert "no verdict within 72 h (canary_hours): click-through 0.0950 of 2000 lists" in late.detail
+    assert judge(side(), side(), BOUNDS, hours=73.0).reason == "time"  # nobody was shown anything
+    assert judge(side(20_000, 2_000), side(180_000, 18_000), BOUNDS, hours=1_000.0).action == "promote"
+    assert judge(*undecided, Bounds(hours=0.0), hours=1e6).action == "wait"
+    assert judge(*undecided, Bounds(hours=0.5), hours=1.0).reason == "time"
+
+
 def test_failed_answers_and_slow_ones_roll_back_at_once() -> None:
     assert judge(side(answers=200, errors=1), side(answers=2_000), BOUNDS).action == "wait"
     failing = judge(side(answers=200, errors=8), side(answers=2_000), BOUNDS)

@@ -87,6 +87,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("[popularity]\nhalf_life = 'a week'", "popularity.half_life: 'a week' is no duration; give a number and"),
         ("[popularity.kinds]\nstare = 1.0", "popularity.kinds.stare: there is no such kind"),
         ("[training]\nencoder = 'lstm'", "training.encoder: no encoder is called 'lstm'; there are dnn, cnn"),
+        ("[training]\nmembers = ['item-knn', 'fresh']", "training.members: fresh is for evaluations; there are"),
         ("[training]\nmembers = ['item-knn', 'magic']", "training.members: no recommender is called 'magic'"),
         ("[training]\nmembers = []", "training.members: a blend has at least one member"),
         ("[filters]\nunwanted = ['boredom']", "filters.unwanted.boredom: there is no such kind"),

@@ -8,6 +8,7 @@ from features.activity import Recent
 from models.progressive import Replay, Way, Window, interval
 from models.recommenders.counts import Popularity
 from models.recommenders.fresh import FLOOR, Fresh, first_seen, mix, prior_of
+from models.recommenders.items import Catalogue
 from models.recommenders.sequences import Log, batch_of
 
 HOUR = 60 * 60 * 1000
@@ -27,6 +28,17 @@ def test_an_item_is_as_old_as_its_first_event() -> None:
     log = frame(("u", "a", 5), ("v", "b", 7), ("v", "a", 9))
     vocabulary = Log.of(log).vocabulary
     assert dict(zip(vocabulary.item_ids, first_seen(log, vocabulary).tolist(), strict=True)) == {"a": 5, "b": 7}
+
+
+def test_an_item_that_nobody_took_is_as_new_as_the_newest() -> None:
+    rows = frame(("u", "a", 2 * HOUR), ("v", "b", 8 * HOUR))
+    log = Log.of(rows, catalogue=Catalogue(["c"]))
+    assert log.vocabulary.item_ids == ["a", "b", "c"]
+    assert first_seen(rows, log.vocabulary).tolist() == [2 * HOUR, 8 * HOUR, 8 * HOUR]
+    made = Fresh(Popularity(None), 6 * HOUR, HOUR, 0.0)
+    made.fit(log)
+    assert made.prior is not None
+    assert made.prior.tolist() == [0.5, 1.0, 1.0]
 
 
 def test_shares_times_age_and_what_is_popular_now() -> None:
@@ -49,7 +61,8 @@ def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
     aged = 0.8 / 16  # 48 hours are four half-lives
     assert scores[new] == pytest.approx(0.5 * 0.2 / (0.2 + aged) + 0.5, rel=1e-3)
     assert scores.sum() == pytest.approx(1.0)
-    assert fresh.describe()["recommender"] == "popularity"
+    told = {"inside": "popularity", "half_life_ms": 12 * HOUR, "live_half_life_ms": HOUR, "live": 0.5}
+    assert fresh.describe() == told
 
 
 def test_a_replay_knows_only_what_came_before() -> None:

@@ -81,6 +81,77 @@ def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
     assert one["figures"][0]["metrics"] == two["figures"][0]["metrics"]
 
 
+@pytest.fixture(scope="module")
+def novelties(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everyone takes three of eight items, and at the end one that nobody had taken before."""
+    folder = tmp_path_factory.mktemp("novelties")
+    lines = []
+    for user in range(60):
+        taken = [f"i{(user + step) % 8}" for step in range(4)] + ["new" if user % 2 else "unheard-of"]
+        lines += [f"u{user},{item},{NOON + 60_000 * step + user}" for step, item in enumerate(taken)]
+    (folder / "events.csv").write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
+    rows = [f"i{item},Tea {item},{'tea' if item < 4 else 'cups'}" for item in range(8)]
+    (folder / "items.csv").write_text("\n".join(["item_id,title,category", *rows, "new,Tea 9,tea"]) + "\n")
+    return folder
+
+
+def hits(folder: Path, *more: str) -> dict[str, float]:
+    """Users by the item that they took last, and the share of them who were shown it."""
+    out = folder / "lists.parquet"
+    fixed = ["evaluate", "--events", str(folder / "events.csv"), "--trials", "1", "--seen", "keep", "--json"]
+    done = CliRunner().invoke(app, [*fixed, "--predictions", str(out), *more])
+    assert done.exit_code == 0, done.output
+    wanted = {f"u{user}": "new" if user % 2 else "unheard-of" for user in range(60)}
+    found = [wanted[user] for user in pl.read_parquet(out).filter("hit")["user_id"]]
+    return {item: found.count(item) / 30 for item in ("new", "unheard-of")}
+
+
+def test_an_item_of_the_catalogue_is_reached_before_anyone_took_it(novelties: Path) -> None:
+    """One that only the events name is not: nobody could have offered it."""
+    items = ["--items", str(novelties / "items.csv")]
+    assert hits(novelties, "--recommender", "popularity") == {"new": 0, "unheard-of": 0}
+    assert hits(novelties, "--recommender", "popularity", *items) == {"new": 1, "unheard-of": 0}  # the last of nine
+
+
+def test_an_encoder_places_a_new_item_by_its_title_and_category(novelties: Path) -> None:
+    """Everyone took tea last: a new tea stands before the cups, which counts alone would never say."""
+    out = novelties / "lists.parquet"
+    small = novelties / "small.toml"
+    small.write_text("[recommenders.dnn.params]\ncompiled = false\nembedding_size = 16\nblocks = 1\n")
+    more = [
+        "--recommender",
+        "dnn",
+        "--minutes",
+        "0.05",
+        "--preset",
+        str(small),
+        "--items",
+        str(novelties / "items.csv"),
+    ]
+    assert hits(novelties, *more)["new"] == 1
+    ranks = pl.read_parquet(out).filter(pl.col("item_id") == "new")["rank"]
+    assert ranks.mean() < 8  # type: ignore[operator]  # with nothing known of it, it is the ninth of nine
+
+
+def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
+    """Every hour has an article of its own, read for four hours; who reads what is chance."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for hour in range(72):
+        for number in range(60):
+            article = hour - min(int(rng.exponential(1.0)), 3, hour)
+            lines.append(f"u{rng.integers(80)},a{article},{NOON + 3_600_000 * hour + 60_000 * number}")
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
+    fixed = ["evaluate", "--events", str(tmp_path / "clicks.csv"), "--split", "last-share:0.02", "--seen", "keep"]
+    more = ["--recommender", "fresh,sequential-rules", "--trials", "6", "--json"]
+    done = CliRunner().invoke(app, [*fixed, *more])
+    assert done.exit_code == 0, done.output
+    told = {one["recommender"]: one for one in json.loads(done.stdout)["figures"]}
+    assert told["fresh"]["metrics"]["ndcg@10"] > 1.1 * told["sequential-rules"]["metrics"]["ndcg@10"]
+    assert set(told["fresh"]["params"]) == {"inside", "half_life_ms", "live_half_life_ms", "live"}
+    assert told["fresh"]["trials"] == 6
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -89,6 +89,24 @@ def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(relea
     assert asked(domain, ("flash", CLICK, NOW))[:1] == ["new"]  # nothing the release knows: what is popular
 
 
+def test_what_owes_its_place_to_the_minutes_says_so(release: releases.Release) -> None:
+    """`new`: .9 of 10/41 by the minutes, .1 of a third by the release; `old`: .9 of 1/41, .1 of two thirds."""
+    domain = home(release, seen=Seen("mask"), freshness=Freshness("100d", 0.9))
+    now = int(time.time() * 1000)
+    domain.put([Item(item_id="sheet", at=now, domain="news", attributes={"published_at": now})])
+    domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
+    domain.freshen(domain.aligned)
+    state = Activity(Recent(["start"], [CLICK], [NOW], [None]))
+    one = query(state, Ask("news", 10, explain=True), domain.habits, NOW)
+    assert domain.aligned is not None
+    (ranked,) = best(domain.aligned, [one], score(domain.aligned, [one]))
+    found = {item.item_id: item for item in answer(domain, one, ranked, request_id="r").items}
+    codes = {item: one.why.code for item, one in found.items() if one.why is not None}
+    assert codes == {"flash": "popular_now", "new": "popular_now", "old": "because_you_clicked", "sheet": "new"}
+    assert {item.reason for item in found.values()} == {"personal"}
+    assert [item for item, one in found.items() if one.because] == ["old"]
+
+
 def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: releases.Release) -> None:
     domain = home(release, freshness=Freshness("6h", 0.5))
     now = int(time.time() * 1000)

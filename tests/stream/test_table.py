@@ -50,6 +50,56 @@ def test_strict_stops_at_the_first(tmp_path: Path) -> None:
         open_table(messy(tmp_path), MAP, cleaning=Cleaning(strict=True))
 
 
+def items_file(tmp_path: Path, column: str, *times: object) -> Path:
+    file = tmp_path / "items.csv"
+    rows = [f"i{number},{'' if at is None else at},{number}" for number, at in enumerate(times)]
+    file.write_text("\n".join([f"sku,{column},shelf", *rows]) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("column", ["expires_at", "valid_until"])
+def test_items_expire_by_a_column_of_their_file(tmp_path: Path, column: str) -> None:
+    items = items_file(tmp_path, column, "2030-01-01T00:00:00Z", None, "2030-01-01T01:00:00+01:00")
+    columns = MAP if column == "expires_at" else {**MAP, "expires_at": column}
+    source = open_table(messy(tmp_path), columns, items=items)
+    found = {one.item_id: one.expires_at for part in source.catalogue() for one in part}
+    assert found == {"i0": 1_893_456_000_000, "i1": None, "i2": 1_893_456_000_000, "tea": None, "cup": None}
+    assert next(one.attributes for part in source.catalogue() for one in part) == {"shelf": 0}
+    encoded = [json.loads(value) for part in source.encoded_items(shift_ms=1_000) for _, value in part]
+    assert encoded[0]["expires_at"] == 1_893_456_001_000
+    assert "expires_at" not in encoded[1]
+
+
+def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
+    source = open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", 1_893_456_000_000, None))
+    assert source.items["expires_at"].to_list()[:2] == [1_893_456_000_000, None]
+    never = open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", None, None))
+    assert never.items["expires_at"].null_count() == never.items.height
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (
+            ("2030-01-01T00:00:00Z", "soon"),
+            r"items.csv line 3: expires_at='soon' is not a time; give RFC 3339 or epoch",
+        ),
+        ((1_893_456_000_000, None, 5), r"items.csv line 4: expires_at='5' lies before 1990 .*give RFC 3339 or epoch"),
+    ],
+)
+def test_a_bad_time_of_expiry_stops_the_import(tmp_path: Path, times: tuple[object, ...], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", *times))
+
+
+def test_a_mapped_time_of_expiry_wants_a_file_and_a_column(tmp_path: Path) -> None:
+    asked = {**MAP, "expires_at": "until"}
+    with pytest.raises(SourceError, match="expires_at in the column map is a field of items; give their file"):
+        open_table(messy(tmp_path), asked)
+    with pytest.raises(SourceError, match=r"items.csv: there is no column 'until'; its columns are sku, ends, shelf"):
+        open_table(messy(tmp_path), asked, items=items_file(tmp_path, "ends", None))
+
+
 def test_csv_gz_and_parquet_give_the_same_events(tmp_path: Path) -> None:
     rows = {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [1_700_000_000, 1_700_000_001]}
     frame = pl.DataFrame(rows)

@@ -195,6 +195,76 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     client.delete("/v1/rules/pinned").raise_for_status()
 
 
+def next_list(lines: Iterator[str], within_s: float = 20) -> list[str]:
+    """The items of a stream's next list; comments that it lives are passed over for so long."""
+    until_s = time.monotonic() + within_s
+    for line in lines:
+        if line.startswith("data:"):
+            return shown(json.loads(line[5:]))
+        if time.monotonic() > until_s:
+            break
+    pytest.fail(f"no list within {within_s:g} s")
+
+
+def answered(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("coldstream_answers_total{"))
+
+
+def test_a_live_stream_follows_rules_stock_and_expiry(
+    client: httpx.Client, record_property: Callable[[str, object], None]
+) -> None:
+    user, token = someone(client)
+    assert shown(look(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
+    with client.stream("GET", f"/v1/users/{user}/recommendations/stream", params={"n": 4}) as answer:
+        lines = answer.iter_lines()
+        assert next_list(lines) == ["i1", "i2", "i3", "i4"]
+        client.put("/v1/rules/live", json={"action": "exclude", "items": ["i2"]}).raise_for_status()
+        acknowledged = time.monotonic()
+        assert next_list(lines) == ["i1", "i3", "i4", "i5"]
+        record_property("rule, list after s", time.monotonic() - acknowledged)
+        client.put("/v1/items", json=described("i3", "tea", available=False)).raise_for_status()
+        acknowledged = time.monotonic()
+        assert next_list(lines) == ["i1", "i4", "i5", "i6"]
+        record_property("out of stock, list after s", time.monotonic() - acknowledged)
+        expires_at = int(time.time() * 1000) + 2_000
+        client.put("/v1/items", json=described("i4", "cups", expires_at=expires_at)).raise_for_status()
+        assert next_list(lines) == ["i1", "i5", "i6", "i7"]
+        assert time.time() * 1000 >= expires_at
+        record_property("expired, list after s", time.time() - expires_at / 1000)
+        asked = answered(client)
+        client.put("/v1/items", json=described("i38", "cups", available=False)).raise_for_status()
+        until(lambda: answered(client) > asked, 20, "the stream looked again")  # and has nothing to say
+        client.delete("/v1/rules/live").raise_for_status()
+        assert next_list(lines) == ["i1", "i2", "i5", "i6"]
+    back = [described(item, "cups" if int(item[1:]) % 2 == 0 else "tea") for item in ("i3", "i4", "i38")]
+    token = client.put("/v1/items", json=back).json()["token"]
+    assert shown(look(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
+
+
+def test_imported_items_expire(client: httpx.Client, served: System, tmp_path: Path) -> None:
+    """By their file's column; the clock that judges them is the look-up's."""
+    now = int(time.time() * 1000)
+    soon = now + 20_000
+    rows = [f"u{n},{item},{now - 60_000 + n}" for n, item in enumerate(("past", "soon", "later", "never"))]
+    (tmp_path / "plays.csv").write_text("\n".join(["user_id,item_id,at", *rows]) + "\n")
+    ends = [f"past,{now - 1_000}", f"soon,{soon}", f"later,{now + 86_400_000}", "never,"]
+    (tmp_path / "films.csv").write_text("\n".join(["item_id,until", *ends]) + "\n")
+    words = ["import", str(tmp_path / "plays.csv"), "--domain", "video", "--items", str(tmp_path / "films.csv")]
+    command = [sys.executable, "-m", "serving.cli", *words, "--map", "expires_at=until", "--json"]
+    done = subprocess.run(command, env=served.variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+    def films() -> set[str]:
+        return set(shown(look(client, uuid4().hex, domain="video")))
+
+    until(lambda: {"later", "never"} <= films(), 10, "the imported items are known")
+    assert "past" not in films()
+    assert "soon" in films() or time.time() * 1000 > soon
+    until(lambda: films() == {"later", "never"}, 30, "what has expired is gone")
+    assert time.time() * 1000 >= soon
+
+
 def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -> None:
     fresh, category = f"new-{uuid4().hex[:6]}", uuid4().hex[:8]
     user, seen = someone(client)

@@ -1,6 +1,8 @@
 """Canaries and shadows in real processes: the right users, a verdict by clicks, damage, kill -9; no request fails."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +145,37 @@ def test_a_damaged_canary_never_answers(trying: System, client: httpx.Client) ->
     assert {by for _, by in visit(client, [f"v{one}" for one in range(50)], lambda *_: False)} == {control}
 
 
+def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: httpx.Client) -> None:
+    """It began 73 hours ago, by its file; the setting is the default, 72."""
+    root, control, other = two_releases(trying, client)
+    know_items(client)
+    began_at = int(time.time() * 1000) - 73 * 3_600_000
+    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 0.5, began_at)))
+    until(lambda: shop(client)["rollout"]["ended"], 30, "the canary goes back")
+    told = shop(client)
+    assert (told["serving"], told["rollout"]["canary"]) == (control, None)
+    ended = told["rollout"]["ended"][-1]
+    assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-time")
+    assert "no verdict within 72 h" in ended["detail"]
+    (listed,) = [one for one in told["releases"] if one["id"] == other]
+    assert (listed["state"], listed["reason"]) == ("refused", "canary-time")
+    line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="time"} 1.0'
+    until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
+    command = [sys.executable, "-m", "serving.cli", "releases", "show", other, "--json"]
+    card = subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(card.stdout)["refused"]["reason"] == "canary-time"
+
+
+def test_a_canary_that_may_be_promoted_waits_for_a_person(trying: System, client: httpx.Client) -> None:
+    root, _, other = two_releases(trying, client)
+    began_at = int(time.time() * 1000) - 73 * 3_600_000
+    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 0.5, began_at), ready="not worse"))
+    until(lambda: (shop(client)["rollout"]["verdict"] or {}).get("action") == "wait", 30, "it is judged")
+    assert shop(client)["rollout"]["canary"]["release"] == other
+    rollout.end(root, "shop", "canary")
+    until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
+
+
 def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client) -> None:
     root, control, other = two_releases(trying, client)
     know_items(client)
@@ -200,9 +233,6 @@ def fake(request_id: str) -> dict[str, Any]:
 
 
 def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client) -> None:
-    import subprocess
-    import sys
-
     _, control, other = two_releases(trying, client)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
