@@ -116,7 +116,7 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
 
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
-    run = Run(archive, tmp_path, "shop", recommender="dnn", minutes=0.5, epochs=12)
+    run = Run(archive, tmp_path, "shop", recommender="dnn", minutes=3.0, epochs=12)
     first = retrain.train_tuned(run)
     assert retrain.settle(run, [first]).serving == first.manifest.id
     card = first.manifest

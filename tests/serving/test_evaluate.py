@@ -199,7 +199,7 @@ def test_profiles_reach_the_dense_encoder(files: Path, tmp_path: Path) -> None:
         params = f"epochs = 20\nlearning_rate = 0.01\nlength = 8\nbatch_size = 16\ncompiled = false\nprofile = {told}"
         (tmp_path / "preset.toml").write_text(f"[recommenders.dnn.params]\n{params}\n")
         asked = ["--events", str(tmp_path / "events.csv"), "--users", str(files / "users.csv"), "--split", "random:0.2"]
-        more = ["--recommender", "dnn", "--trials", "1", "--minutes", "0.5", "--seen", "mask", "--json"]
+        more = ["--recommender", "dnn", "--trials", "1", "--minutes", "1.5", "--seen", "mask", "--json"]
         found = CliRunner().invoke(app, ["evaluate", *asked, *more, "--preset", str(tmp_path / "preset.toml")])
         assert found.exit_code == 0, found.output
         (figures,) = json.loads(found.stdout)["figures"]
