@@ -25,6 +25,9 @@ __all__ = ["Network", "Neural", "Params"]
 
 ENCODED_AT_ONCE: Final = 256
 """Histories are encoded in blocks of one size: every other size would be compiled anew."""
+LEAST_STEPS: Final = 1_000
+SHORT_MINUTES: Final = 2.0
+"""Compiling takes about seven seconds more than tracing alone, and wins a hundredth of a second a step (two cores)."""
 WARM_UP: Final = 100
 """Steps over which the learning rate rises to its value."""
 Epoch = Callable[[int, dict[str, float]], bool]
@@ -81,11 +84,19 @@ class Neural:
         params, network = self.params, self._fitted()
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
-        network.compile(optimizer, jit_compile=_compiled(params))
+        network.compile(optimizer, jit_compile=self._compiled(len(batches)))
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
         watch = _Watch(self._after_epoch, until, self.clock)
         network.fit(batches, epochs=params.epochs, verbose=0, callbacks=[watch, *self.callbacks])
+
+    def _compiled(self, steps: int) -> bool:
+        """Whether XLA compiles a step: it takes minutes for the recurrent encoder's unrolled steps, and seconds that
+        a short training does not win back; JAX without it dispatches every operation alone."""
+        if self.params.compiled is not None or keras.backend.backend() == "jax":
+            return self.params.compiled is not False
+        short = self.minutes is not None and self.minutes < SHORT_MINUTES
+        return self.params.encoder != "rnn" and not short and steps * self.params.epochs >= LEAST_STEPS
 
     def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.after_epoch is None:
@@ -207,13 +218,6 @@ def _chances(log: Log, trained: int, params: Params) -> npt.NDArray[np.float64] 
             return None
     chances: npt.NDArray[np.float64] = counts / counts.sum()
     return chances
-
-
-def _compiled(params: Params) -> bool:
-    """XLA takes minutes for the recurrent encoder's unrolled steps; JAX without it dispatches every operation alone."""
-    if params.compiled is not None:
-        return params.compiled
-    return params.encoder != "rnn" or keras.backend.backend() == "jax"
 
 
 def _nothing(length: int) -> Batch:
