@@ -14,7 +14,8 @@ DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 class Tied:
-    """What popularity orders where a history says nothing: `tie` float32 [items], `tie_of` the popularity set last."""
+    """What popularity orders where a history says nothing: `tie` float32 [items], `tie_of` the popularity set last, and
+    its sum `total`."""
 
     def __init__(self) -> None:
         self.popularity = np.zeros(0, np.float32)
@@ -27,6 +28,7 @@ class Tied:
     @popularity.setter
     def popularity(self, counts: Floats) -> None:
         self._popularity, self.tie = counts, tie_of(counts)
+        self.total = float(self.tie.sum())
 
 
 class Popularity:
@@ -86,7 +88,8 @@ class Personal(Tied):
         own = batch.weights(self.decay)
         for row in np.flatnonzero(weights):
             kept = batch.items[row] > 0
-            add_offered(out[row], self.tie, batch.items[row][kept] - 1, own[row][kept], float(weights[row]))
+            offered = (batch.items[row][kept] - 1, own[row][kept])
+            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity})

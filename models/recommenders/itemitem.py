@@ -61,7 +61,8 @@ class ItemItem(Tied):
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
         events = batch.weights(self.decay)
         for row in np.flatnonzero(weights):
-            add_offered(out[row], self.tie, *self._offered(batch.items[row], events[row]), float(weights[row]))
+            offered = self._offered(batch.items[row], events[row])
+            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
 
     def _offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
         """What a history's events offer, one after another: items int32 [n] and amounts float32 [n]."""
