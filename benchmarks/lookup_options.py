@@ -4,7 +4,6 @@ python -m benchmarks.lookup_options [--items 100000] [--recommender transformer]
 """
 
 import argparse
-import asyncio
 import json
 import tempfile
 import time
@@ -17,7 +16,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import load, made
-from benchmarks.lookups import SETTLE_S, fill, histories, release, serving
+from benchmarks.lookups import SETTLE_S, fill, histories, release, serving, under_load
 from benchmarks.running import machine, percentiles
 from features.activity import Activity
 from models import domain as presets
@@ -104,15 +103,14 @@ def over_http(items: int, users: int, recommender: str, seconds: float, rng: np.
         state = Path(folder)
         fill(state / "feast", users, items, rng)
         release(state / "releases", items, recommender, rng)
-        with serving(state, items) as (port, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with serving(state, items) as (port, pid), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             time.sleep(SETTLE_S)
             for option, asked in sorted(OPTIONS.items(), key=lambda pair: pair[0] in WITH_RULES):
                 if option in WITH_RULES:
                     _tell(client, rules(items, rng))
-                one = asyncio.run(load.send(port, lookups(users, asked, rng), 1, seconds))
-                many = asyncio.run(load.send(port, lookups(users, asked, rng), 32, seconds))
-                row = {**percentiles(one.latencies), "statuses": one.statuses, "per_second_32": many.per_second}
-                figures[option] = row
+                one = under_load(port, pid, lookups(users, asked, rng), 1, seconds)
+                many = under_load(port, pid, lookups(users, asked, rng), 32, seconds)
+                figures[option] = {**one, "with_32": many}
     return figures
 
 
@@ -145,12 +143,17 @@ def show(figures: dict[str, Any]) -> None:
     """The tables."""
     print(f"options of a look-up, {figures['items']:,} items, 20 answers, {figures['recommender']}")
     alone, http = figures["functions"], figures.get("http", {})
-    print(f"{'':18}{'alone p50':>11}{'p99 ms':>9}{'x plain':>9}{'http p50':>11}{'p99 ms':>9}{'/s with 32':>12}")
+    print(
+        f"{'':18}{'alone p50':>11}{'p99 ms':>9}{'x plain':>9}{'http p50':>11}{'p99 ms':>9}{'cpu us':>9}"
+        f"{'/s with 32':>12}{'cpu us':>9}"
+    )
     for option in OPTIONS:
         row, plain = alone[option], alone["plain"]
         line = f"{option:18}{row['p50']:11.3f}{row['p99']:9.3f}{row['p50'] / plain['p50']:9.2f}"
         if option in http:
-            line += f"{http[option]['p50']:11.2f}{http[option]['p99']:9.2f}{http[option]['per_second_32']:12.0f}"
+            line += f"{http[option]['p50']:11.2f}{http[option]['p99']:9.2f}"
+            many = http[option]["with_32"]
+            line += f"{http[option]['cpu_us']:9.0f}{many['per_second']:12.0f}{many['cpu_us']:9.0f}"
         print(line)
     print(f"readying 100 rules, in another thread: {alone['readying 100 rules']:.0f} ms")
 

@@ -110,15 +110,24 @@ def add_dense(out: Floats, probabilities: Floats, weights: Floats) -> None:
     out += weights[:, None] * probabilities
 
 
-def add_sparse(out: Floats, tie: Floats, places: npt.NDArray[Any], amounts: Floats, weight: float) -> None:
-    """Add in place to one row what `shares` gives of `tie` plus `amounts` at `places` (each once), times `weight`.
+def add_offered(
+    out: Floats, tie: Floats, total: float, places: npt.NDArray[Any], amounts: Floats, weight: float
+) -> None:
+    """Add in place to one row, times `weight`, what `shares` gives of `tie` [items] plus `amounts` at `places`.
 
-    `tie` float32 [items] is not negative and scaled; the row is gone through once, the rest is as long as `places`.
+    A place may come several times; its amounts are summed. `tie` is not negative and sums to `total`, so only negative
+    amounts, of which sums may have to be cut off at zero, ask for the whole row of scores.
     """
-    there = np.maximum(amounts + tie[places], 0.0)
-    factor = np.float32(weight / max(float(tie.sum()) + float(there.sum()) - float(tie[places].sum()), 1e-12))
-    out += factor * tie
-    out[places] += factor * (there - tie[places])
+    if amounts.min(initial=0.0) >= 0:
+        factor = np.float32(weight / max(total + float(amounts.sum()), 1e-12))
+        out += factor * tie
+        np.add.at(out, places, factor * amounts)
+        return
+    scores = tie.copy()
+    np.add.at(scores, places, amounts)
+    np.maximum(scores, 0.0, out=scores)
+    scores *= np.float32(weight / max(float(scores.sum()), 1e-12))
+    out += scores
 
 
 def shares(scores: Floats) -> Floats:

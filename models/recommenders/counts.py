@@ -5,12 +5,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.recommenders.base import Floats, Vocabulary, add_dense, add_sparse, shares, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_dense, add_offered, shares, write_arrays
 from models.recommenders.sequences import Batch, Log
 
 TIE: Final = 1e-6
 """Weight of popularity beside what a history says: it orders what the history says nothing of."""
 DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class Tied:
+    """What popularity orders where a history says nothing: `tie` float32 [items], `tie_of` the popularity set last, and
+    its sum `total`."""
+
+    def __init__(self) -> None:
+        self.popularity = np.zeros(0, np.float32)
+
+    @property
+    def popularity(self) -> Floats:
+        """float32 [items]."""
+        return self._popularity
+
+    @popularity.setter
+    def popularity(self, counts: Floats) -> None:
+        self._popularity, self.tie = counts, tie_of(counts)
+        self.total = float(self.tie.sum())
 
 
 class Popularity:
@@ -43,23 +61,23 @@ class Popularity:
         return {"half_life_ms": self.half_life_ms}
 
 
-class Personal:
+class Personal(Tied):
     """What the user took before, newer and repeated items first; then what is popular."""
 
     name = "personal"
 
     def __init__(self, decay: float = 0.9, half_life_ms: float | None = 28 * DAY_MS) -> None:
+        super().__init__()
         self.decay = decay
         self.half_life_ms = half_life_ms
         self.vocabulary = Vocabulary.of([])
-        self.popularity: Floats = np.zeros(0, np.float32)
 
     def fit(self, log: Log) -> None:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
     def score(self, batch: Batch) -> Floats:
-        scores = np.tile(tie_of(self.popularity), (len(batch), 1))
+        scores = np.tile(self.tie, (len(batch), 1))
         add_own(scores, batch, batch.weights(self.decay))
         return scores
 
@@ -67,12 +85,11 @@ class Personal:
         return shares(self.score(batch))
 
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
-        tie, own = tie_of(self.popularity), batch.weights(self.decay)
+        own = batch.weights(self.decay)
         for row in np.flatnonzero(weights):
             kept = batch.items[row] > 0
-            places, back = np.unique(batch.items[row][kept] - 1, return_inverse=True)
-            amounts = np.bincount(back, own[row][kept], len(places)).astype(np.float32)
-            add_sparse(out[row], tie, places, amounts, float(weights[row]))
+            offered = (batch.items[row][kept] - 1, own[row][kept])
+            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity})

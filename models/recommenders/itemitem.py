@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
 
-from models.recommenders.base import Floats, Vocabulary, add_sparse, shares, write_arrays
-from models.recommenders.counts import popularity_of, tie_of
+from models.recommenders.base import Floats, Vocabulary, add_offered, shares, write_arrays
+from models.recommenders.counts import Tied, popularity_of
 from models.recommenders.sequences import Batch, Log, Numbers
 
 BLOCK: Final = 2_000
@@ -21,7 +21,7 @@ EASE_ITEMS: Final = 8_000
 """EASE inverts a dense matrix of this many items: 256 MB, and seconds; the rest has no neighbours there."""
 
 
-class ItemItem:
+class ItemItem(Tied):
     """A history's score of item j is the sum over its events of weight(event) * amount(item of the event, j).
 
     `near` int32 [items, neighbours], -1 where there are fewer; `amounts` float32 alike. `decay` is what an event weighs
@@ -31,11 +31,11 @@ class ItemItem:
     name = "item-item"
 
     def __init__(self, neighbours: int = 50, decay: float = 0.85, own: float = 0.0) -> None:
+        super().__init__()
         self.neighbours = neighbours
         self.decay = decay
         self.own = own
         self.vocabulary = Vocabulary.of([])
-        self.popularity: Floats = np.zeros(0, np.float32)
         self.near: Numbers = np.zeros((0, neighbours), np.int32)
         self.amounts: Floats = np.zeros((0, neighbours), np.float32)
 
@@ -49,8 +49,7 @@ class ItemItem:
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Floats:
-        tie = tie_of(self.popularity)
-        out = np.tile(tie, (len(batch), 1))
+        out = np.tile(self.tie, (len(batch), 1))
         weights = batch.weights(self.decay)
         for row in range(len(batch)):
             np.add.at(out[row], *self._offered(batch.items[row], weights[row]))
@@ -60,15 +59,10 @@ class ItemItem:
         return shares(self.score(batch))
 
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
-        tie, events = tie_of(self.popularity), batch.weights(self.decay)
-        sums = np.zeros(len(tie), np.float32)
+        events = batch.weights(self.decay)
         for row in np.flatnonzero(weights):
-            near, amounts = self._offered(batch.items[row], events[row])
-            np.add.at(sums, near, amounts)
-            places = np.sort(near)
-            places = places[np.diff(places, prepend=-1) > 0]
-            add_sparse(out[row], tie, places, sums[places], float(weights[row]))
-            sums[places] = 0.0
+            offered = self._offered(batch.items[row], events[row])
+            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
 
     def _offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
         """What a history's events offer, one after another: items int32 [n] and amounts float32 [n]."""

@@ -218,10 +218,11 @@ def inputs_of(batch: Batch, fields: Fields, *, context: bool) -> dict[str, Numbe
 
 def gaps_of(times: Places, items: Numbers) -> Numbers:
     """int32 [batch, length]: log2 buckets of the seconds since the event before, 0 for padding."""
-    passed = np.diff(times, axis=1, prepend=0) / 1000
-    buckets = np.clip(np.log2(1 + np.maximum(passed, 0)).astype(np.int32) + 1, 1, FIRST - 1)
-    before = np.pad(items, ((0, 0), (1, 0)))[:, :-1]
-    found: Numbers = np.where(items == 0, 0, np.where(before == 0, FIRST, buckets)).astype(np.int32)
+    passed = np.maximum(times[:, 1:] - times[:, :-1], 0) / 1000
+    found: Numbers = np.full(items.shape, FIRST, np.int32)
+    buckets = np.minimum(np.log2(1 + passed).astype(np.int32) + 1, FIRST - 1)
+    found[:, 1:] = np.where(items[:, :-1] == 0, FIRST, buckets)
+    found[items == 0] = 0
     return found
 
 
