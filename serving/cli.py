@@ -5,34 +5,30 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from serving.commands import releases
+from serving.commands import bench, letters, releases
+from serving.commands.printed import AsJson, DomainOption, show
 from serving.settings import Settings, read
 from stream.errors import ColdstreamError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A real-time recommender."
 )
-letters = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
 features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
 rules_app = typer.Typer(no_args_is_help=True, help="Pin, boost, bury, exclude.")
 presets_app = typer.Typer(no_args_is_help=True, help="What is right for a domain.")
-bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
-app.add_typer(letters, name="dead-letters")
+app.add_typer(letters.app, name="dead-letters")
 app.add_typer(features_app, name="features")
 app.add_typer(releases.app, name="releases")
 app.add_typer(presets_app, name="presets")
 app.add_typer(rules_app, name="rules")
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench.app, name="bench")
 
 HOUR_MS = 60 * 60 * 1000
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain; the setting if left out.")]
 
 
 class Chosen:
@@ -160,7 +156,7 @@ def train(
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)
     found = {name: getattr(result, name) for name in ("made", "serving", "reason", "metrics", "refused")}
-    _show(found, as_json)
+    show(found, as_json)
 
 
 @app.command()
@@ -171,7 +167,7 @@ def drift(domain: DomainOption = None, as_json: AsJson = False) -> None:
     from serving.drift import look
 
     found = msgspec.to_builtins(look(_with(domain=domain), _with(domain=domain).domain))
-    _show(found, as_json)
+    show(found, as_json)
 
 
 @app.command()
@@ -228,7 +224,7 @@ def evaluate(
         written = write(found, report)
         typer.echo(f"report: {written[1]}", err=True)
     if as_json:
-        _show(command.summary(found), True)
+        show(command.summary(found), True)
     else:
         typer.echo(command.table(found))
 
@@ -279,7 +275,7 @@ def tune(
         min_count,
         home=_home(domain) if events is not None else None,
     )
-    _show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
+    show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
 
 
 @app.command("import")
@@ -322,10 +318,10 @@ def import_file(
         time_format=time_format,
     )
     if as_json:
-        _show({"report": msgspec.to_builtins(report), "sent": msgspec.to_builtins(sent)}, as_json)
+        show({"report": msgspec.to_builtins(report), "sent": msgspec.to_builtins(sent)}, as_json)
         return
     typer.echo(report.table())
-    _show(msgspec.to_builtins(sent), as_json)
+    show(msgspec.to_builtins(sent), as_json)
 
 
 @app.command()
@@ -346,7 +342,7 @@ def replay(
     figures = replay_source(
         Chosen.settings, source, speed=speed, start=start, until=until, restart=restart, shift=shift
     )
-    _show(figures, as_json)
+    show(figures, as_json)
 
 
 @app.command()
@@ -363,7 +359,7 @@ def recommend(
     query |= {} if diversity is None else {"diversity": diversity}
     answer = _ask(f"/v1/users/{user}/recommendations", query)
     if as_json:
-        _show(answer, as_json)
+        show(answer, as_json)
         return
     typer.echo(f"{user}: {answer['reason']}, release {answer['release']}")
     for place, item in enumerate(answer["items"], 1):
@@ -379,7 +375,7 @@ def status(as_json: AsJson = False) -> None:
     """What runs, how far behind it is, what serves, and how fresh answers are."""
     from serving.commands.status import report
 
-    _show(report(Chosen.settings), as_json)
+    show(report(Chosen.settings), as_json)
 
 
 @app.command()
@@ -419,80 +415,13 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 @app.command("settings")
 def show_settings(as_json: AsJson = False) -> None:
     """The settings in force."""
-    _show({name: getattr(Chosen.settings, name) for name in Settings.__struct_fields__}, as_json)
-
-
-@letters.command("list")
-def list_letters(
-    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None, as_json: AsJson = False
-) -> None:
-    """Every dead letter that is kept."""
-    from stream import deadletter
-
-    listed = deadletter.read(Chosen.settings.bootstrap, Chosen.settings.kafka_security, reason)
-    rows = [
-        {
-            "number": one.number,
-            "reason": one.letter.reason,
-            "from": f"{one.letter.topic}/{one.letter.partition}:{one.letter.offset}",
-            "detail": one.letter.detail,
-            "replayed": one.replayed,
-        }
-        for one in listed
-    ]
-    if as_json:
-        _show(rows, as_json)
-        return
-    for row in rows:
-        note = "replayed " if row["replayed"] else ""
-        typer.echo(f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {note}{row['detail']}")
-    typer.echo(f"{len(rows)} dead letters")
-
-
-@letters.command("show")
-def show_letter(number: int, as_json: AsJson = False) -> None:
-    """One dead letter, with its bytes."""
-    from stream import deadletter
-
-    one = deadletter.show(Chosen.settings.bootstrap, number, Chosen.settings.kafka_security)
-    text = one.letter.value.decode("utf-8", "replace")
-    _show(
-        {
-            "number": one.number,
-            "reason": one.letter.reason,
-            "detail": one.letter.detail,
-            "key": one.letter.key,
-            "replayed": one.replayed,
-            "value": text,
-        },
-        as_json,
-    )
-
-
-@letters.command("replay")
-def replay_letters(
-    numbers: Annotated[
-        list[int] | None, typer.Argument(help="Which; all that were not replayed yet if left out.")
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
-    value: Annotated[Path | None, typer.Option(help="A file with the mended event, for one letter.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
-) -> None:
-    """Send dead letters to their topics once more."""
-    from stream import deadletter
-
-    settings = Chosen.settings
-    mended = value.read_bytes() if value is not None else None
-    sent = deadletter.replay(
-        settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=mended, again=again
-    )
-    typer.echo(f"sent {len(sent)} again: {', '.join(str(one.number) for one in sent) or 'none'}")
+    show({name: getattr(Chosen.settings, name) for name in Settings.__struct_fields__}, as_json)
 
 
 @features_app.command("show")
 def show_features(user: str, domain: DomainOption = None) -> None:
     """A user's row, from the running API."""
-    _show(_ask(f"/v1/users/{user}/features", {"domain": domain} if domain else {}), as_json=True)
+    show(_ask(f"/v1/users/{user}/features", {"domain": domain} if domain else {}), as_json=True)
 
 
 @features_app.command("rebuild")
@@ -500,7 +429,7 @@ def rebuild(as_json: AsJson = False) -> None:
     """Build every feature anew from archive and log, beside the old ones, then swap. The system must be stopped."""
     from serving.commands.rebuild import rebuild_features
 
-    _show(rebuild_features(Chosen.settings), as_json)
+    show(rebuild_features(Chosen.settings), as_json)
 
 
 @rules_app.command("list")
@@ -513,7 +442,7 @@ def list_rules(as_json: AsJson = False) -> None:
 
     found = ask(Chosen.settings, "GET", "/v1/rules")
     if as_json:
-        _show(found, as_json)
+        show(found, as_json)
         return
     for one in found["rules"]:
         fields = {name: value for name, value in one.items() if name not in {"source", "holds"}}
@@ -531,7 +460,7 @@ def put_rules(file: Annotated[Path, typer.Argument(help="TOML, or JSON.")], as_j
 
     told = put(Chosen.settings, file)
     if as_json:
-        _show(told, as_json)
+        show(told, as_json)
     else:
         typer.echo(f"{len(told)} rules: {', '.join(one['id'] for one in told)}")
 
@@ -541,7 +470,7 @@ def delete_rule(rule: Annotated[str, typer.Argument(help="Its id.")], as_json: A
     """Take a rule away from the running API."""
     from serving.commands.rules import ask
 
-    _show(ask(Chosen.settings, "DELETE", f"/v1/rules/{rule}"), as_json)
+    show(ask(Chosen.settings, "DELETE", f"/v1/rules/{rule}"), as_json)
 
 
 @rules_app.command("check")
@@ -553,7 +482,7 @@ def check_rules(file: Annotated[Path, typer.Argument(help="TOML, or JSON.")], as
 
     found = check(file, int(time.time() * 1000))
     if as_json:
-        _show(found, as_json)
+        show(found, as_json)
         return
     for one in found:
         note = "" if one["holds now"] else " (not now)"
@@ -579,62 +508,6 @@ def show_preset(domain: str, as_json: AsJson = False) -> None:
     from serving.commands import presets
 
     typer.echo(presets.shown(Chosen.settings, domain, as_json))
-
-
-@bench_app.command("freshness")
-def bench_freshness(
-    seconds: Annotated[int, typer.Option(help="How long the load lasts.")] = 60,
-    rate: Annotated[int, typer.Option(help="Events offered a second.")] = 2000,
-    items: Annotated[int, typer.Option(help="Items in the catalogue and the release.")] = 100_000,
-    as_json: AsJson = False,
-) -> None:
-    """From an event's acknowledgement to a changed answer, under load."""
-    from benchmarks.freshness import measure, show
-
-    _bench(measure(seconds=seconds, rate=rate, items=items), show, as_json)
-
-
-@bench_app.command("lookups")
-def bench_lookups(
-    items: Annotated[int, typer.Option(help="Items in the catalogue and the release.")] = 100_000,
-    users: Annotated[int, typer.Option(help="Users with histories.")] = 100_000,
-    recommender: Annotated[
-        str, typer.Option(help="transformer, dnn, cnn, rnn, item-knn, sequential-rules, ease or blend.")
-    ] = "transformer",
-    seconds: Annotated[float, typer.Option(help="How long each part lasts.")] = 10.0,
-    as_json: AsJson = False,
-) -> None:
-    """Look-up latency and throughput at 100,000 items and users."""
-    from benchmarks.lookups import measure, show
-
-    _bench(measure(users, items, recommender, seconds), show, as_json)
-
-
-@bench_app.command("ingest")
-def bench_ingest(
-    events: Annotated[int, typer.Option(help="Events to catch up on.")] = 1_000_000,
-    store: Annotated[str | None, typer.Option(help="Only this store: sqlite or redis.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Catching up to features written, and events over HTTP."""
-    from benchmarks.ingest import measure, show
-
-    _bench(measure(events=events, stores=(store,) if store else ("sqlite", "redis")), show, as_json)
-
-
-@bench_app.command("start")
-def bench_start(as_json: AsJson = False) -> None:
-    """First live answer, neural release, second start, memory."""
-    from benchmarks.start import measure, show
-
-    _bench(measure(), show, as_json)
-
-
-def _bench(figures: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(figures, default=str, indent=2))
-    else:
-        show(figures)
 
 
 def _with(**changes: Any) -> Settings:
@@ -663,16 +536,6 @@ def _ask(path: str, query: dict[str, Any]) -> Any:
     if answer.status_code >= 400:
         raise ColdstreamError(f"{answer.status_code}: {answer.json().get('detail', answer.text)}")
     return answer.json()
-
-
-def _show(value: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, default=str))
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            typer.echo(f"{name:<24} {json.dumps(one, default=str) if isinstance(one, dict | list) else one}")
-    else:
-        typer.echo(value)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from serving.commands.printed import AsJson, DomainOption
 from stream.errors import ColdstreamError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ app = typer.Typer(no_args_is_help=True, help="What training made.")
 LIMIT_S: Final = 10
 SHOWN_ITEMS: Final = 10
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain; the setting if left out.")]
 Share = Annotated[float | None, typer.Option("--share", help="Above 0, at most 1: .1 is a tenth.")]
 OrOff = Annotated[str, typer.Argument(help="A release's id, or `off`.")]
 
