@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, RetriableError
 from prometheus_client import start_http_server
 
 from features.archive import Archive, Row
@@ -52,12 +52,10 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         **config, group_id=GROUP, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
     )
     try:
-        places = _assign(consumer, store)
+        places = _assign(consumer, store, stop)
         flushed_at, taken = time.monotonic(), Counter[str]()
         while not stop.is_set():
-            if store.waiting() < MOST_WAITING:
-                _take(consumer, store, limits, taken)
-            else:
+            if store.waiting() >= MOST_WAITING or not _take(consumer, store, limits, taken):
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
                 _flush(consumer, store, places, taken)
@@ -67,16 +65,30 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         consumer.close(timeout_ms=ANSWER_MS)
 
 
-def _assign(consumer: KafkaConsumer, store: Archive) -> list[TopicPartition]:
-    places = [TopicPartition(topic, one) for topic in TOPICS for one in consumer.partitions_for_topic(topic) or ()]
+def _assign(consumer: KafkaConsumer, store: Archive, stop: threading.Event) -> list[TopicPartition]:
+    """Every partition of the topics, each where the files say. Waits for a topic that Kafka does not know yet: one that
+    was passed over would never be archived."""
+    places = []
+    for topic in TOPICS:
+        while not (numbers := consumer.partitions_for_topic(topic)):
+            log.warning("Kafka knows no topic %s yet; `coldstream topics` makes it", topic)
+            if stop.wait(RETRY_S):
+                return []
+        places += [TopicPartition(topic, one) for one in sorted(numbers)]
     consumer.assign(places)
     for place in places:
         consumer.seek(place, store.position(place.topic, place.partition))
     return places
 
 
-def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Counter[str]) -> None:
-    for place, messages in consumer.poll(500, max_records=20_000).items():
+def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Counter[str]) -> bool:
+    """What came within half a second; False where Kafka is away."""
+    try:
+        polled = consumer.poll(500, max_records=20_000)
+    except RetriableError as error:
+        log.warning("Kafka does not answer (%s); it is asked again", error)
+        return False
+    for place, messages in polled.items():
         rows = []
         for one in messages:
             try:
@@ -86,6 +98,7 @@ def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Co
             rows.append(Row(one.partition, one.offset, one.timestamp, record))
         taken[place.topic] += len(rows)
         store.append(place.topic, rows)
+    return True
 
 
 def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
