@@ -150,8 +150,8 @@ def test_negative_feedback_counts_on_the_next_answer(client: httpx.Client) -> No
     assert "i3" not in after
     assert after["i1"] == pytest.approx(0.8 * before["i1"], rel=1e-3)
     token = act(client, user, *[("view", "i0")] * 60)
-    assert "i3" not in client.get(f"/v1/users/{user}/features").json()["recent"]["items"]
     assert "i3" not in shown(look(client, user, n=40, after=token))
+    assert "i3" not in client.get(f"/v1/users/{user}/features").json()["recent"]["items"]
     token = act(client, user, ("like", "i3"))
     assert "i3" in shown(look(client, user, n=40, after=token))
 
