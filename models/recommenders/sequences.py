@@ -78,7 +78,7 @@ class Log(msgspec.Struct, frozen=True):
         if catalogue is not None:
             named = {**named, **catalogue.categories}
         places = frame["item_id"].map(vocabulary.index).to_numpy(np.float64, na_value=-1.0).astype(np.int32)
-        kept = np.flatnonzero(places >= 0)
+        kept = np.flatnonzero((places >= 0) & (places < trained))  # a rare item of the catalogue is one without events
         named_users = frame["user_id"].to_numpy()[kept]
         users = pd.factorize(named_users)[0]
         order = np.argsort(users, kind="stable")

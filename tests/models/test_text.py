@@ -50,6 +50,17 @@ def test_a_catalogue_adds_items_behind_those_with_events() -> None:
         Catalogue(["a", "b"], texts=np.zeros((1, 2), np.float32))
 
 
+def test_a_rare_item_of_the_catalogue_is_one_without_events() -> None:
+    """Its few events must not be learned: the networks know no item behind the trained ones as a target."""
+    items = ["a", "b", "rare", "a", "b", "a"]
+    frame = pd.DataFrame({"user_id": list("uuuvvv"), "item_id": items, "kind": "view", "at": range(6)})
+    log = Log.of(frame, min_count=2, catalogue=Catalogue(["rare", "b"]))
+    assert log.vocabulary.item_ids[2:] == ["rare"]
+    assert log.trained == 2
+    assert log.items.max() == 1
+    assert len(log) == 5
+
+
 def test_a_catalogue_is_read_from_records() -> None:
     records = [
         '{"type":"item","item_id":"b","at":1700000000000,"title":"toy car","category":"toys"}',
