@@ -102,8 +102,7 @@ class OnlineStore:
 
     def read_profile(self, domain: str, user_id: str) -> User | None:
         """One user's profile, or None."""
-        row = self._read(f"{domain}_profile", "user_id", [user_id], ["record"]).get(user_id)
-        return _user.decode(row["record"].string_val) if row and row["record"].string_val else None
+        return self.read_profiles([(domain, user_id)]).get((domain, user_id))
 
     def write_items(self, items: Iterable[Item]) -> None:
         """Write catalogue entries."""

@@ -21,7 +21,7 @@ from models.errors import ReleaseError
 from models.gate import Answers, Bounds, Cases, Verdict
 from models.ranking import top_k
 from models.recommenders.base import Floats, Recommender, Vocabulary
-from models.recommenders.blend import Blend
+from models.recommenders.blend import members
 from models.recommenders.candidates import NEURAL
 from models.recommenders.sequences import Log
 from models.releases import HISTORY, Manifest, Release
@@ -153,11 +153,6 @@ def latency_ms(score: Callable[[Recent], Floats], histories: Sequence[Recent]) -
             taken.append(time.perf_counter() - started)
         times.append(min(taken))
     return float(np.percentile(times[1:], 95)) * 1000 if len(times) > 1 else 0.0
-
-
-def members(recommender: Recommender) -> list[Recommender]:
-    """A blend's members; any other recommender alone."""
-    return recommender.members if isinstance(recommender, Blend) else [recommender]
 
 
 def renumbered(shown: gate.Numbers, vocabulary: Vocabulary, numbers: dict[str, int]) -> gate.Numbers:

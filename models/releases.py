@@ -23,7 +23,7 @@ from models import arms
 from models.errors import ReleaseError
 from models.gate import Verdict
 from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
-from models.recommenders.blend import Blend
+from models.recommenders.blend import members
 from models.recommenders.fresh import FIRST_SEEN
 from models.recommenders.profiles import Asking
 from models.recommenders.sequences import Batch, batch_of
@@ -111,8 +111,7 @@ class Release:
         self.popularity: Floats = arrays["popularity"]
         self.first_seen: npt.NDArray[np.int64] | None = arrays.get(FIRST_SEEN)
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
-        made = recommender.members if isinstance(recommender, Blend) else [recommender]
-        self.reads_profiles = any(len(getattr(one, "fields", ())) > 0 for one in made)
+        self.reads_profiles = any(len(getattr(one, "fields", ())) > 0 for one in members(recommender))
 
     @property
     def id(self) -> str:

@@ -18,14 +18,14 @@ import pandas as pd
 from features import cache
 from features.dataset import catalogue, interactions, profile_words
 from models import drift, evaluation, presets, releases, rollout, splits, warmstart
-from models.contest import Candidate, Rules, judge, members
+from models.contest import Candidate, Rules, judge
 from models.domain import DomainPreset
 from models.errors import ReleaseError, TrainingError
 from models.experiment import Experiment, Plan, Tuned, best_of
 from models.gate import Bounds
 from models.recommenders import fresh, warm
 from models.recommenders.base import Recommender, Vocabulary
-from models.recommenders.blend import Blend
+from models.recommenders.blend import Blend, members
 from models.recommenders.candidates import NEURAL, names_of
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.items import Catalogue

@@ -12,11 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from models import releases
-from models.contest import members
 from models.errors import ModelError
 from models.experiment import Experiment, Tuned, settings_of
 from models.recommenders import warm
 from models.recommenders.base import Recommender
+from models.recommenders.blend import members
 from models.recommenders.candidates import NEURAL, Situation, make
 from models.releases import TRAINING
 

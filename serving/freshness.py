@@ -13,7 +13,7 @@ import numpy as np
 from features.activity import Recent
 from models.recommenders.base import Floats, Vocabulary
 from models.recommenders.fresh import mix, prior_of
-from models.recommenders.profiles import Asking
+from models.recommenders.profiles import NOBODY, Asking
 from models.releases import Release
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Ask
     return scores
 
 
-def owed(aligned: "Aligned", history: Recent, item_ids: Sequence[str]) -> dict[str, str]:
+def owed(aligned: "Aligned", history: Recent, item_ids: Sequence[str], asking: Asking = NOBODY) -> dict[str, str]:
     """Which of the items have more than half of their score from the minutes, and why: `popular`, or `unread`.
 
     Rules that boost an item boost both halves.
@@ -140,7 +140,7 @@ def owed(aligned: "Aligned", history: Recent, item_ids: Sequence[str]) -> dict[s
     current = aligned.now
     if current is None or not item_ids:
         return {}
-    whole = mix(aligned.release.probabilities([history]), current.prior, current.live, current.weight)[0]
+    whole = mix(aligned.release.probabilities([history], [asking]), current.prior, current.live, current.weight)[0]
     index, found = aligned.release.index, {}
     for item in item_ids:
         place = index.get(item, current.taken)

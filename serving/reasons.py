@@ -9,6 +9,7 @@ import numpy as np
 from features.activity import Recent
 from models.causes import contributions
 from models.recommenders.base import Floats
+from models.recommenders.profiles import Asking
 from models.recommenders.sequences import batch_of
 from models.releases import HISTORY
 from serving.catalogue import Aligned, Domain
@@ -50,12 +51,17 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def whys(
-    domain: Domain, aligned: Aligned | None, recent: Recent, queries: Sequence[str], chosen: Sequence[Chosen]
+    domain: Domain,
+    aligned: Aligned | None,
+    recent: Recent,
+    queries: Sequence[str],
+    chosen: Sequence[Chosen],
+    asking: Asking,
 ) -> list[Why]:
     """A reason for each item of an answer."""
     ranked = [one.item_id for one in chosen if one.reason == "personal"]
     causes = _Causes(domain, aligned, recent, ranked)
-    causes.owed = owed(aligned, recent, ranked) if aligned is not None else {}
+    causes.owed = owed(aligned, recent, ranked, asking) if aligned is not None else {}
     return [_why(domain, causes, queries, one) for one in chosen]
 
 

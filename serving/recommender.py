@@ -346,7 +346,7 @@ def _explained(
 ) -> list[Recommended]:
     """The items with the events that speak for them, why they are there, and what rules did to them."""
     events = _events(one.recent, domain.habits.weights)
-    said = whys(domain, aligned, one.recent, one.queries, chosen)
+    said = whys(domain, aligned, one.recent, one.queries, chosen, one.asking)
     items: list[Recommended] = []
     for place, (each, why, rules) in enumerate(zip(chosen, said, about, strict=True), 1):
         told = each.reason in {"personal", "category"} and why.code not in OF_NOW

@@ -185,3 +185,8 @@ class Blend:
     def describe(self) -> dict[str, Any]:
         members = [{"recommender": one.name, **one.describe()} for one in self.members]
         return {"members": members, "weights": [[round(float(one), 6) for one in row] for row in self.weights]}
+
+
+def members(recommender: Recommender) -> list[Recommender]:
+    """A blend's members; any other recommender alone."""
+    return recommender.members if isinstance(recommender, Blend) else [recommender]

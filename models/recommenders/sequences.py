@@ -64,8 +64,8 @@ class Log(msgspec.Struct, frozen=True):
         `categories` names items' categories; without it the frame's column `category`, where there is one, does. With
         a `catalogue` its items without events stand behind the others in the vocabulary, and its categories and texts
         are those of the items; with a `vocabulary` given, that is not added to. `profiles` are read as they were known
-        before each event. `weights` and `recency_ms` are the
-        domain's (`Vocabulary`); a `vocabulary` that is given brings its own.
+        before each event. `weights` and `recency_ms` are the domain's (`Vocabulary`); a `vocabulary` that is given
+        brings its own.
         """
         codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
         speaks = np.array(vocabulary.weights if vocabulary is not None else weights)[codes] > 0
