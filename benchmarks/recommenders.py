@@ -16,6 +16,7 @@ best of theirs on the test cases, which is theirs by hindsight.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from models.recommenders.base import KIND_WEIGHTS
 from models.recommenders.blend import Blend
 from models.recommenders.candidates import CANDIDATES, NEURAL
 from models.splits import Protocol
+from serving import memory
 from serving.commands.evaluate import catalogue_of, frame_of
 from stream.sources.named import open_named
 from stream.sources.source import Source
@@ -192,7 +194,8 @@ def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, 
             command += ["--minutes", str(asked.sasrec_minutes if one == "sasrec" else asked.minutes)]
             if folder != first:
                 command += ["--found", str(first / f"{name}.json")]
-            done = subprocess.run(command, check=False)
+            variables = {**memory.environment(memory.TRAINING), **os.environ}
+            done = subprocess.run(command, env=variables, check=False)
             if done.returncode == 3:
                 continue
             done.check_returncode()
@@ -314,6 +317,7 @@ def main() -> int:
     sasrec = given.sasrec_minutes or given.neural_minutes
     budget = (given.trials, given.minutes, given.neural_minutes, sasrec, given.most)
     asked = Asked(given.data, given.rectools, given.out, tuple(given.sets.split(",")), seeds, *budget, given.catalogue)
+    memory.keep(memory.TRAINING)
     for seed in [] if given.show else seeds:
         for name in asked.sets:
             run_set(asked, name, seed)

@@ -4,7 +4,8 @@ python -m benchmarks.training [--encoders dnn,transformer] [--batch-sizes 64,128
 
 Training: sequences a second, each of 50 events over a made catalogue, by encoder, batch size, precision and whether
 steps are compiled; the first steps, which trace and compile, are left out. Keras' backend is the one that KERAS_BACKEND
-names (TensorFlow; JAX where it is installed), the device whichever that backend sees first.
+names (TensorFlow; JAX where it is installed), the device whichever that backend sees first. Freed memory stays with the
+process, as in the trainer, unless `--give-back` is said.
 Encoding: one history of 50 events, and 32 of them, through ONNX Runtime on one thread, as in serving.
 """
 
@@ -23,6 +24,7 @@ import pandas as pd
 
 from models.recommenders.candidates import NEURAL
 from models.recommenders.sequences import Batch, Log
+from serving import memory
 
 LENGTH: Final = 50
 SKIPPED: Final = 3
@@ -45,22 +47,27 @@ def made_log(users: int, items: int, rng: np.random.Generator) -> Log:
     return Log.of(frame, categories=categories)
 
 
-def trained(log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, seconds: float) -> float:
-    """Sequences a second over about `seconds`."""
+def trained(
+    log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, seconds: float
+) -> tuple[float, float]:
+    """Sequences a second over about `seconds`, and milliseconds of processor time a sequence."""
     import keras
 
     from models.recommenders.neural import Neural, Params
 
     class Clock(keras.callbacks.Callback):
-        steps, began, ended = 0, 0.0, 0.0
+        steps, began, ended, used = 0, 0.0, 0.0, 0.0
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
             self.steps += 1
             self.ended = time.perf_counter()
             if self.steps == SKIPPED:
-                self.began = self.ended
+                self.began, self.used = self.ended, time.process_time()
             if self.steps > SKIPPED and self.ended - self.began > seconds:
                 self.model.stop_training = True
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+            self.used = time.process_time() - self.used
 
     params = Params(
         encoder=encoder, batch_size=size, mixed=mixed, compiled=compiled, workers=workers, length=LENGTH, epochs=1
@@ -68,7 +75,8 @@ def trained(log: Log, encoder: str, size: int, mixed: bool, compiled: bool, work
     model, clock = Neural(params), Clock()
     model.callbacks = [clock]
     model.fit(log)
-    return size * (clock.steps - SKIPPED) / max(clock.ended - clock.began, 1e-9)
+    sequences = size * (clock.steps - SKIPPED)
+    return sequences / max(clock.ended - clock.began, 1e-9), 1_000 * clock.used / sequences
 
 
 def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
@@ -139,9 +147,14 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=5_000, help="above 1,000 the softmax is over sampled items")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument(
+        "--give-back", action="store_true", help="freed memory goes back at once, as glibc would have it"
+    )
     parser.add_argument("--only", choices=["training", "encoding"])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if not given.give_back:
+        memory.keep(memory.TRAINING)
     log = made_log(given.users, given.items, np.random.default_rng(0))
     told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")
@@ -154,15 +167,17 @@ def main() -> int:
 
 def _training(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    print(f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'sequences/s':>12}")
+    print(f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'sequences/s':>12} {'CPU ms each':>12}")
     sizes = [int(one) for one in given.batch_sizes.split(",")]
     asked = product(given.encoders.split(","), sizes, given.precisions.split(","), given.compiled.split(","))
     for encoder, size, precision, compiled in asked:
         if encoder == "rnn" and compiled == "yes":
             continue  # unrolled steps compile for minutes
-        rate = trained(log, encoder, size, precision == "mixed", compiled == "yes", given.workers, given.seconds)
-        rows.append({"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled, "rate": rate})
-        print(f"{encoder:<12} {size:>6} {precision:>10} {compiled:>9} {rate:>12,.0f}", flush=True)
+        asked_for = {"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled}
+        how = (precision == "mixed", compiled == "yes", given.workers, given.seconds)
+        rate, used = trained(log, encoder, size, *how)
+        rows.append({**asked_for, "rate": rate, "cpu_ms": used})
+        print(f"{encoder:<12} {size:>6} {precision:>10} {compiled:>9} {rate:>12,.0f} {used:>12.2f}", flush=True)
     return rows
 
 

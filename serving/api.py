@@ -1,14 +1,12 @@
 """The HTTP API: Litestar on Granian, one process. It imports neither Keras nor TensorFlow."""
 
 import asyncio
-import ctypes
 import logging
-import os
 import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from litestar import Litestar
 from litestar.config.compression import CompressionConfig
@@ -18,7 +16,7 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from models.presets import PresetError
-from serving import logs
+from serving import logs, memory
 from serving.http import health, ingest, lookups, rules
 from serving.http.problems import respond
 from serving.service import Service
@@ -45,9 +43,6 @@ ROUTES: list[Any] = [
     health.list_releases,
     health.read_metrics,
 ]
-
-KEPT_BYTES: Final = {"M_MMAP_THRESHOLD": (-3, 16 * 2**20), "M_TRIM_THRESHOLD": (-1, 64 * 2**20)}
-"""glibc's `mallopt`: arrays smaller than the first come from the heap, of which so much stays though it is free."""
 
 log = logging.getLogger("coldstream.api")
 
@@ -106,22 +101,13 @@ async def serve(settings: Settings, service: Service) -> None:
     await server.serve()
 
 
-def keep_memory() -> None:
-    """Keep freed memory for the next look-up: its arrays are as long as the catalogue, and faulting each in anew, page
-    by page, costs a fifth of a look-up. Does nothing where the C library is not glibc, or is told otherwise."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        for name, size in KEPT_BYTES.values():
-            mallopt(name, size)
-
-
 def main(settings: Settings | None = None) -> int:
     """The process."""
     import socket
 
     import uvloop
 
-    keep_memory()
+    memory.keep(memory.LOOKUPS)
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     with socket.socket() as probe:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serving import memory
 from serving.commands import bench, letters, releases
 from serving.commands.printed import AsJson, DomainOption, show
 from serving.settings import Settings, read
@@ -153,6 +154,7 @@ def train(
         raise typer.Exit(trainer.main(settings, []))
     from serving.commands.progress import training
 
+    memory.keep(memory.TRAINING)
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)
     found = {name: getattr(result, name) for name in ("made", "serving", "reason", "metrics", "refused")}
@@ -219,6 +221,7 @@ def evaluate(
         preset,
         _home(domain) if events is not None else None,
     )
+    memory.keep(memory.TRAINING)
     found = command.evaluate(asked, predictions)
     if report is not None:
         written = write(found, report)
@@ -275,6 +278,7 @@ def tune(
         min_count,
         home=_home(domain) if events is not None else None,
     )
+    memory.keep(memory.TRAINING)
     show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)
 
 

@@ -34,7 +34,7 @@ from models.drift import Drift
 from models.errors import ModelError, ReleaseError, TrainingError
 from models.gate import Bounds
 from models.releases import COUNTS
-from serving import logs, metrics
+from serving import logs, memory, metrics
 from serving.domains import preset_for
 from serving.drift import summary, tell
 from serving.settings import Settings, SettingsError, read
@@ -348,6 +348,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
     os.nice(10)  # live look-ups go first
     if not chosen.once:
         return _watch(settings)
+    memory.keep(memory.TRAINING)
     try:
         result = train_once(settings, chosen.domain or settings.domain, _log_progress)
     except TrainingError as error:
