@@ -162,7 +162,8 @@ class Neural:
         scores: Floats = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
         if self.params.repeats:
             add_repeats(scores, batch.items, self.repeats())
-        scores[~batch.known] = np.log1p(self.popularity)
+        if not batch.known.all():
+            scores[~batch.known] = np.log1p(self.popularity)
         return scores
 
     def probabilities(self, batch: Batch) -> Floats:

@@ -36,6 +36,8 @@ class Encoded:
         self.fields = Fields.of(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
+        self._inputs = {one.name for one in self.encoder.get_inputs()}
+        self._popular: Floats = np.log1p(self.popularity)
         self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
         self.by_value = params.get("loss") == "mse"
         self.worths: Floats | None = arrays["worths"] if self.by_value else arrays.get("worths")
@@ -46,9 +48,8 @@ class Encoded:
     def encode(self, batch: Batch) -> Floats:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
-        wanted = {one.name for one in self.encoder.get_inputs()}
-        inputs = inputs_of(batch, self.fields, context="moment" in wanted)
-        encoded: Floats = self.encoder.run(None, {name: one for name, one in inputs.items() if name in wanted})[0]
+        inputs = inputs_of(batch, self.fields, context="moment" in self._inputs)
+        encoded: Floats = self.encoder.run(None, {name: one for name, one in inputs.items() if name in self._inputs})[0]
         return encoded
 
     def score(self, batch: Batch) -> Floats:
@@ -56,7 +57,7 @@ class Encoded:
         scores: Floats = self.values(batch) if self.by_value else self.encode(batch) @ self._embeddings
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
-        scores[~batch.known] = np.log1p(self.popularity)
+        scores[~batch.known] = self._popular
         return scores
 
     def values(self, batch: Batch) -> Floats:
