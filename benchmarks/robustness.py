@@ -28,6 +28,7 @@ from models import evaluation, splits
 from models.recommenders.base import Recommender
 from models.recommenders.candidates import NEURAL, Situation, make
 from models.recommenders.sequences import Log, batch_of
+from serving import memory
 
 SMALL: Final = {
     "blocks": 1,
@@ -249,6 +250,7 @@ def main() -> int:
     given = parser.parse_args()
     if not given.show and given.data is None:
         parser.error("give --data FOLDER, or --show")
+    memory.keep(memory.TRAINING)
     seeds = tuple(int(one) for one in given.seeds.split(","))
     attacks, defences = tuple(given.attacks.split(",")), tuple(given.defences.split(","))
     asked = Asked(
