@@ -108,6 +108,7 @@ def main(settings: Settings | None = None) -> int:
     import uvloop
 
     memory.keep(memory.LOOKUPS)
+    memory.pass_over_survivors()
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     with socket.socket() as probe:

@@ -21,7 +21,7 @@ from features.errors import StoreError
 from features.outcomes import Window
 from features.store import OnlineStore, open_store
 from models.presets import PresetError
-from serving import logs, metrics
+from serving import logs, memory, metrics
 from serving.current import Announcement
 from serving.domains import counting
 from serving.eventpath import EventPath, Options, parted
@@ -230,6 +230,7 @@ def main(settings: Settings | None = None) -> int:
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
+    memory.pass_over_survivors()
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
         counting(settings)  # before Kafka is waited for: a bad preset will not mend itself

@@ -14,7 +14,7 @@ from features import popularity
 from features.activity import Activity, Rules
 from features.errors import StoreError
 from models.errors import ReleaseError
-from serving import metrics
+from serving import memory, metrics
 from serving.catalogue import Domain, Habits
 from serving.current import Current, announcement
 from serving.decider import Decider, Told, bounds_of
@@ -60,7 +60,7 @@ class Service:
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
         self.closing = asyncio.Event()
         self._background = ThreadPoolExecutor(2, "background")
-        self.current = Current(settings.state_path / "releases", self.domains, self._background, self.updates.wake_all)
+        self.current = Current(settings.state_path / "releases", self.domains, self._background, self._swapped)
         file = Path(settings.rules) if settings.rules else None
         self.standing = Standing(file, self.domains, self._background, self.updates.reach, self.updates.wake)
         catalogue = {topics.ITEMS: self._take_item, topics.USERS: self._take_user, topics.RELEASES: self.current.hear}
@@ -115,6 +115,10 @@ class Service:
     def close_streams(self) -> None:
         """Let every live stream end: the server waits for its connections when it stops."""
         self.closing.set()
+        self.updates.wake_all()
+
+    def _swapped(self) -> None:
+        memory.look_again()
         self.updates.wake_all()
 
     async def recommend(self, user_id: str, ask: Ask) -> Found:

@@ -1,10 +1,15 @@
-"""Freed memory that stays with the process."""
+"""Freed memory that stays with the process, and survivors that a collection passes over."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 
 import pytest
+
+from serving import memory
 
 ROUNDS = """
 import resource, sys, threading
@@ -49,3 +54,51 @@ def test_freed_memory_is_used_again() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_what_the_environment_says_holds() -> None:
     assert faults("TRAINING", 40, MALLOC_MMAP_THRESHOLD_="131072")[0] > 40 * 256
+
+
+class Node:
+    """Something that can stand in a cycle."""
+
+    def __init__(self) -> None:
+        self.other: Node | None = None
+
+
+def cycle() -> weakref.ref[Node]:
+    """A cycle that nobody holds: only a collection frees it."""
+    one = Node()
+    one.other = Node()
+    one.other.other = one
+    return weakref.ref(one)
+
+
+@pytest.fixture
+def passing_over() -> Iterator[None]:
+    """Survivors are passed over, in this test alone."""
+    before = list(gc.callbacks)
+    memory.pass_over_survivors()
+    yield
+    gc.callbacks[:] = before
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("passing_over")
+def test_survivors_are_passed_over_and_garbage_is_not() -> None:
+    kept = [[number] for number in range(50_000)]
+    gc.collect()
+    assert gc.get_freeze_count() >= len(kept)
+    first = cycle()
+    gc.collect()
+    assert first() is None
+
+
+@pytest.mark.usefixtures("passing_over")
+def test_a_cycle_that_was_in_use_is_freed_when_everything_is_looked_at_again() -> None:
+    held = Node()
+    held.other, there = held, weakref.ref(held)
+    gc.collect()
+    del held
+    gc.collect()
+    assert there() is not None
+    memory.look_again()
+    gc.collect()
+    assert there() is None
