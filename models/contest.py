@@ -24,7 +24,7 @@ from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.blend import members
 from models.recommenders.candidates import NEURAL
 from models.recommenders.sequences import Log
-from models.releases import HISTORY, Manifest, Release
+from models.releases import COUNTS, HISTORY, Manifest, Release
 from models.splits import Case
 
 WITNESSES: Final = 5_000
@@ -32,6 +32,8 @@ WITNESSES: Final = 5_000
 TIMED: Final = 100
 ATTEMPTS: Final = 5
 """A look-up's time is the best of so many: what else the machine does is not the release's fault."""
+COVERAGE_OF_COUNTS: Final = 0.1
+"""Counts that nobody tuned are wide because their tails are chance: of their breadth no more than this is asked."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -85,9 +87,17 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
     answered = answers(recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
     ours = Answers(candidate.ndcg, renumbered(candidate.shown[:, : gate.K], candidate.vocabulary, numbers))
     stale = 0 < rules.refresh_ms <= manifest.cutoff_at - opponent.manifest.cutoff_at
-    checks += gate.contest(ours, answered, rules.bounds, np.random.default_rng(rules.seed), stale=stale)
+    bounds = against(opponent.manifest, rules.bounds)
+    checks += gate.contest(ours, answered, bounds, np.random.default_rng(rules.seed), stale=stale)
     how = f"{form}; its data are old enough to be replaced by an equal one" if stale else form
     return Verdict(checks, opponent.id, how, len(histories))
+
+
+def against(opponent: Manifest, bounds: Bounds) -> Bounds:
+    """The bounds for a contest with a release: where counts serve, less of their breadth has to be kept."""
+    if opponent.recommender != COUNTS:
+        return bounds
+    return msgspec.structs.replace(bounds, coverage=min(bounds.coverage, COVERAGE_OF_COUNTS))
 
 
 def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool) -> Answers:

@@ -10,6 +10,7 @@ import pytest
 from features import cache
 from features.archive import Archive, Row
 from models import contest, drift, evaluation, releases, retrain
+from models.gate import Bounds
 from models.recommenders.itemitem import ItemKNN
 from models.recommenders.sequences import Log, batch_of
 from models.retrain import Run
@@ -68,7 +69,16 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
     assert kept["reason"] == "not-better"
     verdict = verdict_of(run, again.manifest.id)
     assert (verdict.opponent, verdict.how) == (first.id, "as of the cut")
+    assert [one.bound for one in verdict.checks if one.name == "coverage"] == [0.1]  # of counts, not half
     assert retrain.settle(run, [retrain.train_counts(run)]).serving == first.id  # and so it stays
+
+
+def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: Run) -> None:
+    counts = serve_first(run)
+    tuned = msgspec.structs.replace(counts, recommender="ease")
+    assert contest.against(tuned, Bounds()).coverage == 0.5
+    assert contest.against(counts, Bounds()).coverage == 0.1
+    assert contest.against(counts, Bounds(coverage=0.05)).coverage == 0.05
 
 
 def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: Run) -> None:
