@@ -56,18 +56,15 @@ def trained(
     from models.recommenders.neural import Neural, Params
 
     class Clock(keras.callbacks.Callback):
-        steps, began, ended, used = 0, 0.0, 0.0, 0.0
+        steps, began, ended = 0, (0.0, 0.0), (0.0, 0.0)
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
             self.steps += 1
-            self.ended = time.perf_counter()
+            self.ended = (time.perf_counter(), time.process_time())
             if self.steps == SKIPPED:
-                self.began, self.used = self.ended, time.process_time()
-            if self.steps > SKIPPED and self.ended - self.began > seconds:
+                self.began = self.ended
+            if self.steps > SKIPPED and self.ended[0] - self.began[0] > seconds:
                 self.model.stop_training = True
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-            self.used = time.process_time() - self.used
 
     params = Params(
         encoder=encoder, batch_size=size, mixed=mixed, compiled=compiled, workers=workers, length=LENGTH, epochs=1
@@ -76,7 +73,8 @@ def trained(
     model.callbacks = [clock]
     model.fit(log)
     sequences = size * (clock.steps - SKIPPED)
-    return sequences / max(clock.ended - clock.began, 1e-9), 1_000 * clock.used / sequences
+    passed, worked = (end - start for start, end in zip(clock.began, clock.ended, strict=True))
+    return sequences / max(passed, 1e-9), 1_000 * worked / max(sequences, 1)
 
 
 def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
