@@ -20,7 +20,7 @@ from prometheus_client import start_http_server
 
 from features.archive import Archive, Row
 from features.errors import ArchiveError
-from serving import logs, metrics
+from serving import logs, memory, metrics
 from serving.settings import Settings, read
 from stream import topics
 from stream.admin import wait_ready
@@ -128,6 +128,7 @@ def main(settings: Settings | None = None) -> int:
     """The process: until SIGTERM or SIGINT."""
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
+    memory.keep(memory.LITTLE)
     os.nice(10)  # it may lag by seconds; look-ups and features may not
     stop = threading.Event()
 

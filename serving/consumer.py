@@ -230,6 +230,7 @@ def main(settings: Settings | None = None) -> int:
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
+    memory.keep(memory.LITTLE)
     memory.pass_over_survivors()
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
-from secrets import token_hex
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -73,7 +73,7 @@ class Lookup:
         self.profile: Attributes | None = None
         self.future = future
         self.started = time.perf_counter()
-        self.request_id = token_hex(8)
+        self.request_id = f"{getrandbits(64):016x}"
         self.query: Query | None = None
         self.ranked: list[tuple[str, float]] = []
         self.failed: Exception | None = None

@@ -1,7 +1,8 @@
-"""Memory that a process has freed stays with it: taking it from the system anew, page by page, is what costs.
+"""What becomes of memory that a process has freed: taking it from the system anew, page by page, is what costs.
 
 Arrays as long as a catalogue, and batches of a network, are large enough for glibc to give them back to the system as
-soon as they are freed. Elsewhere than with glibc nothing happens; nor where the environment says `MALLOC_…_` itself.
+soon as they are freed. Look-ups and training keep them; the other parts give back what they can. Elsewhere than with
+glibc nothing happens; nor where the environment says `MALLOC_…_` itself.
 
 And what has survived a full garbage collection is passed over by the next: looking through a catalogue of 100,000 items
 takes tenths of a second, in which nothing else is done.
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+KIB: Final = 2**10
 MIB: Final = 2**20
 
 
@@ -23,9 +25,10 @@ class Kept(msgspec.Struct, frozen=True):
 
     heaped: int
     free: int
-    spare: int = 128 * 1024
+    spare: int = 128 * KIB
 
 
+LITTLE: Final = Kept(128 * KIB, 128 * KIB)
 LOOKUPS: Final = Kept(16 * MIB, 64 * MIB)
 TRAINING: Final = Kept(256 * MIB, 1024 * MIB, 64 * MIB)
 """TensorFlow's threads have heaps of their own, which `spare` alone keeps from being given back."""

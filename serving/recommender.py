@@ -1,6 +1,7 @@
 """The answer: a pure function of features, release, catalogue and request."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, Literal
 
 import msgspec
@@ -28,6 +29,8 @@ MOST_POOL: Final = 2_000
 DIVERSE: Final = 5
 OF_NOW: Final = (POPULAR_NOW, "new")
 """Reason codes of items that no event of the history speaks for."""
+FEW: Final = 1_000
+"""Of the catalogue, which fills up a list when nothing else is left, so many are tried before all of it."""
 TAIL: Final = 10
 """Diverse lists are chosen from 5 n candidates; slots that explore draw from ranks n to 10 n."""
 HELD_AGAINST: Final = 500
@@ -313,7 +316,8 @@ def _fill(domain: Domain, one: Query, segment: str | None) -> Iterator[tuple[str
         yield from ((item, "segment") for item, _ in domain.popular.get(segment, ()))
     if wanted is None:
         yield from ((item, "popular") for item, _ in domain.popular.get(EVERYONE, ()))
-        yield from ((item, "catalogue") for item in list(domain.entries))
+        for most in (FEW, None):  # copied, because the event loop adds to it, and the whole of it only where it must be
+            yield from ((item, "catalogue") for item in list(islice(domain.entries, most)))
     else:
         yield from ((item, "popular") for item in domain.by_category.get(wanted, ()))
         yield from ((item, "catalogue") for item in _members(domain, wanted))

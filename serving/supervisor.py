@@ -27,11 +27,11 @@ SLOWEST_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
 FRUGAL: Final = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
     "OPENBLAS_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
-"""Freed memory goes back at once; one thread a product: parts that share the cores would only wait for each other."""
+"""Few heaps; one thread a product: parts that share the cores would only wait for each other. What becomes of freed
+memory each part says itself (`serving.memory`)."""
 
 NOISE: Final = re.compile(
     r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"

@@ -362,6 +362,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
 
 
 def _watch(settings: Settings) -> int:
+    memory.keep(memory.LITTLE)
     stop = threading.Event()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:

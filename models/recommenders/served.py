@@ -11,6 +11,7 @@ from models.recommenders.blend import Blend
 from models.recommenders.counts import Personal, Popularity
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemItem, ItemKNN, SequentialRules
+from models.recommenders.product import Product
 from models.recommenders.profiles import Fields
 from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of
 
@@ -38,9 +39,9 @@ class Encoded:
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._inputs = {one.name for one in self.encoder.get_inputs()}
         self._popular: Floats = np.log1p(self.popularity)
-        self._embeddings: Floats = np.ascontiguousarray(arrays["embeddings"].T)
         self.by_value = params.get("loss") == "mse"
-        self.worths: Floats | None = arrays["worths"] if self.by_value else arrays.get("worths")
+        self.worths: Floats | None = arrays.get("worths")
+        self._product = Product(arrays["worths"][:, :-1] if self.by_value else arrays["embeddings"])
 
     def fit(self, log: Log) -> None:
         raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
@@ -54,7 +55,7 @@ class Encoded:
 
     def score(self, batch: Batch) -> Floats:
         batch = batch.newest(self.length)
-        scores: Floats = self.values(batch) if self.by_value else self.encode(batch) @ self._embeddings
+        scores: Floats = self.values(batch) if self.by_value else self._product(self.encode(batch))
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
         scores[~batch.known] = self._popular
@@ -68,7 +69,9 @@ class Encoded:
         """
         if self.worths is None:
             raise ValueError(f"{self.name} learned no values; train with values above 0, or with loss mse")
-        valued: Floats = self.encode(batch) @ self.worths[:, :-1].T + self.worths[:, -1]
+        encoded = self.encode(batch)
+        valued: Floats = self._product(encoded) if self.by_value else encoded @ self.worths[:, :-1].T
+        valued += self.worths[:, -1]
         return valued
 
     def probabilities(self, batch: Batch) -> Floats:
