@@ -110,37 +110,10 @@ def add_dense(out: Floats, probabilities: Floats, weights: Floats) -> None:
     out += weights[:, None] * probabilities
 
 
-def add_offered(
-    out: Floats, tie: Floats, total: float, places: npt.NDArray[Any], amounts: Floats, weight: float
-) -> None:
-    """Add in place to one row, times `weight`, what `shares` gives of `tie` [items] plus `amounts` at `places`.
-
-    A place may come several times; its amounts are summed. `tie` is not negative and sums to `total`, so only negative
-    amounts, of which sums may have to be cut off at zero, ask for the whole row of scores.
-    """
-    if amounts.min(initial=0.0) >= 0:
-        factor = np.float32(weight / max(total + float(amounts.sum()), 1e-12))
-        out += factor * tie
-        np.add.at(out, places, factor * amounts)
-        return
-    scores = tie.copy()
-    np.add.at(scores, places, amounts)
-    np.maximum(scores, 0.0, out=scores)
-    scores *= np.float32(weight / max(float(scores.sum()), 1e-12))
-    out += scores
-
-
 def shares(scores: Floats) -> Floats:
     """float32 [batch, items]: what is negative counts nothing, the rest sums to one in each row."""
     kept = np.maximum(scores, 0.0)
     return kept / np.maximum(kept.sum(axis=1, keepdims=True), np.float32(1e-12))
-
-
-def softmax(scores: Floats) -> Floats:
-    """float32 [batch, items], rows summing to one."""
-    out = np.exp(scores - scores.max(axis=1, keepdims=True))
-    out /= out.sum(axis=1, keepdims=True)
-    return out
 
 
 def write_arrays(folder: Path, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.counts import Tied, add_ties
 from models.recommenders.sequences import Batch, Log
 
 EDGES: Final = (3, 6, 11, 21)
@@ -158,11 +159,13 @@ class Blend:
         self.members = list(members)
         self.weights = np.asarray(weights, np.float32)
         self.vocabulary: Vocabulary = self.members[0].vocabulary
+        share_ties(self.members)
 
     def fit(self, log: Log) -> None:
         for member in self.members:
             member.fit(log)
         self.vocabulary = log.vocabulary
+        share_ties(self.members)
 
     def score(self, batch: Batch) -> Floats:
         out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
@@ -174,9 +177,21 @@ class Blend:
 
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
         each = self.weights[bucket_of(batch.lengths)] * weights[:, None]
+        ties: list[tuple[Floats, Floats]] = []
         for number, member in enumerate(self.members):
-            if each[:, number].any():
+            if not each[:, number].any():
+                continue
+            if not isinstance(member, Tied):
                 member.add(out, batch, each[:, number])
+                continue
+            factors = member.add_offered(out, batch, each[:, number])
+            same = next((owed for tie, owed in ties if tie is member.tie), None)
+            if same is None:
+                ties.append((member.tie, factors))
+            else:
+                same += factors
+        for tie, owed in ties:
+            add_ties(out, tie, owed)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         files = [one.save(folder, f"{prefix}{one.name}.") for one in self.members]
@@ -185,6 +200,18 @@ class Blend:
     def describe(self) -> dict[str, Any]:
         members = [{"recommender": one.name, **one.describe()} for one in self.members]
         return {"members": members, "weights": [[round(float(one), 6) for one in row] for row in self.weights]}
+
+
+def share_ties(members: Sequence[Recommender]) -> None:
+    """Let members of one popularity hold one array of ties, which is then added once for all of them."""
+    kept: list[Floats] = []
+    for member in members:
+        if isinstance(member, Tied):
+            same = next((one for one in kept if np.array_equal(one, member.tie)), None)
+            if same is None:
+                kept.append(member.tie)
+            else:
+                member.tie = same
 
 
 def members(recommender: Recommender) -> list[Recommender]:

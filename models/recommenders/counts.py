@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.recommenders.base import Floats, Vocabulary, add_dense, add_offered, shares, write_arrays
-from models.recommenders.sequences import Batch, Log
+from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
+from models.recommenders.sequences import Batch, Log, Numbers
 
 TIE: Final = 1e-6
 """Weight of popularity beside what a history says: it orders what the history says nothing of."""
@@ -15,7 +15,10 @@ DAY_MS: Final = 24 * 60 * 60 * 1000
 
 class Tied:
     """What popularity orders where a history says nothing: `tie` float32 [items], `tie_of` the popularity set last, and
-    its sum `total`."""
+    its sum `total`. A row of scores is `tie`, which is not negative, and what the history's events offer, each weighing
+    `decay` times what the event after it does."""
+
+    decay: float
 
     def __init__(self) -> None:
         self.popularity = np.zeros(0, np.float32)
@@ -29,6 +32,44 @@ class Tied:
     def popularity(self, counts: Floats) -> None:
         self._popularity, self.tie = counts, tie_of(counts)
         self.total = float(self.tie.sum())
+
+    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+        """What a history's events offer, one after another: indices int32 [n] and amounts float32 [n]."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch) -> Floats:
+        out = np.tile(self.tie, (len(batch), 1))
+        weights = batch.weights(self.decay)
+        for row in range(len(batch)):
+            np.add.at(out[row], *self.offered(batch.items[row], weights[row]))
+        return out
+
+    def probabilities(self, batch: Batch) -> Floats:
+        return shares(self.score(batch))
+
+    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+        add_ties(out, self.tie, self.add_offered(out, batch, weights))
+
+    def add_offered(self, out: Floats, batch: Batch, weights: Floats) -> Floats:
+        """Add in place to `out` [batch, items] the probabilities times `weights` [batch], but for what `tie` adds.
+
+        Returns:
+            float32 [batch]: how often `tie` has to be added to each row. Recommenders of one popularity do so together.
+        """
+        factors = np.zeros(len(batch), np.float32)
+        events = batch.weights(self.decay)
+        for row in np.flatnonzero(weights):
+            places, amounts = self.offered(batch.items[row], events[row])
+            if amounts.min(initial=0.0) >= 0:
+                factors[row] = weights[row] / max(self.total + float(amounts.sum()), 1e-12)
+                np.add.at(out[row], places, factors[row] * amounts)
+                continue
+            scores = self.tie.copy()  # sums of what is offered may have to be cut off at zero
+            np.add.at(scores, places, amounts)
+            np.maximum(scores, 0.0, out=scores)
+            scores *= np.float32(weights[row] / max(float(scores.sum()), 1e-12))
+            out[row] += scores
+        return factors
 
 
 class Popularity:
@@ -76,20 +117,9 @@ class Personal(Tied):
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
-    def score(self, batch: Batch) -> Floats:
-        scores = np.tile(self.tie, (len(batch), 1))
-        add_own(scores, batch, batch.weights(self.decay))
-        return scores
-
-    def probabilities(self, batch: Batch) -> Floats:
-        return shares(self.score(batch))
-
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
-        own = batch.weights(self.decay)
-        for row in np.flatnonzero(weights):
-            kept = batch.items[row] > 0
-            offered = (batch.items[row][kept] - 1, own[row][kept])
-            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
+    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+        kept = items > 0
+        return items[kept] - 1, weights[kept]
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         return write_arrays(folder, prefix, {"popularity": self.popularity})
@@ -109,7 +139,7 @@ def tie_of(popularity: Floats) -> Floats:
     return scaled
 
 
-def add_own(scores: Floats, batch: Batch, weights: Floats) -> None:
-    """Add in place `weights` [batch, length] to the scores [batch, items] of the history's own items."""
-    rows, columns = np.nonzero(batch.items)
-    np.add.at(scores, (rows, batch.items[rows, columns] - 1), weights[rows, columns])
+def add_ties(out: Floats, tie: Floats, factors: Floats) -> None:
+    """Add in place to `out` [batch, items] `factors` [batch] times `tie` [items]."""
+    for row in np.flatnonzero(factors):
+        out[row] += factors[row] * tie

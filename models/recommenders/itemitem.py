@@ -12,9 +12,9 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
 
-from models.recommenders.base import Floats, Vocabulary, add_offered, shares, write_arrays
+from models.recommenders.base import Floats, Vocabulary, write_arrays
 from models.recommenders.counts import Tied, popularity_of
-from models.recommenders.sequences import Batch, Log, Numbers
+from models.recommenders.sequences import Log, Numbers
 
 BLOCK: Final = 2_000
 EASE_ITEMS: Final = 8_000
@@ -48,24 +48,7 @@ class ItemItem(Tied):
         """`near` and `amounts` from the log: what sets one kind apart from another."""
         raise NotImplementedError
 
-    def score(self, batch: Batch) -> Floats:
-        out = np.tile(self.tie, (len(batch), 1))
-        weights = batch.weights(self.decay)
-        for row in range(len(batch)):
-            np.add.at(out[row], *self._offered(batch.items[row], weights[row]))
-        return out
-
-    def probabilities(self, batch: Batch) -> Floats:
-        return shares(self.score(batch))
-
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
-        events = batch.weights(self.decay)
-        for row in np.flatnonzero(weights):
-            offered = self._offered(batch.items[row], events[row])
-            add_offered(out[row], self.tie, self.total, *offered, float(weights[row]))
-
-    def _offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
-        """What a history's events offer, one after another: items int32 [n] and amounts float32 [n]."""
+    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
         kept = items > 0
         known, weight = items[kept] - 1, weights[kept]
         near = self.near[known].ravel()

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from keras import ops
 
 from models.recommenders import warm
-from models.recommenders.base import Floats, Vocabulary, add_dense, softmax, write_arrays
+from models.recommenders.base import Floats, Vocabulary, add_dense, write_arrays
 from models.recommenders.batches import Batches, similar, standard
 from models.recommenders.counts import popularity_of
 from models.recommenders.items import Lenders, lenders
+from models.recommenders.kernels import softmax
 from models.recommenders.network import NOTHING, Network, folded, rate_of
 from models.recommenders.parameters import Params
 from models.recommenders.profiles import Fields

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.recommenders.base import Floats, Recommender, Vocabulary, softmax
+from models.recommenders.base import Floats, Recommender, Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.counts import Personal, Popularity
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemItem, ItemKNN, SequentialRules
-from models.recommenders.product import Product
+from models.recommenders.kernels import Product, softmax
 from models.recommenders.profiles import Fields
 from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of
 
@@ -79,14 +79,10 @@ class Encoded:
 
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
         used = np.flatnonzero(weights)
-        some = batch if len(used) == len(batch) else batch.of(used)
-        scores = self.score(some)
+        shares = self.probabilities(batch if len(used) == len(batch) else batch.of(used))
+        shares *= weights[used, None]
         for place, row in enumerate(used):
-            one = scores[place]
-            one -= one.max()
-            np.exp(one, out=one)
-            one *= weights[row] / one.sum()
-            out[row] += one
+            out[row] += shares[place]
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         raise NotImplementedError(f"a served {self.name} is saved already")

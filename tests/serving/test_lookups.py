@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.catalogue import Domain
-from serving.recommender import Ask
+from serving.recommender import FEW, Ask
 from serving.rules import Condition, Rule
 from stream.events import Item
 from tests.serving.made import NOW, SHOP, ids, look_up, read_release, serve, state_of, stocked, write_release
@@ -279,3 +279,11 @@ def test_a_search_for_a_category_by_name_leads_there_and_is_the_reason() -> None
     assert ids(found) == ["i9", "i10"]
     assert found.items[0].why is not None
     assert found.items[0].why.code == "because_you_searched"
+
+
+def test_a_list_of_the_catalogue_reaches_what_comes_late_in_it() -> None:
+    many = [f"m{n}" for n in range(FEW + 30)]
+    domain = stocked(Domain(SHOP, clock=lambda: NOW), dict.fromkeys(many))
+    assert ids(look_up(domain, None, Ask("shop", 20))) == many[:20]
+    follow(domain, Rule(id="x", action="exclude", items=many[:FEW]))
+    assert ids(look_up(domain, None, Ask("shop", 20))) == many[FEW : FEW + 20]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving import memory
+from serving import memory, supervisor
+from serving.settings import Settings
 
 ROUNDS = """
 import resource, sys, threading
@@ -54,6 +55,12 @@ def test_freed_memory_is_used_again() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_what_the_environment_says_holds() -> None:
     assert faults("TRAINING", 40, MALLOC_MMAP_THRESHOLD_="131072")[0] > 40 * 256
+
+
+def test_no_part_is_told_by_its_environment_what_it_says_itself() -> None:
+    environment = supervisor.environment(Settings())
+    said = {name for name in environment if name.startswith("MALLOC_")} - os.environ.keys()
+    assert not said & memory.environment(memory.LITTLE).keys()
 
 
 class Node:

@@ -1,0 +1,64 @@
+"""Products and softmax over the catalogue, against NumPy."""
+
+import numpy as np
+import pytest
+
+from models.recommenders.base import Vocabulary
+from models.recommenders.blend import Blend
+from models.recommenders.counts import Personal
+from models.recommenders.itemitem import EASE, ItemKNN
+from models.recommenders.kernels import Product, softmax
+from models.recommenders.sequences import Batch
+
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("rows", "items", "size"), [(1, 5, 3), (3, 1, 8), (16, 5_003, 64), (7, 100, 1)])
+def test_the_product_is_that_of_the_matrices(rows: int, items: int, size: int) -> None:
+    vectors = rng.normal(size=(items, size)).astype(np.float32)
+    hidden = rng.normal(size=(rows, size)).astype(np.float32)
+    product = Product(vectors)
+    expected = hidden @ vectors.T
+    vectors[:] = np.nan  # it holds its own
+    np.testing.assert_allclose(product(hidden), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_product_over_no_items_is_empty() -> None:
+    assert Product(np.zeros((0, 4), np.float32))(np.ones((2, 4), np.float32)).shape == (2, 0)
+
+
+def test_softmax_is_the_exponentials_shares_however_large_the_scores() -> None:
+    scores = rng.normal(0, 30, (4, 1_001)).astype(np.float32)
+    scores[1] += 1e4
+    exact = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(softmax(scores), exact / exact.sum(axis=1, keepdims=True), rtol=2e-3, atol=1e-6)
+    assert softmax(np.zeros((0, 5), np.float32)).shape == (0, 5)
+
+
+def counting(
+    made: ItemKNN | EASE | Personal, popularity: np.ndarray, negative: bool = False
+) -> ItemKNN | EASE | Personal:
+    made.vocabulary, made.popularity = Vocabulary.of([f"i{n}" for n in range(len(popularity))]), popularity
+    if not isinstance(made, Personal):
+        made.near = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
+        made.amounts = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)
+    return made
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_blend_is_the_weighed_sum_of_its_members_probabilities(alike: bool) -> None:
+    popularity = [rng.random(40).astype(np.float32) for _ in range(3)]
+    first, second, third = popularity if not alike else [popularity[0].copy() for _ in range(3)]
+    members = [
+        counting(Personal(), first),
+        counting(ItemKNN(), second),
+        counting(EASE(), third, negative=True),
+    ]
+    blend = Blend(members, rng.dirichlet(np.ones(3), 5))
+    items = rng.integers(0, 41, (9, 12), np.int32)
+    items[0] = 0
+    batch = Batch(items, (items > 0).astype(np.int32), np.zeros_like(items))
+    weights = blend.weights[np.searchsorted((3, 6, 11, 21), batch.lengths, side="right")]
+    expected = sum(weights[:, [n]] * one.probabilities(batch) for n, one in enumerate(members))
+    np.testing.assert_allclose(blend.score(batch), expected, rtol=1e-4, atol=1e-7)
+    assert len({id(one.tie) for one in members}) == (1 if alike else 3)
