@@ -34,7 +34,7 @@ check: install ## format, lint, types, imports
 
 test: check ## check, then every test: those without processes of their own side by side
 	@$(BIN)/pytest -m "not system" -n 2 --dist worksteal
-	@$(BIN)/pytest -m system
+	@$(BIN)/pytest -m system -n 2 --dist worksteal
 
 bench: install ## the four benchmarks
 	@for one in start freshness lookups ingest; do $(BIN)/coldstream bench $$one || exit 1; done

@@ -1,7 +1,9 @@
 """A whole system in a folder of its own, started the way a user starts it and stopped the same way."""
 
+import itertools
 import os
 import platform
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +23,17 @@ import psutil
 from serving.supervisor import FRUGAL
 
 PORTS: Final = ("port", "kafka_port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port")
+LISTENED: Final = range(12_000, 32_000)
+"""Below what Linux gives to connections: a port of those is taken by somebody between being found and being used."""
+
+
+def _numbers() -> Iterator[int]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    begin = 5_000 * int(worker.removeprefix("gw")) if worker else random.randrange(len(LISTENED))
+    return (LISTENED[number % len(LISTENED)] for number in itertools.count(begin))
+
+
+_ports = _numbers()
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -34,10 +47,16 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on at this moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port on loopback that nothing listens on at this moment, and that no other worker of the tests is given."""
+    for port in _ports:
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise OSError("no port is left")  # the ports begin anew for ever
 
 
 def environment(state: Path, **settings: object) -> dict[str, str]:

@@ -17,9 +17,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from features.unchecked import unchecked
+
 os.environ.setdefault("FEAST_USAGE", "False")
 
-with warnings.catch_warnings():  # Feast turns on deprecation warnings for the whole process, others' included
+with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warnings for the whole process, others' too
     from feast import FeatureStore, FeatureView, RepoConfig
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value

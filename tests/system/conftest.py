@@ -1,16 +1,17 @@
 """Real brokers for the system tests, each in a folder and on a port of its own."""
 
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
 import pytest
 
 from benchmarks.kill import System
+from benchmarks.running import free_port
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.topics import Topic, topics
@@ -23,13 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.system)
-
-
-def free_port() -> int:
-    """A port on loopback that nothing listens on at this moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +48,7 @@ def fresh_topic(broker: Broker, request: pytest.FixtureRequest) -> FreshTopic:
     numbers = itertools.count()
 
     def make(partitions: int = 1, **kept: Any) -> str:
-        name = f"{request.node.name[:80]}-{free_port()}-{next(numbers)}".replace("[", "-").replace("]", "")
+        name = f"{request.node.name[:80]}-{token_hex(4)}-{next(numbers)}".replace("[", "-").replace("]", "")
         create_topics(broker.bootstrap, None, [Topic(name, partitions, **kept)])
         return name
 

@@ -13,11 +13,12 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from benchmarks.running import free_port
 from stream.admin import create_topics, describe, partitions_of, wait_ready
 from stream.broker import Broker
 from stream.errors import BrokerError
 from stream.topics import DAY_MS, Topic
-from tests.system.conftest import FreshTopic, free_port
+from tests.system.conftest import FreshTopic
 
 
 def write(broker: Broker, topic: str, values: list[bytes]) -> None:
