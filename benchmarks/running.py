@@ -48,7 +48,8 @@ class Running(msgspec.Struct, frozen=True):
 
 def free_port() -> int:
     """A port on loopback that nothing listens on at this moment, and that no other worker of the tests is given."""
-    for port in _ports:
+    while True:
+        port = next(_ports)
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -56,7 +57,6 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
-    raise OSError("no port is left")  # the ports begin anew for ever
 
 
 def environment(state: Path, **settings: object) -> dict[str, str]:
