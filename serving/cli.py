@@ -152,9 +152,11 @@ def train(
     settings = _with(train_every=every, domain=domain)
     if not once:
         raise typer.Exit(trainer.main(settings, []))
+    from serving.archived import wait_for_archive
     from serving.commands.progress import training
 
     memory.keep(memory.TRAINING)
+    wait_for_archive(settings, lambda text: typer.echo(text, err=True))
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)
     found = {name: getattr(result, name) for name in ("made", "serving", "reason", "metrics", "refused")}

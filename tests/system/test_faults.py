@@ -22,6 +22,8 @@ from benchmarks.kill import System, Writer, await_archived, count, measure
 from benchmarks.lookups import release
 from features.archive import parts
 from models import releases
+from serving.archived import wait_for_archive
+from serving.settings import read
 from stream import deadletter
 from stream.events import Interaction, encode
 from tests.system.conftest import until
@@ -242,8 +244,13 @@ def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: Sys
         return any(line.startswith("coldstream_archive_errors_total") and not line.endswith(" 0.0") for line in lines)
 
     until(failed, 30, "the archive says that it cannot write")
-    assert sum(pq.read_metadata(path).num_rows for path in parts(system.state / "archive", "events")) == 0
+    assert _archived(system) == 0
+    settings, said = read(None, system.variables), list[str]()
+    assert wait_for_archive(settings, said.append, within_s=1) >= len(written)
+    assert said[1].startswith("the archive lacks")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert wait_for_archive(settings, said.append) == 0
+    assert _archived(system) >= len(written)
     assert outcome(system, written) == CLEAN
 
 
@@ -283,6 +290,11 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(own_system: S
     assert set(statuses) == {200}
     assert len(seen) >= 5
     assert _serving(base) == good
+
+
+def _archived(system: System) -> int:
+    """Events in the archive's files."""
+    return sum(pq.read_metadata(path).num_rows for path in parts(system.state / "archive", "events"))
 
 
 def _serving(base: str) -> str | None:
