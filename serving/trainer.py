@@ -44,7 +44,7 @@ from stream.errors import ColdstreamError
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GROWTH: Final = 1.02
-FIRST_MINUTES: Final = 1.5
+FIRST_MINUTES: Final = 0.75
 
 log = logging.getLogger("coldstream.trainer")
 
