@@ -163,14 +163,13 @@ def show(asked: Asked, home: Path) -> dict[str, Any]:
     """Print both tables from what cells there are; the same as data."""
     rng, clean, hurt = np.random.default_rng(0), [], []
     for row in (*DEFENCES, *REFERENCES):
-        found = _outcomes(asked, home, CLEAN, row)
+        found = _together(asked, home, (CLEAN, row))[0]
         if found:
             clean.append({"row": row, "seeds": len(found), **_ndcg(found, rng), **_against(asked, home, row, rng)})
     for attack in [f"{name}-{share:g}" for name in asked.attacks for share in SHARES]:
         for row in (*REFERENCES, *asked.defences):
-            found = _outcomes(asked, home, attack, row)
-            calm = _outcomes(asked, home, CLEAN, row)[: len(found)]
-            if found and len(calm) == len(found):
+            found, calm = _together(asked, home, (attack, row), (CLEAN, row))
+            if found:
                 hurt.append(
                     {
                         "attack": attack,
@@ -202,9 +201,13 @@ def _span(one: dict[str, Any], name: str) -> str:
     return f"{one[name]:.4f} [{one[name + '_low']:.4f}, {one[name + '_high']:.4f}]"
 
 
-def _outcomes(asked: Asked, home: Path, attack: str, row: str) -> list[Outcome]:
-    paths = [Cell(seed, attack, row).path(home) for seed in asked.seeds]
-    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in paths if path.exists()]
+def _together(asked: Asked, home: Path, *wanted: tuple[str, str]) -> list[list[Outcome]]:
+    """The outcomes of each wanted (attack, row), of the seeds that all of them have."""
+    paths = [[Cell(seed, *one).path(home) for one in wanted] for seed in asked.seeds]
+    whole = [row for row in paths if all(path.exists() for path in row)]
+    return [
+        [msgspec.json.decode(row[place].read_bytes(), type=Outcome) for row in whole] for place in range(len(wanted))
+    ]
 
 
 def _mean(found: list[Outcome]) -> np.ndarray:
@@ -224,9 +227,8 @@ def _ratio(name: str, ours: list[Outcome], theirs: list[Outcome], rng: np.random
 
 
 def _against(asked: Asked, home: Path, row: str, rng: np.random.Generator) -> dict[str, float]:
-    ours, none = _outcomes(asked, home, CLEAN, row), _outcomes(asked, home, CLEAN, "none")
-    n = min(len(ours), len(none))
-    return _ratio("to_none", ours[:n], none[:n], rng) if n and row not in {"none", *REFERENCES} else {}
+    ours, none = _together(asked, home, (CLEAN, row), (CLEAN, "none"))
+    return _ratio("to_none", ours, none, rng) if ours and row not in {"none", *REFERENCES} else {}
 
 
 def _shown(found: list[Outcome]) -> float:
