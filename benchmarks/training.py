@@ -81,17 +81,16 @@ def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
     """Milliseconds of one encode through ONNX Runtime on one thread: p50 and p99, of one history and of 32."""
     import onnxruntime
 
+    from models.recommenders.kernels import options_of
     from models.recommenders.neural import Network, Neural, Params
 
     model = Neural(Params(encoder=encoder, length=LENGTH))
     model.vocabulary, model.popularity = log.vocabulary, np.ones(len(log.vocabulary), np.float32)
     model.network = Network(log.categories, model.params)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     told: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as text:
         model.save(Path(text))
-        session = onnxruntime.InferenceSession(str(Path(text) / "encoder.onnx"), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(Path(text) / "encoder.onnx"), options_of(), ["CPUExecutionProvider"])
     wanted = {one.name for one in session.get_inputs()}
     for size in (1, 32):
         batch = _histories(log, size)

@@ -25,6 +25,7 @@ from models.gate import Verdict
 from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
 from models.recommenders.blend import members
 from models.recommenders.fresh import FIRST_SEEN
+from models.recommenders.kernels import options_of
 from models.recommenders.profiles import Asking
 from models.recommenders.sequences import Batch, batch_of
 from models.recommenders.served import served
@@ -351,11 +352,8 @@ def _loaded(path: Path, threads: int) -> Any:
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options_of(threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base below Exception
         raise RuntimeError(f"{path.name}: {error}") from error
 

@@ -41,6 +41,16 @@ def softmax(scores: Floats) -> Floats:
     return shares
 
 
+def options_of(threads: int = 1) -> Any:
+    """Options of a session whose operators share `threads`, one operator after another."""
+    from onnxruntime import SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
+
+
 def _product(vectors: Floats) -> Any:
     from onnx import TensorProto, helper
     from onnxruntime import OrtValue
@@ -63,14 +73,13 @@ def _softmax() -> Any:
 def _session(node: Any, given: list[Any], made: list[Any], matrix: Any = None, value: Any = None) -> Any:
     """A session of one node from `given` to `made` float32 [batch, ...]; `value` is the node's matrix."""
     from onnx import TensorProto, helper
-    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime import InferenceSession
 
     inputs = [helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, ["batch", *given])]
     outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["batch", *made])]
     graph = helper.make_graph([node], node.op_type, inputs, outputs, [matrix] if matrix is not None else [])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-    options = SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = options_of()
     if matrix is not None:
         options.add_external_initializers([matrix.name], [value])
     return InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
