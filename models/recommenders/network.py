@@ -74,7 +74,8 @@ class Network(keras.Model):
         spread = keras.initializers.RandomNormal(stddev=size**-0.5, seed=params.seed)
         small = keras.initializers.RandomNormal(stddev=0.3 * size**-0.5, seed=params.seed + 1)
         self.table = layers.Embedding(self.items + 1, size, embeddings_initializer=spread, name="items")
-        self.category = layers.Embedding(int(self.category_of.max(initial=0)) + 1, size, embeddings_initializer=small)
+        groups = int(self.category_of.max(initial=0))
+        self.category = layers.Embedding(groups + 1, size, embeddings_initializer=small) if groups else None
         self.kind = layers.Embedding(len(KINDS) + 1, size, embeddings_initializer=small)
         self.gap = layers.Embedding(GAPS, size, embeddings_initializer=small)
         if self.texts is not None:
@@ -94,7 +95,7 @@ class Network(keras.Model):
     def vectors(self, numbers: Any) -> Any:
         """float [..., embedding_size]: an item's own vector, its category's, and its text's."""
         found = self.table(numbers)
-        if int(self.category_of.max(initial=0)):
+        if self.category is not None:
             found = found + self.category(ops.take(ops.convert_to_tensor(self.category_of), numbers))
         if self.texts is not None:
             found = found + self.text(ops.take(ops.convert_to_tensor(self.texts), numbers, axis=0))
@@ -259,7 +260,7 @@ def folded(network: Network) -> Network:
     plain(plain.nothing())
     every = ops.convert_to_numpy(ops.cast(network.vectors(np.arange(network.items + 1, dtype=np.int32)), "float32"))
     plain.table.set_weights([every])
-    if plain.category.built:
+    if plain.category is not None:
         plain.category.set_weights([np.zeros_like(one) for one in plain.category.get_weights()])
     for name in ("kind", "gap", "encoder", "profile", "hour", "weekday"):
         if hasattr(plain, name):

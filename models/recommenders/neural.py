@@ -15,9 +15,10 @@ from models.recommenders import warm
 from models.recommenders.base import Floats, Vocabulary, add_dense, write_arrays
 from models.recommenders.batches import Batches, similar, standard
 from models.recommenders.counts import popularity_of
+from models.recommenders.exported import write_encoder
 from models.recommenders.items import Lenders, lenders
 from models.recommenders.kernels import softmax
-from models.recommenders.network import NOTHING, Network, folded, rate_of
+from models.recommenders.network import NOTHING, Network, rate_of
 from models.recommenders.parameters import Params
 from models.recommenders.profiles import Fields
 from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of, windows_of
@@ -85,6 +86,7 @@ class Neural:
         params, network = self.params, self._fitted()
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
+        network(network.nothing())  # else Keras builds it with a batch, and workers hand out others of its epoch
         network.compile(optimizer, jit_compile=self._compiled(len(batches)))
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
@@ -178,12 +180,7 @@ class Neural:
 
         Where it reads them, also profile int32 [batch, fields] and moment int32 [batch, 2].
         """
-        network = folded(self._built())
-        nothing = network.nothing()
-        inputs = {name: keras.Input(one.shape[1:], dtype="int32", name=name) for name, one in nothing.items()}
-        encoder = keras.Model(inputs, network(inputs, newest=True)[:, -1])
-        encoder(nothing)  # Keras exports only what was called
-        encoder.export(str(folder / f"{prefix}encoder.onnx"), format="onnx", verbose=False)
+        write_encoder(self._built(), folder / f"{prefix}encoder.onnx")
         arrays = {"popularity": self.popularity, "embeddings": self.embeddings(), "repeats": self.repeats()}
         if self.params.valued:
             arrays["worths"] = self.worths()

@@ -155,7 +155,7 @@ def _parted(network: "Network") -> tuple[Any, Any, Any, list[Any]]:
     if not network.built or not network.table.built:
         network(network.nothing())
     items = network.table.weights[0]
-    categories = network.category.weights[0] if network.category.weights else None
+    categories = network.category.weights[0] if network.category is not None else None
     profile = network.profile.weights[0] if len(network.fields) else None
     rest = [one for one in network.weights if not any(one is other for other in (items, categories, profile))]
     return items, categories, profile, rest
