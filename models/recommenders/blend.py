@@ -159,6 +159,8 @@ class Blend:
         self.members = list(members)
         self.weights = np.asarray(weights, np.float32)
         self.vocabulary: Vocabulary = self.members[0].vocabulary
+        numbers = range(len(self.members))
+        self._order = sorted(numbers, key=lambda number: isinstance(self.members[number], Tied))
         share_ties(self.members)
 
     def fit(self, log: Log) -> None:
@@ -168,17 +170,27 @@ class Blend:
         share_ties(self.members)
 
     def score(self, batch: Batch) -> Floats:
-        out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
-        self.add(out, batch, np.ones(len(batch), np.float32))
+        each, first = self.weights[bucket_of(batch.lengths)], self._order[0]
+        if isinstance(self.members[first], Tied) or not each[:, first].all():
+            out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
+            self._add(out, batch, each, self._order)
+            return out
+        out = self.members[first].probabilities(batch)  # its table takes in what the others add
+        out *= each[:, first, None]
+        self._add(out, batch, each, self._order[1:])
         return out
 
     def probabilities(self, batch: Batch) -> Floats:
         return self.score(batch)
 
     def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
-        each = self.weights[bucket_of(batch.lengths)] * weights[:, None]
+        self._add(out, batch, self.weights[bucket_of(batch.lengths)] * weights[:, None], self._order)
+
+    def _add(self, out: Floats, batch: Batch, each: Floats, numbers: Sequence[int]) -> None:
+        """Add the members of these numbers, each weighed by its column of `each` [batch, members]."""
         ties: list[tuple[Floats, Floats]] = []
-        for number, member in enumerate(self.members):
+        for number in numbers:
+            member = self.members[number]
             if not each[:, number].any():
                 continue
             if not isinstance(member, Tied):
