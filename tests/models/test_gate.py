@@ -63,6 +63,18 @@ def test_one_item_is_counted_by_answers() -> None:
     assert gate.one_item(np.arange(10)[None].repeat(10, 0), small, 0.8).passed  # ten of ten items is everything
 
 
+def test_everyone_may_be_shown_a_favourite() -> None:
+    shown = np.array([[0, n % 90 + 2] for n in range(100)])
+    evidence = [[0] * 200]
+    took = [[0]] * 20 + [[1]] * 15 + [[n % 90 + 2] for n in range(65)]
+    assert gate.one_item(shown, cases([[150]] * 100, took, evidence), 0.95).passed  # one of the two that most took
+    third = [[1]] * 20 + [[2]] * 15 + [[0]] * 10 + [[n % 90 + 3] for n in range(55)]
+    check = gate.one_item(shown, cases([[150]] * 100, third, evidence), 0.95)
+    assert (check.passed, check.value, check.bound) == (False, 1.0, 0.95)
+    rare = [[0]] * 3 + [[n % 90 + 2] for n in range(97)]  # the first of all, and yet 3% took it
+    assert not gate.one_item(shown, cases([[150]] * 100, rare, evidence), 0.95).passed
+
+
 def test_coverage_is_a_share_of_the_other_ones() -> None:
     theirs, ours = np.array([[0, 1], [2, 3]]), np.array([[0, 1], [0, -1]])
     check = gate.coverage(ours, theirs, Bounds(coverage=0.6))
