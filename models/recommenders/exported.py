@@ -30,7 +30,7 @@ def write_encoder(network: Network, path: Path) -> None:
     Where the network reads them, also profile int32 [batch, fields] and moment int32 [batch, 2].
 
     Raises:
-        TrainingError: the process that writes for another backend failed.
+        TrainingError: the process that writes for another backend failed, or did not end.
     """
     plain = folded(network)
     if keras.backend.backend() == BACKEND:
@@ -41,7 +41,10 @@ def write_encoder(network: Network, path: Path) -> None:
         _keep(plain, kept)
         command = [sys.executable, "-m", "models.recommenders.exported", str(kept), str(path)]
         variables = {**os.environ, "KERAS_BACKEND": BACKEND, "CUDA_VISIBLE_DEVICES": ""}  # the trainer has the GPU
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+        try:
+            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise TrainingError(f"{path.name} was not written within {WITHIN_S} s") from error
     if done.returncode or not path.exists():
         said = done.stderr.strip().splitlines()
         raise TrainingError(f"{path.name} was not written: {said[-1] if said else f'exit {done.returncode}'}")
