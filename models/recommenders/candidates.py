@@ -144,7 +144,7 @@ def _neural(trial: "Trial", situation: Situation) -> Params:
         "embedding_size": trial.suggest_categorical("embedding_size", [64, 96, 128]),
         "blocks": trial.suggest_int("blocks", 1, 3),
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 2e-3, 2e-2, log=True),
         "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
         "mask": trial.suggest_float("mask", 0.0, 0.3),
         "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
