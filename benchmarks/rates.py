@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.5, help="of processor time, for each training")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    for name in ("OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
     memory.keep(memory.TRAINING)
     rates, seeds = [float(one) for one in given.rates.split(",")], [int(one) for one in given.seeds.split(",")]
