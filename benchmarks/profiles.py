@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from benchmarks.recommenders import SETS, table_of
+from benchmarks.recommenders import SETS, categories_of, table_of
 from models import evaluation, splits
 from models.experiment import Experiment, Plan
 from models.recommenders.base import Recommender
@@ -74,7 +74,7 @@ def run(asked: Asked, name: str, home: Path) -> None:
         return
     source = SETS[name].open(asked.data)
     frame, people = drawn(source, asked.users)
-    categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+    categories = categories_of(source)
     for seed, row in wanted:
         protocol = splits.Protocol.of(SETS[name].protocol)
         masked = SETS[name].protocol == "leave-one-out"

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.recommenders import SETS, table_of
+from benchmarks.recommenders import SETS, categories_of, table_of
 from models.experiment import Experiment, Plan
 from models.splits import Protocol
 from serving import memory
@@ -27,7 +27,7 @@ def reached(data: Path, name: str, rate: float, seed: int, minutes: float) -> di
     """One training: NDCG@10 on the tuning cases, epochs that there was time for, and which of them was best."""
     chosen = SETS[name]
     source = chosen.open(data)
-    categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+    categories = categories_of(source)
     plan = Plan(Protocol.of(chosen.protocol), seed, 1, minutes, CASES, tested=1, clock=time.process_time)
     defaults = {chosen.encoder: {"learning_rate": rate}}
     experiment = Experiment(table_of(source, chosen.share), plan, categories=categories or None, defaults=defaults)

@@ -99,6 +99,11 @@ def table_of(source: Source, share: float) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
+def categories_of(source: Source) -> dict[str, str]:
+    """The categories of those items that have one."""
+    return dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+
+
 def users_of(name: str, most: int) -> pd.DataFrame:
     """The interactions of at most so many users of a data set (NAME or NAME:PATH), drawn with one seed."""
     kind, _, path = name.partition(":")
@@ -122,7 +127,7 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
     chosen = SETS[name]
     source = chosen.open(asked.data)
     frame = table_of(source, chosen.share)
-    categories = dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
+    categories = categories_of(source)
     protocol, clock = Protocol.of(chosen.protocol), time.process_time
     plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
     offered = catalogue_of(source) if asked.catalogue else None

@@ -170,14 +170,15 @@ class Blend:
         share_ties(self.members)
 
     def score(self, batch: Batch) -> Floats:
-        each, first = self.weights[bucket_of(batch.lengths)], self._order[0]
+        each, numbers = self.weights[bucket_of(batch.lengths)], self._order
+        first = numbers[0]
         if isinstance(self.members[first], Tied) or not each[:, first].all():
             out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
-            self._add(out, batch, each, self._order)
-            return out
-        out = self.members[first].probabilities(batch)  # its table takes in what the others add
-        out *= each[:, first, None]
-        self._add(out, batch, each, self._order[1:])
+        else:
+            out = self.members[first].probabilities(batch)  # its table takes in what the others add
+            out *= each[:, first, None]
+            numbers = numbers[1:]
+        self._add(out, batch, each, numbers)
         return out
 
     def probabilities(self, batch: Batch) -> Floats:

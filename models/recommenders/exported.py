@@ -71,7 +71,7 @@ def _kept(path: Path) -> Network:
         facts = msgspec.json.decode(kept["facts"].item())
         params = msgspec.convert(facts["params"], Params)
         network = Network(kept["categories"], params, fields=Fields.of(facts["fields"]))
-        network(network.nothing())
+        network.ready()
         network.set_weights([kept[name] for name in sorted(kept.files) if name.startswith("weight_")])
     return network
 

@@ -233,6 +233,11 @@ class Network(keras.Model):
             parts.append(found * ops.cast(there, found.dtype))
         return sum(parts) if parts else None
 
+    def ready(self) -> None:
+        """Build every layer by a history of nothing, unless that is done."""
+        if not self.built or not self.table.built:
+            self(self.nothing())
+
     def nothing(self) -> dict[str, Numbers]:
         """One history of nothing, of which nothing is known."""
         found = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
@@ -256,8 +261,8 @@ def folded(network: Network) -> Network:
     counted = params.encoder == "dnn"  # which counts events of a category
     categories = network.category_of[1:] if counted else np.zeros(network.items, np.int32)
     plain = Network(categories, params, fields=network.fields)
-    network(network.nothing())
-    plain(plain.nothing())
+    network.ready()
+    plain.ready()
     every = ops.convert_to_numpy(ops.cast(network.vectors(np.arange(network.items + 1, dtype=np.int32)), "float32"))
     plain.table.set_weights([every])
     if plain.category is not None:

@@ -83,10 +83,10 @@ class Neural:
         self.lend()
 
     def _train(self, batches: Batches) -> None:
-        params, network = self.params, self._fitted()
+        params = self.params
+        network = self._built()  # else Keras builds it with a batch, and workers hand out others of its epoch
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
-        network(network.nothing())  # else Keras builds it with a batch, and workers hand out others of its epoch
         network.compile(optimizer, jit_compile=self._compiled(len(batches)))
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
@@ -193,8 +193,7 @@ class Neural:
 
     def _built(self) -> Network:
         network = self._fitted()
-        if not network.built or not network.table.built:
-            self.encode(_nothing(self.params.length))
+        network.ready()
         return network
 
     def _fitted(self) -> Network:
@@ -217,11 +216,6 @@ def _chances(log: Log, trained: int, params: Params) -> npt.NDArray[np.float64] 
             return None
     chances: npt.NDArray[np.float64] = counts / counts.sum()
     return chances
-
-
-def _nothing(length: int) -> Batch:
-    empty = np.zeros((1, length), np.int32)
-    return Batch(empty, empty, empty)
 
 
 class _Watch(keras.callbacks.Callback):

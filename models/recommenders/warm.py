@@ -152,8 +152,7 @@ def _parted(network: "Network") -> tuple[Any, Any, Any, list[Any]]:
 
     The network is built first where it is not.
     """
-    if not network.built or not network.table.built:
-        network(network.nothing())
+    network.ready()
     items = network.table.weights[0]
     categories = network.category.weights[0] if network.category is not None else None
     profile = network.profile.weights[0] if len(network.fields) else None
