@@ -12,6 +12,11 @@ blend with such a member) is fitted anew with the parameters found. Per user NDC
 a candidate or the blend; test cases are looked at once. Without `--catalogue` both sides see ids, ours categories
 too; with it ours also read titles and offer items of the catalogue that nobody took yet. The ratio is of `auto` to the
 best of theirs on the test cases, which is theirs by hindsight.
+
+On a machine with a GPU: `--pack FOLDER` writes the sets as Parquet, `--data FOLDER` reads them there without what
+opens the sources. `--only encoder,rectools-sasrec` are the two that a GPU trains, each to its end; `--clock wall`
+counts minutes of the wall, since a GPU's work is no processor time; `--device cuda` is where theirs recommends, and
+lets it begin with RecTools' own defaults (ours computes where Keras' backend does: KERAS_BACKEND=jax).
 """
 
 import argparse
@@ -22,14 +27,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 import pandas as pd
-import polars as pl
 
 from models import evaluation
 from models.experiment import Experiment, Plan, Tuned, best_of, settings_of
@@ -38,9 +42,10 @@ from models.recommenders.blend import Blend
 from models.recommenders.candidates import CANDIDATES, NEURAL
 from models.splits import Protocol
 from serving import memory
-from serving.commands.evaluate import catalogue_of, frame_of
-from stream.sources.named import open_named
-from stream.sources.source import Source
+
+if TYPE_CHECKING:
+    from models.recommenders.items import Catalogue
+    from stream.sources.source import Source
 
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
 COUNTING: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease")
@@ -50,26 +55,29 @@ RESAMPLES: Final = 2_000
 
 
 class Set(msgspec.Struct, frozen=True):
-    """A data set: how it is opened from the folder of all of them, its split, the encoder that is tried, and the share
-    of users that is taken."""
+    """A data set: its source and where that lies in the folder of all of them, its split, the encoder that is tried,
+    and the share of users that is taken."""
 
-    open: Callable[[Path], Source]
+    source: str
+    place: str | None
     protocol: str
     encoder: str
     share: float = 1.0
 
+    def open(self, folder: Path) -> "Source":
+        from stream.sources.named import open_named
+
+        return open_named(self.source, folder / self.place if self.place else None)
+
 
 SETS: Final[dict[str, Set]] = {
-    "movielens-1m": Set(lambda folder: open_named("movielens-1m", folder / "ml-1m"), "leave-one-out", "transformer"),
-    "beauty": Set(
-        lambda folder: open_named("amazon", folder / "amazon-2014-5core" / "Beauty.parquet"), "leave-one-out", "dnn"
-    ),
-    "online-retail": Set(
-        lambda folder: open_named("online-retail", folder / "uci-online-retail"), "last-days:14", "dnn"
-    ),
-    "globo": Set(lambda folder: open_named("globo", folder / "globo"), "last-share:0.05", "transformer", 0.1),
-    "complete-journey": Set(lambda _: open_named("complete-journey"), "last-days:7", "dnn"),
+    "movielens-1m": Set("movielens-1m", "ml-1m", "leave-one-out", "transformer"),
+    "beauty": Set("amazon", "amazon-2014-5core/Beauty.parquet", "leave-one-out", "dnn"),
+    "online-retail": Set("online-retail", "uci-online-retail", "last-days:14", "dnn"),
+    "globo": Set("globo", "globo", "last-share:0.05", "transformer", 0.1),
+    "complete-journey": Set("complete-journey", None, "last-days:7", "dnn"),
 }
+CLOCKS: Final = {"processor": time.process_time, "wall": time.monotonic}
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -86,10 +94,19 @@ class Asked(msgspec.Struct, frozen=True):
     sasrec_minutes: float
     most: int
     catalogue: bool = False
+    only: tuple[str, ...] = ()
+    clock: str = "processor"
+    device: str = "cpu"
+
+    def asks(self, name: str) -> bool:
+        """Whether `name` is wanted; the whole comparison is, unless `--only` names parts of it."""
+        return not self.only or name in self.only
 
 
-def table_of(source: Source, share: float) -> pd.DataFrame:
+def table_of(source: "Source", share: float) -> pd.DataFrame:
     """The interactions that speak for items, of a share of the users that does not depend on the seed."""
+    from serving.commands.evaluate import frame_of
+
     frame = frame_of(source)
     frame = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
     users = np.sort(frame["user_id"].unique())
@@ -99,13 +116,15 @@ def table_of(source: Source, share: float) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def categories_of(source: Source) -> dict[str, str]:
+def categories_of(source: "Source") -> dict[str, str]:
     """The categories of those items that have one."""
     return dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
 
 
 def users_of(name: str, most: int) -> pd.DataFrame:
     """The interactions of at most so many users of a data set (NAME or NAME:PATH), drawn with one seed."""
+    from stream.sources.named import open_named
+
     kind, _, path = name.partition(":")
     frame = table_of(open_named(kind, Path(path) if path else None), 1.0)
     users = np.sort(frame["user_id"].unique())
@@ -115,63 +134,92 @@ def users_of(name: str, most: int) -> pd.DataFrame:
     return frame[frame["user_id"].isin(kept)].reset_index(drop=True)
 
 
+def opened(asked: Asked, name: str) -> "tuple[pd.DataFrame, dict[str, str], Catalogue | None]":
+    """A set's interactions, categories of its items, and its catalogue if that is asked for; as packed, if it was."""
+    packed = asked.data / f"{name}.parquet"
+    if packed.exists():
+        if asked.catalogue:
+            raise SystemExit(f"{packed}: a packed set has no catalogue; leave out --catalogue")
+        return pd.read_parquet(packed), json.loads(packed.with_suffix(".json").read_text("utf-8")), None
+    from serving.commands.evaluate import catalogue_of
+
+    source = SETS[name].open(asked.data)
+    found = catalogue_of(source) if asked.catalogue else None
+    return table_of(source, SETS[name].share), categories_of(source), found
+
+
+def pack(asked: Asked, folder: Path) -> None:
+    """Write each set as Parquet, and its categories."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in asked.sets:
+        frame, categories, _ = opened(asked, name)
+        (folder / f"{name}.json").write_text(json.dumps(categories), "utf-8")
+        frame.to_parquet(folder / f"{name}.parquet", compression="zstd")
+        print(f"{folder / name}.parquet: {len(frame):,} events", flush=True)
+
+
 def run_set(asked: Asked, name: str, seed: int) -> None:
     """Every recommender on one data set with one seed; what is in `out` already is not done again."""
     folder = asked.out / name / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [one for one in THEIRS if not _done(folder, f"rectools-{one}")] if asked.rectools else []
-    ours_left = not _done(folder, "auto")
+    wanted = [one for one in THEIRS if asked.asks(f"rectools-{one}") and not _done(folder, f"rectools-{one}")]
+    wanted = wanted if asked.rectools else []
+    ours = [one for one in (*COUNTING, SETS[name].encoder) if asked.asks("encoder" if one in NEURAL else one)]
+    ours_left = bool(ours) and not _done(folder, ours[-1] if asked.only else "auto")
     if not wanted and not ours_left:
         return
     _alike(asked, folder)
-    chosen = SETS[name]
-    source = chosen.open(asked.data)
-    frame = table_of(source, chosen.share)
-    categories = categories_of(source)
-    protocol, clock = Protocol.of(chosen.protocol), time.process_time
+    frame, categories, offered = opened(asked, name)
+    protocol, clock = Protocol.of(SETS[name].protocol), CLOCKS[asked.clock]
     plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
-    offered = catalogue_of(source) if asked.catalogue else None
     experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
-    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": chosen.protocol}
+    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": SETS[name].protocol}
     facts |= {"catalogue": offered is not None} if asked.catalogue else {}
     (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
     print(f"{name} seed {seed}: {facts}", flush=True)
     first = folder.with_name(str(asked.seeds[0]))
     if ours_left:
         if folder == first:
-            tune_ours(asked, experiment, folder, chosen.encoder)
+            tune_ours(asked, experiment, folder, ours)
         else:
-            refit_ours(experiment, first, folder)
+            refit_ours(experiment, first, folder, ours, blended=not asked.only)
     if wanted:
         run_theirs(asked, experiment, first, folder, wanted)
 
 
-def tune_ours(asked: Asked, experiment: Experiment, folder: Path, encoder: str) -> None:
-    """Tune, blend, choose on the tuning cases; then measure each of them on the test cases."""
-    names = [one for one in COUNTING if not (one == "personal" and experiment.masked)]
-    tuned = [experiment.tune(one) for one in names]
-    tuned.append(experiment.tune(encoder, minutes=asked.neural_minutes))
-    tuned.append(experiment.blend(tuned))
+def tune_ours(asked: Asked, experiment: Experiment, folder: Path, names: Sequence[str]) -> None:
+    """Tune, blend, choose on the tuning cases; then measure each of them on the test cases.
+
+    Parts of the comparison are measured alone, without a blend.
+    """
+    names = [one for one in names if not (one == "personal" and experiment.masked)]
+    minutes = dict.fromkeys(NEURAL, asked.neural_minutes)
+    tuned = [experiment.tune(one, minutes=minutes.get(one)) for one in names]
+    if not asked.only:
+        tuned.append(experiment.blend(tuned))
     chosen = best_of(tuned).name
     for one in tuned:
         told = {"tuning": one.ndcg, "trials": one.trials, "tuning_seconds": one.seconds}
-        _measured(experiment, one, folder, chosen, told)
+        _measured(experiment, one, folder, chosen if not asked.only else "", told)
 
 
-def refit_ours(experiment: Experiment, first: Path, folder: Path) -> None:
+def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequence[str], blended: bool) -> None:
     """What was found with the first seed, fitted with this one; what draws nothing has the figures it had."""
     told = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
-    names = [one for one in (*COUNTING, *NEURAL) if one in told]
-    tuned = [Tuned(one, told[one]["params"], np.zeros(0)) for one in names]
-    members = [CANDIDATES[one.name].make(settings_of(one.name, one.params), experiment.situation, 0) for one in tuned]
-    blended = Blend(members, np.array(told["blend"]["params"]["weights"]))
-    tuned.append(Tuned("blend", {}, np.zeros(0), recommender=blended, members=list(tuned)))
+    tuned = [Tuned(one, told[one]["params"], np.zeros(0)) for one in names if one in told]
+    chosen = told["auto"]["chosen"] if blended else ""
+    if blended:
+        members = [
+            CANDIDATES[one.name].make(settings_of(one.name, one.params), experiment.situation, 0) for one in tuned
+        ]
+        mixed = Blend(members, np.array(told["blend"]["params"]["weights"]))
+        tuned.append(Tuned("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
     for one in tuned:
         if one.name in RANDOM:
-            _measured(experiment, one, folder, told["auto"]["chosen"], {})
+            _measured(experiment, one, folder, chosen, {})
         else:
-            _again(first, folder, one.name, told["auto"]["chosen"])
+            _again(first, folder, one.name, chosen)
 
 
 def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, wanted: Sequence[str]) -> None:
@@ -197,6 +245,7 @@ def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, 
                 command += [f"--{part}", str(place / f"{part}.parquet")]
             command += ["--out", str(out), "--seed", str(experiment.plan.seed), "--trials", str(asked.trials)]
             command += ["--minutes", str(asked.sasrec_minutes if one == "sasrec" else asked.minutes)]
+            command += ["--clock", asked.clock, "--device", asked.device]
             if folder != first:
                 command += ["--found", str(first / f"{name}.json")]
             variables = {**memory.environment(memory.TRAINING), **os.environ}
@@ -213,7 +262,8 @@ def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
     rows = {case.user_id: number for number, case in enumerate(side.cases)}
     index = side.log.vocabulary.index
     items = np.full((len(rows), 20), -1, np.int64)
-    for user, item, rank in pl.read_parquet(predictions).select("user_id", "item_id", "rank").iter_rows():
+    found = pd.read_parquet(predictions)[["user_id", "item_id", "rank"]]
+    for user, item, rank in found.itertuples(index=False):
         if rank <= items.shape[1] and item in index:
             items[rows[user], rank - 1] = index[item]
     ranked = evaluation.Ranked(items, np.full(len(rows), np.nan), 20)
@@ -226,8 +276,10 @@ def show(out: Path) -> dict[str, Any]:
     for home in sorted(path for path in out.iterdir() if path.is_dir()):
         names = sorted({file.stem for file in home.glob("*/*.parquet")})
         values = {name: _per_user(home, name) for name in names}
-        if "auto" not in values:
+        ours = [one for one in values if one in NEURAL or one == "auto"]
+        if not ours:
             continue
+        shown = "auto" if "auto" in ours else ours[0]
         rng = np.random.default_rng(0)
         rows = []
         for name in sorted(names, key=lambda one: -values[one][0].mean()):
@@ -242,10 +294,10 @@ def show(out: Path) -> dict[str, Any]:
             spread = ", ".join(f"{one:.4f}" for one in row["seeds"])
             print(f"  {row['name']:<20} {row['ndcg@10']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  seeds {spread}")
         if theirs:
-            both = pd.concat({"ours": values["auto"][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
+            both = pd.concat({"ours": values[shown][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
             value, low, high = evaluation.ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
-            told[home.name]["ratio"] = {"to": theirs[0], "value": value, "low": low, "high": high}
-            print(f"  auto / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
+            told[home.name]["ratio"] = {"of": shown, "to": theirs[0], "value": value, "low": low, "high": high}
+            print(f"  {shown} / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return told
 
 
@@ -315,13 +367,22 @@ def main() -> int:
     parser.add_argument("--sasrec-minutes", type=float, help="of processor time, for theirs (neural minutes)")
     parser.add_argument("--most", type=int, default=3_000, help="tuning cases")
     parser.add_argument("--catalogue", action="store_true", help="ours read titles, and offer items nobody took yet")
+    parser.add_argument("--only", default="", help="encoder, ease, ..., rectools-sasrec, ... (everything)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="processor", help="what minutes are counted by")
+    parser.add_argument("--device", default="cpu", help="where theirs recommends: cpu, cuda")
+    parser.add_argument("--pack", type=Path, help="only write the sets into this folder")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     seeds = tuple(int(one) for one in given.seeds.split(","))
     sasrec = given.sasrec_minutes or given.neural_minutes
     budget = (given.trials, given.minutes, given.neural_minutes, sasrec, given.most)
-    asked = Asked(given.data, given.rectools, given.out, tuple(given.sets.split(",")), seeds, *budget, given.catalogue)
+    sets, only = tuple(given.sets.split(",")), tuple(one for one in given.only.split(",") if one)
+    running = (given.catalogue, only, given.clock, given.device)
+    asked = Asked(given.data, given.rectools, given.out, sets, seeds, *budget, *running)
+    if given.pack is not None:
+        pack(asked, given.pack)
+        return 0
     memory.keep(memory.TRAINING)
     for seed in [] if given.show else seeds:
         for name in asked.sets:

@@ -4,11 +4,12 @@ python rectools_side.py --fit F --tune T --whole W --users U --model NAME --tria
 
 `fit` and `whole` are Parquet with user_id, item_id, at (epoch ms), weight in time order; `tune` has held-out targets
 of the tuning users (user_id, item_id), `users` whom to predict for (user_id). Test targets are never given to it.
-Minutes are of processor time. Parameters are sought by NDCG@10 on `tune`; for each of them also whether what a user
-took is left out. The winner is fitted on `whole`, SASRec for the epochs that were best while tuning. SASRec learns one
-sequence of a user an epoch, so its epochs are short: it is given ten without a gain, each judged by the first 600 of
-the tuning users, and begins with 64 factors and 32 sampled negatives: on MovieLens-1M's part an epoch then takes 8 to
-12 seconds of processor time; with the full softmax and 128 factors it takes 33 to 41, with 256 negatives over a minute.
+Minutes are of processor time, or of the wall. Parameters are sought by NDCG@10 on `tune`; for each of them also whether
+what a user took is left out. The winner is fitted on `whole`, SASRec for the epochs that were best while tuning. SASRec
+learns one sequence of a user an epoch, so its epochs are short: it is given ten without a gain, each judged by the
+first 600 of the tuning users. On a processor it begins with 64 factors and 32 sampled negatives: on MovieLens-1M's part
+an epoch then takes 8 to 12 seconds of processor time; with the full softmax and 128 factors it takes 33 to 41, with 256
+negatives over a minute. On a GPU it begins with RecTools' defaults: 256 factors, four heads and the full softmax.
 """
 
 import argparse
@@ -32,6 +33,7 @@ PATIENCE = 10
 WATCHED = 600
 """Tuning users who are asked after each epoch."""
 TUNING_USERS = 3_000
+CLOCKS = {"processor": time.process_time, "wall": time.monotonic}
 
 
 @dataclass
@@ -62,8 +64,8 @@ def dataset_of(frame: pd.DataFrame) -> Any:
     return Dataset.construct(table.assign(datetime=table["datetime"] + pd.to_timedelta(tied, unit="us")))
 
 
-def build(name: str, params: dict[str, Any], seed: int, threads: int) -> Any:
-    """An unfitted RecTools model."""
+def build(name: str, params: dict[str, Any], seed: int, threads: int, device: str = "cpu") -> Any:
+    """An unfitted RecTools model. A GPU has no deterministic form of some of SASRec's steps."""
     from implicit.als import AlternatingLeastSquares
     from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
     from rectools import models
@@ -83,11 +85,11 @@ def build(name: str, params: dict[str, Any], seed: int, threads: int) -> Any:
     if name == "ials":
         inner = AlternatingLeastSquares(**params, random_state=seed, num_threads=threads, use_gpu=False)
         return models.ImplicitALSWrapperModel(inner)
-    return models.SASRecModel(**params, epochs=1, deterministic=True, recommend_torch_device="cpu")
+    return models.SASRecModel(**params, epochs=1, deterministic=device == "cpu", recommend_torch_device=device)
 
 
-def space(name: str, trial: Any, longest: int) -> dict[str, Any]:
-    """What is sought; the first trial is what RecTools or `implicit` take by default."""
+def space(name: str, trial: Any, longest: int, gpu: bool = False) -> dict[str, Any]:
+    """What is sought; the first trial is what RecTools or `implicit` take by default, or near it on a processor."""
     first = trial.number == 0
     if name == "popular":
         windows = [0, 1, 3, 7, 14, 30, 90]
@@ -109,17 +111,17 @@ def space(name: str, trial: Any, longest: int) -> dict[str, Any]:
             "alpha": 1.0 if first else trial.suggest_float("alpha", 1.0, 50.0, log=True),
             "iterations": 15 if first else trial.suggest_int("iterations", 5, 30),
         }
-    heads = trial.suggest_categorical("n_heads", [1, 2, 4])
-    return {
-        "session_max_len": longest,
-        "n_heads": heads,
-        "n_factors": 64 if first else trial.suggest_categorical("n_factors", [64, 128, 256]),
+    losses = ["sampled_softmax", "gBCE", "softmax"] if gpu else ["sampled_softmax", "gBCE"]
+    begin = {"n_heads": 4, "n_factors": 256, "loss": "softmax"} if gpu else {"n_factors": 64, "loss": "sampled_softmax"}
+    shape = {
+        "n_heads": trial.suggest_categorical("n_heads", [1, 2, 4]),
+        "n_factors": 0 if first else trial.suggest_categorical("n_factors", [64, 128, 256]),
         "n_blocks": 2 if first else trial.suggest_int("n_blocks", 1, 3),
         "dropout_rate": 0.2 if first else trial.suggest_float("dropout_rate", 0.1, 0.5),
         "lr": 1e-3 if first else trial.suggest_float("lr", 3e-4, 5e-3, log=True),
-        "loss": "sampled_softmax" if first else trial.suggest_categorical("loss", ["sampled_softmax", "gBCE"]),
-        "n_negatives": 32,
+        "loss": "" if first else trial.suggest_categorical("loss", losses),
     }
+    return {"session_max_len": longest, **shape, **(begin if first else {}), "n_negatives": 256 if gpu else 32}
 
 
 def recommend(model: Any, data: Any, users: np.ndarray, k: int, filter_viewed: bool) -> pd.DataFrame:
@@ -141,15 +143,16 @@ def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: i
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found, started = Found(), time.process_time()
+    clock = CLOCKS[asked.clock]
+    found, started = Found(), clock()
     until = started + 60 * asked.minutes
 
     def one(trial: Any) -> float:
-        params = space(asked.model, trial, longest)
-        model = build(asked.model, params, asked.seed, asked.threads)
+        params = space(asked.model, trial, longest, asked.device != "cpu")
+        model = build(asked.model, params, asked.seed, asked.threads, asked.device)
         if asked.model == "sasrec":
             few = targets[targets["user_id"].isin(targets["user_id"].unique()[:WATCHED])]
-            value, viewed, epochs = train(model, data, lambda: judged(model, data, few), until)
+            value, viewed, epochs = train(model, data, lambda: judged(model, data, few), until, clock)
             params = {**params, "best_epochs": epochs}
         else:
             model.fit(data)
@@ -162,17 +165,19 @@ def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: i
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
 
     def spent(study: Any, _trial: Any) -> None:
-        if time.process_time() >= until:
+        if clock() >= until:
             study.stop()
 
     study.optimize(one, n_trials=asked.trials, callbacks=[spent])
-    return found, len(study.trials), time.process_time() - started
+    return found, len(study.trials), clock() - started
 
 
-def train(model: Any, data: Any, judge: Callable[[], tuple[float, bool]], until: float) -> tuple[float, bool, int]:
+def train(
+    model: Any, data: Any, judge: Callable[[], tuple[float, bool]], until: float, clock: Callable[[], float]
+) -> tuple[float, bool, int]:
     """Epoch by epoch until nothing is gained or the time is over: the best NDCG@10, its filter, its epoch (from 1)."""
     best, viewed, at, epoch = -1.0, False, 0, 0
-    while epoch == 0 or (time.process_time() < until and epoch - at < PATIENCE):
+    while epoch == 0 or (clock() < until and epoch - at < PATIENCE):
         model.fit_partial(data, min_epochs=1, max_epochs=1)
         epoch += 1
         value, filtered = judge()
@@ -190,7 +195,7 @@ def earlier(file: Path) -> tuple[Found, int, float]:
 
 def final(asked: argparse.Namespace, found: Found, data: Any) -> Any:
     params = {name: value for name, value in found.params.items() if name != "best_epochs"}
-    model = build(asked.model, params, asked.seed, asked.threads)
+    model = build(asked.model, params, asked.seed, asked.threads, asked.device)
     if asked.model == "sasrec":
         epochs = found.params["best_epochs"]
         model.fit_partial(data, min_epochs=epochs, max_epochs=epochs)
@@ -218,6 +223,10 @@ def main() -> int:
     parser.add_argument("--found", type=Path, help="what an earlier run wrote: its parameters are taken, none sought")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="processor", help="what minutes are counted by")
+    parser.add_argument(
+        "--device", default="cpu", help="where SASRec recommends; it trains on a GPU where there is one"
+    )
     asked = parser.parse_args()
     quiet(asked.threads)
     frames = {name: pd.read_parquet(getattr(asked, name)) for name in ("fit", "tune", "whole", "users")}
@@ -240,9 +249,10 @@ def main() -> int:
     found, trials, spent = (
         earlier(asked.found) if asked.found else tune(asked, dataset_of(frames["fit"]), targets, longest)
     )
-    whole, started = dataset_of(frames["whole"]), time.process_time()
+    clock = CLOCKS[asked.clock]
+    whole, started = dataset_of(frames["whole"]), clock()
     model = final(asked, found, whole)
-    fitted = time.process_time() - started
+    fitted = clock() - started
     lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), asked.k, found.filter_viewed)
     aside = asked.out.with_suffix(".aside")
     lists.to_parquet(aside)

@@ -5,7 +5,8 @@ python -m benchmarks.training [--encoders dnn,transformer] [--batch-sizes 64,128
 Training: sequences a second, each of 50 events over a made catalogue, by encoder, batch size, precision and whether
 steps are compiled; the first steps, which trace and compile, are left out. Keras' backend is the one that KERAS_BACKEND
 names (TensorFlow; JAX where it is installed), the device whichever that backend sees first. Freed memory stays with the
-process, as in the trainer, unless `--give-back` is said.
+process, as in the trainer, unless `--give-back` is said. Feeding: sequences a second of batches made by one thread and
+thrown away, the most that a device can be fed with.
 Encoding: one history of 50 events, and 32 of them, through ONNX Runtime on one thread, as in serving.
 """
 
@@ -19,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -48,7 +50,7 @@ def made_log(users: int, items: int, rng: np.random.Generator) -> Log:
 
 
 def trained(
-    log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, seconds: float
+    log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, at_once: int, seconds: float
 ) -> tuple[float, float]:
     """Sequences a second over about `seconds`, and milliseconds of processor time a sequence."""
     import keras
@@ -56,25 +58,45 @@ def trained(
     from models.recommenders.neural import Neural, Params
 
     class Clock(keras.callbacks.Callback):
-        steps, began, ended = 0, (0.0, 0.0), (0.0, 0.0)
+        steps, last, began, ended = 0, 0, (0.0, 0.0), (0.0, 0.0)
+        skipped: int | None = None
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-            self.steps += 1
             self.ended = (time.perf_counter(), time.process_time())
-            if self.steps == SKIPPED:
-                self.began = self.ended
-            if self.steps > SKIPPED and self.ended[0] - self.began[0] > seconds:
+            if self.skipped is None and self.steps + batch + 1 >= SKIPPED:
+                self.skipped, self.began = self.steps + batch + 1, self.ended
+            self.last = self.steps + batch + 1
+            if self.skipped is not None and self.ended[0] - self.began[0] > seconds:
                 self.model.stop_training = True
 
-    params = Params(
-        encoder=encoder, batch_size=size, mixed=mixed, compiled=compiled, workers=workers, length=LENGTH, epochs=1
-    )
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+            self.steps = self.last
+
+    params = Params(encoder, batch_size=size, length=LENGTH, epochs=1_000, mixed=mixed, compiled=compiled)
+    params = msgspec.structs.replace(params, workers=workers, steps_per_execution=at_once)
     model, clock = Neural(params), Clock()
     model.callbacks = [clock]
     model.fit(log)
-    sequences = size * (clock.steps - SKIPPED)
+    sequences = size * (clock.last - (clock.skipped or 0))
     passed, worked = (end - start for start, end in zip(clock.began, clock.ended, strict=True))
     return sequences / max(passed, 1e-9), 1_000 * worked / max(sequences, 1)
+
+
+def fed(log: Log, encoder: str, size: int, seconds: float) -> float:
+    """Sequences a second that one thread makes into batches."""
+    from models.recommenders.batches import Batches
+    from models.recommenders.neural import Params
+    from models.recommenders.sequences import windows_of
+
+    params = Params(encoder=encoder, batch_size=size, length=LENGTH)
+    windows, chances = windows_of(log, LENGTH, params.windows_per_user), np.ones(len(log.vocabulary))
+    batches, made = Batches(windows, params, chances / chances.sum()), 0
+    until = time.perf_counter() + seconds
+    began = time.perf_counter()
+    while time.perf_counter() < until:
+        batches[made % len(batches)]
+        made += 1
+    return made * size / (time.perf_counter() - began)
 
 
 def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
@@ -140,14 +162,15 @@ def main() -> int:
     parser.add_argument("--batch-sizes", default="128,512")
     parser.add_argument("--precisions", default="float32,mixed", help="float32, mixed (bfloat16 over float32 weights)")
     parser.add_argument("--compiled", default="yes,no", help="whether steps are compiled (XLA)")
-    parser.add_argument("--workers", type=int, default=0, help="2 or more prepare batches ahead")
+    parser.add_argument("--workers", default="0", help="2 or more prepare batches ahead")
+    parser.add_argument("--steps-per-execution", default="0", help="sent before the host waits; 0: as in training")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=5_000, help="above 1,000 the softmax is over sampled items")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument(
         "--give-back", action="store_true", help="freed memory goes back at once, as glibc would have it"
     )
-    parser.add_argument("--only", choices=["training", "encoding"])
+    parser.add_argument("--only", choices=["training", "feeding", "encoding"])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if not given.give_back:
@@ -155,8 +178,8 @@ def main() -> int:
     log = made_log(given.users, given.items, np.random.default_rng(0))
     told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")
-    told["training"] = _training(log, given) if given.only != "encoding" else []
-    told["encoding"] = _encoding(log, given) if given.only != "training" else []
+    for part, measure in (("training", _training), ("feeding", _feeding), ("encoding", _encoding)):
+        told[part] = measure(log, given) if given.only in (None, part) else []
     if given.json:
         print(json.dumps(told))
     return 0
@@ -164,17 +187,34 @@ def main() -> int:
 
 def _training(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    print(f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'sequences/s':>12} {'CPU ms each':>12}")
-    sizes = [int(one) for one in given.batch_sizes.split(",")]
-    asked = product(given.encoders.split(","), sizes, given.precisions.split(","), given.compiled.split(","))
-    for encoder, size, precision, compiled in asked:
-        if encoder == "rnn" and compiled == "yes":
+    print(
+        f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'workers':>8} {'at once':>8} "
+        f"{'sequences/s':>12} {'CPU ms each':>12}"
+    )
+    sizes, workers, at_once = (
+        [int(one) for one in text.split(",")] for text in (given.batch_sizes, given.workers, given.steps_per_execution)
+    )
+    ways = product(given.precisions.split(","), given.compiled.split(","), workers, at_once)
+    for encoder, size, (precision, compiled, many, steps) in product(given.encoders.split(","), sizes, list(ways)):
+        if encoder == "rnn" and compiled == "yes" and "tensorflow" in device():
             continue  # unrolled steps compile for minutes
-        asked_for = {"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled}
-        how = (precision == "mixed", compiled == "yes", given.workers, given.seconds)
+        how = (precision == "mixed", compiled == "yes", many, steps, given.seconds)
         rate, used = trained(log, encoder, size, *how)
-        rows.append({**asked_for, "rate": rate, "cpu_ms": used})
-        print(f"{encoder:<12} {size:>6} {precision:>10} {compiled:>9} {rate:>12,.0f} {used:>12.2f}", flush=True)
+        row = {"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled}
+        rows.append({**row, "workers": many, "steps_per_execution": steps, "rate": rate, "cpu_ms": used})
+        print(
+            f"{encoder:<12} {size:>6} {precision:>10} {compiled:>9} {many:>8} {steps:>8} {rate:>12,.0f} {used:>12.3f}",
+            flush=True,
+        )
+    return rows
+
+
+def _feeding(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    print(f"{'encoder':<12} {'batch':>6} {'fed/s':>12}")
+    for encoder, size in product(given.encoders.split(","), [int(one) for one in given.batch_sizes.split(",")]):
+        rows.append({"encoder": encoder, "batch": size, "rate": fed(log, encoder, size, given.seconds)})
+        print(f"{encoder:<12} {size:>6} {rows[-1]['rate']:>12,.0f}", flush=True)
     return rows
 
 

@@ -73,21 +73,27 @@ class Network(keras.Model):
         params, size = self.params, self.params.embedding_size
         spread = keras.initializers.RandomNormal(stddev=size**-0.5, seed=params.seed)
         small = keras.initializers.RandomNormal(stddev=0.3 * size**-0.5, seed=params.seed + 1)
-        self.table = layers.Embedding(self.items + 1, size, embeddings_initializer=spread, name="items")
+        self.table = self._looked_up(self.items + 1, spread, "items")
         groups = int(self.category_of.max(initial=0))
-        self.category = layers.Embedding(groups + 1, size, embeddings_initializer=small) if groups else None
-        self.kind = layers.Embedding(len(KINDS) + 1, size, embeddings_initializer=small)
-        self.gap = layers.Embedding(GAPS, size, embeddings_initializer=small)
+        self.category = self._looked_up(groups + 1, small) if groups else None
+        self.kind = self._looked_up(len(KINDS) + 1, small)
+        self.gap = self._looked_up(GAPS, small)
         if self.texts is not None:
             self.text = layers.Dense(size, use_bias=False, kernel_initializer=small, name="text")
         if len(self.fields):
-            self.profile = layers.Embedding(len(self.fields.rows), size, embeddings_initializer=small, name="profile")
+            self.profile = self._looked_up(len(self.fields.rows), small, "profile")
         if params.reads_moment:
-            self.hour = layers.Embedding(HOURS, size, embeddings_initializer=small, name="hour")
-            self.weekday = layers.Embedding(WEEKDAYS, size, embeddings_initializer=small, name="weekday")
+            self.hour = self._looked_up(HOURS, small, "hour")
+            self.weekday = self._looked_up(WEEKDAYS, small, "weekday")
         self.drop = layers.Dropout(params.dropout)
         encoder = (params.encoder, size, params.blocks, params.heads, params.length, params.dropout)
         self.encoder = encoder_of(*encoder)
+
+    def _looked_up(self, rows: int, initializer: Any, name: str | None = None) -> Any:
+        """A table of vectors, in float32 whatever else is mixed: a GPU adds up the gradients of rows that occur often
+        in bfloat16 a hundred times slower (an H100, `benchmarks.training`)."""
+        size = self.params.embedding_size
+        return layers.Embedding(rows, size, embeddings_initializer=initializer, dtype="float32", name=name)
 
     def build(self, shape: Any) -> None:  # noqa: ARG002 - layers build themselves when they are first called
         self.built = True

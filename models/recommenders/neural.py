@@ -32,6 +32,7 @@ SHORT_MINUTES: Final = 2.0
 """Compiling takes about seven seconds more than tracing alone, and wins a hundredth of a second a step (two cores)."""
 WARM_UP: Final = 100
 """Steps over which the learning rate rises to its value."""
+STEPS_AHEAD: Final = 16
 Epoch = Callable[[int, dict[str, float]], bool]
 """Called after each epoch with its number and figures; True stops."""
 
@@ -87,7 +88,7 @@ class Neural:
         network = self._built()  # else Keras builds it with a batch, and workers hand out others of its epoch
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
-        network.compile(optimizer, jit_compile=self._compiled(len(batches)))
+        network.compile(optimizer, jit_compile=self._compiled(len(batches)), steps_per_execution=self._at_once())
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places
         watch = _Watch(self._after_epoch, until, self.clock)
@@ -100,6 +101,17 @@ class Neural:
             return self.params.compiled is not False
         short = self.minutes is not None and self.minutes < SHORT_MINUTES
         return self.params.encoder != "rnn" and not short and steps * self.params.epochs >= LEAST_STEPS
+
+    def _at_once(self) -> int:
+        """Steps between two looks at the clock, each of which waits for the device: JAX hands a GPU one step while it
+        computes another; elsewhere nothing is won."""
+        if self.params.steps_per_execution:
+            return self.params.steps_per_execution
+        if keras.backend.backend() != "jax":
+            return 1
+        import jax  # is there where it is the backend
+
+        return 1 if jax.default_backend() == "cpu" else STEPS_AHEAD
 
     def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.after_epoch is None:

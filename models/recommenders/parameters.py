@@ -30,6 +30,7 @@ class Params(msgspec.Struct, frozen=True):
 
     Running: `schedule` of the learning rate after its warm-up; `mixed` computes in bfloat16 over float32 weights;
     `compiled` is left to the encoder where it is None; two or more `workers` prepare batches ahead of the device.
+    So many `steps_per_execution` are sent to the device before the host waits for it; 0 leaves that to the backend.
     """
 
     encoder: str = "transformer"
@@ -62,6 +63,7 @@ class Params(msgspec.Struct, frozen=True):
     mixed: bool = False
     compiled: bool | None = None
     workers: int = 0
+    steps_per_execution: int = 0
     profile: bool = False
     profile_dropout: float = 0.2
     context: bool = False

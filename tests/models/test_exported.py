@@ -68,13 +68,14 @@ from tests.models.test_exported import asked, trained
 assert keras.backend.backend() == "jax"
 made, folder = trained(), Path(sys.argv[1])
 np.save(folder / "scores.npy", made.score(asked(made)))
+np.save(folder / "ahead.npy", trained(ahead=3).score(asked(made)))
 made.save(folder)
 """
 
 
-def trained() -> Neural:
-    shape = {"embedding_size": 16, "blocks": 1, "heads": 1, "length": 8, "learning_rate": 1e-2}
-    made = Neural(Params(encoder="transformer", epochs=3, **shape))
+def trained(ahead: int = 0) -> Neural:
+    shape = {"embedding_size": 16, "blocks": 1, "heads": 1, "length": 8, "learning_rate": 1e-2, "batch_size": 16}
+    made = Neural(Params(encoder="transformer", epochs=3, steps_per_execution=ahead, **shape))
     made.fit(Log.of(ring()))
     return made
 
@@ -96,4 +97,5 @@ def test_onnx_runtime_scores_as_jax_trained(tmp_path: Path) -> None:
     hidden = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})[0]
     wanted = np.load(tmp_path / "scores.npy")
     assert np.ptp(wanted) > 0.5
+    np.testing.assert_allclose(np.load(tmp_path / "ahead.npy"), wanted, atol=1e-4)
     np.testing.assert_allclose(hidden @ np.load(tmp_path / "embeddings.npy").T, wanted, atol=1e-4)
