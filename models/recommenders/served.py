@@ -41,7 +41,8 @@ class Encoded:
         self._popular: Floats = np.log1p(self.popularity)
         self.by_value = params.get("loss") == "mse"
         self.worths: Floats | None = arrays.get("worths")
-        self._product = Product(arrays["worths"][:, :-1] if self.by_value else arrays["embeddings"])
+        # by value an item's level comes on top, so the best by the product alone are not the best
+        self._product = Product(arrays["worths"][:, :-1], rough=0) if self.by_value else Product(arrays["embeddings"])
 
     def fit(self, log: Log) -> None:
         raise NotImplementedError(f"a served {self.name} is not fitted; train a release")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.ranking import top_k
 from models.recommenders.base import Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.counts import Personal
@@ -21,6 +22,30 @@ def test_the_product_is_that_of_the_matrices(rows: int, items: int, size: int) -
     expected = hidden @ vectors.T
     vectors[:] = np.nan  # it holds its own
     np.testing.assert_allclose(product(hidden), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [16, 48, 64])
+def test_a_rough_product_has_the_exact_best_and_the_rest_within_a_hundredth(size: int) -> None:
+    vectors = rng.normal(size=(30_001, size)).astype(np.float32) * rng.gamma(2, 1, (30_001, 1)).astype(np.float32)
+    vectors[5] = 0
+    hidden = rng.normal(size=(3, size)).astype(np.float32)
+    exact, product = hidden @ vectors.T, Product(vectors, rough=2)
+    found = product(hidden[:2])
+    assert np.ptp(found - exact[:2]) > 1e-3  # it went through eight bits
+    assert np.abs(found - exact[:2]).max() < 0.02 * np.abs(exact).max()
+    (best, values), (wanted, those) = top_k(found, 100), top_k(exact[:2], 100)
+    np.testing.assert_array_equal(best, wanted)
+    np.testing.assert_allclose(values, those, rtol=1e-5)
+    np.testing.assert_allclose(product(hidden), exact, rtol=1e-4, atol=1e-3)  # three are too many for it
+
+
+@pytest.mark.parametrize(("items", "size"), [(29_999, 64), (30_000, 40)])
+def test_a_small_matrix_and_an_odd_size_are_not_rough(items: int, size: int) -> None:
+    assert Product(np.ones((items, size), np.float32), rough=2).rough == 0
+
+
+def test_how_many_histories_are_rough_is_measured() -> None:
+    assert Product(rng.normal(size=(30_000, 16)).astype(np.float32)).rough in (0, 1, 2, 4)
 
 
 def test_a_product_over_no_items_is_empty() -> None:
