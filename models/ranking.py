@@ -44,19 +44,17 @@ def _top_of_row(row: Floats, k: int) -> Ints:
 
 
 def candidates(row: Floats, k: int) -> Ints:
-    """The places of at least the k best of a row, in no order; few more unless many are equal, or the row is short."""
+    """The places of the k best of a row and a few more, in no order; all places where that is no work."""
     items = len(row)
     blocks = items // BLOCK
     if blocks <= 2 * k:
         return np.arange(items)
     whole = blocks * BLOCK
     maxima = row[:whole].reshape(BLOCK, blocks).max(axis=0)  # down the columns: whole vectors at a time
-    return _places(row >= np.partition(maxima, blocks - k)[blocks - k])
-
-
-def _places(mask: npt.NDArray[np.bool_]) -> Ints:
-    """Where a mask with few true places is true: looked through eight places at a time."""
-    whole = len(mask) - len(mask) % 8
-    words = np.flatnonzero(mask[:whole].view(np.uint64) != 0)
-    inside = (8 * words[:, None] + np.arange(8)).ravel()
-    return np.concatenate([inside[mask[inside]], whole + np.flatnonzero(mask[whole:])])
+    floor = np.partition(maxima, blocks - k)[blocks - k]
+    kept = np.flatnonzero(maxima >= floor)
+    if len(kept) > 4 * k:  # many equal maxima: compare the elements instead
+        return np.flatnonzero(row >= floor)
+    inside = (kept[:, None] + blocks * np.arange(BLOCK)).ravel()
+    found = np.concatenate([inside, np.arange(whole, items)])
+    return found[row[found] >= floor]

@@ -23,10 +23,11 @@ ROUGH_ITEMS: Final = 30_000
 ROUGH_BLOCK: Final = 16
 MOST_BLOCK: Final = 128
 """Of so many numbers of a vector at least and at most one scale is kept."""
-ROUGH_ROWS: Final = (1, 2, 4)
-EXACT: Final = 200
-GAIN: Final = 0.8
-"""What is rough has to take less than this share of the time."""
+ROUGH_ROWS: Final = (1, 2)
+EXACT: Final = 128
+SLOWER: Final = 1.5
+"""Measured again and again, with all of both matrices in the caches, what is rough may take so many times as long: in a
+running system the larger matrix is not in the caches, while a processor without the instructions takes ten times."""
 ROUNDS: Final = 5
 
 
@@ -38,7 +39,7 @@ class Product:
     With few histories the time goes into reading it. Where it is large, and the processor is faster so, up to `rough`
     histories are multiplied with a copy in eight bits (a fourth of the bytes; a scale for each item, the histories in
     eight bits too), and the best EXACT of each are computed anew in float32: those are exact, all others within about a
-    hundredth of the largest. `rough` is 0 where this does not pay; None measures. The vectors must not change.
+    hundredth of the largest. `rough` is 0 where this does not pay; None tries it. The vectors must not change.
     """
 
     def __init__(self, vectors: Floats, rough: int | None = None) -> None:
@@ -70,11 +71,11 @@ class Product:
         return scores
 
     def _paying(self) -> int:
-        """Up to how many histories the way through eight bits is the faster one here."""
+        """Up to how many histories the way through eight bits is one to take here."""
         most, rng = 0, np.random.default_rng(0)
         for rows in ROUGH_ROWS:
             hidden = rng.standard_normal((rows, self.size), np.float32)
-            if _seconds(self._roughly, hidden) > GAIN * _seconds(self._whole, hidden):
+            if _seconds(self._roughly, hidden) > SLOWER * _seconds(self._whole, hidden):
                 break
             most = rows
         return most
