@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.ranking import top_k
+from models.recommenders import kernels
 from models.recommenders.base import Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.counts import Personal
@@ -46,6 +47,15 @@ def test_a_small_matrix_and_an_odd_size_are_not_rough(items: int, size: int) -> 
 
 def test_how_many_histories_are_rough_is_measured() -> None:
     assert Product(rng.normal(size=(30_000, 16)).astype(np.float32)).rough in (0, 1, 2)
+
+
+def test_a_rough_product_that_is_far_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = rng.normal(size=(30_000, 16)).astype(np.float32)
+    right = kernels._in_eight_bits
+    monkeypatch.setattr(kernels, "SLOWER", 1e9)
+    assert Product(vectors).rough == 2
+    monkeypatch.setattr(kernels, "_in_eight_bits", lambda these: right(these * np.float32(1.1)))
+    assert Product(vectors).rough == 0
 
 
 def test_a_product_over_no_items_is_empty() -> None:
