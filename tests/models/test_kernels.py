@@ -45,6 +45,14 @@ def test_a_small_matrix_and_an_odd_size_are_not_rough(items: int, size: int) -> 
     assert Product(np.ones((items, size), np.float32), rough=2).rough == 0
 
 
+def test_vectors_that_are_not_finite_are_not_rough() -> None:
+    vectors = np.ones((30_000, 16), np.float32)
+    vectors[7, 3] = np.nan
+    product = Product(vectors, rough=2)
+    assert product.rough == 0
+    assert np.isnan(product(np.ones((1, 16), np.float32))[0, 7])
+
+
 def test_how_many_histories_are_rough_is_measured() -> None:
     assert Product(rng.normal(size=(30_000, 16)).astype(np.float32)).rough in (0, 1, 2)
 
