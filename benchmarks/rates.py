@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.recommenders import SETS, categories_of, table_of
+from benchmarks.recommenders import SETS, opened
 from models.experiment import Experiment, Plan
 from models.splits import Protocol
 from serving import memory
@@ -26,11 +26,10 @@ CASES: Final = 1_000
 def reached(data: Path, name: str, rate: float, seed: int, minutes: float) -> dict[str, Any]:
     """One training: NDCG@10 on the tuning cases, epochs that there was time for, and which of them was best."""
     chosen = SETS[name]
-    source = chosen.open(data)
-    categories = categories_of(source)
+    frame, categories, _ = opened(data, name)
     plan = Plan(Protocol.of(chosen.protocol), seed, 1, minutes, CASES, tested=1, clock=time.process_time)
     defaults = {chosen.encoder: {"learning_rate": rate}}
-    experiment = Experiment(table_of(source, chosen.share), plan, categories=categories or None, defaults=defaults)
+    experiment = Experiment(frame, plan, categories=categories or None, defaults=defaults)
     tuned = experiment.tune(chosen.encoder)
     row = {"set": name, "encoder": chosen.encoder, "rate": rate, "seed": seed, "ndcg@10": tuned.ndcg}
     return {**row, "epochs": len(tuned.curve), "best": tuned.params["epochs"]}

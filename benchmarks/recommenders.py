@@ -134,17 +134,19 @@ def users_of(name: str, most: int) -> pd.DataFrame:
     return frame[frame["user_id"].isin(kept)].reset_index(drop=True)
 
 
-def opened(asked: Asked, name: str) -> "tuple[pd.DataFrame, dict[str, str], Catalogue | None]":
+def opened(
+    data: Path, name: str, *, catalogue: bool = False
+) -> "tuple[pd.DataFrame, dict[str, str], Catalogue | None]":
     """A set's interactions, categories of its items, and its catalogue if that is asked for; as packed, if it was."""
-    packed = asked.data / f"{name}.parquet"
+    packed = data / f"{name}.parquet"
     if packed.exists():
-        if asked.catalogue:
+        if catalogue:
             raise SystemExit(f"{packed}: a packed set has no catalogue; leave out --catalogue")
         return pd.read_parquet(packed), json.loads(packed.with_suffix(".json").read_text("utf-8")), None
     from serving.commands.evaluate import catalogue_of
 
-    source = SETS[name].open(asked.data)
-    found = catalogue_of(source) if asked.catalogue else None
+    source = SETS[name].open(data)
+    found = catalogue_of(source) if catalogue else None
     return table_of(source, SETS[name].share), categories_of(source), found
 
 
@@ -152,7 +154,7 @@ def pack(asked: Asked, folder: Path) -> None:
     """Write each set as Parquet, and its categories."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in asked.sets:
-        frame, categories, _ = opened(asked, name)
+        frame, categories, _ = opened(asked.data, name)
         (folder / f"{name}.json").write_text(json.dumps(categories), "utf-8")
         frame.to_parquet(folder / f"{name}.parquet", compression="zstd")
         print(f"{folder / name}.parquet: {len(frame):,} events", flush=True)
@@ -162,14 +164,16 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
     """Every recommender on one data set with one seed; what is in `out` already is not done again."""
     folder = asked.out / name / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [one for one in THEIRS if asked.asks(f"rectools-{one}") and not _done(folder, f"rectools-{one}")]
-    wanted = wanted if asked.rectools else []
+    theirs = THEIRS if asked.rectools else ()
+    wanted = [one for one in theirs if asked.asks(f"rectools-{one}") and not _done(folder, f"rectools-{one}")]
     ours = [one for one in (*COUNTING, SETS[name].encoder) if asked.asks("encoder" if one in NEURAL else one)]
-    ours_left = bool(ours) and not _done(folder, ours[-1] if asked.only else "auto")
+    if asked.only:
+        ours = [one for one in ours if not _done(folder, one)]
+    ours_left = bool(ours) if asked.only else not _done(folder, "auto")
     if not wanted and not ours_left:
         return
     _alike(asked, folder)
-    frame, categories, offered = opened(asked, name)
+    frame, categories, offered = opened(asked.data, name, catalogue=asked.catalogue)
     protocol, clock = Protocol.of(SETS[name].protocol), CLOCKS[asked.clock]
     plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
     experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
@@ -196,12 +200,13 @@ def tune_ours(asked: Asked, experiment: Experiment, folder: Path, names: Sequenc
     names = [one for one in names if not (one == "personal" and experiment.masked)]
     minutes = dict.fromkeys(NEURAL, asked.neural_minutes)
     tuned = [experiment.tune(one, minutes=minutes.get(one)) for one in names]
+    chosen = ""
     if not asked.only:
         tuned.append(experiment.blend(tuned))
-    chosen = best_of(tuned).name
+        chosen = best_of(tuned).name
     for one in tuned:
         told = {"tuning": one.ndcg, "trials": one.trials, "tuning_seconds": one.seconds}
-        _measured(experiment, one, folder, chosen if not asked.only else "", told)
+        _measured(experiment, one, folder, chosen, told)
 
 
 def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequence[str], blended: bool) -> None:
