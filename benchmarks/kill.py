@@ -1,8 +1,9 @@
 """kill -9 at random moments under load, then a count: every acknowledged event is in the features exactly once.
 
 A broker, an API, a consumer and an archive process run; a writer posts events without pause and sends again, with the
-same ids, what was not acknowledged. Victims are drawn at random and started again at once. Afterwards three things are
-held against each other: what was acknowledged, what the features say, and what a rebuild of archive and log says.
+same ids, what was not acknowledged. Victims are drawn at random and started again at once; nobody else starts a part,
+so one that ends by itself is a fault and is named. Afterwards three things are held against each other: what was
+acknowledged, what the features say, and what a rebuild of archive and log says.
 `python -m benchmarks.kill [--times 200] [--seed 0] [--json]`
 """
 
@@ -170,13 +171,15 @@ def measure(times: int = 200, seed: int = 0, victims: Sequence[str] = PARTS, sto
     started = time.monotonic()
     with System(folder / "state", store) as system:
         kills, writer = asyncio.run(_rampage(system, times, seed, victims))
+        ended = [name for name, process in system.processes.items() if process.poll() is not None]
         _await_caught_up(system)
         await_archived(system)
         for name in ("api", "consumer", "archiver"):
             system.stop(name)
         figures = count(system, writer.acknowledged)
     figures |= {"kills": dict(kills), "sent_again": writer.sent_again, "seconds": time.monotonic() - started}
-    wrong = figures["lost"] or figures["counted_twice"] or figures["rows_unlike_rebuild"]
+    figures["ended_unkilled"] = ended
+    wrong = ended or figures["lost"] or figures["counted_twice"] or figures["rows_unlike_rebuild"]
     if wrong or figures["popularity_unlike_rebuild"] or figures["archive_unlike_log"]:
         figures["kept"] = str(folder)
     else:
@@ -230,6 +233,7 @@ def show(figures: dict[str, Any]) -> None:
     print(f"counted twice                 {figures['counted_twice']:>9,}")
     print(f"rows unlike a rebuild's       {figures['rows_unlike_rebuild']:>9,} of {figures['rows']:,}")
     print(f"popularity unlike a rebuild's {len(figures['popularity_unlike_rebuild']):>9,} of 4")
+    print(f"ended without being killed    {', '.join(figures['ended_unkilled']) or 'none':>9}")
     print(f"archive equals the log        {'no' if figures['archive_unlike_log'] else 'yes':>9}")
     if "kept" in figures:
         print(f"kept for a look: {figures['kept']}")

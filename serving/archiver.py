@@ -25,7 +25,7 @@ from serving.settings import Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import kafka_python_config
-from stream.errors import EventError
+from stream.errors import BrokerError, EventError
 from stream.events import Record, TimeLimits, decode, decode_event
 
 GROUP: Final = "coldstream-archive"
@@ -138,9 +138,18 @@ def main(settings: Settings | None = None) -> int:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     start_http_server(settings.archive_metrics_port, settings.host, metrics.registry)
-    wait_ready(settings.bootstrap, settings.kafka_security)
-    log.info("the archive is ready")
-    archive(settings, stop)
+    try:
+        wait_ready(settings.bootstrap, settings.kafka_security)
+        log.info("the archive is ready")
+        while not stop.is_set():
+            try:
+                archive(settings, stop)
+            except RetriableError as error:  # lost while the topics were looked for
+                log.warning("Kafka does not answer (%s); the archive begins again where its files end", error)
+                stop.wait(RETRY_S)
+    except BrokerError as error:
+        log.error("%s", error)
+        return 1
     return 0
 
 

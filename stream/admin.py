@@ -1,5 +1,6 @@
 """Topics are created explicitly, and a cluster is waited for, with kafka-python's admin client."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,13 +9,15 @@ from typing import Any
 import msgspec
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, for_code
 
 from stream.client import kafka_python_config
 from stream.errors import BrokerError
 from stream.topics import Topic
 
 REQUEST_TIMEOUT_MS = 10_000
+
+log = logging.getLogger("coldstream.kafka")
 
 
 class TopicState(msgspec.Struct, frozen=True):
@@ -32,11 +35,21 @@ def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeou
         BrokerError: it does not within `timeout_s`.
     """
     until = time.monotonic() + timeout_s
+    while not _answers(bootstrap, security, max(1.0, until - time.monotonic())):
+        if time.monotonic() > until:
+            raise BrokerError(f"Kafka at {bootstrap} has no broker that works after {timeout_s:g} s; see its log")
+        time.sleep(0.05)
+
+
+def _answers(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float) -> bool:
+    """Whether a broker works there: one listens a moment before it is let into its own cluster, and another may end
+    while it is asked."""
     with _admin(bootstrap, security, timeout_s) as admin:
-        while not admin.describe_cluster()["brokers"]:  # it listens a moment before it is let into its own cluster
-            if time.monotonic() > until:
-                raise BrokerError(f"Kafka at {bootstrap} has no broker that works after {timeout_s:g} s; see its log")
-            time.sleep(0.05)
+        try:
+            return bool(admin.describe_cluster()["brokers"])
+        except RetriableError as error:
+            log.warning("Kafka at %s was lost while it was asked (%s); it is waited for", bootstrap, error)
+            return False
 
 
 def create_topics(

@@ -90,6 +90,7 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_count_nothing_twice() -
     figures = measure(times=20, seed=11)
     assert sum(figures["kills"].values()) == 20
     assert figures["acknowledged"] > 1_000
+    assert figures["ended_unkilled"] == []
     assert judged(figures) == CLEAN, figures
 
 
