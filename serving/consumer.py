@@ -174,7 +174,11 @@ async def serve(settings: Settings) -> None:
     wait_ready(settings.bootstrap, settings.kafka_security)
     store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
     app, path, services = build(store, settings)
-    await app.start()
+    try:
+        await app.start()
+    except KafkaError as error:
+        store.close()
+        raise ConsumerError(f"Kafka was lost while the consumer started ({error}); start it again") from error
     for service in services:
         await app.add_runtime_dependency(service)
     log.info("the consumer is ready")

@@ -1,17 +1,12 @@
 """The embedded broker as a real process: started, stopped, killed, started again; its log is still there."""
 
 import os
-import select
 import signal
 import socket
-import socketserver
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +19,7 @@ from stream.broker import Broker
 from stream.errors import BrokerError
 from stream.topics import DAY_MS, Topic
 from tests.system.conftest import FreshTopic
+from tests.system.relay import relaying
 
 DESCRIBE_CLUSTER = 60
 """The number of the request in Kafka's protocol."""
@@ -210,56 +206,16 @@ def test_a_wrong_password_is_a_clear_error(guarded: Broker) -> None:
         wait_ready(guarded.bootstrap, None, timeout_s=3)
 
 
-class Relay(socketserver.ThreadingTCPServer):
-    """Stands where clients look for a broker and passes everything on, but hangs up on the next request of a kind."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, port: int, to: int) -> None:
-        super().__init__(("127.0.0.1", port), RelayedConnection)
-        self.to = to
-        self.refused: int | None = None
-        self.hung_up = 0
-
-    def lets_through(self, request: bytes) -> bool:
-        if len(request) < 6 or struct.unpack_from(">h", request, 4)[0] != self.refused:
-            return True
-        self.refused = None
-        self.hung_up += 1
-        return False
-
-
-class RelayedConnection(socketserver.BaseRequestHandler):
-    server: Relay
-
-    def handle(self) -> None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.server.to)) as broker:
-            while True:
-                for side in select.select([self.request, broker], [], [])[0]:
-                    sent = side.recv(65_536)
-                    if not sent or (side is self.request and not self.server.lets_through(sent)):
-                        return
-                    (broker if side is self.request else self.request).sendall(sent)
-
-
-@pytest.fixture
-def relay() -> Iterator[Relay]:
-    with Relay(free_port(), to=free_port()) as serving:
-        threading.Thread(target=serving.serve_forever, args=(0.05,), daemon=True).start()
-        yield serving
-        serving.shutdown()
-
-
-def test_a_broker_that_hangs_up_while_it_is_asked_is_waited_for(relay: Relay, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{relay.server_address[1]}"
-    with Broker(tmp_path / "kafka", relay.to, settings={"advertised.listeners": f"PLAINTEXT://{address}"}) as started:
-        relay.refused = DESCRIBE_CLUSTER
-        wait_ready(address, timeout_s=20)
-        assert relay.hung_up == 1
-        started.kill()
-        with pytest.raises(BrokerError, match=rf"no Kafka at {address} within 2 s"):
-            wait_ready(address, timeout_s=2)
+def test_a_broker_that_hangs_up_while_it_is_asked_is_waited_for(tmp_path: Path) -> None:
+    with relaying(to=free_port()) as relay:
+        advertised = {"advertised.listeners": f"PLAINTEXT://{relay.address}"}
+        with Broker(tmp_path / "kafka", relay.to, settings=advertised) as started:
+            relay.refused = DESCRIBE_CLUSTER
+            wait_ready(relay.address, timeout_s=20)
+            assert relay.hung_up == 1
+            started.kill()
+            with pytest.raises(BrokerError, match=rf"no Kafka at {relay.address} within 2 s"):
+                wait_ready(relay.address, timeout_s=2)
 
 
 def command(folder: Path, port: int, *flags: str) -> list[str]:

@@ -20,13 +20,16 @@ from kafka import KafkaProducer
 
 from benchmarks.kill import System, Writer, await_archived, count, measure
 from benchmarks.lookups import release
+from benchmarks.running import environment
 from features.archive import parts
 from models import releases
 from serving.archived import wait_for_archive
 from serving.settings import read
 from stream import deadletter
+from stream.broker import Broker
 from stream.events import Interaction, encode
 from tests.system.conftest import until
+from tests.system.relay import relaying
 
 CLEAN = {
     "lost": 0,
@@ -90,8 +93,18 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_count_nothing_twice() -
     figures = measure(times=20, seed=11)
     assert sum(figures["kills"].values()) == 20
     assert figures["acknowledged"] > 1_000
-    assert figures["ended_unkilled"] == []
     assert judged(figures) == CLEAN, figures
+
+
+def test_a_consumer_whose_broker_goes_away_while_it_starts_says_so(broker: Broker, tmp_path: Path) -> None:
+    with relaying(broker.port) as relay:
+        relay.left = 1  # of the client that waits for the cluster; the consumer's own find nobody
+        variables = environment(tmp_path, kafka=relay.address)
+        command = [sys.executable, "-m", "serving.consumer"]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "Kafka was lost while the consumer started" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_garbage_is_set_aside_and_the_stream_goes_on(own_system: System) -> None:

@@ -1,0 +1,69 @@
+"""A relay between a client and a broker, which hangs up when it is told to."""
+
+import select
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Stands where clients look for a broker and passes everything on.
+
+    It hangs up on the next request of the kind `refused` (a number of Kafka's protocol), and takes only so many
+    connections as are `left`.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, to: int) -> None:
+        super().__init__(("127.0.0.1", 0), Relayed)
+        self.to = to
+        self.refused: int | None = None
+        self.hung_up = 0
+        self.left: int | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
+        super().process_request(request, client_address)
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                self.socket.close()
+                threading.Thread(target=self.shutdown, daemon=True).start()
+
+    def lets_through(self, request: bytes) -> bool:
+        if len(request) < 6 or struct.unpack_from(">h", request, 4)[0] != self.refused:
+            return True
+        self.refused = None
+        self.hung_up += 1
+        return False
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    server: Relay
+
+    def handle(self) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.server.to)) as broker:
+            while True:
+                for side in select.select([self.request, broker], [], [])[0]:
+                    sent = side.recv(65_536)
+                    if not sent or (side is self.request and not self.server.lets_through(sent)):
+                        return
+                    (broker if side is self.request else self.request).sendall(sent)
+
+
+@contextmanager
+def relaying(to: int) -> Iterator[Relay]:
+    """A relay to the broker at a port."""
+    with Relay(to) as relay:
+        threading.Thread(target=relay.serve_forever, args=(0.05,), daemon=True).start()
+        yield relay
+        relay.shutdown()
