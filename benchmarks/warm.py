@@ -1,10 +1,14 @@
-"""Warm starts: epochs and seconds until a network is as good on the tuning cases as one that begins cold.
+"""Warm starts: what a retraining that begins with the serving release's weights reaches, and how soon, beside a cold.
 
-python -m benchmarks.warm [--source NAME:PATH] [--users 1000] [--recommender transformer] [--minutes 5] [--json]
+python -m benchmarks.warm [--source NAME:PATH] [--users 1000] [--recommender transformer] [--minutes 2] [--seeds 0,1,2]
+                          [--json]
 
-A network is tuned on all but the newest tenth of the events, as if it served; then twice on all events: cold, and from
-the serving one's weights. `reached` is the first epoch whose NDCG@10 (of the first 600 tuning cases) is at least 99% of
-the cold one's best.
+A network is tuned and fitted on all but the newest tenth of the events, as if it served; then twice on all events, as a
+training run does it: cold, and from the serving one's weights. Each tuning has `--minutes` of processor time. `goal` is
+99% of the cold one's best NDCG@10 on the tuning cases; `epochs` and `seconds` (of the processor) lead there. The tuning
+cases choose the epoch, and so flatter whoever has more of them; `test` is NDCG@10 of the cases behind them, of a fit of
+so many epochs, and its ratio to the cold one's is paired by user: the mean over the seeds, 95% by bootstrap over users.
+`as it was` is the serving network itself, not trained again.
 """
 
 import argparse
@@ -13,62 +17,107 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.recommenders import users_of
 from benchmarks.running import machine
-from models.experiment import Experiment, Plan
+from models import evaluation, warmstart
+from models.experiment import Experiment, Plan, Tuned
 from models.recommenders import warm
+from models.recommenders.base import Recommender
 from models.retrain import HELD_OUT
 
+BEFORE = 0.9
+"""The share of the events, the oldest, that the serving network knows of."""
+WAYS = ("cold", "warm", "as it was")
 
-def curve_of(
-    frame: pd.DataFrame, recommender: str, minutes: float, starts: Sequence[warm.Start] = ()
-) -> tuple[list[dict[str, float]], Experiment, Any]:
-    """Epoch, seconds since the beginning and NDCG@10 after each epoch of one training."""
-    curve: list[dict[str, float]] = []
-    began = time.monotonic()
 
-    def note(_stage: str, _done: float, figures: dict[str, float]) -> None:
+class Trained:
+    """One training: its curve on the tuning cases, and the network that was fitted after it."""
+
+    def __init__(
+        self, frame: pd.DataFrame, recommender: str, minutes: float, seed: int, starts: Sequence[warm.Start] = ()
+    ) -> None:
+        self.curve: list[dict[str, float]] = []
+        plan = Plan(HELD_OUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
+        self.experiment = Experiment(frame, plan, self._note, starts=starts)
+        self.experiment.situation = warmstart.fitting(self.experiment.situation, starts)
+        self.began = time.process_time()
+        self.tuned: Tuned = self.experiment.tune(recommender, 1, minutes)
+        self.made: Recommender = self.experiment.fit(self.tuned)
+
+    def _note(self, _stage: str, _done: float, figures: dict[str, float]) -> None:
         if "epoch" in figures:
-            curve.append({**figures, "seconds": time.monotonic() - began})
+            self.curve.append({**figures, "seconds": time.process_time() - self.began})
 
-    plan = Plan(HELD_OUT, 0, 1, minutes, 1_000, False)
-    experiment = Experiment(frame, plan, note, starts=starts)
-    began = time.monotonic()
-    tuned = experiment.tune(recommender, 1, minutes)
-    return curve, experiment, tuned.recommender
+    @property
+    def starts(self) -> list[warm.Start]:
+        """What it hands on."""
+        return list(warmstart.of_experiment(self.experiment, self.tuned, self.made).values())
+
+    def tested(self, made: Recommender | None = None) -> evaluation.Values:
+        """float64 [cases]: NDCG@10 of the test cases, by its own network or another."""
+        return self.experiment.measured(made or self.made)[0]["ndcg@10"]
 
 
-def measure(frame: pd.DataFrame, recommender: str, minutes: float) -> dict[str, Any]:
-    """Cold and warm curves, and when each reached the cold one's best."""
-    _, serving, network = curve_of(frame.iloc[: int(0.9 * len(frame))], recommender, minutes)
-    start = warm.start_of(network, serving.tuned_from)
-    cold, _, _ = curve_of(frame, recommender, minutes)
-    warmed, _, begun = curve_of(frame, recommender, minutes, [start])
-    goal = 0.99 * max(one["ndcg@10"] for one in cold)
-    rows = {}
-    for name, curve in (("cold", cold), ("warm", warmed)):
-        hit = next((one for one in curve if one["ndcg@10"] >= goal), None)
-        rows[name] = {
-            "epochs": hit["epoch"] + 1 if hit else None,
-            "seconds": hit["seconds"] if hit else None,
-            "first": curve[0]["ndcg@10"],
-            "best": max(one["ndcg@10"] for one in curve),
-            "curve": [round(one["ndcg@10"], 5) for one in curve],
+def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """Curves of both ways by seed, when each came to the goal, and what the test cases say."""
+    rounds: list[dict[str, Any]] = []
+    tested: dict[str, list[evaluation.Values]] = {way: [] for way in WAYS}
+    for seed in seeds:
+        serving = Trained(frame.iloc[: int(BEFORE * len(frame))], recommender, minutes, seed)
+        cold = Trained(frame, recommender, minutes, seed)
+        warmed = Trained(frame, recommender, minutes, seed, serving.starts)
+        goal = 0.99 * max(one["ndcg@10"] for one in cold.curve)
+        tested["cold"].append(cold.tested())
+        tested["warm"].append(warmed.tested())
+        tested["as it was"].append(cold.tested(serving.made))
+        ways = {"cold": reached(cold, goal), "warm": reached(warmed, goal)}
+        begun = getattr(warmed.made, "started_from", None) is not None
+        rounds.append({"seed": seed, "goal": goal, "fits": begun, **ways})
+    means = {way: np.mean(values, axis=0) for way, values in tested.items()}
+    judged = {
+        way: {
+            "test": float(values.mean()),
+            "by_seed": [float(one.mean()) for one in tested[way]],
+            "to_cold": evaluation.ratio(values, means["cold"], np.random.default_rng(0)),
         }
-    facts = {"events": len(frame), "recommender": recommender, "goal": goal, "fits": begun.started_from is not None}
-    return {"machine": machine(), **facts, **rows}
+        for way, values in means.items()
+    }
+    facts = {"events": len(frame), "recommender": recommender, "cases": len(means["cold"])}
+    return {"machine": machine(), **facts, "rounds": rounds, "test": judged}
+
+
+def reached(trained: Trained, goal: float) -> dict[str, Any]:
+    """When a training's curve came to the goal, and what it chose."""
+    curve = trained.curve
+    hit = next((one for one in curve if one["ndcg@10"] >= goal), None)
+    return {
+        "epochs": int(hit["epoch"]) + 1 if hit else None,
+        "seconds": hit["seconds"] if hit else None,
+        "first": curve[0]["ndcg@10"],
+        "best": max(one["ndcg@10"] for one in curve),
+        "chosen": int(trained.tuned.params["epochs"]),
+        "curve": [round(one["ndcg@10"], 5) for one in curve],
+    }
 
 
 def show(figures: dict[str, Any]) -> None:
-    """The table."""
-    print(f"{figures['recommender']}, {figures['events']:,} events; goal: NDCG@10 {figures['goal']:.4f}")
-    print(f"{'':6}{'epochs':>8}{'seconds':>9}{'after one epoch':>17}{'best':>8}")
-    for name in ("cold", "warm"):
-        row = figures[name]
-        seconds = f"{row['seconds']:9.1f}" if row["seconds"] is not None else f"{'never':>9}"
-        print(f"{name:6}{row['epochs'] or 0:8.0f}{seconds}{row['first']:17.4f}{row['best']:8.4f}")
+    """Both tables."""
+    print(f"{figures['recommender']}, {figures['events']:,} events\n")
+    print("| seed | | goal | epochs to it | seconds | after one epoch | best | epochs chosen |\n" + "|---" * 8 + "|")
+    for one in figures["rounds"]:
+        for way in ("cold", "warm"):
+            row = one[way]
+            when = f"{row['epochs']} | {row['seconds']:.0f}" if row["epochs"] else "never | "
+            best = f"{row['first']:.4f} | {row['best']:.4f} | {row['chosen']}"
+            print(f"| {one['seed']} | {way} | {one['goal']:.4f} | {when} | {best} |")
+    print(f"\n| {figures['cases']} test cases | NDCG@10 | by seed | to cold |\n|---|---|---|---|")
+    for way, row in figures["test"].items():
+        ratio, low, high = row["to_cold"]
+        seeds = ", ".join(f"{one:.4f}" for one in row["by_seed"])
+        print(f"| {way} | {row['test']:.4f} | {seeds} | {ratio:.3f} [{low:.3f}, {high:.3f}] |")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,11 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--source", default="complete-journey", help="a data set: NAME or NAME:PATH")
     parser.add_argument("--users", type=int, default=1_000, help="take so many users of it")
     parser.add_argument("--recommender", default="transformer", choices=("dnn", "cnn", "rnn", "transformer"))
-    parser.add_argument("--minutes", type=float, default=5.0, help="of each of the three trainings")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of the processor, for each tuning")
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     frame = users_of(asked.source, asked.users)
-    figures = measure(frame, asked.recommender, asked.minutes)
+    figures = measure(frame, asked.recommender, asked.minutes, [int(one) for one in asked.seeds.split(",")])
     if asked.json:
         print(json.dumps(figures, indent=2))
     else:
