@@ -24,11 +24,16 @@ from stream.topics import Topic, topics
 FreshTopic = Callable[..., str]
 
 
+LONGEST = ("test_faults", "test_rollout", "test_cli", "test_lookups", "test_domains")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `system`."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.system)
+    """Everything in this folder carries the marker `system`; its longest files begin first."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.system)
+    ours.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items[:] = [item for item in items if Path(__file__).parent not in item.path.parents] + ours
 
 
 @pytest.fixture(scope="session", autouse=True)
