@@ -32,9 +32,9 @@ check: install ## format, lint, types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-test: check ## check, then every test: those without processes of their own side by side
-	@$(BIN)/pytest -m "not system" -n 2 --dist worksteal
-	@$(BIN)/pytest -m system -n 2 --dist worksteal
+test: check ## check, then every test, two side by side; of those with processes of their own two files
+	@$(BIN)/pytest --ignore=tests/system -n 2 --dist worksteal
+	@$(BIN)/pytest tests/system -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: install ## the four benchmarks
 	@for one in start freshness lookups ingest; do $(BIN)/coldstream bench $$one || exit 1; done

@@ -123,6 +123,8 @@ class System:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for process in self.processes.values():  # all at once: each takes its time to say goodbye to the broker
+            process.send_signal(signal.SIGTERM)
         for name in list(self.processes):
             self.stop(name)
         self.broker.stop()
@@ -206,6 +208,7 @@ def count(system: System, acknowledged: Sequence[Interaction]) -> dict[str, Any]
         found = Counter(row.summary.totals if row is not None else {})
         lost += sum((kinds - found).values())
         twice += sum((found - kinds).values())
+    shutil.rmtree(system.state / "rebuilt", ignore_errors=True)  # of an earlier count
     aside = open_store(system.state / "rebuilt", "sqlite", tuple(system.domains))
     bootstrap = system.broker.bootstrap
     ends = log_ends(bootstrap, None)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# What a test compiles is computed a few times only.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

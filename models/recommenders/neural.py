@@ -88,6 +88,7 @@ class Neural:
         network = self._built()  # else Keras builds it with a batch, and workers hand out others of its epoch
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
+        optimizer.build(network.trainable_variables)  # else a first trace makes its variables, and a second follows
         network.compile(optimizer, jit_compile=self._compiled(len(batches)), steps_per_execution=self._at_once())
         until = self.clock() + 60 * self.minutes if self.minutes is not None else None
         network.places = batches.places

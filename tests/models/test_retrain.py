@@ -116,7 +116,8 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
 
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
-    run = Run(archive, tmp_path, "shop", recommender="dnn", minutes=3.0, epochs=12)
+    small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1})}
+    run = Run(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, home=DomainPreset(recommenders=small))
     first = retrain.train_tuned(run)
     assert retrain.settle(run, [first]).serving == first.manifest.id
     card = first.manifest
@@ -147,7 +148,7 @@ def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
-    asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "compiled": False})}
+    asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})}
     run = Run(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, home=DomainPreset(recommenders=asked))
     made = retrain.train_tuned(run)
     releases.promote(tmp_path, "shop", made.manifest.id)

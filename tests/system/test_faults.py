@@ -8,6 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from benchmarks.kill import System, Writer, await_archived, count, measure
 from benchmarks.lookups import release
 from benchmarks.running import environment
 from features.archive import parts
+from features.rebuild import log_ends
 from models import releases
 from serving.archived import wait_for_archive
 from serving.settings import read
 from stream import deadletter
 from stream.broker import Broker
 from stream.events import Interaction, encode
-from tests.system.conftest import until
+from tests.system.conftest import ready, until
 from tests.system.relay import relaying
 
 CLEAN = {
@@ -44,6 +47,51 @@ CONSUMER_ENDS_S = 11
 """Under a busy machine; it takes two seconds without a broker, five with one that says nothing."""
 
 
+class Counted(System):
+    """A system that several tests harm in turn: it remembers all that it acknowledged, and every count is over that."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(state)
+        self.written: list[Interaction] = []
+        self.sound = True
+
+    def write(self, seconds: float) -> list[Interaction]:
+        """What was acknowledged in a while of writing."""
+        found = write(self, seconds)
+        self.written += found
+        return found
+
+
+@pytest.fixture(scope="module")
+def in_turn() -> Iterator[tuple[ExitStack, list[Counted]]]:
+    """The systems that `counted` started; what was acknowledged is counted once more when the last one has stopped."""
+    with ExitStack() as running:
+        started: list[Counted] = []
+        yield running, started
+        if started and started[-1].sound:
+            assert stopped(started[-1], started[-1].written) == CLEAN
+
+
+@pytest.fixture
+def counted(in_turn: tuple[ExitStack, list[Counted]], tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    """A system that is ready and whose last count was clean: after a test that failed, the next one gets a new one."""
+    running, started = in_turn
+    if not started or not started[-1].sound:
+        started.append(running.enter_context(Counted(tmp_path_factory.mktemp("counted") / "state")))
+    system = started[-1]
+    until(lambda: ready(system), 90, "the system is ready")
+    system.sound = False
+    return system
+
+
+@pytest.fixture(scope="module")
+def uncounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system for tests that need no count: one spoils its log, another its releases."""
+    with System(tmp_path_factory.mktemp("uncounted") / "state") as running:
+        until(lambda: ready(running), 90, "the system is ready")
+        yield running
+
+
 def judged(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: figures[name] for name in CLEAN}
 
@@ -52,14 +100,28 @@ def settle(system: System, within_s: float = 60) -> None:
     until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
 
 
-def outcome(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
+def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
+    """What became of everything that was ever acknowledged, once it is applied, popular and archived."""
+    settle(system, within_s)
+    ends, live = log_ends(system.broker.bootstrap, None), system.open_store()
+
+    def counts() -> dict[str, int]:
+        return {name: row.position for name, row in live.read_popularity(list(ends)).items()}
+
+    until(lambda: counts() == {name: end for name, end in ends.items() if end >= 0}, within_s, "popularity is written")
+    live.close()
+    await_archived(system, within_s)
+    found = judged(count(system, system.written))
+    system.sound = found == CLEAN
+    return found
+
+
+def stopped(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
     """What became of the events, once everything is applied and every part has stopped."""
     settle(system, within_s)
-    if "archiver" in system.processes:
-        await_archived(system, within_s)
+    await_archived(system, within_s)
     for name in ("api", "consumer", "archiver"):
-        if name in system.processes:
-            system.stop(name)
+        assert system.stop(name) == 0
     return judged(count(system, written))
 
 
@@ -107,8 +169,8 @@ def test_a_consumer_whose_broker_goes_away_while_it_starts_says_so(broker: Broke
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_garbage_is_set_aside_and_the_stream_goes_on(own_system: System) -> None:
-    system = own_system
+def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
+    system = uncounted
     good = view("ann", "g1")
     half = encode(good)[:40]
     produce(
@@ -146,21 +208,20 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(own_system: System) -> None
     assert len(deadletter.read(bootstrap)) == len(letters)
 
 
-def test_the_consumer_waits_for_a_locked_store(own_system: System) -> None:
-    system = own_system
-    before = write(system, 1)
+def test_the_consumer_waits_for_a_locked_store(counted: Counted) -> None:
+    system, failed = counted, 'coldstream_store_errors_total{operation="write"}'
+    system.write(1)
     settle(system)
+    before = measured(system, "CONSUMER", failed)
     lock = sqlite3.connect(system.state / "feast" / "online.db", timeout=30)
     lock.execute("begin immediate")
-    during = write(system, 2)
+    system.write(2)
     until(lambda: (system.lag() or 0) > 0, 10, "the lag shows that the store is away")
-    time.sleep(8)
-    after = write(system, 1)
+    until(lambda: measured(system, "CONSUMER", failed) > before, 30, "the consumer says that it cannot write")
+    system.write(1)
     lock.rollback()
     lock.close()
-    settle(system)
-    assert 'coldstream_store_errors_total{operation="write"}' in _consumer_metrics(system)
-    assert outcome(system, [*before, *during, *after]) == CLEAN
+    assert outcome(system) == CLEAN
 
 
 def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
@@ -178,45 +239,45 @@ def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
         during = write(system, 1)
         time.sleep(9)
         server.send_signal(signal.SIGCONT)
-        assert outcome(system, [*before, *during]) == CLEAN
+        assert stopped(system, [*before, *during]) == CLEAN
 
 
-def test_consumers_join_and_leave(own_system: System) -> None:
-    system = own_system
-    written = write(system, 1)
+def test_consumers_join_and_leave(counted: Counted) -> None:
+    system = counted
+    system.write(1)
     other = dict(system.variables)
     other["COLDSTREAM_CONSUMER_METRICS_PORT"] = str(int(other["COLDSTREAM_TRAINER_METRICS_PORT"]))
     log = (system.state / "second.log").open("wb")
     second = subprocess.Popen([sys.executable, "-m", "serving.consumer"], env=other, stdout=log, stderr=log)
     try:
         shared = (system.state / "second.log").read_text
-        until(lambda: written.extend(write(system, 0.5)) or "are ours" in shared("utf-8"), 60, "the second one joins")
-        written += write(system, 2)
+        until(lambda: system.write(0.5) and "are ours" in shared("utf-8"), 60, "the second one joins")
+        system.write(2)
         system.kill("consumer")
-        written += write(system, 1)
+        system.write(1)
         system.start("consumer")
-        written += write(system, 2)
+        system.write(2)
     finally:
         second.send_signal(signal.SIGTERM)
         assert second.wait(60) == 0
         log.close()
-    written += write(system, 1)
+    system.write(1)
     until(lambda: system.lag() is not None, 60, "the first one is back")
-    assert outcome(system, written) == CLEAN
+    assert outcome(system) == CLEAN
 
 
-def test_a_broker_that_is_restarted_is_found_again(own_system: System) -> None:
-    system = own_system
-    written = write(system, 1)
+def test_a_broker_that_is_restarted_is_found_again(counted: Counted) -> None:
+    system = counted
+    system.write(1)
     system.broker.stop()
     system.broker.start()
-    written += write(system, 2)
-    assert outcome(system, written, within_s=90) == CLEAN
+    system.write(2)
+    assert outcome(system, within_s=90) == CLEAN
 
 
-def test_parts_stop_when_asked_although_the_broker_is_gone(own_system: System) -> None:
-    system = own_system
-    written = write(system, 1)
+def test_parts_stop_when_asked_although_the_broker_is_gone(counted: Counted) -> None:
+    system = counted
+    system.write(1)
     system.kill("broker")
     for name in ("api", "archiver", "consumer"):
         began = time.monotonic()
@@ -226,13 +287,13 @@ def test_parts_stop_when_asked_although_the_broker_is_gone(own_system: System) -
     for name in ("api", "archiver", "consumer"):
         system.start(name)
     until(lambda: system.lag() is not None, 60, "the consumer is back")
-    assert outcome(system, written) == CLEAN
+    assert outcome(system) == CLEAN
 
 
-def test_a_consumer_ends_although_the_broker_says_nothing(own_system: System) -> None:
+def test_a_consumer_ends_although_the_broker_says_nothing(counted: Counted) -> None:
     """It takes connections and never answers: what was consumed and not committed comes again, and counts once."""
-    system = own_system
-    written = write(system, 1)
+    system = counted
+    system.write(1)
     assert system.broker.pid is not None
     os.kill(system.broker.pid, signal.SIGSTOP)
     try:
@@ -243,45 +304,40 @@ def test_a_consumer_ends_although_the_broker_says_nothing(own_system: System) ->
         os.kill(system.broker.pid, signal.SIGCONT)
     system.start("consumer")
     until(lambda: system.lag() is not None, 90, "the consumer is back")
-    assert outcome(system, written, within_s=90) == CLEAN
+    assert outcome(system, within_s=90) == CLEAN
 
 
-def test_an_archive_without_space_keeps_what_it_took_and_goes_on(own_system: System) -> None:
-    system = own_system
-    pid = system.processes["archiver"].pid
+def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counted) -> None:
+    system = counted
+    pid, failed = system.processes["archiver"].pid, "coldstream_archive_errors_total"
+    errors, archived = measured(system, "ARCHIVE", failed), _archived(system)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
-    written = write(system, 2)
-    url = f"http://127.0.0.1:{system.variables['COLDSTREAM_ARCHIVE_METRICS_PORT']}/metrics"
-
-    def failed() -> bool:
-        lines = httpx.get(url).text.splitlines()
-        return any(line.startswith("coldstream_archive_errors_total") and not line.endswith(" 0.0") for line in lines)
-
-    until(failed, 30, "the archive says that it cannot write")
-    assert _archived(system) == 0
+    written = system.write(2)
+    until(lambda: measured(system, "ARCHIVE", failed) > errors, 30, "the archive says that it cannot write")
+    assert _archived(system) == archived
     settings, said = read(None, system.variables), list[str]()
     assert wait_for_archive(settings, said.append, within_s=1) >= len(written)
     assert said[1].startswith("the archive lacks")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert wait_for_archive(settings, said.append) == 0
-    assert _archived(system) >= len(written)
-    assert outcome(system, written) == CLEAN
+    assert _archived(system) >= archived + len(written)
+    assert outcome(system) == CLEAN
 
 
-def test_releases_are_swapped_and_refused_without_a_failed_request(own_system: System) -> None:
-    system = own_system
+def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: System) -> None:
+    system = uncounted
     root = system.state / "releases"
     rng = np.random.default_rng(0)
     base = f"http://127.0.0.1:{system.port}"
     first = release(root, 200, releases.COUNTS, rng)
     until(lambda: _serving(base) == first, 20, "the first release serves")
-    token = httpx.post(f"{base}/v1/events", content=encode(view("ann", "r1", "i7"))).json()["token"]
+    token = httpx.post(f"{base}/v1/events", content=encode(view("eve", "r1", "i7"))).json()["token"]
     statuses: list[int] = []
     seen: set[str] = set()
     with httpx.Client(base_url=base, timeout=10) as client:
 
         def look() -> None:
-            answer = client.get("/v1/users/ann/recommendations", params={"after": token})
+            answer = client.get("/v1/users/eve/recommendations", params={"after": token})
             statuses.append(answer.status_code)
             seen.add(answer.json()["release"])
 
@@ -327,5 +383,7 @@ def _totals(system: System, user: str) -> dict[str, int]:
     return found
 
 
-def _consumer_metrics(system: System) -> str:
-    return httpx.get(f"http://127.0.0.1:{system.variables['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics").text
+def measured(system: System, part: str, name: str) -> float:
+    """What a part says of itself, summed over the labels that `name` leaves open; 0 where nothing is said yet."""
+    url = f"http://127.0.0.1:{system.variables[f'COLDSTREAM_{part}_METRICS_PORT']}/metrics"
+    return sum(float(line.rsplit(" ", 1)[1]) for line in httpx.get(url).text.splitlines() if line.startswith(name))

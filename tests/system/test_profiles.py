@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks.kill import System
 from models import releases
-from tests.contracts.test_encoders import OLD, YOUNG, of_tastes, released
 from tests.system.conftest import until
 from tests.system.test_lookups import act, look, shown
 
@@ -21,6 +20,9 @@ def put(client: httpx.Client, user: str, attributes: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(400)
 def test_a_changed_profile_changes_the_next_answer(own_system: System) -> None:
+    # imports TensorFlow, which every worker would otherwise wait for when it collects this folder
+    from tests.contracts.test_encoders import OLD, YOUNG, of_tastes, released
+
     root = own_system.state / "releases"
     releases.promote(root, "shop", released(of_tastes("profile", profile=True), root).id)
     with httpx.Client(base_url=f"http://127.0.0.1:{own_system.port}", timeout=30) as client:

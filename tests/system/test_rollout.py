@@ -157,8 +157,12 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     ended = told["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-time")
     assert "no verdict within 72 h" in ended["detail"]
-    (listed,) = [one for one in told["releases"] if one["id"] == other]
-    assert (listed["state"], listed["reason"]) == ("refused", "canary-time")
+
+    def listed() -> tuple[str, str | None]:
+        (found,) = [one for one in shop(client)["releases"] if one["id"] == other]
+        return found["state"], found["reason"]
+
+    until(lambda: listed() == ("refused", "canary-time"), 20, "the release is listed as refused")
     line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="time"} 1.0'
     until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
     command = [sys.executable, "-m", "serving.cli", "releases", "show", other, "--json"]
