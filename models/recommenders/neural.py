@@ -32,6 +32,8 @@ SHORT_MINUTES: Final = 2.0
 """Compiling takes about seven seconds more than tracing alone, and wins a hundredth of a second a step (two cores)."""
 WARM_UP: Final = 100
 """Steps over which the learning rate rises to its value."""
+WARMLY: Final = 0.3
+"""Of the learning rate, for a network that begins with another's weights: the whole of it shakes what they know."""
 STEPS_AHEAD: Final = 16
 Epoch = Callable[[int, dict[str, float]], bool]
 """Called after each epoch with its number and figures; True stops."""
@@ -86,6 +88,8 @@ class Neural:
     def _train(self, batches: Batches) -> None:
         params = self.params
         network = self._built()  # else Keras builds it with a batch, and workers hand out others of its epoch
+        if self.started_from is not None:
+            params = msgspec.structs.replace(params, learning_rate=WARMLY * params.learning_rate)
         rate = rate_of(params, params.epochs * len(batches), WARM_UP)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
         optimizer.build(network.trainable_variables)  # else a first trace makes its variables, and a second follows

@@ -10,7 +10,7 @@ import pytest
 from models.errors import TrainingError
 from models.recommenders import warm
 from models.recommenders.candidates import NEURAL, Situation, make
-from models.recommenders.neural import Neural
+from models.recommenders.neural import WARMLY, Neural
 from models.recommenders.profiles import Profiles
 from models.recommenders.sequences import Log
 from stream.events import User
@@ -67,6 +67,17 @@ def test_what_does_not_fit_changes_nothing() -> None:
         cold, tried = fitted(name, log, epochs=0, **more), fitted(name, log, start, epochs=0, **more)
         assert tried.started_from is None
         np.testing.assert_array_equal(tried.embeddings(), cold.embeddings())
+
+
+def test_what_is_known_already_is_learned_on_with_a_lower_rate() -> None:
+    log = Log.of(ring(12))
+    cold = fitted("dnn", log, epochs=1)
+    begun = fitted("dnn", log, warm.start_of(cold, 0), epochs=1)
+    assert cold.network is not None
+    assert begun.network is not None
+    rates = [float(one.network.optimizer.learning_rate) for one in (cold, begun)]
+    assert rates[1] == pytest.approx(WARMLY * rates[0])
+    assert begun.params.learning_rate == cold.params.learning_rate  # which is on the card, for the run after it
 
 
 def test_what_is_no_start_is_said() -> None:
