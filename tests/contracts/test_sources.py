@@ -73,7 +73,7 @@ def test_events_are_in_order_of_time_with_ids_of_their_own(source: Source) -> No
 
 
 def test_what_is_sent_fits_the_schema_and_the_key(source: Source) -> None:
-    (first, *_) = source.encoded(200)
+    first = next(iter(source.encoded(200)))
     for key, value in first:
         event = decode_event(key, value, source.end + 1)
         assert isinstance(event, Interaction)
