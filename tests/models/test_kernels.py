@@ -1,5 +1,7 @@
 """Products and softmax over the catalogue, against NumPy."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,28 @@ def test_vectors_that_are_not_finite_are_not_rough() -> None:
     product = Product(vectors, rough=2)
     assert product.rough == 0
     assert np.isnan(product(np.ones((1, 16), np.float32))[0, 7])
+
+
+def test_what_pays_is_judged_alike_while_others_work() -> None:
+    """Threads that want the interpreter: what is rough has to wait for it more often."""
+    vectors = rng.normal(size=(100_000, 64)).astype(np.float32)
+    if not Product(vectors).rough:
+        pytest.skip("this processor is no quicker in eight bits")
+    ended = threading.Event()
+    others = [threading.Thread(target=_busy, args=(ended,)) for _ in range(2)]
+    for one in others:
+        one.start()
+    try:
+        assert Product(vectors).rough > 0
+    finally:
+        ended.set()
+        for one in others:
+            one.join()
+
+
+def _busy(ended: threading.Event) -> None:
+    while not ended.is_set():
+        sum(range(1_000))
 
 
 def test_a_rough_product_that_is_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
