@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -28,9 +28,9 @@ from models.recommenders import warm
 from models.recommenders.base import Recommender
 from models.retrain import HELD_OUT
 
-BEFORE = 0.9
+BEFORE: Final = 0.9
 """The share of the events, the oldest, that the serving network knows of."""
-WAYS = ("cold", "warm", "as it was")
+WAYS: Final = ("cold", "warm", "as it was")
 
 
 class Trained:
