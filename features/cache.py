@@ -72,7 +72,7 @@ def interactions(archive: Path, domain: str, folder: Path) -> tuple[pd.DataFrame
 def _rows(path: Path, domain: str, after: int) -> tuple[pl.DataFrame, int]:
     """The interactions of a domain in a part behind an offset, and the part's last offset."""
     try:
-        lines = pl.scan_parquet(path)
+        lines = pl.scan_parquet(path.open("rb"))  # it may be replaced by a longer one while it is read
         wanted = (pl.col("type") == "interaction") & (pl.col("domain") == domain) & (pl.col("offset") > after)
         last = lines.select(pl.col("offset").max()).collect().item()
         return lines.filter(wanted).select(COLUMNS).collect(), int(last if last is not None else after)

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 import pandas as pd
 import polars as pl
 
 from features.activity import DAY_MS, Activity, Logged, Rules, apply
-from features.archive import events_of, partitions
+from features.archive import events_of, partitions, parts
 from features.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -33,12 +33,25 @@ def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.D
     """
     if not any((folder / "events").glob("*.parquet")):
         raise ArchiveError(f"{folder}: no events are archived yet; is the archive process running?")
-    lines = pl.scan_parquet(str(folder / "events" / "*.parquet")).filter(
-        (pl.col("type") == "interaction") & (pl.col("domain") == domain)
-    )
+    lines = scanned(folder, "events").filter((pl.col("type") == "interaction") & (pl.col("domain") == domain))
     if until_at is not None:
         lines = lines.filter(pl.col("at") < until_at)
     return ordered(lines.select([*COLUMNS, "event_id"])).drop(PLACE).collect().to_pandas()
+
+
+def scanned(folder: Path, topic: str) -> pl.LazyFrame:
+    """Every line of a topic that is archived now; there is at least one part.
+
+    The newest part of each partition grows by being replaced, and Polars opens a path more than once: so those are
+    opened here, and stay what they are.
+    """
+    every = parts(folder, topic)
+    newest = set({path.stem.rsplit("-", 1)[0]: path for path in every}.values())
+    opened: list[IO[bytes]] = [path.open("rb") for path in every if path in newest]
+    lines = [pl.scan_parquet(opened)]
+    if len(newest) < len(every):
+        lines.append(pl.scan_parquet([path for path in every if path not in newest]))
+    return pl.concat(lines)
 
 
 def ordered(lines: pl.LazyFrame) -> pl.LazyFrame:
@@ -73,7 +86,7 @@ def _newest(folder: Path, topic: str, domain: str) -> pd.DataFrame:
 def _words(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
     if not any((folder / topic).glob("*.parquet")):
         return None
-    lines = pl.scan_parquet(str(folder / topic / "*.parquet")).filter(pl.col("domain") == domain)
+    lines = scanned(folder, topic).filter(pl.col("domain") == domain)
     return lines.sort(["partition", "offset"]).select(*NO_WORDS)
 
 

@@ -27,6 +27,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from prometheus_client import start_http_server
 
+from features import dataset
 from features.archive import parts
 from models import releases, retrain
 from models.contest import Candidate
@@ -313,7 +314,7 @@ def _archived(settings: Settings) -> dict[str, int]:
     """How many interactions of each domain are archived."""
     if not parts(settings.state_path / "archive", topics.EVENTS):
         return {}
-    lines = pl.scan_parquet(str(settings.state_path / "archive" / topics.EVENTS / "*.parquet"))
+    lines = dataset.scanned(settings.state_path / "archive", topics.EVENTS)
     counts = lines.filter(pl.col("type") == "interaction").group_by("domain").len().collect()
     return {str(domain): int(count) for domain, count in counts.iter_rows()}
 
