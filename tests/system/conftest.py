@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -94,15 +95,21 @@ def fresh_topic(broker: Broker, request: pytest.FixtureRequest) -> FreshTopic:
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Broker, API, consumer and archive, started once and ready. Share it with ids of one's own."""
-    with System(tmp_path_factory.mktemp("system") / "state") as running:
-        until(lambda: ready(running), 90, "the system is ready")
+    with system_in(tmp_path_factory.mktemp("system")) as running:
         yield running
 
 
 @pytest.fixture
 def own_system(tmp_path: Path) -> Iterator[System]:
     """The same for one test alone, to be killed, starved and stopped."""
-    with System(tmp_path / "state") as running:
+    with system_in(tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def system_in(folder: Path) -> Iterator[System]:
+    """A system with its state below `folder`, once it is ready."""
+    with System(folder / "state") as running:
         until(lambda: ready(running), 90, "the system is ready")
         yield running
 

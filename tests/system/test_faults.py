@@ -31,7 +31,7 @@ from serving.settings import read
 from stream import deadletter
 from stream.broker import Broker
 from stream.events import Interaction, encode
-from tests.system.conftest import ready, until
+from tests.system.conftest import ready, system_in, until
 from tests.system.relay import relaying
 
 CLEAN = {
@@ -87,8 +87,7 @@ def counted(in_turn: tuple[ExitStack, list[Counted]], tmp_path_factory: pytest.T
 @pytest.fixture(scope="module")
 def uncounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system for tests that need no count: one spoils its log, another its releases."""
-    with System(tmp_path_factory.mktemp("uncounted") / "state") as running:
-        until(lambda: ready(running), 90, "the system is ready")
+    with system_in(tmp_path_factory.mktemp("uncounted")) as running:
         yield running
 
 
