@@ -6,7 +6,6 @@ test part is looked at before `figures`; the final fit learns from everything be
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,6 +22,7 @@ from models.recommenders.items import Catalogue
 from models.recommenders.profiles import Profiles
 from models.recommenders.sequences import Batch, Log
 from models.recommenders.warm import Start
+from models.studies import begins, finished, new_study
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -157,33 +157,36 @@ class Experiment:
         ranked = evaluation.rank(side.score_of(recommender), side.log.vocabulary, side.cases, 10, mask_seen=masked)
         return evaluation.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
 
-    def tune(
-        self, name: str, trials: int | None = None, minutes: float | None = None, study: "Study | None" = None
-    ) -> Tuned:
-        """The best parameters of a recommender by NDCG@10 on the tuning cases, within trials and minutes.
+    def tune(self, name: str, trials: int | None = None, minutes: float | None = None) -> Tuned:
+        """The best parameters of a recommender by NDCG@10 on the tuning cases, within trials and minutes (`search`)."""
+        study, started = new_study(self.plan.seed), self.plan.clock()
+        best = self.search(name, study, trials, minutes)
+        best.trials, best.seconds = len(study.trials), self.plan.clock() - started
+        return best
 
-        The first trial is what `defaults` say of it, or its own. Trials of a neural recommender share the minutes that
-        are left; each stops early when it no longer gains, or when the median of those before it was ahead. With a
-        `study` of Optuna that has trials already, those count.
+    def search(self, name: str, study: "Study", trials: int | None = None, minutes: float | None = None) -> Tuned:
+        """Add trials to a study of Optuna until it has so many, or `minutes` of this call are over; the best of these.
+
+        The first trial is of what `defaults` say of the recommender, or its own. Trials of a neural recommender share
+        the minutes that are left; each stops early when it no longer gains, or when the median of those before it was
+        ahead. Several processes may search in one study at the same time. Where the study had its trials, what is
+        returned has no parameters: `study.best_trial` has.
         """
-        import optuna
+        from optuna.study import MaxTrialsCallback
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         trials, minutes, clock = trials or self.plan.trials, minutes or self.plan.minutes, self.plan.clock
         started, best = clock(), Tuned(name, {}, np.zeros(0))
-        study = study or new_study(self.plan.seed)
-        before = len(study.trials)
 
         def one(trial: "Trial") -> float:
             nonlocal best
             left = minutes - (clock() - started) / 60
-            first = trial.number == 0
+            first = begins(study, trial)
             params = self.defaults.get(name, {}) if first else CANDIDATES[name].space(trial, self.situation)
             found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
             trial.set_user_attr("params", found.params)
             if not len(best.values) or found.ndcg > best.ndcg:
                 best = found
-            done = max((trial.number + 1) / trials, (clock() - started) / (60 * minutes))
+            done = max((finished(study) + 1) / trials, (clock() - started) / (60 * minutes))
             self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
             return found.ndcg
 
@@ -191,12 +194,9 @@ class Experiment:
             if clock() - started >= 60 * minutes:
                 study.stop()
 
-        if before < trials:
-            study.optimize(one, n_trials=trials - before, callbacks=[spent])
-        if before and study.best_trial.number < before:  # found by an earlier run of the study
-            best = self._tried(name, settings_of(name, study.best_trial.user_attrs["params"]), minutes)
-        self.progress(name, 1.0, {"ndcg@10": best.ndcg})
-        best.trials, best.seconds = len(study.trials), clock() - started
+        if finished(study) < trials:
+            study.optimize(one, callbacks=[spent, MaxTrialsCallback(trials)])
+        self.progress(name, 1.0, {"ndcg@10": study.best_value})
         return best
 
     def _tried(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
@@ -305,22 +305,6 @@ class Experiment:
 def best_of(tuned: Sequence[Tuned]) -> Tuned:
     """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
     return max(tuned, key=lambda one: one.ndcg)
-
-
-def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "Study":
-    """An Optuna study (TPE; median pruning after three trials and two epochs), kept in `file` where one is given."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
-    storage = None
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(file)))
-    chosen = {"study_name": name, "sampler": sampler, "pruner": pruner, "storage": storage}
-    return optuna.create_study(direction="maximize", load_if_exists=True, **chosen)
 
 
 def settings_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ SHORTEST_DAYS: Final = 5 / (24 * 60)
 NEURAL: Final = ("dnn", "cnn", "rnn", "transformer")
 MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
 """What a blend is made of, unless other members are asked for."""
-
-
+SPACE: Final = 2
+"""Of the encoders; one more where it changes, since a study cannot go on in another space."""
 INSIDE: Final = ("sequential-rules", "item-knn")
 """What freshness may stand around in an evaluation."""
 FRESH: Final[Params] = {"half_life_ms": 8.0 * DAY_MS, "live_half_life_ms": DAY_MS / 72, "live": 0.8}
@@ -146,6 +146,7 @@ def _neural(trial: "Trial", situation: Situation) -> Params:
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
         "learning_rate": trial.suggest_float("learning_rate", 2e-3, 2e-2, log=True),
         "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
+        "negatives": trial.suggest_categorical("negatives", [256, 512, 1024]) if many else 512,
         "mask": trial.suggest_float("mask", 0.0, 0.3),
         "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
         "loss": trial.suggest_categorical("loss", ["sampled", "gbce"]) if many else "auto",

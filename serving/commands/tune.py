@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from models import presets
-from models.experiment import new_study, settings_of
+from models.experiment import settings_of
 from models.presets import Tuning
+from models.recommenders.candidates import NEURAL, SPACE
+from models.studies import finished, new_study
 from serving.commands.evaluate import Asked, names_of, prepared
 from serving.commands.progress import training
 
@@ -25,14 +27,18 @@ def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
     with training() as progress:
         source, _, experiment = prepared(asked, progress)
         data = f"{source.fingerprint()}/{asked.split}/{asked.seed}/{asked.sample}/{asked.min_count}/{experiment.masked}"
+        data += f"/{experiment.plan.weights}/{experiment.plan.recency_ms}"
         if experiment.catalogue is not None:  # other items, other vectors: another study
             data += f"/{experiment.catalogue.fingerprint()}"
         for name in names:
-            known = "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
+            known = f"/{SPACE}" if name in NEURAL else ""
+            known += "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
-            best = experiment.tune(name, study=new_study(asked.seed, study, title))
-            params = settings_of(name, best.params)
-            tuning = Tuning(params, round(best.ndcg, 6), best.trials, title, source.name, str(experiment.plan.protocol))
+            opened = new_study(asked.seed, study, title)
+            experiment.search(name, opened)
+            best, trials = opened.best_trial, finished(opened)
+            params, value = settings_of(name, best.user_attrs["params"]), round(opened.best_value, 6)
+            tuning = Tuning(params, value, trials, title, source.name, str(experiment.plan.protocol))
             presets.put(preset, name, tuning)
-            found[name] = {"ndcg@10": tuning.ndcg, "trials": best.trials, "study": title, "params": params}
+            found[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
     return found | {"preset": str(preset)}

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from models.studies import DEFAULTS, DRAWN, new_study
 from serving.cli import app
 from stream.errors import ColdstreamError
 
@@ -183,6 +186,30 @@ def test_a_study_goes_on_and_its_preset_is_where_the_next_run_begins(files: Path
     told = json.loads(CliRunner().invoke(app, asked(files, *begun)).stdout)["figures"][0]
     assert told["tuning"] == pytest.approx(more["ndcg@10"], abs=1e-6)
     assert told["params"] == more["params"]
+
+
+def test_what_is_measured_otherwise_is_another_study(files: Path, tmp_path: Path) -> None:
+    """The music preset weighs purchases as the shop's does, and lets popularity fade more slowly."""
+    fixed = ["tune", *asked(files)[1:5], "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
+    fixed += ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
+    told = [json.loads(CliRunner().invoke(app, [*fixed, "--domain", one]).stdout) for one in ("shop", "music", "shop")]
+    names = [one["popularity"]["study"] for one in told]
+    assert names[0] == names[2] != names[1]
+
+
+def test_two_processes_search_in_one_study(files: Path, tmp_path: Path) -> None:
+    study = ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
+    command = [sys.executable, "-m", "serving.cli", "tune", *asked(files)[1:5], "--recommender", "item-knn", *study]
+    command += ["--seen", "keep", "--trials", "40", "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [json.loads(one.communicate(timeout=60)[0])["item-knn"] for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    assert told[0]["study"] == told[1]["study"]
+    assert {one["trials"] for one in told} <= {40, 41}  # one that is under way when the other ends its last counts too
+    ended = new_study(0, tmp_path / "studies.log", told[0]["study"])
+    by = [trial.user_attrs.get(DEFAULTS) or trial.user_attrs[DRAWN] for trial in ended.trials]
+    assert len({process for _, process in by}) == 2
+    assert max(one["ndcg@10"] for one in told) == round(ended.best_value, 6)
 
 
 @pytest.mark.timeout(200)
