@@ -55,7 +55,7 @@ class Network(keras.Model):
         self.items, self.params, self.log_q = len(categories), params, log_q
         self.fields = fields if params.reads_profile else NOTHING
         self.trained = self.items if trained is None else trained
-        self.objective = params.objective(self.trained)
+        self.objective = params.objective(self.trained, accelerated())
         self.places = 0  # of a batch: set before training
         self.category_of = np.concatenate([[0], categories]).astype(np.int32)
         self.texts = np.pad(texts, ((1, 0), (0, 0))).astype(np.float32) if texts is not None else None
@@ -259,6 +259,17 @@ class Network(keras.Model):
         row, place = x["places"] // length, x["places"] % length
         gains = ops.take(self.repeats, self.ages) * self.causal
         return ops.take(x["items"], row, axis=0), ops.take(gains, place, axis=0)
+
+
+def accelerated() -> bool:
+    """Whether Keras computes on something faster than the processor."""
+    if keras.backend.backend() == "jax":
+        import jax  # is there where it is the backend
+
+        return bool(jax.default_backend() != "cpu")
+    import tensorflow as tf  # takes no time where it is the backend
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def folded(network: Network) -> Network:

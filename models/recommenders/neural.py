@@ -18,8 +18,8 @@ from models.recommenders.counts import popularity_of
 from models.recommenders.exported import write_encoder
 from models.recommenders.items import Lenders, lenders
 from models.recommenders.kernels import softmax
-from models.recommenders.network import NOTHING, Network, rate_of
-from models.recommenders.parameters import Params
+from models.recommenders.network import NOTHING, Network, accelerated, rate_of
+from models.recommenders.parameters import Loss, Params
 from models.recommenders.profiles import Fields
 from models.recommenders.sequences import Batch, Log, add_repeats, inputs_of, windows_of
 
@@ -69,9 +69,10 @@ class Neural:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         trained = len(log.vocabulary) if log.trained is None else log.trained
-        probability = _chances(log, trained, params)
+        objective = params.objective(trained, accelerated())
+        probability = _chances(log, trained, objective)
         log_q = None
-        if params.objective(trained) == "sampled" and probability is not None:
+        if objective == "sampled" and probability is not None:
             log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32)
         self.fields = log.known.fields if log.known is not None and params.reads_profile else NOTHING
         self.network = Network(log.categories, params, log_q, log.texts, trained, self.fields)
@@ -112,11 +113,7 @@ class Neural:
         computes another; elsewhere nothing is won."""
         if self.params.steps_per_execution:
             return self.params.steps_per_execution
-        if keras.backend.backend() != "jax":
-            return 1
-        import jax  # is there where it is the backend
-
-        return 1 if jax.default_backend() == "cpu" else STEPS_AHEAD
+        return STEPS_AHEAD if keras.backend.backend() == "jax" and accelerated() else 1
 
     def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.after_epoch is None:
@@ -219,12 +216,12 @@ class Neural:
         return self.network
 
 
-def _chances(log: Log, trained: int, params: Params) -> npt.NDArray[np.float64] | None:
+def _chances(log: Log, trained: int, objective: Loss) -> npt.NDArray[np.float64] | None:
     """Each trained item's chance to be drawn as a negative; None where all items are compared.
 
     For sampled softmax by popularity to the power of .75; for gBCE even, as its authors draw.
     """
-    match params.objective(trained):
+    match objective:
         case "sampled":
             counts = (np.bincount(log.items, minlength=trained)[:trained] + 1.0) ** 0.75
         case "gbce":

@@ -6,6 +6,8 @@ import msgspec
 
 FULL_SOFTMAX_ITEMS: Final = 1_000
 """Above so many items `auto` compares with sampled ones: all of them would cost a product with the catalogue a step."""
+FULL_SOFTMAX_ON_GPU: Final = 30_000
+"""There the product costs little, until the logits of a batch no longer fit: some 300 MB each time at this many."""
 Loss = Literal["auto", "softmax", "sampled", "gbce", "mse"]
 
 
@@ -68,11 +70,11 @@ class Params(msgspec.Struct, frozen=True):
     profile_dropout: float = 0.2
     context: bool = False
 
-    def objective(self, items: int) -> Loss:
-        """The loss that `auto` stands for with so many items; any other is itself."""
+    def objective(self, items: int, accelerated: bool = False) -> Loss:
+        """The loss that `auto` stands for with so many items, on a GPU or without; any other is itself."""
         if self.loss != "auto":
             return self.loss
-        return "softmax" if items <= FULL_SOFTMAX_ITEMS else "sampled"
+        return "softmax" if items <= (FULL_SOFTMAX_ON_GPU if accelerated else FULL_SOFTMAX_ITEMS) else "sampled"
 
     @property
     def reads_profile(self) -> bool:
