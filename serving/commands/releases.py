@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from serving.commands.cards import card_lines, difference_lines, differences, moment
+from serving.commands.cards import card_lines, difference_lines, differences
 from serving.commands.printed import AsJson, DomainOption
+from serving.commands.trials import figures_of, trial_lines
 from stream.errors import ColdstreamError
 
 if TYPE_CHECKING:
@@ -26,27 +27,25 @@ OrOff = Annotated[str, typer.Argument(help="A release's id, or `off`.")]
 
 @app.command("list")
 def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
-    """Every release of a domain, newest first, and how trials ended."""
+    """Every release of a domain, newest first, what is on trial and how it does, and how trials ended."""
     import msgspec
 
     from models import arms, releases
 
     root, name = _where(ctx, domain)
     found, state = releases.list_releases(root, name), arms.read(root, name)
+    figures = figures_of(ctx.obj, name, state)
     if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(found)))
+        told = msgspec.to_builtins({"releases": found, "rollout": state}) | {"figures": figures}
+        typer.echo(json.dumps({"domain": name, "serving": releases.current_id(root, name), **told}))
         return
     for one in found:
         kept = [pair for pair in one.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in kept)
+        measured = ", ".join(f"{metric} {value:.4f}" for metric, value in kept)
         said = f"{one.reason}: {one.detail}" if one.detail else one.reason
-        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {said or figures}")
-    for role, arm in (("canary", state.canary), ("shadow", state.shadow)):
-        if arm is not None:
-            note = f"; may be promoted: {state.ready}" if role == "canary" and state.ready else ""
-            typer.echo(f"{role}: {arm.release}, share {arm.share:g}, since {moment(arm.began_at)}{note}")
-    for end in reversed(state.ended):
-        typer.echo(f"{moment(end.ended_at)} {end.role} {end.release} {end.action}: {end.reason} {end.detail}".rstrip())
+        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {said or measured}")
+    for line in trial_lines(state, figures):
+        typer.echo(line)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -10,17 +12,20 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.lookups import release
-from models import releases
+from benchmarks.running import free_port
+from models import arms, releases, rollout
 from models.releases import COUNTS
 from serving.cli import app
+from serving.commands.trials import trial_lines
 
 CUT_MS = 1_767_225_600_000
 """2026-01-01 00:00:00 UTC."""
 DAY_MS = 24 * 60 * 60 * 1000
 
 
-def told(state: Path, *words: str) -> str:
-    found = CliRunner().invoke(app, ["--state", str(state), "releases", *words], catch_exceptions=False)
+def told(state: Path, *words: str, port: int | None = None) -> str:
+    options = ["--state", str(state), "--port", str(port or free_port())]
+    found = CliRunner().invoke(app, [*options, "releases", *words], catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output
 
@@ -101,3 +106,77 @@ def test_a_card_is_read_in_utc_and_its_metrics_with_intervals(two: tuple[Path, s
     assert re.search(r"^created_at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$", text, re.MULTILINE)
     raw = json.loads(told(state, "show", one, "--json"))
     assert (raw["held_out_from"], raw["intervals"]) == (CUT_MS, {"ndcg@10": [0.1, 0.3]})
+
+
+@pytest.fixture
+def trials(two: tuple[Path, str, str]) -> tuple[Path, str]:
+    """A state folder where a release is canary, may be promoted, and is a shadow; its canary before was rolled back."""
+    state, one, _ = two
+    root = state / "releases"
+    before = rollout.begin_canary(root, "shop", one, 0.1, CUT_MS)
+    rollout.roll_back_canary(root, "shop", before.salt, "canary-clicks", "worse")
+    arm = rollout.begin_canary(root, "shop", one, 0.2, CUT_MS)
+    rollout.say_ready(root, "shop", arm.salt, "not worse")
+    rollout.begin_shadow(root, "shop", one, 0.3, CUT_MS + DAY_MS)
+    return state, one
+
+
+def test_the_list_carries_trials_and_why_they_ended(trials: tuple[Path, str]) -> None:
+    state, one = trials
+    found = json.loads(told(state, "list", "--json"))
+    assert [row["state"] for row in found["releases"]] == ["serving", "canary"]
+    assert (found["domain"], found["serving"]) == ("shop", found["releases"][0]["id"])
+    tried = found["rollout"]
+    for role, share, began_at in (("canary", 0.2, CUT_MS), ("shadow", 0.3, CUT_MS + DAY_MS)):
+        assert (tried[role]["release"], tried[role]["share"], tried[role]["began_at"]) == (one, share, began_at)
+    assert tried["ready"] == "not worse"
+    (ended,) = tried["ended"]
+    assert (ended["release"], ended["action"], ended["reason"]) == (one, "rolled-back", "canary-clicks")
+    assert (ended["role"], ended["detail"]) == ("canary", "worse")
+    assert found["figures"] is None  # no API runs
+    text = told(state, "list")
+    assert f"canary: {one}, share 0.2, since 2026-01-01 00:00:00Z; may be promoted: not worse\n" in text
+    assert f"shadow: {one}, share 0.3, since 2026-01-02 00:00:00Z\n" in text
+    assert text.count("figures: no API answers that has it on trial") == 2
+    assert f"canary {one} rolled-back: canary-clicks worse" in text
+
+
+def test_without_trials_no_api_is_asked_for_figures(two: tuple[Path, str, str]) -> None:
+    state, *_ = two
+    found = json.loads(told(state, "list", "--json"))
+    assert found["rollout"] == {"canary": None, "shadow": None, "ready": None, "ended": []}
+    assert "no API answers" not in told(state, "list")
+
+
+def test_figures_stand_below_their_trial(trials: tuple[Path, str]) -> None:
+    state, one = trials
+    lines = list(trial_lines(arms.read(state / "releases", "shop"), {"shadow": {"overlap@10": 0.75, "hits": 3}}))
+    assert lines[1].startswith(f"shadow: {one}")
+    assert lines[2] == "  shadow   overlap@10 0.75, hits 3"
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Something else that listens at the API's port."""
+
+    said = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.said)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b'{"shop": null}', b'{"shop": {"rollout": {}}}'])
+def test_what_another_program_says_at_the_port_is_no_figure(trials: tuple[Path, str], body: bytes) -> None:
+    class Answering(Stranger):
+        said = body
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = json.loads(told(trials[0], "list", "--json", port=server.server_port))
+        server.shutdown()
+    assert found["figures"] is None
+    assert found["rollout"]["canary"]["release"] == trials[1]

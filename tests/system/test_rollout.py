@@ -1,6 +1,7 @@
 """Canaries and shadows in real processes: the right users, a verdict by clicks, damage, kill -9; no request fails."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -180,7 +181,7 @@ def test_a_canary_that_may_be_promoted_waits_for_a_person(trying: System, client
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
 
 
-def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client) -> None:
+def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client, tmp_path: Path) -> None:
     root, control, other = two_releases(trying, client)
     know_items(client)
     rollout.begin_shadow(root, "shop", other, 1.0)
@@ -193,9 +194,20 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     assert found["hits"] == found["shown_hits"] == found["judged"] > 0
     lines = [json.loads(line) for line in (trying.state / "shadow" / "shop.jsonl").read_text().splitlines()]
     assert len(lines) == found["answers"]
+    assert json.loads(listed(trying.variables, "--json"))["figures"]["shadow"] == found
+    assert "overlap@10 1, " in listed(trying.variables)
+    shutil.copytree(root, tmp_path / "releases")
+    rollout.begin_shadow(tmp_path / "releases", "shop", other, 1.0)  # the same release, another trial
+    elsewhere = {**trying.variables, "COLDSTREAM_STATE": str(tmp_path)}
+    assert json.loads(listed(elsewhere, "--json"))["figures"] is None
     assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
     assert rollout.end(root, "shop", "shadow") is not None
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
+
+
+def listed(variables: dict[str, str], *words: str) -> str:
+    command = [sys.executable, "-m", "serving.cli", "releases", "list", *words]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def figures(client: httpx.Client) -> dict[str, Any]:
@@ -244,7 +256,9 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
         return subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=False, timeout=60)
 
     assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
-    states = {one["id"]: one["state"] for one in json.loads(run("list", "--json").stdout)}
+    every = json.loads(run("list", "--json").stdout)
+    assert every["rollout"]["canary"]["share"] == 0.25
+    states = {one["id"]: one["state"] for one in every["releases"]}
     assert (states[control], states[other]) == ("serving", "canary")
     told = json.loads(run("diff", control, other, "--json").stdout)
     assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
