@@ -11,12 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from benchmarks.kill import System
 from benchmarks.lookups import release
-from models import arms, rollout
+from models import arms, releases, rollout
 from models.releases import COUNTS
 from tests.system.conftest import ready, until
 
@@ -271,3 +272,41 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
     assert json.loads(run("show", other, "--json").stdout)["state"] == "serving"
     assert json.loads(run("rollback", "--json").stdout)["serving"] == control
+
+
+def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
+    root, control, other = two_releases(trying, client)
+    card = releases.read_manifest(root / "shop" / other)
+    about: dict[str, Any] = {
+        "cutoff_at": 1_767_312_000_000,
+        "held_out_from": 1_767_225_600_000,
+        "data": "4f2a",
+        "metrics": {"ndcg@10": 0.2},
+        "intervals": {"ndcg@10": (0.15, 0.25)},
+        "parent": control,
+    }
+    releases.annotate(root, msgspec.structs.replace(card, **about))
+    answer = client.get(f"/v1/releases/{other}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    found = answer.json()
+    assert {name: found[name] for name in about} == about | {"intervals": {"ndcg@10": [0.15, 0.25]}}
+    assert (found["id"], found["domain"], found["state"], found["reason"]) == (other, "shop", "ready", None)
+    assert found["params"]["neighbours"] == 50
+    assert client.get(f"/v1/releases/{control}", params={"domain": "shop"}).json()["state"] == "serving"
+    for path, kind in (
+        ("20200101T000000-none", "unknown-release"),
+        (f"{other}?domain=music", "unknown-release"),
+        (f"{other}?domain=garden", "unknown-domain"),
+        ("rollout.json", "unknown-release"),
+    ):
+        refused = client.get(f"/v1/releases/{path}")
+        assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json"), path
+        assert (refused.json()["type"], refused.json()["status"]) == (kind, 404), path
+    (root / "shop" / other / "manifest.json").write_text('{"id": ')
+    refused = client.get(f"/v1/releases/{other}")
+    assert (refused.status_code, refused.json()["type"]) == (404, "bad-manifest")
+    schema = client.get("/docs/openapi.json").json()
+    described = schema["paths"]["/v1/releases/{release_id}"]["get"]
+    assert {one["name"] for one in described["parameters"]} == {"release_id", "domain"}
+    shape = described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert set(about) | {"params", "state"} <= set(schema["components"]["schemas"][shape]["properties"])
