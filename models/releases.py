@@ -78,6 +78,14 @@ class Manifest(msgspec.Struct, frozen=True):
     extras: dict[str, File] = {}
 
 
+class Card(Manifest, frozen=True):
+    """A manifest, and how its release stands: `state`, `reason` and `detail` as in a listing."""
+
+    state: str = ""
+    reason: str | None = None
+    detail: str | None = None
+
+
 class Pointer(msgspec.Struct, frozen=True):
     """current.json: the serving release, and those that served before it, newest last."""
 
@@ -321,6 +329,15 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
         about = (manifest.recommender, manifest.created_at, manifest.metrics, said.get("reason"))
         found.append(ReleaseInfo(folder.name, state, *about, manifest.gate is not None, said.get("detail")))
     return found
+
+
+def card(root: Path, domain: str, release: str) -> Card | None:
+    """The card of a domain's release; None where there is no such release. Raises like `read_manifest`."""
+    listed = next((one for one in list_releases(root, domain) if one.id == release), None)
+    if listed is None:
+        return None
+    manifest = read_manifest(root / domain / release)
+    return Card(**msgspec.structs.asdict(manifest), state=listed.state, reason=listed.reason, detail=listed.detail)
 
 
 def _tried(root: Path, domain: str) -> arms.Rollout:

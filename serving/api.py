@@ -41,6 +41,7 @@ ROUTES: list[Any] = [
     health.healthz,
     health.readyz,
     health.list_releases,
+    health.show_release,
     health.read_metrics,
 ]
 

@@ -13,7 +13,7 @@ import typer
 from serving import memory
 from serving.commands import bench, letters, releases
 from serving.commands.printed import AsJson, DomainOption, show
-from serving.settings import Settings, read
+from serving.settings import Settings, checked, read
 from stream.errors import ColdstreamError
 
 app = typer.Typer(
@@ -519,9 +519,8 @@ def show_preset(domain: str, as_json: AsJson = False) -> None:
 def _with(**changes: Any) -> Settings:
     import msgspec
 
-    return msgspec.structs.replace(
-        Chosen.settings, **{name: value for name, value in changes.items() if value is not None}
-    )
+    said = {name: value for name, value in changes.items() if value is not None}
+    return checked(msgspec.structs.asdict(Chosen.settings) | said)
 
 
 def _home(domain: str | None) -> Any:

@@ -9,7 +9,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -38,28 +37,15 @@ from models.releases import COUNTS
 from serving import logs, memory, metrics
 from serving.domains import preset_for
 from serving.drift import summary, tell
-from serving.settings import Settings, SettingsError, read
+from serving.settings import Settings, read, seconds_of
 from stream import topics
 from stream.client import kafka_python_config
 from stream.errors import ColdstreamError
 
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GROWTH: Final = 1.02
 FIRST_MINUTES: Final = 0.75
 
 log = logging.getLogger("coldstream.trainer")
-
-
-def seconds_of(text: str) -> float:
-    """`90s`, `15m`, `6h`, `1d` in seconds.
-
-    Raises:
-        SettingsError: anything else.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
-        raise SettingsError(f"{text!r} is not a duration; give a number and s, m, h or d, such as 15m")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def train_once(settings: Settings, domain: str, progress: retrain.Progress | None = None) -> retrain.Result:

@@ -1,18 +1,19 @@
 """`coldstream releases`: list, show, compare, promote, go back, try out. The folder decides; the topic only tells."""
 
 import json
-import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from serving.commands.cards import card_lines, difference_lines, differences
 from serving.commands.printed import AsJson, DomainOption
+from serving.commands.trials import figures_of, trial_lines
 from stream.errors import ColdstreamError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.releases import Manifest
     from serving.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="What training made.")
@@ -26,27 +27,25 @@ OrOff = Annotated[str, typer.Argument(help="A release's id, or `off`.")]
 
 @app.command("list")
 def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
-    """Every release of a domain, newest first, and how trials ended."""
+    """Every release of a domain, newest first, what is on trial and how it does, and how trials ended."""
     import msgspec
 
     from models import arms, releases
 
     root, name = _where(ctx, domain)
     found, state = releases.list_releases(root, name), arms.read(root, name)
+    figures = figures_of(ctx.obj, name, state)
     if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(found)))
+        told = msgspec.to_builtins({"releases": found, "rollout": state}) | {"figures": figures}
+        typer.echo(json.dumps({"domain": name, "serving": releases.current_id(root, name), **told}))
         return
     for one in found:
         kept = [pair for pair in one.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in kept)
+        measured = ", ".join(f"{metric} {value:.4f}" for metric, value in kept)
         said = f"{one.reason}: {one.detail}" if one.detail else one.reason
-        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {said or figures}")
-    for role, arm in (("canary", state.canary), ("shadow", state.shadow)):
-        if arm is not None:
-            note = f"; may be promoted: {state.ready}" if role == "canary" and state.ready else ""
-            typer.echo(f"{role}: {arm.release}, share {arm.share:g}, since {_time(arm.began_at)}{note}")
-    for end in reversed(state.ended):
-        typer.echo(f"{_time(end.ended_at)} {end.role} {end.release} {end.action}: {end.reason} {end.detail}".rstrip())
+        typer.echo(f"{one.id} {one.state:<8} {one.recommender:<9} {said or measured}")
+    for line in trial_lines(state, figures):
+        typer.echo(line)
 
 
 @app.command()
@@ -68,18 +67,18 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
     told["state"] = listed.state if listed is not None else None
     if listed is not None and listed.reason:
         told["refused"] = {"reason": listed.reason, "detail": listed.detail}
-    _show(told, as_json)
+    _tell(told, card_lines(told), as_json)
 
 
 @app.command()
 def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
-    """What changed from one release to another: parameters, metrics, items, data."""
+    """What changed from one release to another: parameters, metrics with intervals, data, parent, items."""
     from models import releases
 
     root, name = _where(ctx, domain)
     first, second = (releases.read_manifest(root / name / release) for release in (one, other))
     told = differences(first, second) | {"items": _items(root / name, one, other)}
-    _show(told, as_json)
+    _tell(told, difference_lines(told, first, second), as_json)
 
 
 @app.command()
@@ -116,23 +115,6 @@ def shadow(
 ) -> None:
     """Answer a share of the look-ups by a release in the background, and compare; `off` ends that."""
     _try(ctx, "shadow", release, share, domain, as_json)
-
-
-def differences(one: "Manifest", other: "Manifest") -> dict[str, Any]:
-    """Parameters and metrics that differ, as [one, other]; the data of both."""
-    params = {key: [one.params.get(key), other.params.get(key)] for key in {**one.params, **other.params}}
-    figures = {key: [one.metrics.get(key), other.metrics.get(key)] for key in {**one.metrics, **other.metrics}}
-    fields = ("recommender", "protocol", "cutoff_at", "events", "users", "parent")
-    return {
-        "releases": [one.id, other.id],
-        "params": {key: pair for key, pair in params.items() if pair[0] != pair[1]},
-        "metrics": {key: pair for key, pair in figures.items() if pair[0] != pair[1]},
-        "data": {
-            field: [getattr(one, field), getattr(other, field)]
-            for field in fields
-            if getattr(one, field) != getattr(other, field)
-        },
-    }
 
 
 def announce(settings: "Settings", domain: str, action: str) -> None:
@@ -209,24 +191,6 @@ def _done(ctx: typer.Context, domain: str, action: str, told: dict[str, Any], sa
     typer.echo(json.dumps({"domain": domain, "action": action, **told}) if as_json else said)
 
 
-def _show(told: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(told, default=str))
-        return
-    for name, one in told.items():
-        if isinstance(one, dict) and one:
-            typer.echo(name)
-            for key, value in one.items():
-                typer.echo(f"  {key:<22} {_said(value)}")
-        else:
-            typer.echo(f"{name:<24} {_said(one)}")
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 2:
-        return f"{_said(value[0])} -> {_said(value[1])}"
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _time(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at / 1000))
+def _tell(told: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    for line in [json.dumps(told, default=str)] if as_json else lines:
+        typer.echo(line)

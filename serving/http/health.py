@@ -5,11 +5,16 @@ from typing import Any
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from models import releases
+from models.errors import ReleaseError
+from models.releases import Card
 from serving import metrics
 from serving.decider import told_of
+from serving.http.lookups import DomainName, domain_of
+from serving.http.problems import Problem
 from serving.service import Service
 
 Injected = NamedDependency[Service]
@@ -42,6 +47,19 @@ def list_releases(service: Injected) -> dict[str, Any]:
         }
         for name, domain in service.domains.items()
     }
+
+
+@get("/v1/releases/{release_id:str}", tags=["operations"], summary="One release", sync_to_thread=True)
+def show_release(service: Injected, release_id: FromPath[str], domain: DomainName = None) -> Response[Card]:
+    """Its card: data cut and hash, parameters, metrics with intervals, parent, gate. Times are epoch ms."""
+    name = domain_of(service, domain)
+    try:
+        found = releases.card(service.current.root, name, release_id)
+    except ReleaseError as error:
+        raise Problem(404, error.reason, error.detail) from None
+    if found is None:
+        raise Problem(404, "unknown-release", f"{name} has no release {release_id!r}; GET /v1/releases lists them")
+    return Response(found)
 
 
 @get("/metrics", tags=["operations"], summary="Prometheus metrics", sync_to_thread=False)

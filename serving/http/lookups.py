@@ -12,12 +12,12 @@ from litestar.response import ServerSentEvent
 
 from features.activity import Activity, Logged, apply
 from features.popularity import EVERYONE
+from serving.bounds import MOST_EXPLORE
 from serving.http.live import lists
 from serving.http.problems import Problem
 from serving.recommender import MOST, Ask, Method
 from serving.rules import Rule, RuleError, checked
 from serving.service import Service
-from serving.settings import MOST_EXPLORE
 from stream import topics
 from stream.errors import EventError
 from stream.events import Id, Interaction, Scalar, check

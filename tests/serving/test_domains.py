@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.running import free_port
 from features.popularity import PopularityRules
 from models.domain import shipped
 from models.presets import PresetError
@@ -93,8 +94,8 @@ def test_a_part_with_a_bad_preset_ends_and_is_not_started_again(part: str, tmp_p
     domains = json.dumps({"shop": {"preset": str(tmp_path / "mine.toml")}})
     state = {
         "COLDSTREAM_STATE": str(tmp_path / "state"),
-        "COLDSTREAM_PORT": "0",
-        "COLDSTREAM_CONSUMER_METRICS_PORT": "0",
+        "COLDSTREAM_PORT": str(free_port()),
+        "COLDSTREAM_CONSUMER_METRICS_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", f"serving.{part}"]
     ended = subprocess.run(  # noqa: PLW1510 - the code is what is looked at

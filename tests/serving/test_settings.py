@@ -1,11 +1,15 @@
 """Settings: who wins, and what is said of those that do not fit."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from msgspec import inspect
 
-from serving.settings import Settings, SettingsError, read
-from serving.trainer import seconds_of
+from serving.settings import LEAST_S, Settings, SettingsError, allowed, checked, read, seconds_of
 
 
 def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) -> None:
@@ -62,10 +66,10 @@ def test_what_look_ups_have_by_default_may_differ_by_domain(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("explore = 0.9", "not between 0 and 0.5"),
-        ("diversity = -1", "not between 0 and 1"),
+        ("explore = 0.9", "give a number from 0 to 0.5, or a table"),
+        ("diversity = -1", "give a number from 0 to 1, or a table"),
         ("[per_category]\ngarden = 2", "'garden' is not one of"),
-        ("[per_category]\nshop = 0", "not between 1"),
+        ("[per_category]\nshop = 0", "give a whole number from 1 to 200, or a table"),
     ],
 )
 def test_what_look_ups_cannot_have_is_named(tmp_path: Path, content: str, said: str) -> None:
@@ -73,3 +77,175 @@ def test_what_look_ups_cannot_have_is_named(tmp_path: Path, content: str, said: 
     file.write_text(content)
     with pytest.raises(SettingsError, match=said):
         read(file, {})
+
+
+HUNDRED_YEARS_MS = 36_500 * 24 * 60 * 60 * 1000
+PORT, SHARE, COUNT = ([1, 65_535], [0, 65_536]), ([0, 1], [-0.1, 1.1]), ([1, 1_000_000_000], [0, 1_000_000_001])
+SOME_SHARE, CHANCE = ([0.001, 1], [0, 1.1]), ([0.001, 0.999], [0, 1])
+BOUNDS: dict[str, tuple[list[object], list[object]]] = {
+    "kafka_port": PORT,
+    "port": PORT,
+    "consumer_metrics_port": PORT,
+    "archive_metrics_port": PORT,
+    "trainer_metrics_port": PORT,
+    "partitions": ([1, 2_000], [0, 2_001]),
+    "retention_ms": ([-1, HUNDRED_YEARS_MS], [-2, HUNDRED_YEARS_MS + 1]),
+    "batch_events": COUNT,
+    "batch_ms": ([1, 60_000], [0, 60_001]),
+    "cached_users": COUNT,
+    "popularity_every_ms": ([1, 3_600_000], [0, 3_600_001]),
+    "max_future_ms": ([0, HUNDRED_YEARS_MS], [-1, HUNDRED_YEARS_MS + 1]),
+    "late_ms": ([0, HUNDRED_YEARS_MS], [-1, HUNDRED_YEARS_MS + 1]),
+    "history_length": ([1, 1_000], [0, 1_001]),
+    "after_timeout_ms": ([0, 600_000], [-1, 600_001]),
+    "train_every": (["1s", "1.5h", "36500d"], ["0.9s", "36501d", "abc", "15", "-1m", "", "9" * 400 + "d"]),
+    "epochs": ([0, 100_000], [-1, 100_001]),
+    "train_minutes": ([0.01, 10_080], [0, -1, 10_081]),
+    "gate_margin": ([-1, 10], [-1.1, 10.1]),
+    "gate_confidence": CHANCE,
+    "gate_coverage": SHARE,
+    "gate_latency_ms": ([0.1, 60_000], [0, 60_001]),
+    "gate_one_item": SOME_SHARE,
+    "gate_known": SHARE,
+    "gate_refresh": (["0s", "36500d"], ["36501d", "never"]),
+    "gate_tolerance": SHARE,
+    "drift_every": (["0s", "36500d"], ["36501d", "soon"]),
+    "drift_index": ([0.001, 1_000], [0, 1_001]),
+    "drift_hit_drop": SHARE,
+    "drift_events": COUNT,
+    "diversity": SHARE,
+    "per_category": ([1, 200], [0, 201]),
+    "categories": ([1, 200], [0, 201]),
+    "explore": ([0, 0.5], [-0.1, 0.6]),
+    "canary_share": SOME_SHARE,
+    "canary_alpha": CHANCE,
+    "canary_impressions": COUNT,
+    "canary_margin": SHARE,
+    "canary_errors": SHARE,
+    "canary_latency": ([1, 1_000], [0.9, 1_001]),
+    "canary_hours": ([0, 876_000], [-3, 876_001]),
+    "click_window_ms": ([1, 172_800_000], [0, 172_800_001]),
+    "waiting_lists": ([1, 10_000_000], [0, 10_000_001]),
+}
+
+
+def parts_of(kind: inspect.Type) -> list[inspect.Type]:
+    return list(kind.types) if isinstance(kind, inspect.UnionType) else [kind]
+
+
+def test_every_number_and_duration_is_in_the_table_of_bounds() -> None:
+    kind = inspect.type_info(Settings)
+    assert isinstance(kind, inspect.StructType)
+    numbers = {
+        one.name
+        for one in kind.fields
+        for part in parts_of(one.type)
+        if isinstance(part, inspect.IntType | inspect.FloatType)
+    }
+    assert set(BOUNDS) == numbers | set(LEAST_S)
+    assert [name for name in Settings.__struct_fields__ if name.endswith("_every") and name not in LEAST_S] == []
+
+
+def test_every_bound_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    table = text[text.index("| name | at least |") : text.index("```toml")]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(BOUNDS)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in BOUNDS.items() for value in pair[0]])
+def test_a_value_at_its_bound_is_accepted(name: str, value: object) -> None:
+    variable = read(None, {f"COLDSTREAM_{name.upper()}": str(value)})
+    assert getattr(variable, name) == getattr(checked({name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in BOUNDS.items() for value in pair[1]])
+def test_a_value_beyond_its_bound_is_refused_with_name_value_and_what_is_allowed(name: str, value: object) -> None:
+    for ask in (lambda: read(None, {f"COLDSTREAM_{name.upper()}": str(value)}), lambda: checked({name: value})):
+        with pytest.raises(SettingsError) as refused:
+            ask()
+        assert str(refused.value) == f"settings: {name}={value} does not fit; give {allowed(name)}"
+
+
+@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in LEAST_S])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "many", ""])
+def test_what_is_no_number_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"settings: {name}={value} does not fit"):
+        read(None, {f"COLDSTREAM_{name.upper()}": value})
+
+
+def test_what_is_allowed_is_said_in_words() -> None:
+    assert {name: allowed(name) for name in ("port", "canary_alpha", "canary_share", "explore", "rollout")} == {
+        "port": "a whole number from 1 to 65535",
+        "canary_alpha": "a number above 0 and below 1",
+        "canary_share": "a number above 0, at most 1",
+        "explore": "a number from 0 to 0.5, or a table",
+        "rollout": "canary or promote",
+    }
+    assert allowed("train_every") == "a number and s, m, h or d, such as 15m, from 1s to 36500d"
+    assert allowed("warm_start") == "true or false"
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("COLDSTREAM_CANARY_ALPHABET", "does not exist; did you mean COLDSTREAM_CANARY_ALPHA?"),
+        ("COLDSTREAM_PROT", "does not exist; did you mean COLDSTREAM_PORT?"),
+        ("COLDSTREAM_ZZZ", "does not exist; docs/settings.md lists every setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(variable: str, said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(None, {variable: "1"})
+    assert f"settings: {variable} {said}" in str(refused.value)
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    others = {"COLDSTREAM_CACHE": "c", "COLDSTREAM_DATA": "d", "COLDSTREAMS": "e", "KAFKA_PORT": "0"}
+    assert read(None, others) == Settings()
+
+
+def test_a_key_of_the_file_that_is_no_setting_is_named_with_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("canary_alfa = 0.1")
+    with pytest.raises(SettingsError, match=r"own\.toml: canary_alfa does not exist; did you mean canary_alpha\?"):
+        read(file, {})
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("port = 81")
+    assert read(None, {"COLDSTREAM_SETTINGS": str(file)}).port == 81
+    with pytest.raises(SettingsError, match="no such settings file"):
+        read(None, {"COLDSTREAM_SETTINGS": str(tmp_path / "none.toml")})
+
+
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(None, {"COLDSTREAM_KAFKA_SECURITY": "sasl_password=secret"})
+    assert str(refused.value) == "settings: kafka_security does not fit; give a table"
+
+
+def test_a_table_that_is_no_json_is_refused() -> None:
+    with pytest.raises(SettingsError, match="COLDSTREAM_EXPLORE is not JSON"):
+        read(None, {"COLDSTREAM_EXPLORE": "{news: 0.1}"})
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (("settings",), {"COLDSTREAM_CANARY_ALPHA": "0"}, "canary_alpha=0 does not fit; give a number above 0"),
+        (("settings",), {"COLDSTREAM_CANARY_ALPHABET": "0"}, "did you mean COLDSTREAM_CANARY_ALPHA?"),
+        (("train", "--every", "soon"), {}, "train_every=soon does not fit"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables: dict[str, str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.cli", *words],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert said in done.stderr

@@ -277,6 +277,7 @@ def test_the_schema_names_every_route(client: httpx.Client) -> None:
         ("/v1/items/{item_id}/similar", "get"),
         ("/v1/popular", "get"),
         ("/v1/releases", "get"),
+        ("/v1/releases/{release_id}", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),

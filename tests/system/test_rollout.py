@@ -1,6 +1,7 @@
 """Canaries and shadows in real processes: the right users, a verdict by clicks, damage, kill -9; no request fails."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,12 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from benchmarks.kill import System
 from benchmarks.lookups import release
-from models import arms, rollout
+from models import arms, releases, rollout
 from models.releases import COUNTS
 from tests.system.conftest import ready, until
 
@@ -180,7 +182,7 @@ def test_a_canary_that_may_be_promoted_waits_for_a_person(trying: System, client
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
 
 
-def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client) -> None:
+def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client, tmp_path: Path) -> None:
     root, control, other = two_releases(trying, client)
     know_items(client)
     rollout.begin_shadow(root, "shop", other, 1.0)
@@ -193,9 +195,20 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     assert found["hits"] == found["shown_hits"] == found["judged"] > 0
     lines = [json.loads(line) for line in (trying.state / "shadow" / "shop.jsonl").read_text().splitlines()]
     assert len(lines) == found["answers"]
+    assert json.loads(listed(trying.variables, "--json"))["figures"]["shadow"] == found
+    assert "overlap@10 1, " in listed(trying.variables)
+    shutil.copytree(root, tmp_path / "releases")
+    rollout.begin_shadow(tmp_path / "releases", "shop", other, 1.0)  # the same release, another trial
+    elsewhere = {**trying.variables, "COLDSTREAM_STATE": str(tmp_path)}
+    assert json.loads(listed(elsewhere, "--json"))["figures"] is None
     assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
     assert rollout.end(root, "shop", "shadow") is not None
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
+
+
+def listed(variables: dict[str, str], *words: str) -> str:
+    command = [sys.executable, "-m", "serving.cli", "releases", "list", *words]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def figures(client: httpx.Client) -> dict[str, Any]:
@@ -244,7 +257,9 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
         return subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=False, timeout=60)
 
     assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
-    states = {one["id"]: one["state"] for one in json.loads(run("list", "--json").stdout)}
+    every = json.loads(run("list", "--json").stdout)
+    assert every["rollout"]["canary"]["share"] == 0.25
+    states = {one["id"]: one["state"] for one in every["releases"]}
     assert (states[control], states[other]) == ("serving", "canary")
     told = json.loads(run("diff", control, other, "--json").stdout)
     assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
@@ -257,3 +272,41 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
     assert json.loads(run("show", other, "--json").stdout)["state"] == "serving"
     assert json.loads(run("rollback", "--json").stdout)["serving"] == control
+
+
+def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
+    root, control, other = two_releases(trying, client)
+    card = releases.read_manifest(root / "shop" / other)
+    about: dict[str, Any] = {
+        "cutoff_at": 1_767_312_000_000,
+        "held_out_from": 1_767_225_600_000,
+        "data": "4f2a",
+        "metrics": {"ndcg@10": 0.2},
+        "intervals": {"ndcg@10": (0.15, 0.25)},
+        "parent": control,
+    }
+    releases.annotate(root, msgspec.structs.replace(card, **about))
+    answer = client.get(f"/v1/releases/{other}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    found = answer.json()
+    assert {name: found[name] for name in about} == about | {"intervals": {"ndcg@10": [0.15, 0.25]}}
+    assert (found["id"], found["domain"], found["state"], found["reason"]) == (other, "shop", "ready", None)
+    assert found["params"]["neighbours"] == 50
+    assert client.get(f"/v1/releases/{control}", params={"domain": "shop"}).json()["state"] == "serving"
+    for path, kind in (
+        ("20200101T000000-none", "unknown-release"),
+        (f"{other}?domain=music", "unknown-release"),
+        (f"{other}?domain=garden", "unknown-domain"),
+        ("rollout.json", "unknown-release"),
+    ):
+        refused = client.get(f"/v1/releases/{path}")
+        assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json"), path
+        assert (refused.json()["type"], refused.json()["status"]) == (kind, 404), path
+    (root / "shop" / other / "manifest.json").write_text('{"id": ')
+    refused = client.get(f"/v1/releases/{other}")
+    assert (refused.status_code, refused.json()["type"]) == (404, "bad-manifest")
+    schema = client.get("/docs/openapi.json").json()
+    described = schema["paths"]["/v1/releases/{release_id}"]["get"]
+    assert {one["name"] for one in described["parameters"]} == {"release_id", "domain"}
+    shape = described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert set(about) | {"params", "state"} <= set(schema["components"]["schemas"][shape]["properties"])
