@@ -75,6 +75,67 @@ def test_the_figures_are_those_of_the_predictions(files: Path, tmp_path: Path) -
     assert (report / "report.html").read_text().count("<svg") == 2
 
 
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten days of a dozen items, one to four of them a day; `all` takes every item on the first day already."""
+    folder = tmp_path_factory.mktemp("days")
+    rng = np.random.default_rng(1)
+    lines = [f"all,i{item},{NOON + item}" for item in range(12)]
+    for day in range(10):
+        lines.append(f"all,i{day},{NOON + 86_400_000 * day + 50}")
+        for user in range(40):
+            items = rng.choice(12, int(rng.integers(1, 5)), replace=False, p=np.arange(12, 0, -1) / 78)
+            lines += [f"u{user},i{item},{NOON + 86_400_000 * day + 100 * user + n}" for n, item in enumerate(items)]
+    (folder / "events.csv").write_text("\n".join(["user_id,item_id,at", *lines]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("seen", ["keep", "mask"])
+def test_every_figure_of_several_targets_can_be_computed_from_the_predictions_alone(
+    days: Path, tmp_path: Path, seen: str
+) -> None:
+    out = tmp_path / "lists.parquet"
+    fixed = ["evaluate", "--events", str(days / "events.csv"), "--split", "last-days:2", "--seen", seen, "--json"]
+    more = ["--recommender", "popularity,item-knn", "--trials", "1", "--predictions", str(out)]
+    found = CliRunner().invoke(app, [*fixed, *more])
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    lists = pl.read_parquet(out)
+    for one in told["figures"]:
+        mine = lists.filter(pl.col("recommender") == one["recommender"])
+        users = mine.partition_by("user_id")
+        assert len(users) == told["cases"] == 41
+        assert max(len(user["targets"][0]) for user in users) > 3
+        blank = mine.filter(pl.col("item_id").is_null())
+        assert ("all" in blank["user_id"]) == (seen == "mask")  # nothing is left that it did not take
+        assert not blank["hit"].any()
+        assert blank["rank"].null_count() == blank.height
+        for k in (5, 10, 20):
+            each = [recomputed(user, k) for user in users]
+            for metric in each[0]:
+                mean = sum(values[metric] for values in each) / len(each)
+                assert one["metrics"][f"{metric}@{k}"] == pytest.approx(mean, abs=1e-9), (metric, k)
+
+
+def recomputed(user: pl.DataFrame, k: int) -> dict[str, float]:
+    """A user's metrics at k, by what the field says of them."""
+    wanted = set(user["targets"][0])
+    shown = {rank: item for rank, item in user.select("rank", "item_id").iter_rows() if rank is not None and rank <= k}
+    assert user["hit"].to_list() == [item in wanted for item in user["item_id"]]
+    ranks = sorted(rank for rank, item in shown.items() if item in wanted)
+    precision, recall = len(ranks) / k, len(ranks) / len(wanted)
+    ideal = sum(1 / np.log2(1 + rank) for rank in range(1, min(k, len(wanted)) + 1))
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if ranks else 0.0,
+        "ndcg": sum(1 / np.log2(1 + rank) for rank in ranks) / ideal,
+        "hr": float(bool(ranks)),
+        "mrr": 1 / ranks[0] if ranks else 0.0,
+        "map": sum((n + 1) / rank for n, rank in enumerate(ranks)) / min(k, len(wanted)),
+    }
+
+
 def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
     more = ["--recommender", "item-knn", "--trials", "3", "--split", "random:0.3", "--json"]
     one, two = (json.loads(CliRunner().invoke(app, asked(files, *more)).stdout) for _ in range(2))
