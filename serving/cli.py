@@ -221,7 +221,7 @@ def evaluate(
         seed,
         min_count,
         preset,
-        _home(domain) if events is not None else None,
+        _home(domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     found = command.evaluate(asked, predictions)
@@ -278,7 +278,7 @@ def tune(
         sample,
         seed,
         min_count,
-        home=_home(domain) if events is not None else None,
+        home=_home(domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)

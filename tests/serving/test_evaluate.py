@@ -194,6 +194,46 @@ def test_an_encoder_places_a_new_item_by_its_title_and_category(novelties: Path)
     assert ranks.mean() < 8  # type: ignore[operator]  # with nothing known of it, it is the ninth of nine
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A month in the form of REES46, in which twenty users only look and thirty buy; and settings with own presets."""
+    folder = tmp_path_factory.mktemp("shop")
+    lines = ["event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"]
+    for user in range(50):
+        kind = "view" if user < 20 else "purchase"
+        lines += [
+            f"2019-10-01 {step:02}:{user:02}:00 UTC,{kind},{(user + step) % 8},1,tea,,1.0,{user},s" for step in range(5)
+        ]
+    (folder / "2019-Oct.csv").write_text("\n".join(lines) + "\n")
+    (folder / "presets").mkdir()
+    (folder / "presets" / "buyers.toml").write_text("[kinds]\npurchase = 1.0\n")
+    (folder / "presets" / "likers.toml").write_text("[kinds]\nlike = 1.0\n")
+    (folder / "presets" / "shop.toml").write_text("[kinds]\nview = 1.0\n")
+    (folder / "coldstream.toml").write_text(f'presets = "{folder / "presets"}"\ndomain = "buyers"\n')
+    return folder
+
+
+@pytest.mark.parametrize(("more", "cases"), [([], 50), (["--domain", "buyers"], 30), (["--domain", "shop"], 20)])
+def test_a_domain_that_is_named_weighs_a_data_sets_kinds_and_else_its_own_does(
+    shop: Path, more: list[str], cases: int
+) -> None:
+    fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1", "--json"]
+    chosen = ["--settings", str(shop / "coldstream.toml")]
+    found = CliRunner().invoke(app, [*chosen, "evaluate", *fixed, *more])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["cases"] == cases
+
+
+def test_tuning_goes_by_the_domain_that_is_named(shop: Path, tmp_path: Path) -> None:
+    """Where only likes count, and nobody likes anything, nothing can be tuned."""
+    fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1"]
+    kept = ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
+    asked = ["--settings", str(shop / "coldstream.toml"), "tune", *fixed, *kept]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    refused = CliRunner().invoke(app, [*asked, "--domain", "likers"])
+    assert "leaves no test case" in str(refused.exception)
+
+
 def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
     """Every hour has an article of its own, read for four hours; who reads what is chance."""
     rng = np.random.default_rng(0)
