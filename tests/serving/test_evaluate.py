@@ -75,6 +75,23 @@ def test_the_figures_are_those_of_the_predictions(files: Path, tmp_path: Path) -
     assert (report / "report.html").read_text().count("<svg") == 2
 
 
+@pytest.mark.parametrize("split", ["random:0.3", "last-days:1"])
+def test_auc_is_there_where_events_against_items_are_held_out(tmp_path: Path, split: str) -> None:
+    """Everyone takes i0 to i4 and dislikes i5 to i9, in turns, so what is popular is in the right order throughout."""
+    rows = [
+        f"u{user},i{(user + step) % 5 + 5 * (step % 2)},{NOON + 14_400_000 * step},{('view', 'dislike')[step % 2]}"
+        for user in range(60)
+        for step in range(20)
+    ]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,at,kind", *rows]) + "\n")
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *(f"i{n},Item {n}" for n in range(10))]) + "\n")
+    fixed = ["evaluate", "--events", str(tmp_path / "events.csv"), "--items", str(tmp_path / "items.csv")]
+    more = ["--split", split, "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
+    found = CliRunner().invoke(app, [*fixed, *more])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["figures"][0]["metrics"]["auc"] == 1
+
+
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten days of a dozen items, one to four of them a day; `all` takes every item on the first day already."""
