@@ -78,7 +78,9 @@ def per_user(
     the mean precision at hits over min(k, targets). With `popularity` [items]: novelty, the mean of -log2 of a shown
     item's share of events (Vargas & Castells, RecSys 2011). With `categories` [items] (0 is unknown): diversity, the
     share of pairs in a list that differ in category, and calibration, the divergence of the list's categories from the
-    history's (Steck, RecSys 2018; 0 is best). Targets that the vocabulary lacks count as missed.
+    history's (Steck, RecSys 2018; 0 is best). An item without a category has no part in the two; where too few others
+    are left they are nan. They and AUC are absent where no case has a value. Targets that the vocabulary lacks count as
+    missed.
     """
     hits, sizes = _hits(ranked, vocabulary, held_out)
     out: dict[str, Values] = {}
@@ -99,11 +101,9 @@ def per_user(
         if popularity is not None:
             out[f"novelty@{k}"] = _novelty(ranked.items[:, :k], popularity)
         if categories is not None:
-            out[f"diversity@{k}"] = _diversity(ranked.items[:, :k], categories)
-            out[f"calibration@{k}"] = _calibration(ranked.items[:, :k], categories, vocabulary, held_out)
-    if not np.isnan(ranked.auc).all():
-        out["auc"] = ranked.auc
-    return out
+            out |= _present(f"diversity@{k}", _diversity(ranked.items[:, :k], categories))
+            out |= _present(f"calibration@{k}", _calibration(ranked.items[:, :k], categories, vocabulary, held_out))
+    return out | _present("auc", ranked.auc)
 
 
 def together(
@@ -184,6 +184,11 @@ def evaluate(
     }
 
 
+def _present(name: str, column: Values) -> dict[str, Values]:
+    """A metric, unless no case has a value of it."""
+    return {} if np.isnan(column).all() else {name: column}
+
+
 def _auc(scores: Floats, case: Case, index: Mapping[str, int]) -> float:
     wanted = scores[[index[one] for one in case.targets if one in index]]
     others = scores[[index[one] for one in case.negatives if one in index]]
@@ -213,10 +218,10 @@ def _novelty(shown: npt.NDArray[np.int64], popularity: Floats) -> Values:
 
 
 def _diversity(shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32]) -> Values:
-    there = shown >= 0
-    named = np.where(there, categories[np.maximum(shown, 0)], -1)
-    n = there.sum(axis=1)
-    same = ((named[:, :, None] == named[:, None]) & there[:, :, None] & there[:, None]).sum(axis=(1, 2)) - n
+    codes = np.where(shown >= 0, categories[np.maximum(shown, 0)], 0)
+    known = codes > 0
+    n = known.sum(axis=1)
+    same = ((codes[:, :, None] == codes[:, None]) & known[:, :, None] & known[:, None]).sum(axis=(1, 2)) - n
     return np.where(n > 1, 1 - same / np.maximum(n * (n - 1), 1), np.nan)
 
 
@@ -225,12 +230,13 @@ def _calibration(
 ) -> Values:
     out = np.full(len(held_out), np.nan)
     for row, case in enumerate(held_out):
-        took = [vocabulary.index[one] for one in case.history.items if one in vocabulary.index]
-        given = shown[row][shown[row] >= 0]
-        if not took or not len(given):
+        took = categories[[vocabulary.index[one] for one in case.history.items if one in vocabulary.index]]
+        given = categories[shown[row][shown[row] >= 0]]
+        took, given = took[took > 0], given[given > 0]
+        if not len(took) or not len(given):
             continue
-        p = np.bincount(categories[took], minlength=1) / len(took)
-        q = np.bincount(categories[given], minlength=len(p))[: len(p)] / len(given)
+        p = np.bincount(took) / len(took)
+        q = np.bincount(given, minlength=len(p))[: len(p)] / len(given)
         kept = p > 0
         mixed = (1 - STECK) * q[kept] + STECK * p[kept]
         out[row] = float((p[kept] * np.log2(p[kept] / mixed)).sum())

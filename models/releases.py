@@ -51,8 +51,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `metrics` are of the held-out window as `protocol` says, `intervals` their 95% bounds over users. `cutoff_at` is the
     time of its newest event; its networks, and what `metrics` judge, learned from what came before `held_out_from` (0:
-    not known). `data` is a hash of the events, `seconds` what the run took, `warm_start` the release whose weights its
-    networks began with, `gate` the verdict on it, `extras` files for the next run.
+    not known). `data` is a hash of the events, the catalogue and the profiles, `seconds` what the run took,
+    `warm_start` the release whose weights its networks began with, `gate` the verdict on it, `extras` files for the
+    next run.
     """
 
     id: str

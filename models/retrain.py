@@ -42,6 +42,8 @@ NEURAL_SHARE: Final = 0.45
 """Of a run's minutes; the final fit of a neural member takes about as long again, the counting ones share the rest."""
 LONG_MINUTES: Final = 10.0
 """A neural recommender has one trial, its defaults, for every so many minutes of a run."""
+LEARNED: Final = ("user_id", "item_id", "kind", "value", "at", "category")
+"""What training reads of an event."""
 PROTOCOL: Final = "split in time: newest 5% of events held out, the 5% before them for tuning; full catalogue"
 
 log = logging.getLogger("coldstream.trainer")
@@ -131,7 +133,8 @@ def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame
     cut = int(after["at"].min()) if len(after) else 0
     figures |= _next_hits(run, trial, frame, cut)
     _say(progress, "counts", 0.6, figures)
-    card = _card(run, COUNTS, frame, values, figures, cut)
+    data = fingerprint(frame, catalogue(run.archive, run.domain), profile_words(run.archive, run.domain))
+    card = _card(run, COUNTS, frame, values, figures, cut, data)
     made = _release(run, card, ItemKNN(), _log(run, frame, frame), frame, started)
     _say(progress, "counts", 1.0, figures)
     return Candidate(made, values["ndcg@10"], ranked.items, trial.vocabulary, held_out, before, cut)
@@ -150,10 +153,10 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs, **home)
     starts, before = warmstart.of_release(run.root, run.domain) if run.warm_start else ([], {})
     chosen_first = run.home.params() | (presets.read(run.preset).params() if run.preset is not None else {})
-    known = catalogue(run.archive, run.domain)
+    known, words = catalogue(run.archive, run.domain), profile_words(run.archive, run.domain)
     offered = Catalogue.of(known) if len(known) else None
     defaults = {**chosen_first, **before} if run.preset is None else {**before, **chosen_first}
-    people = Profiles.read(profile_words(run.archive, run.domain))
+    people = Profiles.read(words)
     known_of: dict[str, Any] = {"catalogue": offered, "profiles": people}
     experiment = Experiment(frame, plan, progress, defaults=defaults, starts=starts, **known_of)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
@@ -172,7 +175,8 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     figures = evaluation.together(values, ranked, trial)
     kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
     kept |= _next_hits(run, recommender, frame, experiment.held_out_from)
-    card = _card(run, best.name, frame, values, kept, experiment.held_out_from)
+    data = fingerprint(frame, known, words)
+    card = _card(run, best.name, frame, values, kept, experiment.held_out_from, data)
     learns = any(one.name in NEURAL for one in members(recommender))
     whole = _log(run, frame, frame, experiment.test.log.vocabulary if learns else None, offered)
     kept_starts = warmstart.of_experiment(experiment, best, recommender)
@@ -315,12 +319,17 @@ def track(folder: Path, manifest: Manifest) -> None:
         mlflow.log_metrics({name.replace("@", "_at_"): value for name, value in manifest.metrics.items()})
 
 
-def fingerprint(frame: pd.DataFrame) -> str:
-    """16 hex digits of what a model was trained on."""
-    columns = frame[["user_id", "item_id", "kind", "at"]]
-    return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy(np.uint64).tobytes()).hexdigest()[
-        :16
-    ]
+def fingerprint(events: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame) -> str:
+    """16 hex digits of what a run learns from, the same for every release of the run.
+
+    It covers user, item, kind, value, time and category of each of the `events`, the newest word on each of the `items`
+    and every word on `users`, as `features.dataset` gives them; in that order, so the same rows in another differ.
+    """
+    whole = hashlib.sha256()
+    for table in (events[list(LEARNED)], items[["record"]], users[["record"]]):
+        rows = pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64)
+        whole.update(hashlib.sha256(rows.tobytes()).digest())
+    return whole.hexdigest()[:16]
 
 
 def _least(frame: pd.DataFrame) -> int:
@@ -353,6 +362,7 @@ def _card(
     values: Mapping[str, evaluation.Values],
     figures: dict[str, float],
     held_out_from: int,
+    data: str,
 ) -> Manifest:
     now = int(time.time() * 1000)
     bounds = evaluation.intervals(values, np.random.default_rng(run.seed))
@@ -372,7 +382,7 @@ def _card(
         parent=releases.current_id(run.root, run.domain),
         intervals={name: one for name, one in bounds.items() if name in figures},
         held_out_from=held_out_from,
-        data=fingerprint(frame),
+        data=data,
     )
 
 

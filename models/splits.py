@@ -85,8 +85,8 @@ def split(
     """Interactions that may be learned from, and those held out; each event is in exactly one of the two.
 
     `frame` [user_id, item_id, kind, value, at] is in time order. Leave-one-out holds out each user's last event that
-    speaks for an item, and what the user did after it; a user with fewer than three such events stays whole. `weights`
-    say by event code what speaks for an item.
+    speaks for an item, and what the user did after it; a user with fewer than three such events stays whole. The others
+    hold out events of every kind. `weights` say by event code what speaks for an item.
     """
     at = frame["at"].to_numpy(np.int64)
     if not len(frame):
@@ -97,8 +97,7 @@ def split(
         case "last-share":
             out = at >= int(frame["at"].quantile(1 - protocol.amount, interpolation="higher"))
         case "random":
-            drawn = np.random.default_rng(seed).random(len(frame)) < protocol.amount
-            out = drawn & _speaks(frame, weights)
+            out = np.random.default_rng(seed).random(len(frame)) < protocol.amount
         case "leave-one-out":
             out = _from_last(frame, weights)
     return frame[~out], frame[out]

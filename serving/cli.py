@@ -143,7 +143,9 @@ def archive() -> None:
 def train(
     once: Annotated[bool, typer.Option("--once", help="One run, with a progress bar.")] = False,
     every: Annotated[str | None, typer.Option(help="A run every so often, such as 15m.")] = None,
-    domain: DomainOption = None,
+    domain: Annotated[
+        str | None, typer.Option(help="The domain; if left out, --once takes the setting, a loop trains every domain.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a release: counts within seconds, then the tuned recommenders and their blend; the better is promoted."""
@@ -151,7 +153,12 @@ def train(
 
     settings = _with(train_every=every, domain=domain)
     if not once:
-        raise typer.Exit(trainer.main(settings, []))
+        if as_json:
+            raise ColdstreamError(
+                "train --json prints what one run made: give --once too; a trainer that goes on logs what it does, "
+                "in JSON with coldstream --log-format json train"
+            )
+        raise typer.Exit(trainer.main(settings, [] if domain is None else ["--domain", domain]))
     from serving.archived import wait_for_archive
     from serving.commands.progress import training
 
@@ -221,7 +228,7 @@ def evaluate(
         seed,
         min_count,
         preset,
-        _home(domain) if events is not None else None,
+        _home(domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     found = command.evaluate(asked, predictions)
@@ -278,7 +285,7 @@ def tune(
         sample,
         seed,
         min_count,
-        home=_home(domain) if events is not None else None,
+        home=_home(domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     show(command.tune(asked, study or settings.state_path / "studies" / "studies.log", preset), as_json)

@@ -154,23 +154,24 @@ def announce(settings: Settings, domain: str, release: str, action: str) -> None
         log.warning("release %s is not announced (%s); the API finds it in its folder", release, error)
 
 
-def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
-    """Train each domain when it has new events, once in `every_s`, and once in between when drift is seen.
+def loop(settings: Settings, stop: threading.Event, every_s: float, only: str | None = None) -> None:
+    """Train each domain (or `only` one) when it has new events, once in `every_s`, and once more when drift is seen.
 
     A domain's first release comes from counts, as soon as there are enough events; what learns longer begins when the
     archive has caught up with the log, or it would learn from half a history.
     """
     trained: dict[str, int] = {}
     watch = Watch(settings, stop)
+    domains = settings.domain_names if only is None else (only,)
     while not stop.is_set():
         started = time.monotonic()
         rows = _archived(settings)
-        for domain in (one for one in settings.domain_names if rows.get(one, 0) >= retrain.LEAST_EVENTS):
+        for domain in (one for one in domains if rows.get(one, 0) >= retrain.LEAST_EVENTS):
             if releases.current_id(settings.state_path / "releases", domain) is None:
                 _run_child(settings, domain, stop, "counts")
         rows = _settled(settings, rows, stop)
-        for domain, count in rows.items():
-            _train_due(settings, domain, count, trained, stop)
+        for domain in domains:
+            _train_due(settings, domain, rows.get(domain, 0), trained, stop)
         pause = every_s if trained else 2.0
         until = max(time.monotonic() + 1.0, started + pause)
         drifted: set[str] = set()  # each domain once between two regular runs: a world that moves on is no endless loop
@@ -180,7 +181,7 @@ def loop(settings: Settings, stop: threading.Event, every_s: float) -> None:
 
 
 def _train_due(settings: Settings, domain: str, count: int, trained: dict[str, int], stop: threading.Event) -> None:
-    due = count >= retrain.LEAST_EVENTS and count > trained.get(domain, 0) and domain in settings.domain_names
+    due = count >= retrain.LEAST_EVENTS and count > trained.get(domain, 0)
     if due and _run_child(settings, domain, stop, settings.recommender):
         trained[domain] = count
 
@@ -324,7 +325,10 @@ def _log_progress(stage: str, done: float, figures: dict[str, float]) -> None:
 
 
 def main(settings: Settings | None = None, arguments: list[str] | None = None) -> int:
-    """The process: `--once`, or a loop until SIGTERM or SIGINT. Exit code 3: there is too little data yet."""
+    """The process: `--once`, or a loop until SIGTERM or SIGINT, over each domain where none is given.
+
+    Exit code 3: there is too little data yet.
+    """
     parser = argparse.ArgumentParser(prog="coldstream train")
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--domain")
@@ -334,7 +338,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
     logs.configure(settings.log_format, settings.log_level)
     os.nice(10)  # live look-ups go first
     if not chosen.once:
-        return _watch(settings)
+        return _watch(settings, chosen.domain)
     memory.keep(memory.TRAINING)
     try:
         result = train_once(settings, chosen.domain or settings.domain, _log_progress)
@@ -348,7 +352,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
     return 0
 
 
-def _watch(settings: Settings) -> int:
+def _watch(settings: Settings, only: str | None = None) -> int:
     memory.keep(memory.LITTLE)
     stop = threading.Event()
 
@@ -358,8 +362,8 @@ def _watch(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     start_http_server(settings.trainer_metrics_port, settings.host, metrics.registry)
-    log.info("training every %s", settings.train_every)
-    loop(settings, stop, seconds_of(settings.train_every))
+    log.info("training %s every %s", only or "each domain", settings.train_every)
+    loop(settings, stop, seconds_of(settings.train_every), only)
     return 0
 
 

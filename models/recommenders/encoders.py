@@ -4,10 +4,7 @@ Each takes x float [batch, length, size] and real float [batch, length] (1 for a
 gives float [batch, length, size]. What it gives at padding is never read. With `newest` only the last place is needed.
 """
 
-import os
 from typing import Any, Final
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

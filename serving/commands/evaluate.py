@@ -160,20 +160,25 @@ def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> 
 
 
 def _lists(experiment: Experiment, name: str, ranked: evaluation.Ranked) -> pl.DataFrame:
-    """Long form: recommender, user_id, rank (from 1), item_id, hit."""
+    """Long form: recommender, user_id, rank (from 1), item_id, hit, targets (the user's, each once).
+
+    A user to whom nothing is shown has one row, without rank and item.
+    """
     item_ids, cases = experiment.test.log.vocabulary.item_ids, experiment.test.cases
     rows, ranks = np.nonzero(ranked.items >= 0)
     items = [item_ids[place] for place in ranked.items[rows, ranks]]
     wanted = [set(case.targets) for case in cases]
     hits = [item in wanted[row] for row, item in zip(rows, items, strict=True)]
-    return pl.DataFrame(
-        {
-            "recommender": [name] * len(rows),
-            "user_id": [cases[row].user_id for row in rows],
-            "rank": ranks.astype(np.int32) + 1,
-            "item_id": items,
-            "hit": hits,
-        }
+    shown = {"row": rows, "rank": ranks.astype(np.int32) + 1, "item_id": items, "hit": hits}
+    users = {"user_id": [case.user_id for case in cases], "targets": [case.targets for case in cases]}
+    lists = pl.DataFrame({"row": np.arange(len(cases)), **users}).join(
+        pl.DataFrame(shown, schema_overrides={"item_id": pl.String, "hit": pl.Boolean}),
+        on="row",
+        how="left",
+        maintain_order="left_right",
+    )
+    return lists.select(
+        pl.lit(name).alias("recommender"), "user_id", "rank", "item_id", pl.col("hit").fill_null(value=False), "targets"
     )
 
 

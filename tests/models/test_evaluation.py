@@ -1,5 +1,8 @@
 """Metrics by hand."""
 
+from itertools import combinations
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,6 +60,46 @@ def test_what_lists_are_like_by_hand() -> None:
     assert values["novelty@3"][0] == pytest.approx((1 + 2 + 3) / 3)  # shares (n + 1) / 16: 1/2, 1/4, 1/8
     assert values["diversity@3"][0] == pytest.approx(2 / 3)
     assert values["calibration@3"][0] == pytest.approx(0, abs=1e-9)  # two of category 1 and one of 2 on both sides
+
+
+def listed(shown: list[int], took: list[int], categories: list[int]) -> dict[str, float]:
+    """Diversity and calibration of one list, each where there is a value."""
+    names = [f"i{n}" for n in range(len(categories))]
+    history = Recent([names[n] for n in took], [0] * len(took), [0] * len(took), [None] * len(took))
+    ranked = Ranked(np.array([shown], np.int64), np.full(1, np.nan), len(shown))
+    codes = np.array(categories, np.int32)
+    held_out = [Case("one", history, ["i0"])]
+    values = per_user(ranked, Vocabulary.of(names), held_out, (len(shown),), categories=codes)
+    return {name.split("@")[0]: float(values[name][0]) for name in values if name.startswith(("div", "cal"))}
+
+
+def test_no_category_is_no_category_of_its_own() -> None:
+    assert listed([0, 1, 2, 3], [0, 1], [0, 0, 0, 0]) == {}
+    assert listed([0, 1, 2, 3], [1], [1, 0, 0, 2]) == {"diversity": 1.0}  # one pair; what was taken has no category
+    found = listed([0, 1, 2, 3], [0, 1, 2], [1, 2, 0, 0])
+    assert found == {"diversity": 1.0, "calibration": pytest.approx(0, abs=1e-9)}
+
+
+codes = st.lists(st.integers(0, 3), min_size=4, max_size=12)
+
+
+@given(codes, st.randoms(use_true_random=False))
+def test_diversity_and_calibration_are_those_of_the_items_with_a_category(categories: list[int], draw: Random) -> None:
+    """By plain loops over lists and histories from which the others are taken out."""
+    places = range(len(categories))
+    shown, took = draw.sample(places, draw.randint(1, len(places))), draw.choices(places, k=draw.randint(1, 9))
+    found = listed([*shown, -1], took, categories)
+    given = [categories[n] for n in shown if categories[n]]
+    had = [categories[n] for n in took if categories[n]]
+    pairs = [one != other for one, other in combinations(given, 2)]
+    assert ("diversity" in found) == bool(pairs)
+    assert ("calibration" in found) == bool(given and had)
+    if pairs:
+        assert found["diversity"] == pytest.approx(sum(pairs) / len(pairs))
+    if given and had:
+        p, q = ({one: group.count(one) / len(group) for one in (1, 2, 3)} for group in (had, given))
+        divergence = sum(p[one] * np.log2(p[one] / (0.99 * q[one] + 0.01 * p[one])) for one in p if p[one])
+        assert found["calibration"] == pytest.approx(divergence, abs=1e-9)
 
 
 def test_seen_items_are_masked_only_when_asked() -> None:

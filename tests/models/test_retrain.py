@@ -114,6 +114,36 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
         retrain.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
 
 
+def archived(folder: Path, stars: list[float], title: str = "tea", group: str = "even") -> Path:
+    kept = Archive(folder)
+    events = [
+        Interaction(f"e{n}", f"u{n % 50}", f"i{n % 30}", "rate", NOON + n, value=stars[n % len(stars)])
+        for n in range(1_200)
+    ]
+    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("users", [Row(0, 0, NOON, User("u0", NOON, attributes={"group": group}))])
+    kept.append("items", [Row(0, 0, NOON, Item(item_id="i0", at=NOON, title=title))])
+    kept.flush()
+    return folder
+
+
+def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Path) -> None:
+    def hashed(name: str, stars: list[float], **other: str) -> str:
+        run = Run(archived(tmp_path / name, stars, **other), tmp_path / "releases", "shop", cache=tmp_path / name / "c")
+        plain = retrain.train_counts(msgspec.structs.replace(run, cache=None)).manifest.data
+        assert retrain.train_counts(run).manifest.data == plain  # read in another way, the same data
+        return plain
+
+    first = hashed("first", [5.0, 1.0])
+    assert hashed("again", [5.0, 1.0]) == first
+    others = {
+        hashed("swapped", [1.0, 5.0]),
+        hashed("title", [5.0, 1.0], title="cups"),
+        hashed("profile", [5.0, 1.0], group="odd"),
+    }
+    assert len({first, *others}) == 4
+
+
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
     small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1})}

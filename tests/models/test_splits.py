@@ -56,6 +56,15 @@ def test_each_event_is_on_one_side_and_the_past_knows_no_future(
             assert (held["kind"] != "skip").sum() == 1
 
 
+@given(st.lists(st.sampled_from(["view", "skip", "dislike"]), min_size=1, max_size=40), st.integers(0, 3))
+def test_a_random_split_draws_events_against_items_as_it_draws_the_others(kinds: list[str], seed: int) -> None:
+    protocol = Protocol.of("random:0.4")
+    whole = frame(*[("u", f"i{n}", kind, n) for n, kind in enumerate(kinds)])
+    _, after = split(whole, protocol, seed)
+    _, same = split(whole.assign(kind="view"), protocol, seed)
+    assert after.index.tolist() == same.index.tolist()
+
+
 def test_leave_one_out_takes_the_last_that_speaks_for_an_item() -> None:
     whole = frame(
         ("u", "a", "view", 1),

@@ -78,6 +78,84 @@ def test_the_figures_are_those_of_the_predictions(files: Path, tmp_path: Path) -
     assert (report / "report.html").read_text().count("<svg") == 2
 
 
+@pytest.mark.parametrize("split", ["random:0.3", "last-days:1"])
+def test_auc_is_there_where_events_against_items_are_held_out(tmp_path: Path, split: str) -> None:
+    """Everyone takes i0 to i4 and dislikes i5 to i9, in turns, so what is popular is in the right order throughout."""
+    rows = [
+        f"u{user},i{(user + step) % 5 + 5 * (step % 2)},{NOON + 14_400_000 * step},{('view', 'dislike')[step % 2]}"
+        for user in range(60)
+        for step in range(20)
+    ]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,at,kind", *rows]) + "\n")
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *(f"i{n},Item {n}" for n in range(10))]) + "\n")
+    fixed = ["evaluate", "--events", str(tmp_path / "events.csv"), "--items", str(tmp_path / "items.csv")]
+    more = ["--split", split, "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
+    found = CliRunner().invoke(app, [*fixed, *more])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["figures"][0]["metrics"]["auc"] == 1
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten days of a dozen items, one to four of them a day; `all` takes every item on the first day already."""
+    folder = tmp_path_factory.mktemp("days")
+    rng = np.random.default_rng(1)
+    lines = [f"all,i{item},{NOON + item}" for item in range(12)]
+    for day in range(10):
+        lines.append(f"all,i{day},{NOON + 86_400_000 * day + 50}")
+        for user in range(40):
+            items = rng.choice(12, int(rng.integers(1, 5)), replace=False, p=np.arange(12, 0, -1) / 78)
+            lines += [f"u{user},i{item},{NOON + 86_400_000 * day + 100 * user + n}" for n, item in enumerate(items)]
+    (folder / "events.csv").write_text("\n".join(["user_id,item_id,at", *lines]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("seen", ["keep", "mask"])
+def test_every_figure_of_several_targets_can_be_computed_from_the_predictions_alone(
+    days: Path, tmp_path: Path, seen: str
+) -> None:
+    out = tmp_path / "lists.parquet"
+    fixed = ["evaluate", "--events", str(days / "events.csv"), "--split", "last-days:2", "--seen", seen, "--json"]
+    more = ["--recommender", "popularity,item-knn", "--trials", "1", "--predictions", str(out)]
+    found = CliRunner().invoke(app, [*fixed, *more])
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    lists = pl.read_parquet(out)
+    for one in told["figures"]:
+        mine = lists.filter(pl.col("recommender") == one["recommender"])
+        users = mine.partition_by("user_id")
+        assert len(users) == told["cases"] == 41
+        assert max(len(user["targets"][0]) for user in users) > 3
+        blank = mine.filter(pl.col("item_id").is_null())
+        assert ("all" in blank["user_id"]) == (seen == "mask")  # nothing is left that it did not take
+        assert not blank["hit"].any()
+        assert blank["rank"].null_count() == blank.height
+        for k in (5, 10, 20):
+            each = [recomputed(user, k) for user in users]
+            for metric in each[0]:
+                mean = sum(values[metric] for values in each) / len(each)
+                assert one["metrics"][f"{metric}@{k}"] == pytest.approx(mean, abs=1e-9), (metric, k)
+
+
+def recomputed(user: pl.DataFrame, k: int) -> dict[str, float]:
+    """A user's metrics at k, by what the field says of them."""
+    wanted = set(user["targets"][0])
+    shown = {rank: item for rank, item in user.select("rank", "item_id").iter_rows() if rank is not None and rank <= k}
+    assert user["hit"].to_list() == [item in wanted for item in user["item_id"]]
+    ranks = sorted(rank for rank, item in shown.items() if item in wanted)
+    precision, recall = len(ranks) / k, len(ranks) / len(wanted)
+    ideal = sum(1 / np.log2(1 + rank) for rank in range(1, min(k, len(wanted)) + 1))
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if ranks else 0.0,
+        "ndcg": sum(1 / np.log2(1 + rank) for rank in ranks) / ideal,
+        "hr": float(bool(ranks)),
+        "mrr": 1 / ranks[0] if ranks else 0.0,
+        "map": sum((n + 1) / rank for n, rank in enumerate(ranks)) / min(k, len(wanted)),
+    }
+
+
 def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
     more = ["--recommender", "item-knn", "--trials", "3", "--split", "random:0.3", "--json"]
     one, two = (json.loads(CliRunner().invoke(app, asked(files, *more)).stdout) for _ in range(2))
@@ -134,6 +212,46 @@ def test_an_encoder_places_a_new_item_by_its_title_and_category(novelties: Path)
     assert hits(novelties, *more)["new"] == 1
     ranks = pl.read_parquet(out).filter(pl.col("item_id") == "new")["rank"]
     assert ranks.mean() < 8  # type: ignore[operator]  # with nothing known of it, it is the ninth of nine
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A month in the form of REES46, in which twenty users only look and thirty buy; and settings with own presets."""
+    folder = tmp_path_factory.mktemp("shop")
+    lines = ["event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"]
+    for user in range(50):
+        kind = "view" if user < 20 else "purchase"
+        lines += [
+            f"2019-10-01 {step:02}:{user:02}:00 UTC,{kind},{(user + step) % 8},1,tea,,1.0,{user},s" for step in range(5)
+        ]
+    (folder / "2019-Oct.csv").write_text("\n".join(lines) + "\n")
+    (folder / "presets").mkdir()
+    (folder / "presets" / "buyers.toml").write_text("[kinds]\npurchase = 1.0\n")
+    (folder / "presets" / "likers.toml").write_text("[kinds]\nlike = 1.0\n")
+    (folder / "presets" / "shop.toml").write_text("[kinds]\nview = 1.0\n")
+    (folder / "coldstream.toml").write_text(f'presets = "{folder / "presets"}"\ndomain = "buyers"\n')
+    return folder
+
+
+@pytest.mark.parametrize(("more", "cases"), [([], 50), (["--domain", "buyers"], 30), (["--domain", "shop"], 20)])
+def test_a_domain_that_is_named_weighs_a_data_sets_kinds_and_else_its_own_does(
+    shop: Path, more: list[str], cases: int
+) -> None:
+    fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1", "--json"]
+    chosen = ["--settings", str(shop / "coldstream.toml")]
+    found = CliRunner().invoke(app, [*chosen, "evaluate", *fixed, *more])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["cases"] == cases
+
+
+def test_tuning_goes_by_the_domain_that_is_named(shop: Path, tmp_path: Path) -> None:
+    """Where only likes count, and nobody likes anything, nothing can be tuned."""
+    fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1"]
+    kept = ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
+    asked = ["--settings", str(shop / "coldstream.toml"), "tune", *fixed, *kept]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    refused = CliRunner().invoke(app, [*asked, "--domain", "likers"])
+    assert "leaves no test case" in str(refused.exception)
 
 
 def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What serves does not import what trains: seconds and hundreds of megabytes for nothing."""
 
+import os
 import subprocess
 import sys
 
@@ -25,3 +26,12 @@ def test_no_serving_process_imports_what_trains(module: str) -> None:
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     assert loaded("serving.cli", HEAVY) == "[]"
+
+
+def test_no_gpu_is_no_error() -> None:
+    script = "import models.recommenders.neural, keras; keras.layers.Dense(2).build((None, 3)); print('built')"
+    variables = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=variables)
+    assert found.stdout == "built\n"
+    assert [line for line in found.stderr.splitlines() if "cuInit" in line or line.startswith("E0000")] == []

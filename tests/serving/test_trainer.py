@@ -11,27 +11,31 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.running import free_port
 from features.archive import Archive, Row
 from models import releases, retrain
 from models.drift import Drift
 from models.errors import ReleaseError, TrainingError
 from models.releases import Manifest
 from serving import drift, metrics, trainer
+from serving.cli import app
 from serving.settings import Settings
+from stream.errors import ColdstreamError
 from stream.events import Interaction
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
 
 
-def write(state: Path, first: int, events: int, shift: int = 0) -> None:
+def write(state: Path, first: int, events: int, shift: int = 0, domain: str = "shop") -> None:
     rng = np.random.default_rng(first)
     kept, rows = Archive(state / "archive"), []
     for n in range(first, first + events):
         user, item = int(rng.integers(150)), int(rng.integers(30)) + shift
         item += 30 * (user % 2)
-        one = Interaction(event_id=f"e{n}", user_id=f"u{user}", item_id=f"i{item}", kind="view", at=NOON + MINUTE * n)
+        one = Interaction(f"e{n}", f"u{user}", f"i{item}", "view", NOON + MINUTE * n, domain=domain)
         rows.append(Row(0, n, NOON, one))
     kept.append("events", rows)
     kept.flush()
@@ -44,9 +48,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(state=str(state), recommender="counts", drift_every="1s", drift_events=300, kafka="127.0.0.1:9")
 
 
-def serve(settings: Settings) -> Manifest:
+def serve(settings: Settings, domain: str = "shop") -> Manifest:
     """A release from counts that serves, without an announcement: there is no broker here."""
-    run = trainer._run_of(settings, "shop")
+    run = trainer._run_of(settings, domain)
     made = retrain.train_counts(run)
     assert retrain.settle(run, [made]).serving == made.manifest.id
     return made.manifest
@@ -122,6 +126,30 @@ def test_the_loop_trains_early_where_a_domain_drifts(settings: Settings) -> None
     assert watch.until(time.monotonic() + 120, ["shop"]) is None
     off = trainer.Watch(msgspec.structs.replace(settings, drift_every="0s"), threading.Event())
     assert off.until(time.monotonic() + 0.2, ["shop"]) is None
+
+
+@pytest.mark.timeout(120)
+def test_a_loop_with_a_domain_trains_that_one_only(settings: Settings) -> None:
+    write(settings.state_path, 1_500, 1_500, domain="music")
+    serve(settings, "music")
+    own = {"COLDSTREAM_TRAINER_METRICS_PORT": str(free_port()), "COLDSTREAM_DRIFT_EVERY": "0s"}
+    command = [sys.executable, "-m", "serving.cli", "train", "--every", "1h", "--domain", "music"]
+    child = subprocess.Popen(command, env=trainer._environment(settings) | own)
+    try:
+        root = settings.state_path / "releases"
+        while len(releases.list_releases(root, "music")) < 2:  # a second one is made after every domain's first
+            assert child.poll() is None
+            time.sleep(0.1)
+        assert releases.list_releases(root, "shop") == []
+    finally:
+        child.terminate()
+        child.wait(20)
+
+
+def test_a_loop_has_no_one_result_to_print(settings: Settings) -> None:
+    found = CliRunner().invoke(app, ["--state", settings.state, "train", "--every", "15m", "--json"])
+    assert isinstance(found.exception, ColdstreamError)
+    assert "give --once" in str(found.exception)
 
 
 def test_what_the_gate_says_of_a_run_is_counted(settings: Settings) -> None:
