@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from models.errors import ModelError
 from models.recommenders.candidates import CANDIDATES
 
 HEAD: Final = "# Parameters that coldstream tune found. A training run begins with them: setting `preset`.\n\n"
+TABLE: Final = re.compile(r"(?m)^(?=\[)")
 NONE: Final = "none"
 """How a parameter that is None is written: TOML has no word for it."""
 
@@ -73,33 +75,38 @@ def recommenders_of(path: Path, found: dict[str, Tuning]) -> dict[str, Tuning]:
 
 
 def put(path: Path, name: str, tuning: Tuning) -> Preset:
-    """Write one recommender's tuning into a preset file, new or not; the others stay, and the file is always whole.
+    """Write one recommender's tuning into a preset file, new or not; everything else stays as it is written.
 
-    What stands before the first recommender (a domain's preset) stays as it is written.
+    The file is always whole.
     """
     preset = read(path) if path.exists() else Preset()
-    before = path.read_text("utf-8").partition("[recommenders.")[0] if path.exists() else HEAD
-    changed = Preset({**preset.recommenders, name: tuning})
+    before, *tables = TABLE.split(path.read_text("utf-8")) if path.exists() else [HEAD]
+    others = [one for one in tables if _owner(one) != name]
+    place = next((number for number, one in enumerate(others) if _owner(one) > name), len(others))
+    mine = f"{_toml(name, tuning)}\n" + ("\n" if place < len(others) else "")
+    ahead = "".join([before, *others[:place]]).rstrip("\n") + "\n\n"
+    written = ahead + mine + "".join(others[place:])
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.aside")
     with aside.open("w", encoding="utf-8") as file:
-        file.write(before.rstrip("\n") + "\n\n" + _toml(changed))
+        file.write(written)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    return changed
+    return Preset({**preset.recommenders, name: tuning})
 
 
-def _toml(preset: Preset) -> str:
-    lines = []
-    for name, one in sorted(preset.recommenders.items()):
-        lines.append(f"[recommenders.{name}]")
-        facts = {key: value for key, value in msgspec.structs.asdict(one).items() if key != "params"}
-        lines += [f"{key} = {_written(value)}" for key, value in facts.items()]
-        lines.append(f"[recommenders.{name}.params]")
-        lines += [f"{key} = {_written(value)}" for key, value in sorted(one.params.items())]
-        lines.append("")
-    return "\n".join(lines)
+def _owner(table: str) -> str:
+    """The recommender that a table is of ([recommenders.NAME], [recommenders.NAME.params]); empty for any other."""
+    title = table.partition("]")[0]
+    return title.removeprefix("[recommenders.").removesuffix(".params") if title.startswith("[recommenders.") else ""
+
+
+def _toml(name: str, tuning: Tuning) -> str:
+    facts = {key: value for key, value in msgspec.structs.asdict(tuning).items() if key != "params"}
+    lines = [f"[recommenders.{name}]", *(f"{key} = {_written(value)}" for key, value in facts.items())]
+    lines += [f"[recommenders.{name}.params]"]
+    return "\n".join([*lines, *(f"{key} = {_written(value)}" for key, value in sorted(tuning.params.items()))])
 
 
 def _written(value: Any) -> str:

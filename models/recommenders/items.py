@@ -23,8 +23,9 @@ nobody takes anything of must not make every training run slow and large."""
 class Catalogue(msgspec.Struct, frozen=True):
     """Items that can be offered, the newest word first where that is known.
 
-    `texts` float32 [items, d] stands beside `item_ids`, or is None. The first `offered` items (None: all) may join a
-    vocabulary that lacks them; the others only lend their categories and texts.
+    `texts` float32 [items, d] stands beside `item_ids`, or is None; `titles` is a digest of what they were made from. The
+    first `offered` items (None: all) may join a vocabulary that lacks them; the others only lend their categories and
+    texts.
 
     Raises:
         ValueError: `texts` has another number of rows than there are items.
@@ -34,6 +35,7 @@ class Catalogue(msgspec.Struct, frozen=True):
     categories: Mapping[str, str] = {}
     texts: Floats | None = None
     offered: int | None = None
+    titles: str = ""
 
     def __post_init__(self) -> None:
         if self.texts is not None and len(self.texts) != len(self.item_ids):
@@ -48,10 +50,10 @@ class Catalogue(msgspec.Struct, frozen=True):
     @classmethod
     def of_items(cls, items: Sequence[Item], offered: int | None = None) -> "Catalogue":
         """From items in their order."""
-        titled = any(one.title for one in items)
-        texts = text.vectors([one.title or "" for one in items]) if titled else None
+        titles = [one.title or "" for one in items]
+        texts = text.vectors(titles) if any(titles) else None
         categories = {one.item_id: one.category for one in items if one.category}
-        return cls([one.item_id for one in items], categories, texts, offered)
+        return cls([one.item_id for one in items], categories, texts, offered, _digest(msgspec.json.encode(titles)))
 
     def added(self, vocabulary: Vocabulary, most: int) -> Vocabulary:
         """The vocabulary, and behind it the first of the items that it lacks; at most `most` in all."""
@@ -63,10 +65,10 @@ class Catalogue(msgspec.Struct, frozen=True):
         return Vocabulary.of(every, vocabulary.weights, vocabulary.recency_ms)
 
     def fingerprint(self) -> str:
-        """16 hex digits of what is known of the items."""
-        told = msgspec.json.encode([self.item_ids, sorted(self.categories.items()), self.offered])
-        texts = b"" if self.texts is None else self.texts.tobytes()
-        return blake2b(told + texts, digest_size=8).hexdigest()
+        """16 hex digits of what is known of the items: the same on every machine, as vectors of titles are not."""
+        texts = b"" if self.texts is None or self.titles else self.texts.tobytes()
+        told = msgspec.json.encode([self.item_ids, sorted(self.categories.items()), self.offered, self.titles])
+        return _digest(told + texts)
 
     def texts_of(self, vocabulary: Vocabulary) -> Floats | None:
         """float32 [vocabulary, d], zeros for items that are not in the catalogue."""
@@ -124,6 +126,10 @@ def lenders(
     amounts = np.repeat(1 / np.maximum(sizes, 1), sizes)
     table = sparse.csr_matrix((amounts, columns, np.append(0, np.cumsum(sizes))), (len(parts), trained))
     return Lenders(table, places)
+
+
+def _digest(told: bytes) -> str:
+    return blake2b(told, digest_size=8).hexdigest()
 
 
 def _unit(table: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """Presets: what is written is read, and nothing else."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     )
     assert presets.put(file, "personal", Tuning({"decay": 0.9})).params()["personal"] == {"decay": 0.9}
     assert [path.name for path in file.parent.iterdir()] == ["shop.toml"]
+
+
+def test_what_others_wrote_stays(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    ease = "[recommenders.ease]\nndcg = 0.1 # by hand\n[recommenders.ease.params]\nmost = 4000 # its cube\n"
+    file.write_text(f'# mine\n[seen]\npolicy = "keep"\n\n{ease}\n[filters] # behind\nunwanted = []\n')
+    presets.put(file, "dnn", Tuning({"blocks": 1}, 0.2))
+    presets.put(file, "personal", Tuning({"decay": 0.9}, 0.3))
+    once = file.read_text()
+    assert all(one in once for one in (ease, "# mine", "[filters] # behind\nunwanted = []"))
+    assert once.index("recommenders.dnn") < once.index("recommenders.ease") < once.index("recommenders.personal")
+    presets.put(file, "personal", Tuning({"decay": 0.9}, 0.3))
+    assert file.read_text() == once
+    found = tomllib.loads(once)
+    assert (found["seen"], found["filters"]) == ({"policy": "keep"}, {"unwanted": []})
+    assert found["recommenders"]["ease"] == {"ndcg": 0.1, "params": {"most": 4000}}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Vectors of texts, and items that are known from a catalogue alone."""
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from models import text
 from models.recommenders.base import Vocabulary
 from models.recommenders.items import Catalogue, lenders
 from models.recommenders.sequences import Log
+from stream.events import Item
 
 TITLES = ["red wine from France", "white wine from Spain", "red wine, Spain", "toy car", "toy train", "", "toy cars"]
 
@@ -85,3 +87,13 @@ def test_new_items_borrow_from_those_like_them() -> None:
     texts = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]], np.float32)
     found = lenders(3, codes, texts, neighbours=2).lent(own[:3])
     np.testing.assert_allclose(found, [[1, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)  # near in text, within the category
+
+
+def test_a_catalogue_is_known_by_its_titles_not_by_the_bits_of_their_vectors() -> None:
+    items = [Item(f"i{one}", 1, title=f"Title {one}") for one in range(4)]
+    found = Catalogue.of_items(items)
+    assert found.texts is not None
+    elsewhere = msgspec.structs.replace(found, texts=found.texts + np.float32(1e-6))  # another machine's last bits
+    assert elsewhere.fingerprint() == found.fingerprint()
+    renamed = Catalogue.of_items([msgspec.structs.replace(items[0], title="Another"), *items[1:]])
+    assert renamed.fingerprint() != found.fingerprint()
