@@ -42,10 +42,14 @@ class Counting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained: the blend's members (the encoder is one of them), the encoder's loss, popularity's half-life."""
+    """What is trained: the blend's members (the encoder is one of them), the encoder's loss, popularity's half-life.
+
+    `values`: the weight of a second head of the encoder, which learns what events are worth; 0 is none.
+    """
 
     encoder: str = "transformer"
     loss: str = "auto"
+    values: float = 0.0
     members: list[str] = msgspec.field(default_factory=lambda: list(MEMBERS))
     half_life: str = "28d"
 
@@ -101,11 +105,11 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return PopularityRules(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
 
     def params(self) -> dict[str, dict[str, Any]]:
-        """Tuned parameters by recommender, the encoder's loss among them."""
-        found = {name: one.params for name, one in self.recommenders.items()}
-        if self.training.loss != "auto":
-            found[self.training.encoder] = {**found.get(self.training.encoder, {}), "loss": self.training.loss}
-        return found
+        """Tuned parameters by recommender, the encoder's loss and the weight of values among them."""
+        training, found = self.training, {name: one.params for name, one in self.recommenders.items()}
+        said: dict[str, Any] = {"loss": training.loss} if training.loss != "auto" else {}
+        said |= {"values": training.values} if training.values else {}
+        return {**found, training.encoder: {**found.get(training.encoder, {}), **said}} if said else found
 
 
 def milliseconds(text: str) -> int:
@@ -174,6 +178,8 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         found.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
     if training.encoder not in NEURAL:
         found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {', '.join(NEURAL)}"))
+    if not 0 <= training.values < float("inf"):
+        found.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
     able = [name for name, one in CANDIDATES.items() if one.trains]
     unknown = [name for name in training.members if name not in able]
     if unknown or not training.members:

@@ -28,7 +28,7 @@ from models.recommenders.fresh import FIRST_SEEN
 from models.recommenders.kernels import options_of
 from models.recommenders.profiles import Asking
 from models.recommenders.sequences import Batch, batch_of
-from models.recommenders.served import served
+from models.recommenders.served import expected, served
 
 FORMAT: Final = 2
 KEPT: Final = 5
@@ -160,6 +160,19 @@ class Release:
     def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
         """float32 [batch, items]: `scores` as shares, so that they can be weighed against others."""
         return self.recommender.probabilities(batch_of(batch, self.vocabulary, HISTORY, asking))
+
+    def expected(self, history: Recent, asking: Asking, items: Sequence[str]) -> dict[str, float]:
+        """What the next event with each of these items would be worth, in the unit of the kind that most values are of.
+
+        Empty where the release learned no values; an item that it does not know is left out.
+        """
+        index = self.recommender.vocabulary.index
+        values = expected(self.recommender, batch_of([history], self.recommender.vocabulary, HISTORY, [asking]))
+        return (
+            {item: round(float(values[0, index[item]]), 4) for item in items if item in index}
+            if values is not None
+            else {}
+        )
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         """The nearest items, nearest first; empty for an unknown item."""

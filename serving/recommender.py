@@ -97,8 +97,9 @@ class Trace(msgspec.Struct, frozen=True, omit_defaults=True):
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
     """One item of an answer; `score` compares only within one answer and one reason.
 
-    `because`, `why` and `rules` come with `explain`. `propensity`, where the answer explores: the probability that this
-    item stands in this place when this look-up is made.
+    `because`, `why` and `rules` come with `explain`, and `expected_value` where the release learned what events are
+    worth: stars, seconds or a price, in the unit of the kind that most values are of. `propensity`, where the answer
+    explores: the probability that this item stands in this place when this look-up is made.
     """
 
     item_id: str
@@ -110,6 +111,7 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
     why: Why | None = None
     rules: list[Trace] | None = None
     propensity: float | None = None
+    expected_value: float | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -351,6 +353,9 @@ def _explained(
     """The items with the events that speak for them, why they are there, and what rules did to them."""
     events = _events(one.recent, domain.habits.weights)
     said = whys(domain, aligned, one.recent, one.queries, chosen, one.asking)
+    worth: dict[str, float] = {}
+    if aligned is not None and personal(aligned, one):
+        worth = aligned.release.expected(one.recent, one.asking, [each.item_id for each in chosen])
     items: list[Recommended] = []
     for place, (each, why, rules) in enumerate(zip(chosen, said, about, strict=True), 1):
         told = each.reason in {"personal", "category"} and why.code not in OF_NOW
@@ -359,7 +364,10 @@ def _explained(
         if each.rule is not None:
             traces.insert(0, Trace(each.rule, "pin", position=place))
         item = _recommended(domain, each)
-        items.append(msgspec.structs.replace(item, because=because, why=why, rules=traces or None))
+        value = worth.get(each.item_id)
+        items.append(
+            msgspec.structs.replace(item, because=because, why=why, rules=traces or None, expected_value=value)
+        )
     return items
 
 

@@ -96,14 +96,14 @@ def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIE
 
     A bucket's weights are drawn towards those of all users, the more the fewer users it has.
     """
-    overall = _search(evidence, rng, tries, None)
+    overall = near_weights(evidence, rng, tries, None)
     rows = []
     for bucket in range(len(EDGES) + 1):
         inside = np.flatnonzero(bucket_of(evidence.lengths) == bucket)
         if len(inside) < 30:
             rows.append(overall)
             continue
-        own = _search(evidence.of(inside), rng, tries // 2, overall)
+        own = near_weights(evidence.of(inside), rng, tries // 2, overall)
         share = len(inside) / (len(inside) + SHRINK)
         rows.append(share * own + (1 - share) * overall)
     return np.array(rows)
@@ -128,7 +128,8 @@ def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5
     return found
 
 
-def _search(evidence: Evidence, rng: np.random.Generator, tries: int, start: Weights | None) -> Weights:
+def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start: Weights | None) -> Weights:
+    """float64 [members]: one row of weights for all cases, sought near `start` where one is given."""
     members = len(evidence.names)
     evidence = evidence.of(np.flatnonzero(evidence.hits.any(axis=1)))  # no weights help where nobody offers a target
     if not len(evidence.targets):

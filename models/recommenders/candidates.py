@@ -11,7 +11,7 @@ from models.recommenders.counts import DAY_MS, Personal, Popularity
 from models.recommenders.fresh import Fresh
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemKNN, SequentialRules
-from models.recommenders.parameters import FULL_SOFTMAX_ITEMS
+from models.recommenders.parameters import FULL_SOFTMAX_ITEMS, FULL_SOFTMAX_ON_GPU
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -138,8 +138,17 @@ def _ials(trial: "Trial", situation: Situation) -> Params:  # noqa: ARG001 - eve
     }
 
 
+def affords_all(situation: Situation) -> bool:
+    """Whether encoders are also tried with every item of a large catalogue as a negative: on a GPU."""
+    from models.recommenders.network import accelerated  # Keras takes seconds to import
+
+    return FULL_SOFTMAX_ITEMS < situation.items <= FULL_SOFTMAX_ON_GPU and accelerated()
+
+
 def _neural(trial: "Trial", situation: Situation) -> Params:
-    many = situation.items > FULL_SOFTMAX_ITEMS
+    many, losses = situation.items > FULL_SOFTMAX_ITEMS, ["sampled", "gbce"]
+    if affords_all(situation):
+        losses.append("softmax")
     return {
         "embedding_size": trial.suggest_categorical("embedding_size", [64, 96, 128]),
         "blocks": trial.suggest_int("blocks", 1, 3),
@@ -149,7 +158,7 @@ def _neural(trial: "Trial", situation: Situation) -> Params:
         "negatives": trial.suggest_categorical("negatives", [256, 512, 1024]) if many else 512,
         "mask": trial.suggest_float("mask", 0.0, 0.3),
         "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
-        "loss": trial.suggest_categorical("loss", ["sampled", "gbce"]) if many else "auto",
+        "loss": trial.suggest_categorical("loss", losses) if many else "auto",
     }
 
 

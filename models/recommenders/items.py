@@ -23,9 +23,9 @@ nobody takes anything of must not make every training run slow and large."""
 class Catalogue(msgspec.Struct, frozen=True):
     """Items that can be offered, the newest word first where that is known.
 
-    `texts` float32 [items, d] stands beside `item_ids`, or is None; `titles` is a digest of what they were made from. The
-    first `offered` items (None: all) may join a vocabulary that lacks them; the others only lend their categories and
-    texts.
+    `texts` float32 [items, d] stands beside `item_ids`, or is None; `titles` is a digest of what they were made from.
+    The first `offered` items (None: all) may join a vocabulary that lacks them; the others only lend their categories
+    and texts.
 
     Raises:
         ValueError: `texts` has another number of rows than there are items.

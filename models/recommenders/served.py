@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.recommenders.base import Floats, Recommender, Vocabulary
-from models.recommenders.blend import Blend
+from models.recommenders.blend import Blend, members
 from models.recommenders.counts import Personal, Popularity
 from models.recommenders.ials import IALS
 from models.recommenders.itemitem import EASE, ItemItem, ItemKNN, SequentialRules
@@ -92,6 +92,14 @@ class Encoded:
         return self.params
 
 
+def expected(recommender: Recommender, batch: Batch) -> Floats | None:
+    """float32 [batch, items]: what each item's next event would be worth (`Encoded.values`), by the recommender or the
+    first member of a blend that learned it; None where none did."""
+    learned = (one for one in members(recommender) if isinstance(one, Encoded) and one.worths is not None)
+    found = next(learned, None)
+    return found.values(batch.newest(found.length)) if found is not None else None
+
+
 def served(
     params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any], prefix: str = ""
 ) -> Recommender:
@@ -105,8 +113,8 @@ def served(
     """
     name = str(params["recommender"])
     if name == "blend":
-        members = [served(one, vocabulary, arrays, f"{prefix}{one['recommender']}.") for one in params["members"]]
-        return Blend(members, np.array(params["weights"], np.float64))
+        parts = [served(one, vocabulary, arrays, f"{prefix}{one['recommender']}.") for one in params["members"]]
+        return Blend(parts, np.array(params["weights"], np.float64))
     own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
     if name in ENCODED:
         return Encoded(name, params, vocabulary, own)

@@ -7,7 +7,7 @@ from typing import Any
 from models import presets
 from models.experiment import settings_of
 from models.presets import Tuning
-from models.recommenders.candidates import NEURAL, SPACE
+from models.recommenders.candidates import NEURAL, SPACE, affords_all
 from models.studies import finished, new_study
 from serving.commands.evaluate import Asked, names_of, prepared
 from serving.commands.progress import training
@@ -31,7 +31,7 @@ def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
         if experiment.catalogue is not None:  # other items, other vectors: another study
             data += f"/{experiment.catalogue.fingerprint()}"
         for name in names:
-            known = f"/{SPACE}" if name in NEURAL else ""
+            known = f"/{SPACE}/{affords_all(experiment.situation)}" if name in NEURAL else ""
             known += "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
             opened = new_study(asked.seed, study, title)
