@@ -1,6 +1,7 @@
 """The command line. Heavy packages are imported by the command that needs them, so that `--help` is instant."""
 
 import asyncio
+import importlib.metadata
 import json
 import os
 import shutil
@@ -38,6 +39,12 @@ class Chosen:
     settings: Settings = Settings()
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"coldstream {importlib.metadata.version('coldstream')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     ctx: typer.Context,
@@ -48,6 +55,9 @@ def options(
     ] = None,
     port: Annotated[int | None, typer.Option(help="The API's port.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """A real-time recommender: events change the answer within a quarter of a second, and nothing is lost."""
     from serving import logs

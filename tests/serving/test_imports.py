@@ -1,5 +1,6 @@
 """What serves does not import what trains: seconds and hundreds of megabytes for nothing."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -35,3 +36,9 @@ def test_no_gpu_is_no_error() -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=variables)
     assert found.stdout == "built\n"
     assert [line for line in found.stderr.splitlines() if "cuInit" in line or line.startswith("E0000")] == []
+
+
+def test_the_version_is_said() -> None:
+    command = [sys.executable, "-m", "serving.cli", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout == f"coldstream {importlib.metadata.version('coldstream')}\n"
