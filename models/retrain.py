@@ -311,6 +311,7 @@ def track(folder: Path, manifest: Manifest) -> None:
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # which its import sets lower
     mlflow.set_tracking_uri(folder.absolute().as_uri())
     mlflow.set_experiment(f"coldstream-{manifest.domain}")
     with mlflow.start_run(run_name=manifest.id):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,9 @@ def _write(plain: Network, path: Path) -> None:
     inputs = {name: keras.Input(one.shape[1:], dtype="int32", name=name) for name, one in nothing.items()}
     encoder = keras.Model(inputs, plain(inputs, newest=True)[:, -1])
     encoder(nothing)  # Keras exports only what was called
-    encoder.export(str(path), format="onnx", verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the exporter's own look at numpy
+        encoder.export(str(path), format="onnx", verbose=False)
 
 
 def _keep(plain: Network, path: Path) -> None:
