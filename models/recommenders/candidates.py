@@ -155,7 +155,7 @@ def _neural(trial: "Trial", situation: Situation) -> Params:
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
         "learning_rate": trial.suggest_float("learning_rate", 2e-3, 2e-2, log=True),
         "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
-        "negatives": trial.suggest_categorical("negatives", [256, 512, 1024]) if many else 512,
+        "negatives": trial.suggest_categorical("negatives", [256, 512, 1024, 2048]) if many else 512,
         "mask": trial.suggest_float("mask", 0.0, 0.3),
         "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
         "loss": trial.suggest_categorical("loss", losses) if many else "auto",
