@@ -40,7 +40,7 @@ SMALL: Final = {
     "compiled": False,
 }
 """A network that is trained a hundred times on a small machine."""
-OFF: Final = {"reg": 0.0, "dropout": 0.0}
+OFF: Final = {"reg": 0.0, "dropout": 0.0, "adversarial": 0.0}
 DEFENCES: Final[dict[str, dict[str, float]]] = {
     "none": {},
     "weight decay": {"reg": 1e-2},

@@ -72,7 +72,8 @@ def trained(
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
             self.steps = self.last
 
-    params = Params(encoder, batch_size=size, length=LENGTH, epochs=1_000, mixed=mixed, compiled=compiled)
+    plain = {"adversarial": 0.0}  # which is a seventh of a step; rates without it can be compared with those of others
+    params = Params(encoder, batch_size=size, length=LENGTH, epochs=1_000, mixed=mixed, compiled=compiled, **plain)
     params = msgspec.structs.replace(params, workers=workers, steps_per_execution=at_once)
     model, clock = Neural(params), Clock()
     model.callbacks = [clock]

@@ -1,5 +1,6 @@
 """Presets: parameters that a study found, in a TOML file that people can read and change."""
 
+import fcntl
 import json
 import math
 import os
@@ -77,19 +78,27 @@ def recommenders_of(path: Path, found: dict[str, Tuning]) -> dict[str, Tuning]:
 def put(path: Path, name: str, tuning: Tuning) -> Preset:
     """Write one recommender's tuning into a preset file, new or not; everything else stays as it is written.
 
-    The file is always whole.
+    The file is always whole, also where several processes write into it.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        return _put(path, name, tuning)
+    finally:
+        os.close(folder)
+
+
+def _put(path: Path, name: str, tuning: Tuning) -> Preset:
     preset = read(path) if path.exists() else Preset()
     before, *tables = TABLE.split(path.read_text("utf-8")) if path.exists() else [HEAD]
     others = [one for one in tables if _owner(one) != name]
     place = next((number for number, one in enumerate(others) if _owner(one) > name), len(others))
     mine = f"{_toml(name, tuning)}\n" + ("\n" if place < len(others) else "")
     ahead = "".join([before, *others[:place]]).rstrip("\n") + "\n\n"
-    written = ahead + mine + "".join(others[place:])
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.aside")
     with aside.open("w", encoding="utf-8") as file:
-        file.write(written)
+        file.write(ahead + mine + "".join(others[place:]))
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

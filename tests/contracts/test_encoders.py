@@ -25,6 +25,7 @@ SMALL = {
     "dropout": 0.0,
     "learning_rate": 1e-2,
     "compiled": False,
+    "adversarial": 0.0,
 }
 
 

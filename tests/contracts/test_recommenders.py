@@ -30,6 +30,7 @@ SMALL = {
     "epochs": 40,
     "learning_rate": 1e-2,
     "compiled": False,
+    "adversarial": 0.0,
 }
 
 

@@ -1,5 +1,7 @@
 """Presets: what is written is read, and nothing else."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
     found = tomllib.loads(once)
     assert (found["seen"], found["filters"]) == ({"policy": "keep"}, {"unwanted": []})
     assert found["recommenders"]["ease"] == {"ndcg": 0.1, "params": {"most": 4000}}
+
+
+def test_several_write_into_one_file(tmp_path: Path) -> None:
+    file, names = tmp_path / "shop.toml", ["ease", "dnn", "personal", "item-knn"]
+    script = "import sys; from pathlib import Path; from models.presets import Tuning, put\n"
+    script += "for n in range(50): put(Path(sys.argv[1]), sys.argv[2], Tuning({'n': n}))"
+    each = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in names]
+    assert [one.wait(60) for one in each] == [0] * 4
+    assert presets.read(file).params() == {name: {"n": 49} for name in names}
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.toml"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from models.recommenders.profiles import Profiles
 from models.recommenders.sequences import Log
 from stream.events import User
 
-SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2}
+SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2, "adversarial": 0.0}
 SITUATION = Situation(repeats=True, length=8)
 CATEGORIES = {f"i{n}": "even" if n % 2 == 0 else "odd" for n in range(13)}
 
