@@ -22,7 +22,8 @@ from tests.serving.made import NOW, SHOP, look_up, serve, state_of
 @pytest.fixture(scope="module", params=[1.0, 0.0])
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A blend whose encoder learned stars beside what comes next, and one whose encoder did not."""
-    root, made, beside = tmp_path_factory.mktemp("releases"), encoder("dnn", 60, values=request.param), ItemKNN()
+    root, beside = tmp_path_factory.mktemp("releases"), ItemKNN()
+    made = encoder("dnn", 60 if request.param else 1, values=request.param)
     for one in (made, beside):
         one.fit(Log.of(starred()))
     blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
