@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 export PYTHONWARNINGS ?= ignore
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+export UV_HTTP_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
 .PHONY: help run install by-pip check test bench lock clean
