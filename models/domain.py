@@ -4,7 +4,6 @@ A preset is one TOML file. Those of `shop`, `music`, `video` and `news` are ship
 own takes the place of a shipped one. What a file leaves out is as in `DomainPreset()`.
 """
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +16,11 @@ from features.popularity import PopularityRules
 from models.presets import PresetError, Tuning, recommenders_of
 from models.recommenders.base import KIND_WEIGHTS, weights_of
 from models.recommenders.candidates import CANDIDATES, MEMBERS, NEURAL
+from stream.durations import UNITS, seconds
 from stream.events import KINDS
 
 FOLDER: Final = Path(__file__).parent / "domains"
-UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-SHORT_MS: Final = UNITS["d"]
+SHORT_MS: Final = 1_000 * UNITS["d"]
 LEAST: Final = 2.0**-30
 """With a half-life of less than a day, an item that nobody took for about thirty of them is no longer counted."""
 CURE: Final = "`coldstream presets show shop` prints a whole preset"
@@ -118,10 +117,7 @@ def milliseconds(text: str) -> int:
     Raises:
         ValueError: anything else.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
-        raise ValueError(f"{text!r} is no duration; give a number and s, m, h or d, such as 15m")
-    return round(float(found[1]) * UNITS[found[2]])
+    return round(1_000 * seconds(text))
 
 
 def shipped() -> dict[str, Path]:
@@ -204,7 +200,7 @@ def _bad_kinds(field: str, kinds: Mapping[str, float]) -> list[tuple[str, str]]:
 
 def _bad_duration(field: str, text: str) -> list[tuple[str, str]]:
     try:
-        too_short = milliseconds(text) < UNITS["s"]
+        too_short = milliseconds(text) < 1_000 * UNITS["s"]
     except ValueError as error:
         return [(field, str(error))]
     return [(field, f"{text!r} is too short; give a second or more")] if too_short else []

@@ -26,6 +26,7 @@ from serving.bounds import (
     SomeShare,
     worded,
 )
+from stream.durations import UNITS, seconds
 from stream.errors import ColdstreamError
 
 DEFAULT_FILE: Final = "coldstream.toml"
@@ -35,7 +36,6 @@ OTHERS: Final = ("SETTINGS", "CACHE", "DATA")
 HOPELESS: Final = 2
 """Exit code of a part that cannot work until somebody changes something: it is not started again."""
 DOMAINS: Final = "shop,music,video,news"
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LEAST_S: Final = {"train_every": 1, "gate_refresh": 0, "drift_every": 0}
 """Durations that are text, and the least of each."""
 HIDDEN: Final = ("kafka_security",)
@@ -206,10 +206,10 @@ def seconds_of(text: str) -> float:
     Raises:
         SettingsError: anything else.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
-        raise SettingsError(f"{text!r} is not a duration; give a number and s, m, h or d, such as 15m")
-    return float(found[1]) * UNITS[found[2]]
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def allowed(name: str) -> str:

@@ -1,0 +1,18 @@
+"""Durations as people write them: a number and s, m, h or d."""
+
+import re
+from typing import Final
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """`90s`, `15m`, `6h`, `7d` in seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is no duration; give a number and s, m, h or d, such as 15m")
+    return float(found[1]) * UNITS[found[2]]
