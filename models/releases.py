@@ -28,7 +28,7 @@ from models.recommenders.fresh import FIRST_SEEN
 from models.recommenders.kernels import options_of
 from models.recommenders.profiles import Asking
 from models.recommenders.sequences import Batch, batch_of
-from models.recommenders.served import expected, served
+from models.recommenders.served import served, valued
 
 FORMAT: Final = 2
 KEPT: Final = 5
@@ -120,6 +120,7 @@ class Release:
         self.vocabulary = recommender.vocabulary
         self.popularity: Floats = arrays["popularity"]
         self.first_seen: npt.NDArray[np.int64] | None = arrays.get(FIRST_SEEN)
+        self._valued = valued(recommender)
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
         self.reads_profiles = any(len(getattr(one, "fields", ())) > 0 for one in members(recommender))
 
@@ -166,13 +167,12 @@ class Release:
 
         Empty where the release learned no values; an item that it does not know is left out.
         """
-        index = self.recommender.vocabulary.index
-        values = expected(self.recommender, batch_of([history], self.recommender.vocabulary, HISTORY, [asking]))
-        return (
-            {item: round(float(values[0, index[item]]), 4) for item in items if item in index}
-            if values is not None
-            else {}
-        )
+        if self._valued is None:
+            return {}
+        vocabulary = self._valued.vocabulary
+        values = self._valued.values(batch_of([history], vocabulary, HISTORY, [asking]))[0]
+        known = {item: vocabulary.index[item] for item in items if item in vocabulary.index}
+        return {item: round(float(values[place]), 4) for item, place in known.items()}
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         """The nearest items, nearest first; empty for an unknown item."""

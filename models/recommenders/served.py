@@ -92,12 +92,9 @@ class Encoded:
         return self.params
 
 
-def expected(recommender: Recommender, batch: Batch) -> Floats | None:
-    """float32 [batch, items]: what each item's next event would be worth (`Encoded.values`), by the recommender or the
-    first member of a blend that learned it; None where none did."""
-    learned = (one for one in members(recommender) if isinstance(one, Encoded) and one.worths is not None)
-    found = next(learned, None)
-    return found.values(batch.newest(found.length)) if found is not None else None
+def valued(recommender: Recommender) -> Encoded | None:
+    """The recommender, or the first member of a blend, that learned what events are worth; None where none did."""
+    return next((one for one in members(recommender) if isinstance(one, Encoded) and one.worths is not None), None)
 
 
 def served(
