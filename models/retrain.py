@@ -92,8 +92,17 @@ class Run(msgspec.Struct, frozen=True):
         return Rules(self.bounds, self.mask_seen, asked_for, self.refresh_ms, self.seed)
 
 
-def read(run: Run) -> pd.DataFrame:
-    """Everything that is archived of the run's domain; with a `cache`, only what is new is read from the archive.
+class Archived(msgspec.Struct, frozen=True):
+    """What a run learns from, read once for all of its releases: interactions, the newest word on each item, every word
+    on users, as `features.dataset` gives them."""
+
+    events: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+
+
+def read(run: Run) -> Archived:
+    """Everything that is archived of the run's domain; with a `cache`, only new events are read from the archive.
 
     Raises:
         TrainingError: there are too few events.
@@ -106,17 +115,18 @@ def read(run: Run) -> pd.DataFrame:
         frame = interactions(run.archive, run.domain)
     if len(frame) < LEAST_EVENTS:
         raise TrainingError(f"{run.domain}: {len(frame)} interactions are archived; training asks for {LEAST_EVENTS}")
-    return frame
+    return Archived(frame, catalogue(run.archive, run.domain), profile_words(run.archive, run.domain))
 
 
-def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame | None = None) -> Candidate:
-    """A release of item-kNN with its defaults over `frame` (everything archived), within seconds.
+def train_counts(run: Run, progress: Progress | None = None, archived: Archived | None = None) -> Candidate:
+    """A release of item-kNN with its defaults over what is `archived`, within seconds.
 
     Raises:
         TrainingError: there are too few events.
     """
     started = time.monotonic()
-    frame = read(run) if frame is None else frame
+    archived = read(run) if archived is None else archived
+    frame = archived.events
     before, after = splits.split(frame, HELD_OUT, run.seed)
     held_out = splits.cases(before, after, releases.HISTORY, MOST_USERS, run.seed, run.home.weights)
     _say(progress, "counts", 0.2)
@@ -133,14 +143,13 @@ def train_counts(run: Run, progress: Progress | None = None, frame: pd.DataFrame
     cut = int(after["at"].min()) if len(after) else 0
     figures |= _next_hits(run, trial, frame, cut)
     _say(progress, "counts", 0.6, figures)
-    data = fingerprint(frame, catalogue(run.archive, run.domain), profile_words(run.archive, run.domain))
-    card = _card(run, COUNTS, frame, values, figures, cut, data)
+    card = _card(run, COUNTS, archived, values, figures, cut)
     made = _release(run, card, ItemKNN(), _log(run, frame, frame), frame, started)
     _say(progress, "counts", 1.0, figures)
     return Candidate(made, values["ndcg@10"], ranked.items, trial.vocabulary, held_out, before, cut)
 
 
-def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame | None = None) -> Candidate:
+def train_tuned(run: Run, progress: Progress | None = None, archived: Archived | None = None) -> Candidate:
     """A release of what wins on the tuning cases: a candidate, or the blend of all of them.
 
     `run.recommender` names the candidates (`auto`: the usual members of a blend). Metrics are of the held-out window,
@@ -148,15 +157,15 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     the serving release's weights and parameters, where there are some that fit.
     """
     started = time.monotonic()
-    frame = read(run) if frame is None else frame
+    archived = read(run) if archived is None else archived
+    frame = archived.events
     home: dict[str, Any] = {"weights": run.home.weights, "recency_ms": run.home.recency_ms}
     plan = Plan(HELD_OUT, run.seed, TRIALS, run.minutes, MOST_USERS, run.mask_seen, _least(frame), run.epochs, **home)
     starts, before = warmstart.of_release(run.root, run.domain) if run.warm_start else ([], {})
     chosen_first = run.home.params() | (presets.read(run.preset).params() if run.preset is not None else {})
-    known, words = catalogue(run.archive, run.domain), profile_words(run.archive, run.domain)
-    offered = Catalogue.of(known) if len(known) else None
+    offered = Catalogue.of(archived.items) if len(archived.items) else None
     defaults = {**chosen_first, **before} if run.preset is None else {**before, **chosen_first}
-    people = Profiles.read(words)
+    people = Profiles.read(archived.users)
     known_of: dict[str, Any] = {"catalogue": offered, "profiles": people}
     experiment = Experiment(frame, plan, progress, defaults=defaults, starts=starts, **known_of)
     experiment.situation = warmstart.fitting(experiment.situation, starts)
@@ -175,8 +184,7 @@ def train_tuned(run: Run, progress: Progress | None = None, frame: pd.DataFrame 
     figures = evaluation.together(values, ranked, trial)
     kept = {name: value for name, value in figures.items() if name.endswith("@10") or name == "users"}
     kept |= _next_hits(run, recommender, frame, experiment.held_out_from)
-    data = fingerprint(frame, known, words)
-    card = _card(run, best.name, frame, values, kept, experiment.held_out_from, data)
+    card = _card(run, best.name, archived, values, kept, experiment.held_out_from)
     learns = any(one.name in NEURAL for one in members(recommender))
     whole = _log(run, frame, frame, experiment.test.log.vocabulary if learns else None, offered)
     kept_starts = warmstart.of_experiment(experiment, best, recommender)
@@ -359,12 +367,12 @@ def _log(
 def _card(
     run: Run,
     recommender: str,
-    frame: pd.DataFrame,
+    archived: Archived,
     values: Mapping[str, evaluation.Values],
     figures: dict[str, float],
     held_out_from: int,
-    data: str,
 ) -> Manifest:
+    frame = archived.events
     now = int(time.time() * 1000)
     bounds = evaluation.intervals(values, np.random.default_rng(run.seed))
     return Manifest(
@@ -383,7 +391,7 @@ def _card(
         parent=releases.current_id(run.root, run.domain),
         intervals={name: one for name, one in bounds.items() if name in figures},
         held_out_from=held_out_from,
-        data=data,
+        data=fingerprint(frame, archived.items, archived.users),
     )
 
 

@@ -59,12 +59,12 @@ def train_once(settings: Settings, domain: str, progress: retrain.Progress | Non
     """
     run = _run_of(settings, domain)
     with _alone(settings):
-        frame = retrain.read(run)
+        archived = retrain.read(run)
         results: list[retrain.Result] = []
         for makers in _rounds(settings, run):
             if results and makers == [retrain.train_counts] and not _by_counts(run):
                 continue
-            candidates = [make(run, progress, frame) for make in makers]
+            candidates = [make(run, progress, archived) for make in makers]
             results.append(_settle(settings, run, candidates))
             for one in candidates:
                 retrain.track(settings.state_path / "mlflow", one.manifest)
