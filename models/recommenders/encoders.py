@@ -79,15 +79,33 @@ class Recurrent(layers.Layer):
         self.norm = layers.LayerNormalization(epsilon=EPSILON)
         self.out = layers.Dense(size)
 
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        for layer in (*self.cells, self.norm, self.out):
+            layer.build(shape)
+        super().build(shape)
+
     def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
         for cell in self.cells:
-            state, states = ops.zeros_like(x[:, 0]), []
-            for place in range(x.shape[1]):
-                there = real[:, place, None]
-                state = there * cell(x[:, place], [state])[0] + (1.0 - there) * state
-                states.append(state)
-            x = x + self.drop(ops.stack(states, axis=1), training=training)
+            x = x + self.drop(_states(cell, x, real), training=training)
         return self.norm(self.out(x))
+
+
+def _states(cell: Any, x: Any, real: Any) -> Any:
+    """float [batch, length, size]: a GRU cell's state behind each place; at padding it stays as it was.
+
+    What the cell makes of the places themselves is one product for all of them; Keras' own step makes it for each.
+    """
+    gated, plain = ops.split(ops.matmul(x, cell.kernel) + cell.bias[0], [2 * cell.units], axis=-1)
+    state, states = ops.zeros_like(x[:, 0]), []
+    by_place = (ops.unstack(one, axis=1) for one in (real[:, :, None], gated, plain))
+    for there, of_gates, of_plain in zip(*by_place, strict=True):
+        before = ops.matmul(state, cell.recurrent_kernel) + cell.bias[1]
+        before_gates, before_plain = ops.split(before, [2 * cell.units], axis=-1)
+        keep, reset = ops.split(ops.sigmoid(of_gates + before_gates), 2, axis=-1)
+        candidate = ops.tanh(of_plain + reset * before_plain)
+        state = state + there * (1.0 - keep) * (candidate - state)
+        states.append(state)
+    return ops.stack(states, axis=1)
 
 
 @keras.saving.register_keras_serializable("coldstream")

@@ -15,8 +15,10 @@ from typing import Final
 import keras
 import msgspec
 import numpy as np
+import onnx
 
 from models.errors import TrainingError
+from models.recommenders.graphs import OPSET, lighter
 from models.recommenders.network import Network, folded
 from models.recommenders.parameters import Params
 from models.recommenders.profiles import Fields
@@ -58,7 +60,8 @@ def _write(plain: Network, path: Path) -> None:
     encoder(nothing)  # Keras exports only what was called
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the exporter's own look at numpy
-        encoder.export(str(path), format="onnx", verbose=False)
+        encoder.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
+    onnx.save(lighter(onnx.load(path)), path)
 
 
 def _keep(plain: Network, path: Path) -> None:
