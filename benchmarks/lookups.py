@@ -120,6 +120,8 @@ def _counting(made_one: ItemItem, vocabulary: Vocabulary, rng: np.random.Generat
     made_one.popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
     made_one.near = rng.integers(0, len(vocabulary), shape, np.int32)
     made_one.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
+    if made_one.name == "ease":  # some of its weights are negative
+        made_one.amounts[:, ::4] *= -1
     return made_one
 
 
