@@ -395,10 +395,15 @@ def recommend(
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """What runs, how far behind it is, what serves, and how fresh answers are."""
-    from serving.commands.status import report
+    """What runs, how far behind it is, what serves, and how fresh answers are.
 
-    show(report(Chosen.settings), as_json)
+    Exits with 1 where API, consumer or archive does not answer; a trainer runs only where it is asked for.
+    """
+    from serving.commands.status import NEEDED, report
+
+    found = report(Chosen.settings)
+    show(found, as_json)
+    raise typer.Exit(any(found[part] != "up" for part in NEEDED))
 
 
 @app.command()

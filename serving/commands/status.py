@@ -14,6 +14,8 @@ PARTS: Final = {
     "archive": "archive_metrics_port",
     "trainer": "trainer_metrics_port",
 }
+NEEDED: Final = ("api", "consumer", "archive")
+"""What a system cannot do without."""
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 

@@ -146,7 +146,7 @@ def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Pat
 
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
-    small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1})}
+    small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1, "compiled": False})}
     run = Run(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, home=DomainPreset(recommenders=small))
     first = retrain.train_tuned(run)
     assert retrain.settle(run, [first]).serving == first.manifest.id

@@ -88,6 +88,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert _serving(system) == made["serving"]
     command(variables, "reset", "--yes")
     assert not state.exists()
+    assert _status(variables)["api"] == "not answering"
 
 
 def test_what_is_asked_wrongly_is_answered_in_a_line(tmp_path: Path) -> None:
@@ -139,7 +140,10 @@ def test_the_docs_page_shows_the_routes_in_a_browser(system: Any, tmp_path: Path
 
 
 def _status(variables: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(command(variables, "status", "--json"))
+    words = [sys.executable, "-m", "serving.cli", "status", "--json"]
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == any(found[part] != "up" for part in ("api", "consumer", "archive"))
     return found
 
 
