@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from scipy.linalg import blas
 
 from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
 from models.recommenders.sequences import Batch, Log, Numbers
@@ -68,7 +67,8 @@ class Tied:
             scores = self.tie.copy()  # sums of what is offered may have to be cut off at zero
             np.add.at(scores, places, amounts)
             np.maximum(scores, 0.0, out=scores)
-            blas.saxpy(scores, out[row], a=weights[row] / max(float(scores.sum()), 1e-12))
+            scores *= np.float32(weights[row] / max(float(scores.sum()), 1e-12))
+            out[row] += scores
         return factors
 
 
@@ -142,4 +142,4 @@ def tie_of(popularity: Floats) -> Floats:
 def add_ties(out: Floats, tie: Floats, factors: Floats) -> None:
     """Add in place to `out` [batch, items] `factors` [batch] times `tie` [items]."""
     for row in np.flatnonzero(factors):
-        blas.saxpy(tie, out[row], a=factors[row])  # in its place, in one pass
+        out[row] += factors[row] * tie
