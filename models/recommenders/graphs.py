@@ -150,17 +150,13 @@ def _looked_up(graph: _Graph, node: Node) -> None:
         for asked, index in (above.input, above.input[::-1]):
             otherwise = graph.made(asked, "Not")
             less = graph.made(otherwise.input[0], "Less") if otherwise is not None else None
-            if less is None or index not in (less.input[0], _uncast(graph, less.input[0])):
+            cast = graph.made(less.input[0], "Cast") if less is not None else None
+            if less is None or index not in (less.input[0], cast.input[0] if cast is not None else None):
                 continue
             shifted = [graph.made(one, "Add") for one in below.input]
             if any(one is not None and index in one.input for one in shifted):
                 graph.instead[node.input[1]] = index
                 return
-
-
-def _uncast(graph: _Graph, name: str) -> str | None:
-    made = graph.maker.get(name)
-    return made.input[0] if made is not None and made.op_type == "Cast" else None
 
 
 def _dense(graph: _Graph, node: Node) -> None:
