@@ -19,15 +19,17 @@ import pandas as pd
 from benchmarks.recommenders import users_of
 from benchmarks.running import machine
 from features.activity import Recent
-from models import contest, gate, splits
-from models.gate import Answers, Bounds
+from models.data import splits
+from models.data.interactions import Batch, Log, batch_of
 from models.recommenders.base import Floats, Recommender, Vocabulary
-from models.recommenders.counts import Popularity
 from models.recommenders.ials import IALS
-from models.recommenders.itemitem import EASE, ItemKNN
-from models.recommenders.sequences import Batch, Log, batch_of
-from models.releases import HISTORY
-from models.retrain import HELD_OUT
+from models.recommenders.item_item import EASE, ItemKNN
+from models.recommenders.popularity import Popularity
+from models.releases import gate
+from models.releases.gate import Answers, Bounds
+from models.releases.store import HISTORY
+from models.training import champion_challenger
+from models.training.train import HELD_OUT
 
 HEAD: Final = 30
 
@@ -96,10 +98,10 @@ class Side:
         for one in self.held_out:
             for item in one.targets:
                 self.numbers.setdefault(item, len(self.numbers))
-        self.cases = contest.cases_of(self.held_out, before, self.numbers, np.random.default_rng(0))
+        self.cases = champion_challenger.cases_of(self.held_out, before, self.numbers, np.random.default_rng(0))
 
     def answers(self, recommender: Any) -> Answers:
-        return contest.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
+        return champion_challenger.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
 
     def judge(self, recommender: Any, theirs: Answers, bounds: Bounds) -> tuple[list[gate.Check], Answers]:
         ours = self.answers(recommender)
@@ -108,7 +110,7 @@ class Side:
         def score(history: Recent) -> Floats:
             return recommender.score(batch_of([history], recommender.vocabulary, HISTORY))
 
-        sane = gate.sane(ours, self.cases, contest.latency_ms(score, histories), bounds)
+        sane = gate.sane(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)
         return sane + gate.contest(ours, theirs, bounds, np.random.default_rng(0)), ours
 
 

@@ -61,7 +61,7 @@ def catch_up(state: Path, store: str, events: int) -> dict[str, Any]:
         asyncio.run(_fill(broker.bootstrap, events))
         variables = environment(state, kafka=broker.bootstrap, store=address)
         url = f"http://127.0.0.1:{variables['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics"
-        with _process("serving.consumer", variables) as process:
+        with _process("serving.consume.app", variables) as process:
             begun = _await_applied(process, url, 1)
             ended = _await_applied(process, url, events)
             memory = psutil.Process(process.pid).memory_info()
@@ -81,7 +81,7 @@ def over_http(state: Path) -> dict[str, Any]:
         create_topics(broker.bootstrap, None, topics.topics(4))
         variables = environment(state, kafka=broker.bootstrap)
         port = int(variables["COLDSTREAM_PORT"])
-        with _process("serving.api", variables) as process:
+        with _process("serving.http.app", variables) as process:
             _await_ready(process, port)
             rng = np.random.default_rng(1)
             made_events = list(made.events(100_000, 10_000, ITEMS, rng))

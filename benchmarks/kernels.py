@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from models.recommenders.kernels import Product, softmax
-from serving import memory
+from models.recommenders.item_product import Product, softmax
+from serving.process import memory
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
 

@@ -19,11 +19,11 @@ from benchmarks import load, made
 from benchmarks.lookups import SETTLE_S, fill, histories, release, serving, under_load
 from benchmarks.running import machine, percentiles
 from features.activity import Activity
-from models import domain as presets
-from models import releases
-from serving.catalogue import Domain, Habits
-from serving.recommender import Ask, answer, best, query, score
-from serving.rules import Rule
+from models.domains import preset as presets
+from models.releases import store
+from serving.catalogue.domain import Domain, Habits
+from serving.recommend.pipeline import Ask, answer, best, query, score
+from serving.rules.rule import Rule
 
 RULES: Final = 100
 LOOK_UPS: Final = 300
@@ -66,7 +66,7 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
     with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
         root = Path(folder)
         name = release(root, items, recommender, rng)
-        loaded = releases.load(root / "shop" / name)
+        loaded = store.load(root / "shop" / name)
     domain = Domain(Habits.of(presets.preset_of("shop")))
     domain.put(made.items(items))
     domain.begin()

@@ -22,13 +22,13 @@ import psutil
 from benchmarks import load, made
 from benchmarks.running import environment, free_port, machine, memory, percentiles
 from features.activity import Activity, Applied, Recent, Summary
-from models import releases
 from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import EDGES, Blend
-from models.recommenders.counts import Personal
-from models.recommenders.itemitem import ItemItem, ItemKNN
-from models.recommenders.served import ITEM_ITEM
-from models.releases import Manifest
+from models.recommenders.item_item import ItemItem, ItemKNN
+from models.recommenders.onnx_scorer import ITEM_ITEM
+from models.recommenders.popularity import Personal
+from models.releases import store as releases
+from models.releases.store import Manifest
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.events import encode
@@ -106,7 +106,7 @@ def _recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generator) ->
         personal = Personal()
         personal.vocabulary, personal.popularity = vocabulary, popularity
         return personal
-    from models.recommenders.neural import Network, Neural, Params
+    from models.recommenders.neural.recommender import Network, Neural, Params
 
     model = Neural(Params(encoder=name))
     model.vocabulary, model.popularity = vocabulary, popularity
@@ -131,7 +131,7 @@ def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(4))
         variables = environment(state, kafka=broker.bootstrap)
-        process = subprocess.Popen([sys.executable, "-m", "serving.api"], env=variables, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, "-m", "serving.http.app"], env=variables, stdout=subprocess.DEVNULL)
         port = int(variables["COLDSTREAM_PORT"])
         try:
             _prepare(port, items, process)
@@ -168,7 +168,7 @@ def _until(client: httpx.Client, path: str, good: Any, until: float, process: su
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise RuntimeError(f"{path} does not answer as it should; run `python -m serving.api` by hand to see why")
+    raise RuntimeError(f"{path} does not answer as it should; run `python -m serving.http.app` by hand to see why")
 
 
 def lookups(users: int, rng: np.random.Generator) -> Iterator[bytes]:

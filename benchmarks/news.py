@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from models.domain import preset_of
-from models.progressive import Asked, Replay, Way, Window, gain, interval
+from models.domains.preset import preset_of
+from models.evaluation.progressive import Asked, Replay, Way, Window, gain, interval
 from models.recommenders.base import Recommender
-from models.recommenders.candidates import Situation, make
+from models.recommenders.registry import Situation, make
 from serving.commands.progress import training
 from stream.sources.globo import open_globo
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.recommenders import CLOCKS, SETS, opened
-from models.experiment import Experiment, Plan
-from models.recommenders.candidates import NEURAL
-from models.splits import Protocol
-from serving import memory
+from models.data.splits import Protocol
+from models.evaluation.experiment import Experiment, Plan
+from models.recommenders.registry import NEURAL
+from serving.process import memory
 
 CASES: Final = 1_000
 Params = dict[str, Any]

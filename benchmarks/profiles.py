@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.recommenders import SETS, categories_of, table_of
-from models import evaluation, splits
-from models.experiment import Experiment, Plan
+from models.data import splits
+from models.data.profiles import Profiles
+from models.evaluation import metrics
+from models.evaluation.experiment import Experiment, Plan
 from models.recommenders.base import Recommender
-from models.recommenders.profiles import Profiles
 from stream.sources.source import Source
 
 ROWS: Final[dict[str, dict[str, Any]]] = {
@@ -94,16 +95,16 @@ def run(asked: Asked, name: str, home: Path) -> None:
         print(f"{name} seed {seed} {row}: {figures}; {spent:.0f} s, {len(found['whole'])} users", flush=True)
 
 
-def measured(experiment: Experiment, made: Recommender, how: str) -> evaluation.Values:
+def measured(experiment: Experiment, made: Recommender, how: str) -> metrics.Values:
     """NDCG@10 of each test case, float64 [cases]."""
     cases = experiment.test.cases
     if how == "no profile":
         cases = [msgspec.structs.replace(one, profile=None) for one in cases]
     batch = splits.batch(cases, made.vocabulary, FEW if how == "three events" else 50)
-    ranked = evaluation.rank(
+    ranked = metrics.rank(
         lambda start, stop: made.score(batch.rows(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
     )
-    return evaluation.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
+    return metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
 
 
 def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
@@ -114,7 +115,7 @@ def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
     for how in ASKED:
         means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
         for row, values in means.items():
-            gained = evaluation.ratio(values, means["history"], np.random.default_rng(0))
+            gained = metrics.ratio(values, means["history"], np.random.default_rng(0))
             each = [float(np.mean(cells[seed, row][how])) for seed in asked.seeds]
             figures = {"ndcg@10": float(values.mean()), "ratio": gained, "by_seed": each, "users": len(values)}
             lines.append({"set": name, "asked": how, "row": row, **figures})

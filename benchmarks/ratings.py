@@ -24,10 +24,11 @@ import pandas as pd
 
 from benchmarks.profiles import drawn
 from benchmarks.recommenders import SETS
-from models import evaluation, splits
-from models.domain import preset_of
-from models.recommenders.candidates import Situation, make
-from models.recommenders.sequences import Log
+from models.data import splits
+from models.data.interactions import Log
+from models.domains.preset import preset_of
+from models.evaluation import metrics
+from models.recommenders.registry import Situation, make
 
 NAMES: Final = ("item-knn", "ease", "sequential-rules")
 WAYS: Final = {"left out": "dislike", "scaled": "view"}
@@ -49,7 +50,7 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
             found = asked(name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after)
             users = sorted(usual.keys() & found.keys())
             ours, theirs = (np.array([one[user] for user in users]) for one in (found, usual))
-            gained = evaluation.ratio(ours, theirs, np.random.default_rng(0))
+            gained = metrics.ratio(ours, theirs, np.random.default_rng(0))
             figures = {"usual": float(theirs.mean()), "ndcg@10": float(ours.mean()), "ratio": gained}
             lines.append({"stars": stars, "recommender": name, "way": way, "users": len(users), **figures})
     return lines
@@ -57,7 +58,7 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
 
 def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list[int]) -> list[dict[str, Any]]:
     """A line for each way to expect stars: RMSE over users' held-out ratings, mean of the seeds, and NDCG@10."""
-    from models.recommenders.neural import Neural, Params
+    from models.recommenders.neural.recommender import Neural, Params
 
     home = preset_of("video")
     before, after = splits.split(frame, splits.Protocol("leave-one-out"), 0, home.weights)
@@ -81,18 +82,18 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
             made.fit(log)
             if made.params.valued:
                 expected.append(made.values(batch)[np.arange(len(cases)), places])
-            lists = evaluation.rank(
+            lists = metrics.rank(
                 lambda start, stop, made=made: made.score(batch.rows(start, stop)),
                 log.vocabulary,
                 cases,
                 K,
                 mask_seen=True,
             )
-            ranked.append(evaluation.per_user(lists, log.vocabulary, cases, (K,))[f"ndcg@{K}"])
+            ranked.append(metrics.per_user(lists, log.vocabulary, cases, (K,))[f"ndcg@{K}"])
         mean = np.mean(ranked, axis=0)
         usual = mean if usual is None else usual
         line = _told(name, truth, expected, mean)
-        lines.append({**line, "ratio": evaluation.ratio(mean, usual, np.random.default_rng(0))})
+        lines.append({**line, "ratio": metrics.ratio(mean, usual, np.random.default_rng(0))})
     return lines
 
 
@@ -129,10 +130,10 @@ def asked(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, flo
     made = make(name, home.params().get(name, {}), Situation())
     made.fit(log)
     batch = splits.batch(cases, made.vocabulary, 50)
-    ranked = evaluation.rank(
+    ranked = metrics.rank(
         lambda start, stop: made.score(batch.rows(start, stop)), made.vocabulary, cases, K, mask_seen=True
     )
-    values = evaluation.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
+    values = metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
     return {case.user_id: float(value) for case, value in zip(cases, values, strict=True)}
 
 

@@ -35,16 +35,16 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from models import evaluation
-from models.experiment import Experiment, Plan, Tuned, best_of, settings_of
+from models.data.splits import Protocol
+from models.evaluation import metrics
+from models.evaluation.experiment import Experiment, Plan, Tuned, best_of, settings_of
 from models.recommenders.base import KIND_WEIGHTS
 from models.recommenders.blend import Blend
-from models.recommenders.candidates import CANDIDATES, NEURAL
-from models.splits import Protocol
-from serving import memory
+from models.recommenders.registry import CANDIDATES, NEURAL
+from serving.process import memory
 
 if TYPE_CHECKING:
-    from models.recommenders.items import Catalogue
+    from models.data.item_features import Catalogue
     from stream.sources.source import Source
 
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
@@ -271,8 +271,8 @@ def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
     for user, item, rank in found.itertuples(index=False):
         if rank <= items.shape[1] and item in index:
             items[rows[user], rank - 1] = index[item]
-    ranked = evaluation.Ranked(items, np.full(len(rows), np.nan), 20)
-    return evaluation.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
+    ranked = metrics.Ranked(items, np.full(len(rows), np.nan), 20)
+    return metrics.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
 
 
 def show(out: Path) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def show(out: Path) -> dict[str, Any]:
         rows = []
         for name in sorted(names, key=lambda one: -values[one][0].mean()):
             column, seeds = values[name]
-            low, high = evaluation.intervals({"x": column.to_numpy()}, rng, RESAMPLES)["x"]
+            low, high = metrics.intervals({"x": column.to_numpy()}, rng, RESAMPLES)["x"]
             rows.append({"name": name, "ndcg@10": float(column.mean()), "low": low, "high": high, "seeds": seeds})
         theirs = [row["name"] for row in rows if str(row["name"]).startswith("rectools-")]
         facts = json.loads(next(home.glob("*/facts.json")).read_text())
@@ -300,7 +300,7 @@ def show(out: Path) -> dict[str, Any]:
             print(f"  {row['name']:<20} {row['ndcg@10']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  seeds {spread}")
         if theirs:
             both = pd.concat({"ours": values[shown][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
-            value, low, high = evaluation.ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
+            value, low, high = metrics.ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
             told[home.name]["ratio"] = {"of": shown, "to": theirs[0], "value": value, "low": low, "high": high}
             print(f"  {shown} / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return told

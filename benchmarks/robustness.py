@@ -24,11 +24,12 @@ import pandas as pd
 
 from benchmarks.attacks import ATTACKS, attacked, tail_item
 from benchmarks.recommenders import SETS, table_of
-from models import evaluation, splits
+from models.data import splits
+from models.data.interactions import Log, batch_of
+from models.evaluation import metrics
 from models.recommenders.base import Recommender
-from models.recommenders.candidates import NEURAL, Situation, make
-from models.recommenders.sequences import Log, batch_of
-from serving import memory
+from models.recommenders.registry import NEURAL, Situation, make
+from serving.process import memory
 
 SMALL: Final = {
     "blocks": 1,
@@ -144,10 +145,10 @@ def measured(asked: Asked, cell: Cell, before: pd.DataFrame, cases: list[splits.
     recommender = _made(asked, cell)
     recommender.fit(log)
     batch = batch_of([case.history for case in cases], log.vocabulary, 50)
-    ranked = evaluation.rank(
+    ranked = metrics.rank(
         lambda start, stop: recommender.score(batch.rows(start, stop)), log.vocabulary, cases, K, mask_seen=True
     )
-    ndcg = evaluation.per_user(ranked, log.vocabulary, cases, (K,))[f"ndcg@{K}"]
+    ndcg = metrics.per_user(ranked, log.vocabulary, cases, (K,))[f"ndcg@{K}"]
     shown = (ranked.items == log.vocabulary.index[target]).any(axis=1)
     return Outcome(ndcg.tolist(), shown.tolist(), time.monotonic() - started)
 
@@ -217,12 +218,12 @@ def _mean(found: list[Outcome]) -> np.ndarray:
 
 def _ndcg(found: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
     values = _mean(found)
-    low, high = evaluation.intervals({"x": values}, rng, RESAMPLES)["x"]
+    low, high = metrics.intervals({"x": values}, rng, RESAMPLES)["x"]
     return {"ndcg": float(values.mean()), "ndcg_low": low, "ndcg_high": high}
 
 
 def _ratio(name: str, ours: list[Outcome], theirs: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
-    value, low, high = evaluation.ratio(_mean(ours), _mean(theirs), rng, RESAMPLES)
+    value, low, high = metrics.ratio(_mean(ours), _mean(theirs), rng, RESAMPLES)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from serving.supervisor import FRUGAL
+from serving.process.supervisor import FRUGAL
 
 PORTS: Final = ("port", "kafka_port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port")
 LISTENED: Final = range(12_000, 32_000)

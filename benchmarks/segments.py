@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.recommenders import SETS, categories_of, table_of
-from models import evaluation
-from models.domain import preset_of
-from models.experiment import Experiment, Plan
+from models.data.splits import Protocol
+from models.domains.preset import preset_of
+from models.evaluation import metrics
+from models.evaluation.experiment import Experiment, Plan
 from models.recommenders import blend
 from models.recommenders.base import Recommender
-from models.recommenders.candidates import make
-from models.splits import Protocol
+from models.recommenders.registry import make
 
 MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease")
 HOMES: Final = {"movielens-1m": "video", "globo": "news"}
@@ -83,7 +83,7 @@ def compared(evidence: blend.Evidence, segments: Codes, shrink: float, seed: int
         buckets = blend.bucket_of(part.lengths)
         by_length[asked] = part.ndcg(plain[buckets])
         by_both[asked] = part.ndcg(mixed[np.minimum(segments[asked], len(mixed) - 1), buckets])
-    ratio = evaluation.ratio(by_both, by_length, np.random.default_rng(0))
+    ratio = metrics.ratio(by_both, by_length, np.random.default_rng(0))
     return {"shrink": shrink, "seed": seed, "length": by_length.mean(), "segment": by_both.mean(), "ratio": ratio}
 
 

@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from models.recommenders.candidates import NEURAL
-from models.recommenders.sequences import Batch, Log
-from serving import memory
+from models.data.interactions import Batch, Log
+from models.recommenders.registry import NEURAL
+from serving.process import memory
 
 LENGTH: Final = 50
 SKIPPED: Final = 3
@@ -55,7 +55,7 @@ def trained(
     """Sequences a second over about `seconds`, and milliseconds of processor time a sequence."""
     import keras
 
-    from models.recommenders.neural import Neural, Params
+    from models.recommenders.neural.recommender import Neural, Params
 
     class Clock(keras.callbacks.Callback):
         steps, last, began, ended = 0, 0, (0.0, 0.0), (0.0, 0.0)
@@ -85,9 +85,9 @@ def trained(
 
 def fed(log: Log, encoder: str, size: int, seconds: float) -> float:
     """Sequences a second that one thread makes into batches."""
-    from models.recommenders.batches import Batches
-    from models.recommenders.neural import Params
-    from models.recommenders.sequences import windows_of
+    from models.data.interactions import windows_of
+    from models.recommenders.neural.batches import Batches
+    from models.recommenders.neural.recommender import Params
 
     params = Params(encoder=encoder, batch_size=size, length=LENGTH)
     windows, chances = windows_of(log, LENGTH, params.windows_per_user), np.ones(len(log.vocabulary))
@@ -104,8 +104,8 @@ def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
     """Milliseconds of one encode through ONNX Runtime on one thread: p50 and p99, of one history and of 32."""
     import onnxruntime
 
-    from models.recommenders.kernels import options_of
-    from models.recommenders.neural import Network, Neural, Params
+    from models.recommenders.item_product import options_of
+    from models.recommenders.neural.recommender import Network, Neural, Params
 
     model = Neural(Params(encoder=encoder, length=LENGTH))
     model.vocabulary, model.popularity = log.vocabulary, np.ones(len(log.vocabulary), np.float32)

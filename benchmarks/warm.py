@@ -22,11 +22,12 @@ import pandas as pd
 
 from benchmarks.recommenders import users_of
 from benchmarks.running import machine
-from models import evaluation, warmstart
-from models.experiment import Experiment, Plan, Tuned
-from models.recommenders import warm
+from models.evaluation import metrics
+from models.evaluation.experiment import Experiment, Plan, Tuned
 from models.recommenders.base import Recommender
-from models.retrain import HELD_OUT
+from models.recommenders.neural import warm_start as warm
+from models.training import warm_start
+from models.training.train import HELD_OUT
 
 BEFORE: Final = 0.9
 """The share of the events, the oldest, that the serving network knows of."""
@@ -42,7 +43,7 @@ class Trained:
         self.curve: list[dict[str, float]] = []
         plan = Plan(HELD_OUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
         self.experiment = Experiment(frame, plan, self._note, starts=starts)
-        self.experiment.situation = warmstart.fitting(self.experiment.situation, starts)
+        self.experiment.situation = warm_start.fitting(self.experiment.situation, starts)
         self.began = time.process_time()
         self.tuned: Tuned = self.experiment.tune(recommender, 1, minutes)
         self.made: Recommender = self.experiment.fit(self.tuned)
@@ -54,9 +55,9 @@ class Trained:
     @property
     def starts(self) -> list[warm.Start]:
         """What it hands on."""
-        return list(warmstart.of_experiment(self.experiment, self.tuned, self.made).values())
+        return list(warm_start.of_experiment(self.experiment, self.tuned, self.made).values())
 
-    def tested(self, made: Recommender | None = None) -> evaluation.Values:
+    def tested(self, made: Recommender | None = None) -> metrics.Values:
         """float64 [cases]: NDCG@10 of the test cases, by its own network or another."""
         return self.experiment.measured(made or self.made)[0]["ndcg@10"]
 
@@ -64,7 +65,7 @@ class Trained:
 def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequence[int]) -> dict[str, Any]:
     """Curves of both ways by seed, when each came to the goal, and what the test cases say."""
     rounds: list[dict[str, Any]] = []
-    tested: dict[str, list[evaluation.Values]] = {way: [] for way in WAYS}
+    tested: dict[str, list[metrics.Values]] = {way: [] for way in WAYS}
     for seed in seeds:
         serving = Trained(frame.iloc[: int(BEFORE * len(frame))], recommender, minutes, seed)
         cold = Trained(frame, recommender, minutes, seed)
@@ -81,7 +82,7 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
         way: {
             "test": float(values.mean()),
             "by_seed": [float(one.mean()) for one in tested[way]],
-            "to_cold": evaluation.ratio(values, means["cold"], np.random.default_rng(0)),
+            "to_cold": metrics.ratio(values, means["cold"], np.random.default_rng(0)),
         }
         for way, values in means.items()
     }

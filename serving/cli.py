@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from serving import memory
-from serving.commands import bench, letters, releases
-from serving.commands.printed import AsJson, DomainOption, show
+from serving.commands import bench, dead_letters, releases
+from serving.commands.output import AsJson, DomainOption, show
+from serving.process import memory
 from serving.settings import Settings, checked, read
 from stream.errors import ColdstreamError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 features_app = typer.Typer(no_args_is_help=True, help="What is known of users.")
 rules_app = typer.Typer(no_args_is_help=True, help="Pin, boost, bury, exclude.")
 presets_app = typer.Typer(no_args_is_help=True, help="What is right for a domain.")
-app.add_typer(letters.app, name="dead-letters")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(features_app, name="features")
 app.add_typer(releases.app, name="releases")
 app.add_typer(presets_app, name="presets")
@@ -60,7 +60,7 @@ def options(
     ] = False,
 ) -> None:
     """A real-time recommender: events change the answer within a quarter of a second, and nothing is lost."""
-    from serving import logs
+    from serving.process import logs
 
     logs.quiet()
     flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
@@ -75,7 +75,7 @@ def up(
     kafka: Annotated[str | None, typer.Option(help="HOST:PORT of a real cluster.")] = None,
 ) -> None:
     """Run everything: broker, API, consumer, archive, trainer. Ctrl-C stops it all, cleanly."""
-    from serving.supervisor import Supervisor, parts_of
+    from serving.process.supervisor import Supervisor, parts_of
 
     settings = _with(domain=domain, kafka=kafka)
 
@@ -97,7 +97,7 @@ def run(
     ] = None,
 ) -> None:
     """What `make run` does: everything up, Complete Journey's history in, its last weeks live, with a live view."""
-    from serving.console import demonstrate
+    from serving.commands.live_view import demonstrate
 
     raise typer.Exit(asyncio.run(demonstrate(Chosen.settings, speed=speed, weeks=weeks, user=user)))
 
@@ -124,11 +124,11 @@ def topics() -> None:
 @app.command()
 def api() -> None:
     """Run the HTTP API alone."""
-    from serving.supervisor import FRUGAL
+    from serving.process.supervisor import FRUGAL
 
     for name, value in FRUGAL.items():
         os.environ.setdefault(name, value)
-    from serving.api import main as serve
+    from serving.http.app import main as serve
 
     raise typer.Exit(serve(Chosen.settings))
 
@@ -136,7 +136,7 @@ def api() -> None:
 @app.command()
 def consumer() -> None:
     """Run the consumer alone."""
-    from serving.consumer import main as serve
+    from serving.consume.app import main as serve
 
     raise typer.Exit(serve(Chosen.settings))
 
@@ -144,7 +144,7 @@ def consumer() -> None:
 @app.command()
 def archive() -> None:
     """Run the archive process alone."""
-    from serving.archiver import main as serve
+    from serving.consume.archiver import main as serve
 
     raise typer.Exit(serve(Chosen.settings))
 
@@ -159,7 +159,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a release: counts within seconds, then the tuned recommenders and their blend; the better is promoted."""
-    from serving import trainer
+    from serving.train import trainer
 
     settings = _with(train_every=every, domain=domain)
     if not once:
@@ -169,8 +169,8 @@ def train(
                 "in JSON with coldstream --log-format json train"
             )
         raise typer.Exit(trainer.main(settings, [] if domain is None else ["--domain", domain]))
-    from serving.archived import wait_for_archive
     from serving.commands.progress import training
+    from serving.consume.archive_lag import wait_for_archive
 
     memory.keep(memory.TRAINING)
     wait_for_archive(settings, lambda text: typer.echo(text, err=True))
@@ -185,7 +185,7 @@ def drift(domain: DomainOption = None, as_json: AsJson = False) -> None:
     """How far the newest events are from what the serving release was trained on, and how it does on them."""
     import msgspec
 
-    from serving.drift import look
+    from serving.train.drift import look
 
     found = msgspec.to_builtins(look(_with(domain=domain), _with(domain=domain).domain))
     show(found, as_json)
@@ -219,7 +219,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Tune and measure recommenders on your events: every metric, intervals over users, segments, a report."""
-    from models.report import write
+    from models.evaluation.report import write
     from serving.commands import evaluate as command
 
     asked = command.Asked(
@@ -409,7 +409,7 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at everything that a system needs; each finding comes with its cure."""
-    from serving.doctor import examine
+    from serving.commands.doctor import examine
 
     findings = examine(Chosen.settings)
     if as_json:
@@ -466,7 +466,7 @@ def list_rules(as_json: AsJson = False) -> None:
     import msgspec
 
     from serving.commands.rules import ask, line_of
-    from serving.rules import Rule
+    from serving.rules.rule import Rule
 
     found = ask(Chosen.settings, "GET", "/v1/rules")
     if as_json:
@@ -546,7 +546,7 @@ def _with(**changes: Any) -> Settings:
 
 
 def _home(domain: str | None) -> Any:
-    from serving.domains import preset_for
+    from serving.domain_presets import preset_for
 
     settings = _with(domain=domain)
     return preset_for(settings, settings.domain)

@@ -12,7 +12,7 @@ import pandas as pd
 from stream.events import KINDS
 
 if TYPE_CHECKING:
-    from models.recommenders.sequences import Batch, Log
+    from models.data.interactions import Batch, Log
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.data.interactions import Batch, Log
 from models.recommenders.base import Floats, Recommender, Vocabulary
-from models.recommenders.counts import Tied, add_ties
-from models.recommenders.sequences import Batch, Log
+from models.recommenders.popularity import Tied, add_ties
 
 EDGES: Final = (3, 6, 11, 21)
 """Histories of fewer than 3, 6, 11, 21 events, and longer ones, have weights of their own."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from models.data.interactions import Batch, Log
 from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
-from models.recommenders.counts import popularity_of, tie_of
-from models.recommenders.sequences import Batch, Log
+from models.recommenders.popularity import popularity_of, tie_of
 
 
 class IALS:

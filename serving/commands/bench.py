@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.commands.printed import AsJson
+from serving.commands.output import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks; each takes --json.")
 

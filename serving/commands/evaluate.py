@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from models import evaluation, presets, report
-from models.domain import DomainPreset, preset_of
+from models.data.item_features import Catalogue
+from models.data.profiles import Profiles
+from models.data.splits import Protocol
+from models.domains import tuning
+from models.domains.preset import DomainPreset, preset_of
 from models.errors import TrainingError
-from models.experiment import Experiment, Plan, Progress, Tuned, best_of
-from models.recommenders import candidates
-from models.recommenders.candidates import MEMBERS
-from models.recommenders.items import Catalogue
-from models.recommenders.profiles import Profiles
-from models.report import Figures, Report
-from models.splits import Protocol
+from models.evaluation import metrics as evaluation
+from models.evaluation import report
+from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best_of
+from models.evaluation.report import Figures, Report
+from models.recommenders import registry
+from models.recommenders.registry import MEMBERS
 from serving.commands.data import columns_of, open_source
 from serving.commands.progress import training
 from stream.errors import ColdstreamError
@@ -104,7 +106,7 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     home = asked.home or preset_of(source.domain)
     weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
     plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
-    defaults = presets.read(asked.preset).params() if asked.preset is not None else {}
+    defaults = tuning.read(asked.preset).params() if asked.preset is not None else {}
     people = Profiles.of(user for users in source.profiles() for user in users)
     offered = catalogue_of(source)
     experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
@@ -113,7 +115,7 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
 
 def names_of(asked: Asked) -> Sequence[str]:
     """The recommenders that are tuned: all of them, the usual members of a blend, or those that are named."""
-    return list(MEMBERS) if asked.recommender in {"auto", "blend"} else candidates.names_of(asked.recommender)
+    return list(MEMBERS) if asked.recommender in {"auto", "blend"} else registry.names_of(asked.recommender)
 
 
 def frame_of(source: Source) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from models.domain import shipped
-from serving.domains import preset_file, preset_for
+from models.domains.preset import shipped
+from serving.domain_presets import preset_file, preset_for
 from serving.settings import Settings
 from stream.errors import ColdstreamError
 

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from models.retrain import Progress as Training
+from models.training.train import Progress as Training
 
 QUIET_S = 5.0
 

@@ -21,7 +21,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     from features.rebuild import log_ends, logged_events, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
-    from serving.domains import counting as counting_of
+    from serving.domain_presets import counting as counting_of
     from stream.broker import Broker
     from stream.events import TimeLimits
 

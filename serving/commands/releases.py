@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from serving.commands.cards import card_lines, difference_lines, differences
-from serving.commands.printed import AsJson, DomainOption
-from serving.commands.trials import figures_of, trial_lines
+from serving.commands.output import AsJson, DomainOption
+from serving.commands.release_cards import card_lines, difference_lines, differences
+from serving.commands.rollout_figures import figures_of, trial_lines
 from stream.errors import ColdstreamError
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJs
     """Every release of a domain, newest first, what is on trial and how it does, and how trials ended."""
     import msgspec
 
-    from models import arms, releases
+    from models.releases import arms, store
 
     root, name = _where(ctx, domain)
-    found, state = releases.list_releases(root, name), arms.read(root, name)
+    found, state = store.list_releases(root, name), arms.read(root, name)
     figures = figures_of(ctx.obj, name, state)
     if as_json:
         told = msgspec.to_builtins({"releases": found, "rollout": state}) | {"figures": figures}
-        typer.echo(json.dumps({"domain": name, "serving": releases.current_id(root, name), **told}))
+        typer.echo(json.dumps({"domain": name, "serving": store.current_id(root, name), **told}))
         return
     for one in found:
         kept = [pair for pair in one.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
@@ -53,17 +53,17 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
     """One release's card: cut, data, parameters, metrics, files; checked on the way."""
     import msgspec
 
-    from models import releases
     from models.errors import ReleaseError
+    from models.releases import store
 
     root, name = _where(ctx, domain)
-    told = msgspec.to_builtins(releases.read_manifest(root / name / release))
+    told = msgspec.to_builtins(store.read_manifest(root / name / release))
     try:
-        releases.load(root / name / release)
+        store.load(root / name / release)
         told["whole"] = True
     except ReleaseError as error:
         told |= {"whole": False, "reason": error.reason, "detail": error.detail}
-    listed = next((one for one in releases.list_releases(root, name) if one.id == release), None)
+    listed = next((one for one in store.list_releases(root, name) if one.id == release), None)
     told["state"] = listed.state if listed is not None else None
     if listed is not None and listed.reason:
         told["refused"] = {"reason": listed.reason, "detail": listed.detail}
@@ -73,10 +73,10 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
 @app.command()
 def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """What changed from one release to another: parameters, metrics with intervals, data, parent, items."""
-    from models import releases
+    from models.releases import store
 
     root, name = _where(ctx, domain)
-    first, second = (releases.read_manifest(root / name / release) for release in (one, other))
+    first, second = (store.read_manifest(root / name / release) for release in (one, other))
     told = differences(first, second) | {"items": _items(root / name, one, other)}
     _tell(told, difference_lines(told, first, second), as_json)
 
@@ -84,7 +84,7 @@ def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, 
 @app.command()
 def promote(ctx: typer.Context, release: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """Load and check a release, then let it serve everyone."""
-    from models import rollout
+    from models.releases import rollout
 
     root, name = _where(ctx, domain)
     rollout.promote(root, name, release)
@@ -94,7 +94,7 @@ def promote(ctx: typer.Context, release: str, domain: DomainOption = None, as_js
 @app.command()
 def rollback(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """Serve the release before the serving one again."""
-    from models import rollout
+    from models.releases import rollout
 
     root, name = _where(ctx, domain)
     release = rollout.rollback(root, name)
@@ -123,7 +123,7 @@ def announce(settings: "Settings", domain: str, action: str) -> None:
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
-    from serving.current import announcement
+    from serving.rollout.loader import announcement
     from stream import topics
     from stream.client import kafka_python_config
 
@@ -142,7 +142,7 @@ def announce(settings: "Settings", domain: str, action: str) -> None:
 def _try(ctx: typer.Context, role: Any, release: str, share: float | None, domain: str | None, as_json: bool) -> None:
     import msgspec
 
-    from models import rollout
+    from models.releases import rollout
 
     root, name = _where(ctx, domain)
     if release == "off":

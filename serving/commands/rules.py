@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from serving.rules import Rule, read_any
+from serving.rules.rule import Rule, read_any
 from serving.settings import Settings
 from stream.errors import ColdstreamError
 

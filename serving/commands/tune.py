@@ -4,11 +4,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from models import presets
-from models.experiment import settings_of
-from models.presets import Tuning
-from models.recommenders.candidates import NEURAL, SPACE, affords_all
-from models.studies import finished, new_study
+from models.domains import tuning as presets
+from models.domains.tuning import Tuning
+from models.evaluation.experiment import settings_of
+from models.evaluation.studies import finished, new_study
+from models.recommenders.registry import NEURAL, SPACE, affords_all
 from serving.commands.evaluate import Asked, names_of, prepared
 from serving.commands.progress import training
 

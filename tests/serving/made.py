@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from features.activity import Activity, Logged, Rules, apply
-from models import domain as presets
-from models import releases
+from models.domains import preset as presets
 from models.recommenders.base import Vocabulary
-from models.recommenders.itemitem import ItemKNN
-from models.releases import Manifest, Release
-from serving.catalogue import Domain, Habits
-from serving.recommender import Answer, Ask, answer, best, personal, query, score
+from models.recommenders.item_item import ItemKNN
+from models.releases import store
+from models.releases.store import Manifest, Release
+from serving.catalogue.domain import Domain, Habits
+from serving.recommend.pipeline import Answer, Ask, answer, best, personal, query, score
 from stream.events import Interaction, Item
 
 NOW = 1_760_000_000_000
@@ -32,16 +32,16 @@ def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str =
     for item, others in near.items():
         for place, (other, amount) in enumerate(others):
             model.near[index[item], place], model.amounts[index[item], place] = index[other], amount
-    manifest = Manifest(releases.new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
-    releases.save(root, manifest, item_ids, model.save)
-    releases.promote(root, domain, manifest.id)
+    manifest = Manifest(store.new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
+    store.save(root, manifest, item_ids, model.save)
+    store.promote(root, domain, manifest.id)
     return manifest.id
 
 
 def read_release(root: Path, domain: str = "shop") -> Release:
-    current = releases.current_id(root, domain)
+    current = store.current_id(root, domain)
     assert current is not None
-    return releases.load(root / domain / current)
+    return store.load(root / domain / current)
 
 
 def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:

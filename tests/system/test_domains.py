@@ -14,8 +14,9 @@ from benchmarks.kill import System
 from features.activity import Rules
 from features.rebuild import differences, log_ends, logged_events, rebuild
 from features.store import open_store
-from serving import domains, trainer
+from serving import domain_presets
 from serving.settings import Settings, read
+from serving.train import trainer
 from tests.system.conftest import ready, until
 
 KINDS = {"shop": "purchase", "music": "play", "video": "rate", "news": "click"}
@@ -151,7 +152,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     )
     aside = open_store(tmp_path / "aside", "sqlite", tuple(KINDS))
     log = logged_events(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
-    rebuild(log, aside, Rules(), ends=ends, counting=domains.counting(settings))
+    rebuild(log, aside, Rules(), ends=ends, counting=domain_presets.counting(settings))
     encode = msgspec.json.encode
     one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
     assert {name: encode(row) for name, row in one.items()} == {name: encode(row) for name, row in other.items()}

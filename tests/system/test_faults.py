@@ -25,8 +25,8 @@ from benchmarks.lookups import release
 from benchmarks.running import environment
 from features.archive import parts
 from features.rebuild import log_ends
-from models import releases
-from serving.archived import wait_for_archive
+from models.releases import store
+from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
 from stream import deadletter
 from stream.broker import Broker
@@ -161,7 +161,7 @@ def test_a_consumer_whose_broker_goes_away_while_it_starts_says_so(broker: Broke
     with relaying(broker.port) as relay:
         relay.left = 1  # of the client that waits for the cluster; the consumer's own find nobody
         variables = environment(tmp_path, kafka=relay.address)
-        command = [sys.executable, "-m", "serving.consumer"]
+        command = [sys.executable, "-m", "serving.consume.app"]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "Kafka was lost while the consumer started" in done.stdout
@@ -247,7 +247,7 @@ def test_consumers_join_and_leave(counted: Counted) -> None:
     other = dict(system.variables)
     other["COLDSTREAM_CONSUMER_METRICS_PORT"] = str(int(other["COLDSTREAM_TRAINER_METRICS_PORT"]))
     log = (system.state / "second.log").open("wb")
-    second = subprocess.Popen([sys.executable, "-m", "serving.consumer"], env=other, stdout=log, stderr=log)
+    second = subprocess.Popen([sys.executable, "-m", "serving.consume.app"], env=other, stdout=log, stderr=log)
     try:
         shared = (system.state / "second.log").read_text
         until(lambda: system.write(0.5) and "are ours" in shared("utf-8"), 60, "the second one joins")
@@ -328,7 +328,7 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
     root = system.state / "releases"
     rng = np.random.default_rng(0)
     base = f"http://127.0.0.1:{system.port}"
-    first = release(root, 200, releases.COUNTS, rng)
+    first = release(root, 200, store.COUNTS, rng)
     until(lambda: _serving(base) == first, 20, "the first release serves")
     token = httpx.post(f"{base}/v1/events", content=encode(view("eve", "r1", "i7"))).json()["token"]
     statuses: list[int] = []
@@ -341,10 +341,10 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
             seen.add(answer.json()["release"])
 
         for number in range(5):
-            made = release(root, 200 + number, releases.COUNTS, rng)
+            made = release(root, 200 + number, store.COUNTS, rng)
             until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
         good = made
-        damaged = release(root, 50, releases.COUNTS, rng)
+        damaged = release(root, 50, store.COUNTS, rng)
         file = root / "shop" / damaged / "popularity.npy"
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1

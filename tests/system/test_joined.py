@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from features.activity import Logged
 from features.outcomes import Window
-from serving.joined import Joined
+from serving.consume.impression_join import Joined
 from stream.broker import Broker
 from stream.events import Event, Impression, Interaction
 

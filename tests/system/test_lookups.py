@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from benchmarks.kill import System
-from models.exploration import propensities_of
+from models.rerank.exploration import propensities_of
 from stream.events import Impression
 from tests.serving.made import write_release
 from tests.system.conftest import ready, until

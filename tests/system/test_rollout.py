@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks.kill import System
 from benchmarks.lookups import release
-from models import arms, releases, rollout
-from models.releases import COUNTS
+from models.releases import arms, rollout, store
+from models.releases.store import COUNTS
 from tests.system.conftest import ready, until
 
 SETTINGS = {"canary_impressions": 400, "canary_margin": 0.5, "click_window_ms": 5_000}
@@ -276,7 +276,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
 
 def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
     root, control, other = two_releases(trying, client)
-    card = releases.read_manifest(root / "shop" / other)
+    card = store.read_manifest(root / "shop" / other)
     about: dict[str, Any] = {
         "cutoff_at": 1_767_312_000_000,
         "held_out_from": 1_767_225_600_000,
@@ -285,7 +285,7 @@ def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
         "intervals": {"ndcg@10": (0.15, 0.25)},
         "parent": control,
     }
-    releases.annotate(root, msgspec.structs.replace(card, **about))
+    store.annotate(root, msgspec.structs.replace(card, **about))
     answer = client.get(f"/v1/releases/{other}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     found = answer.json()

@@ -1,0 +1,206 @@
+"""What is right for a domain: kinds and their weights, what was seen, half-lives, encoder, freshness, tuned parameters.
+
+A preset is one TOML file. Those of `shop`, `music`, `video` and `news` are shipped in `models/domains`; a file of one's
+own takes the place of a shipped one. What a file leaves out is as in `DomainPreset()`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from features.popularity import KIND_WEIGHTS as COUNTED
+from features.popularity import PopularityRules
+from models.domains.tuning import PresetError, Tuning, recommenders_of
+from models.recommenders.base import KIND_WEIGHTS, weights_of
+from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
+from stream.durations import UNITS, seconds
+from stream.events import KINDS
+
+FOLDER: Final = Path(__file__).parent
+SHORT_MS: Final = 1_000 * UNITS["d"]
+LEAST: Final = 2.0**-30
+"""With a half-life of less than a day, an item that nobody took for about thirty of them is no longer counted."""
+CURE: Final = "`coldstream presets show shop` prints a whole preset"
+
+
+class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether what a user took may be recommended again: `keep` it, `mask` it, or mask what was taken `within` 2h."""
+
+    policy: Literal["keep", "mask", "within"] = "mask"
+    within: str = "0s"
+
+
+class Counting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is popular: the half-life of a count, and what an interaction of a kind adds."""
+
+    half_life: str = "7d"
+    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(COUNTED))
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is trained: the blend's members (the encoder is one of them), the encoder's loss, popularity's half-life.
+
+    `values`: the weight of a second head of the encoder, which learns what events are worth; 0 is none.
+    """
+
+    encoder: str = "transformer"
+    loss: str = "auto"
+    values: float = 0.0
+    members: list[str] = msgspec.field(default_factory=lambda: list(MEMBERS))
+    half_life: str = "28d"
+
+
+class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Kinds after which an item does not come back."""
+
+    unwanted: list[str] = msgspec.field(default_factory=lambda: ["dislike", "hide"])
+
+
+class Freshness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Scores count half after every `half_life` of an item's age; `live` is the share of what is popular right now."""
+
+    half_life: str
+    live: float = 0.0
+
+
+class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A domain's preset. `kinds` say how much an event of a kind speaks for its item in training and look-ups."""
+
+    about: str = ""
+    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(KIND_WEIGHTS))
+    seen: Seen = Seen()
+    popularity: Counting = msgspec.field(default_factory=Counting)
+    training: Training = msgspec.field(default_factory=Training)
+    filters: Filters = msgspec.field(default_factory=Filters)
+    freshness: Freshness | None = None
+    recommenders: dict[str, Tuning] = {}
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """`kinds` by event code."""
+        return weights_of(self.kinds)
+
+    @property
+    def mask_seen(self) -> bool:
+        """Whether nothing that was ever taken may be an answer: what training and evaluation go by."""
+        return self.seen.policy == "mask"
+
+    @property
+    def seen_ms(self) -> int | None:
+        """What was taken within so long is masked; None: all of it."""
+        return None if self.mask_seen else milliseconds(self.seen.within) if self.seen.policy == "within" else 0
+
+    @property
+    def recency_ms(self) -> int:
+        return milliseconds(self.training.half_life)
+
+    @property
+    def counting(self) -> PopularityRules:
+        """Popularity's rules."""
+        half_life_ms = milliseconds(self.popularity.half_life)
+        return PopularityRules(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
+
+    def params(self) -> dict[str, dict[str, Any]]:
+        """Tuned parameters by recommender, the encoder's loss and the weight of values among them."""
+        training, found = self.training, {name: one.params for name, one in self.recommenders.items()}
+        said: dict[str, Any] = {"loss": training.loss} if training.loss != "auto" else {}
+        said |= {"values": training.values} if training.values else {}
+        return {**found, training.encoder: {**found.get(training.encoder, {}), **said}} if said else found
+
+
+def milliseconds(text: str) -> int:
+    """`90s`, `15m`, `6h`, `7d` in ms.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return round(1_000 * seconds(text))
+
+
+def shipped() -> dict[str, Path]:
+    """The presets that come with the package, by domain."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def preset_of(domain: str, file: Path | None = None) -> DomainPreset:
+    """A domain's preset: from `file` where one is given, else the shipped one, else what is right for most."""
+    path = file or shipped().get(domain)
+    return read(path) if path is not None else DomainPreset()
+
+
+def read(path: Path) -> DomainPreset:
+    """A preset from its file.
+
+    Raises:
+        PresetError: naming the file, the field, and the cure.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise PresetError(f"preset {path}: {error.strerror}; {CURE}: save it there and change it") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PresetError(f"preset {path}: not TOML: {error}; {CURE}") from error
+    try:
+        preset = msgspec.convert(raw, DomainPreset)
+    except msgspec.ValidationError as error:
+        raise PresetError(f"preset {path}: {_field(str(error))}; {CURE}") from error
+    for field, wrong in _faults(preset):
+        raise PresetError(f"preset {path}: {field}: {wrong}")
+    return msgspec.structs.replace(preset, recommenders=recommenders_of(path, preset.recommenders))
+
+
+def _field(message: str) -> str:
+    """A message of msgspec with the field in front: `seen.policy: Invalid enum value 'forget'`."""
+    what, _, where = message.partition(" - at `$")
+    return f"{where.strip('.`')}: {what}" if where else what
+
+
+def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
+    """What a preset says that cannot be: fields, and what is wrong with the cure."""
+    training, fresh = preset.training, preset.freshness
+    found = [
+        *_bad_kinds("kinds", preset.kinds),
+        *_bad_kinds("popularity.kinds", preset.popularity.kinds),
+        *_bad_kinds("filters.unwanted", dict.fromkeys(preset.filters.unwanted, 0.0)),
+        *_bad_duration("popularity.half_life", preset.popularity.half_life),
+        *_bad_duration("training.half_life", training.half_life),
+        *(_bad_duration("seen.within", preset.seen.within) if preset.seen.policy == "within" else []),
+        *(_bad_duration("freshness.half_life", fresh.half_life) if fresh is not None else []),
+    ]
+    if not any(preset.kinds.values()):
+        found.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
+    if training.encoder not in NEURAL:
+        found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {', '.join(NEURAL)}"))
+    if not 0 <= training.values < float("inf"):
+        found.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
+    able = [name for name, one in CANDIDATES.items() if one.trains]
+    unknown = [name for name in training.members if name not in able]
+    if unknown or not training.members:
+        wrong = _no_member(unknown[0]) if unknown else "a blend has at least one member"
+        found.append(("training.members", f"{wrong}; there are {', '.join(able)}"))
+    if fresh is not None and not 0 <= fresh.live < 1:
+        found.append(("freshness.live", f"{fresh.live} is no share; give 0 (nothing of it) or more, below 1"))
+    return found
+
+
+def _no_member(name: str) -> str:
+    return f"{name} is for evaluations" if name in CANDIDATES else f"no recommender is called {name!r}"
+
+
+def _bad_kinds(field: str, kinds: Mapping[str, float]) -> list[tuple[str, str]]:
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        return [(f"{field}.{unknown[0]}", f"there is no such kind; there are {', '.join(KINDS)}")]
+    below = [kind for kind, amount in kinds.items() if not 0 <= amount < float("inf")]
+    return [(f"{field}.{kind}", f"{kinds[kind]} is no weight; give 0 or more") for kind in below]
+
+
+def _bad_duration(field: str, text: str) -> list[tuple[str, str]]:
+    try:
+        too_short = milliseconds(text) < 1_000 * UNITS["s"]
+    except ValueError as error:
+        return [(field, str(error))]
+    return [(field, f"{text!r} is too short; give a second or more")] if too_short else []

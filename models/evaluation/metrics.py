@@ -1,0 +1,264 @@
+"""Ranking metrics over the full catalogue: per user, together, with intervals, in segments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.data.splits import Case
+from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.top_k import top_k
+
+BLOCK: Final = 256
+KS: Final = (5, 10, 20)
+STECK: Final = 0.01
+"""Share of the history's distribution that is mixed into the list's, so that calibration is finite."""
+LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
+
+Score = Callable[[int, int], Floats]
+"""float32 [stop - start, items] for cases[start:stop]; the answer may be written over."""
+Values = npt.NDArray[np.float64]
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """What was recommended: `items` int64 [cases, k], best first, -1 where there are fewer; `auc` float64 [cases]."""
+
+    items: npt.NDArray[np.int64]
+    auc: Values
+    k: int
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A part of the users and its mean metrics."""
+
+    by: str
+    name: str
+    users: int
+    metrics: dict[str, float]
+
+
+def rank(
+    score: Score, vocabulary: Vocabulary, held_out: Sequence[Case], k: int = 20, *, mask_seen: bool = False
+) -> Ranked:
+    """The k best of the full catalogue for each case, ties by lower index.
+
+    With `mask_seen` nothing that the user took can be recommended. AUC (the share of target-negative pairs in the right
+    order, ties half) is of unmasked scores, nan where a case has no known negative or no known target.
+    """
+    index = vocabulary.index
+    found = np.full((len(held_out), k), -1, np.int64)
+    auc = np.full(len(held_out), np.nan)
+    for start in range(0, len(held_out), BLOCK):
+        part = held_out[start : start + BLOCK]
+        table = np.array(score(start, start + len(part)), np.float32)
+        for row, case in enumerate(part):
+            if case.negatives:
+                auc[start + row] = _auc(table[row], case, index)
+            if mask_seen:
+                table[row, [index[one] for one in case.seen if one in index]] = -np.inf
+        found[start : start + len(part)] = top_k(table, k)[0]
+    return Ranked(found, auc, k)
+
+
+def per_user(
+    ranked: Ranked,
+    vocabulary: Vocabulary,
+    held_out: Sequence[Case],
+    ks: Sequence[int] = KS,
+    *,
+    popularity: Floats | None = None,
+    categories: npt.NDArray[np.int32] | None = None,
+) -> dict[str, Values]:
+    """Each metric as float64 [cases], named `ndcg@10`.
+
+    accuracy is (true positives + true negatives) / catalogue; precision, recall, f1, hr as usual; ndcg as in Järvelin &
+    Kekäläinen, TOIS 2002, with binary gains and an ideal of min(k, targets) hits; mrr 1 / rank of the first hit; map
+    the mean precision at hits over min(k, targets). With `popularity` [items]: novelty, the mean of -log2 of a shown
+    item's share of events (Vargas & Castells, RecSys 2011). With `categories` [items] (0 is unknown): diversity, the
+    share of pairs in a list that differ in category, and calibration, the divergence of the list's categories from the
+    history's (Steck, RecSys 2018; 0 is best). An item without a category has no part in the two; where too few others
+    are left they are nan. They and AUC are absent where no case has a value. Targets that the vocabulary lacks count as
+    missed.
+    """
+    hits, sizes = _hits(ranked, vocabulary, held_out)
+    out: dict[str, Values] = {}
+    for k in ks:
+        top, wanted = hits[:, :k], np.minimum(sizes, k)
+        right = top.sum(axis=1).astype(np.float64)
+        shown = np.maximum((ranked.items[:, :k] >= 0).sum(axis=1), 1)
+        discount = 1 / np.log2(np.arange(2, top.shape[1] + 2))
+        out[f"accuracy@{k}"] = 1 - ((shown - right) + (sizes - right)) / max(1, len(vocabulary))
+        out[f"precision@{k}"] = right / k
+        out[f"recall@{k}"] = right / sizes
+        out[f"f1@{k}"] = 2 * right / (k + sizes)
+        out[f"hr@{k}"] = (right > 0).astype(np.float64)
+        out[f"ndcg@{k}"] = top @ discount / np.cumsum(1 / np.log2(np.arange(2, k + 2)))[wanted - 1]
+        out[f"mrr@{k}"] = np.where(right > 0, 1 / (1 + top.argmax(axis=1)), 0.0)
+        precisions = top.cumsum(axis=1) / np.arange(1, top.shape[1] + 1)
+        out[f"map@{k}"] = (precisions * top).sum(axis=1) / wanted
+        if popularity is not None:
+            out[f"novelty@{k}"] = _novelty(ranked.items[:, :k], popularity)
+        if categories is not None:
+            out |= _present(f"diversity@{k}", _diversity(ranked.items[:, :k], categories))
+            out |= _present(f"calibration@{k}", _calibration(ranked.items[:, :k], categories, vocabulary, held_out))
+    return out | _present("auc", ranked.auc)
+
+
+def together(
+    values: Mapping[str, Values], ranked: Ranked, vocabulary: Vocabulary, ks: Sequence[int] = KS
+) -> dict[str, float]:
+    """Means over users (of those who have a value), and over the catalogue: coverage, and Gini of how often shown."""
+    out = {name: _mean(column) for name, column in values.items()}
+    for k in ks:
+        shown = ranked.items[:, :k].ravel()
+        counts = np.sort(np.bincount(shown[shown >= 0], minlength=len(vocabulary))).astype(np.float64)
+        out[f"coverage@{k}"] = float((counts > 0).mean()) if len(counts) else 0.0
+        places = np.arange(1, len(counts) + 1)
+        total = max(counts.sum() * len(counts), 1.0)
+        out[f"gini@{k}"] = float(((2 * places - len(counts) - 1) * counts).sum() / total)
+    return {**out, "users": float(len(ranked.items))}
+
+
+def intervals(
+    values: Mapping[str, Values], rng: np.random.Generator, resamples: int = 2_000
+) -> dict[str, tuple[float, float]]:
+    """95% intervals of the means by a Poisson bootstrap over users; all metrics share the draws."""
+    names = list(values)
+    if not names or not len(values[names[0]]):
+        return {}
+    table = np.stack([values[name] for name in names], axis=1)
+    there = ~np.isnan(table)
+    drawn = _resampled(np.where(there, table, 0.0), there.astype(np.float64), rng, resamples)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    return {name: (float(low[n]), float(high[n])) for n, name in enumerate(names)}
+
+
+def ratio(ours: Values, theirs: Values, rng: np.random.Generator, resamples: int = 2_000) -> tuple[float, float, float]:
+    """mean(ours) / mean(theirs) and its 95% interval, by a paired Poisson bootstrap over users."""
+    table = np.stack([ours, theirs], axis=1)
+    drawn = _resampled(table, np.ones_like(table), rng, resamples)
+    quotients = drawn[:, 0] / np.maximum(drawn[:, 1], 1e-12)
+    low, high = np.percentile(quotients, [2.5, 97.5])
+    return float(ours.mean() / max(theirs.mean(), 1e-12)), float(low), float(high)
+
+
+def segments(
+    values: Mapping[str, Values],
+    held_out: Sequence[Case],
+    vocabulary: Vocabulary,
+    popularity: Floats,
+    profiles: Mapping[str, str] | None = None,
+) -> list[Segment]:
+    """Mean metrics by history length, by profile (user id -> label), and by whether the first target is in the head.
+
+    The head are the most popular items that make up half of the events.
+    """
+    lengths = np.array([sum(1 for kind in case.history.kinds if vocabulary.weights[kind] > 0) for case in held_out])
+    out = []
+    for least, most in LENGTHS:
+        name = f"{least}-{most}" if most else f"{least}+"
+        inside = (lengths >= least) & (lengths <= (most or 10**9))
+        out.append(_segment("history length", name, inside, values))
+    if profiles:
+        labels = np.array([profiles.get(case.user_id, "unknown") for case in held_out])
+        out += [_segment("profile", str(name), labels == name, values) for name in np.unique(labels)]
+    order = np.argsort(-popularity, kind="stable")
+    share = np.cumsum(popularity[order]) / max(float(popularity.sum()), 1e-12)
+    head = set(order[: int(np.searchsorted(share, 0.5)) + 1].tolist())
+    places = [vocabulary.index.get(case.targets[0]) for case in held_out]
+    kinds = np.array(["new" if place is None else "head" if place in head else "tail" for place in places])
+    out += [_segment("target item", name, kinds == name, values) for name in ("head", "tail", "new")]
+    return [one for one in out if one.users]
+
+
+def evaluate(
+    score: Score, vocabulary: Vocabulary, held_out: Sequence[Case], k: int = 10, *, mask_seen: bool = False
+) -> dict[str, float]:
+    """The short form: ndcg, hr, recall, mrr and coverage at k, and how many users."""
+    ranked = rank(score, vocabulary, held_out, k, mask_seen=mask_seen)
+    whole = together(per_user(ranked, vocabulary, held_out, (k,)), ranked, vocabulary, (k,))
+    return {
+        name: whole[name] for name in (*(f"{one}@{k}" for one in ("ndcg", "hr", "recall", "mrr", "coverage")), "users")
+    }
+
+
+def _present(name: str, column: Values) -> dict[str, Values]:
+    """A metric, unless no case has a value of it."""
+    return {} if np.isnan(column).all() else {name: column}
+
+
+def _auc(scores: Floats, case: Case, index: Mapping[str, int]) -> float:
+    wanted = scores[[index[one] for one in case.targets if one in index]]
+    others = scores[[index[one] for one in case.negatives if one in index]]
+    if not len(wanted) or not len(others):
+        return float("nan")
+    above = (wanted[:, None] > others[None]).mean()
+    return float(above + 0.5 * (wanted[:, None] == others[None]).mean())
+
+
+def _hits(
+    ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[Case]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """bool [cases, k]: which shown items are targets; int64 [cases]: how many targets there are."""
+    items = len(vocabulary)
+    index = vocabulary.index
+    keys = [row * items + index[one] for row, case in enumerate(held_out) for one in case.targets if one in index]
+    shown = np.arange(len(held_out))[:, None] * items + ranked.items
+    hits = np.isin(shown, np.array(keys, np.int64)) & (ranked.items >= 0)
+    return hits, np.array([len(case.targets) for case in held_out], np.int64)
+
+
+def _novelty(shown: npt.NDArray[np.int64], popularity: Floats) -> Values:
+    share = (popularity + 1) / (popularity.sum() + len(popularity))
+    there = shown >= 0
+    bits = np.where(there, -np.log2(share[np.maximum(shown, 0)]), 0.0)
+    return np.where(there.any(axis=1), bits.sum(axis=1) / np.maximum(there.sum(axis=1), 1), np.nan)
+
+
+def _diversity(shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32]) -> Values:
+    codes = np.where(shown >= 0, categories[np.maximum(shown, 0)], 0)
+    known = codes > 0
+    n = known.sum(axis=1)
+    same = ((codes[:, :, None] == codes[:, None]) & known[:, :, None] & known[:, None]).sum(axis=(1, 2)) - n
+    return np.where(n > 1, 1 - same / np.maximum(n * (n - 1), 1), np.nan)
+
+
+def _calibration(
+    shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32], vocabulary: Vocabulary, held_out: Sequence[Case]
+) -> Values:
+    out = np.full(len(held_out), np.nan)
+    for row, case in enumerate(held_out):
+        took = categories[[vocabulary.index[one] for one in case.history.items if one in vocabulary.index]]
+        given = categories[shown[row][shown[row] >= 0]]
+        took, given = took[took > 0], given[given > 0]
+        if not len(took) or not len(given):
+            continue
+        p = np.bincount(took) / len(took)
+        q = np.bincount(given, minlength=len(p))[: len(p)] / len(given)
+        kept = p > 0
+        mixed = (1 - STECK) * q[kept] + STECK * p[kept]
+        out[row] = float((p[kept] * np.log2(p[kept] / mixed)).sum())
+    return out
+
+
+def _resampled(table: Values, there: Values, rng: np.random.Generator, resamples: int) -> Values:
+    """Means of each column under Poisson(1) weights per user, float64 [resamples, columns]; in blocks of users."""
+    sums, counts = np.zeros((resamples, table.shape[1])), np.zeros((resamples, table.shape[1]))
+    for start in range(0, len(table), 4_096):
+        part = table[start : start + 4_096]
+        weights = rng.poisson(1.0, (resamples, len(part))).astype(np.float64)
+        sums += weights @ part
+        counts += weights @ there[start : start + 4_096]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _segment(by: str, name: str, inside: npt.NDArray[np.bool_], values: Mapping[str, Values]) -> Segment:
+    metrics = {metric: _mean(column[inside]) for metric, column in values.items()} if inside.any() else {}
+    return Segment(by, name, int(inside.sum()), metrics)
+
+
+def _mean(column: Values) -> float:
+    there = column[~np.isnan(column)]
+    return float(there.mean()) if len(there) else float("nan")

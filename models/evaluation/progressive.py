@@ -1,0 +1,207 @@
+"""Progressive evaluation: a log replayed in the order of time; before each event a recommender is asked for it.
+
+At each asked event only what came before is known: the user's history, releases made of earlier events at most every
+`refit_ms` ago, and the live counts up to the event before. So what a system gains by live popularity shows, which a
+split with one cut cannot show.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.activity import Recent
+from models.data.interactions import Log, batch_of
+from models.recommenders.base import Floats, Recommender
+from models.recommenders.freshness import mix, prior_of
+from stream.events import KIND_CODES
+
+BLOCK = 128
+Values = npt.NDArray[np.float64]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Events from `start` (inclusive) to `stop` (exclusive, both epoch ms) are asked for; at most `most`, by `seed`."""
+
+    start: int
+    stop: int
+    refit_ms: int
+    most: int = 5_000
+    seed: int = 0
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How scores become an answer: the prior's half-life (None: no prior), the live counts' half-life, their weight."""
+
+    half_life_ms: float | None = None
+    live_half_life_ms: float | None = None
+    live: float = 0.0
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What was asked: `users` int64 [cases], and for each way the target's rank, int64 [cases], 0 being the best."""
+
+    users: npt.NDArray[np.int64]
+    ranks: dict[Way, npt.NDArray[np.int64]]
+
+    def metrics(self, way: Way, k: int = 10) -> tuple[Values, Values]:
+        """NDCG@k and HR@k of each case, float64 [cases]."""
+        ranks = self.ranks[way]
+        hit = ranks < k
+        return np.where(hit, 1 / np.log2(ranks + 2), 0.0), hit.astype(np.float64)
+
+
+class Replay:
+    """A frame [user_id, item_id, kind, at] in time order, as numbers; items are all that it ever names."""
+
+    def __init__(self, frame: pd.DataFrame, length: int = 50) -> None:
+        self.frame = frame.reset_index(drop=True)
+        self.length = length
+        self.users, _ = pd.factorize(self.frame["user_id"])
+        self.items, names = pd.factorize(self.frame["item_id"])
+        self.item_ids = [str(one) for one in names]
+        self.index = {item: place for place, item in enumerate(self.item_ids)}
+        self.times = self.frame["at"].to_numpy(np.int64)
+        self.kinds = self.frame["kind"].map(KIND_CODES).to_numpy(np.int64)
+        self.first = np.full(len(self.item_ids), np.iinfo(np.int64).max)
+        np.minimum.at(self.first, self.items, self.times)
+        order = np.argsort(self.users, kind="stable")
+        cuts = np.flatnonzero(np.diff(self.users[order])) + 1
+        self._own = {int(self.users[rows[0]]): rows for rows in np.split(order, cuts)}
+
+    def asked(self, window: Window) -> npt.NDArray[np.int64]:
+        """The events that are asked for: those of users with a history, a seeded sample in time order."""
+        low, high = np.searchsorted(self.times, [window.start, window.stop])
+        found = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
+        if len(found) > window.most:
+            found = np.sort(np.random.default_rng(window.seed).choice(found, window.most, replace=False))
+        return found
+
+    def run(
+        self,
+        window: Window,
+        make: Callable[[], Recommender] | None,
+        ways: Sequence[Way],
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> Asked:
+        """Ask for every chosen event of the window in each way; `make` gives an unfitted recommender, None live counts
+        alone."""
+        rows = self.asked(window)
+        live = _Live(self, window, sorted({one.live_half_life_ms for one in ways if one.live_half_life_ms}))
+        ranks: dict[Way, list[int]] = {way: [] for way in ways}
+        for number, (start, part) in enumerate(_blocks(self.times[rows], rows, window)):
+            release = _Release(self, make, int(np.searchsorted(self.times, start)), ways) if make is not None else None
+            for first in range(0, len(part), BLOCK):
+                self._ask(part[first : first + BLOCK], release, live, ranks)
+            progress(min(1.0, (number + 1) * window.refit_ms / (window.stop - window.start)))
+        return Asked(self.users[rows].astype(np.int64), {way: np.array(found) for way, found in ranks.items()})
+
+    def history(self, row: int) -> Recent:
+        """What the user did before an event, newest last."""
+        own = self._own[int(self.users[row])]
+        before = own[: np.searchsorted(own, row)][-self.length :]
+        items = [self.item_ids[self.items[one]] for one in before]
+        return Recent(items, self.kinds[before].tolist(), self.times[before].tolist(), [None] * len(items))
+
+    def _ask(
+        self,
+        rows: npt.NDArray[np.int64],
+        release: "_Release | None",
+        live: "_Live",
+        ranks: Mapping[Way, list[int]],
+    ) -> None:
+        histories = [self.history(int(row)) for row in rows]
+        offered = release.probabilities(histories) if release is not None else None
+        for number, row in enumerate(rows.tolist()):
+            live.advance(row)
+            seen = [self.index[item] for item in histories[number].items]
+            target = int(self.items[row])
+            for way, found in ranks.items():
+                own = offered[number][None] if offered is not None else np.zeros((1, len(self.item_ids)), np.float32)
+                prior = release.priors[way.half_life_ms] if release is not None and way.half_life_ms else None
+                scores = mix(own.copy(), prior, live.shares(way.live_half_life_ms), way.live)[0]
+                scores[[one for one in seen if one != target]] = -1.0
+                found.append(_rank(scores, target))
+
+
+class _Release:
+    """A recommender fitted on everything before an event, its shares spread over all items of the replay."""
+
+    def __init__(self, replay: Replay, make: Callable[[], Recommender], before: int, ways: Sequence[Way]) -> None:
+        self.recommender = make()
+        self.recommender.fit(Log.of(replay.frame.iloc[:before]))
+        self.places = np.array([replay.index[item] for item in self.recommender.vocabulary.item_ids], np.int64)
+        self.items = len(replay.item_ids)
+        self.priors: dict[float, Floats] = {}
+        for half_life in {way.half_life_ms for way in ways if way.half_life_ms}:
+            prior = np.zeros(self.items, np.float32)
+            prior[self.places] = prior_of(replay.first[self.places], half_life)
+            self.priors[half_life] = prior
+
+    def probabilities(self, histories: Sequence[Recent]) -> Floats:
+        vocabulary = self.recommender.vocabulary
+        out = np.zeros((len(histories), self.items), np.float32)
+        out[:, self.places] = self.recommender.probabilities(batch_of(histories, vocabulary, 50))
+        return out
+
+
+class _Live:
+    """Decayed counts of every item, up to the event before the one that is asked for."""
+
+    def __init__(self, replay: Replay, window: Window, half_lives: Sequence[float]) -> None:
+        self._replay, self._start, self._next = replay, window.start, 0
+        self._counts = {one: np.zeros(len(replay.item_ids)) for one in half_lives}
+        self._nothing: Floats = np.zeros(len(replay.item_ids), np.float32)
+
+    def advance(self, row: int) -> None:
+        part = slice(self._next, row)
+        ages = (self._replay.times[part] - self._start).astype(np.float64)
+        for half_life, counts in self._counts.items():
+            np.add.at(counts, self._replay.items[part], np.exp2(ages / half_life))
+        self._next = max(self._next, row)
+
+    def shares(self, half_life_ms: float | None) -> Floats:
+        if half_life_ms is None:
+            return self._nothing
+        counts = self._counts[half_life_ms]
+        return np.asarray(counts / max(float(counts.sum()), 1e-300), np.float32)
+
+
+def _blocks(
+    times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], window: Window
+) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """The asked events between two releases, with the time of the release before them."""
+    number = (times - window.start) // window.refit_ms
+    for one in np.unique(number):
+        yield window.start + int(one) * window.refit_ms, rows[number == one]
+
+
+def _rank(scores: Floats, target: int) -> int:
+    """How many items stand before the target; of equal scores half, so that a score of nothing gains nothing."""
+    own = scores[target]
+    return int((scores > own).sum() + ((scores == own).sum() - 1) // 2)
+
+
+def gain(
+    ours: Values, theirs: Values, users: npt.NDArray[np.int64], rng: np.random.Generator, draws: int = 1_000
+) -> tuple[float, float, float]:
+    """Our mean over theirs on the same cases, and its 95% interval, by a paired Poisson bootstrap over users."""
+    codes, of_user = np.unique(users, return_inverse=True)
+    drawn = rng.poisson(1.0, (draws, len(codes))).astype(np.float64)
+    mine, other = (drawn @ np.bincount(of_user, values) for values in (ours, theirs))
+    low, high = np.percentile(mine / np.maximum(other, 1e-12), [2.5, 97.5])
+    return float(ours.mean() / max(theirs.mean(), 1e-12)), float(low), float(high)
+
+
+def interval(
+    values: Values, users: npt.NDArray[np.int64], rng: np.random.Generator, draws: int = 1_000
+) -> tuple[float, float]:
+    """The 95% interval of the mean over cases, by a Poisson bootstrap over users."""
+    codes, of_user = np.unique(users, return_inverse=True)
+    sums, counts = np.bincount(of_user, values), np.bincount(of_user)
+    drawn = rng.poisson(1.0, (draws, len(codes))).astype(np.float64)
+    means = (drawn @ sums) / np.maximum(drawn @ counts, 1e-12)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

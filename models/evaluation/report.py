@@ -1,0 +1,257 @@
+"""The report of an evaluation: Markdown, one self-contained HTML page with plots, and JSON."""
+
+import html as escaping
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from models.evaluation.metrics import KS, Segment
+
+INTERVALS: Final = ("ndcg", "hr", "recall", "mrr")
+RANKING: Final = ("accuracy", "precision", "recall", "f1", "ndcg", "hr", "mrr", "map")
+BEYOND: Final = ("coverage", "gini", "novelty", "diversity", "calibration")
+STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c2430; --paper: #ffffff; --line: #d5dae1; --soft: #f3f5f8 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --paper: #14181e; --line: #38404b; --soft: #1d232b } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
+       max-width: 68rem; padding: 0 1rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } th { background: var(--soft) }
+figure { margin: 1rem 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem }
+figure svg { max-width: 100%; height: auto } code { background: var(--soft); padding: 0 .2rem }
+"""
+
+
+class Figures(msgspec.Struct):
+    """What was measured of one recommender. `curve`: epoch, loss, ndcg@10 of each epoch, where there are epochs."""
+
+    recommender: str
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    segments: list[Segment] = []
+    curve: list[dict[str, float]] = []
+    tuning: float = 0.0
+    trials: int = 0
+    seconds: float = 0.0
+
+
+class Report(msgspec.Struct):
+    """An evaluation: of what, how, and each recommender's figures. `chosen` won on the tuning cases."""
+
+    source: str
+    events: int
+    users: int
+    items: int
+    cases: int
+    protocol: str
+    seed: int
+    mask_seen: bool
+    chosen: str | None
+    figures: list[Figures]
+    notes: list[str] = []
+    created_at: int = 0
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A titled table of text."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def ranked(report: Report) -> list[Figures]:
+    """By falling NDCG@10, ties by name."""
+    return sorted(report.figures, key=lambda one: (-one.metrics.get("ndcg@10", 0.0), one.recommender))
+
+
+def tables(report: Report) -> list[Table]:
+    """Every table of the report, in its order."""
+    figures = ranked(report)
+    main = [
+        [one.recommender, *(_with_interval(one, f"{name}@10") for name in INTERVALS), _number(one.tuning),
+         str(one.trials), f"{one.seconds:.0f}"]
+        for one in figures
+    ]  # fmt: skip
+    found = [
+        Table("At 10, with 95% intervals over users", ["recommender", *(f"{name}@10" for name in INTERVALS),
+              "tuning ndcg@10", "trials", "seconds"], main)
+    ]  # fmt: skip
+    for k in KS:
+        names = [f"{name}@{k}" for name in RANKING]
+        if k == KS[-1] and any("auc" in one.metrics for one in figures):
+            names.append("auc")
+        found.append(_metrics(f"Ranking at {k}", names, figures))
+    beyond = [f"{name}@10" for name in BEYOND if any(f"{name}@10" in one.metrics for one in figures)]
+    found.append(_metrics("Beyond accuracy", beyond, figures))
+    return found + _segment_tables(figures)
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    lines = [f"# Evaluation of {report.source}", "", *_facts(report), ""]
+    for table in tables(report):
+        lines += [f"## {table.title}", "", _row(table.head), _row(["---"] * len(table.head))]
+        lines += [*(_row(row) for row in table.rows), ""]
+    lines += ["## Parameters", ""]
+    lines += [f"- `{one.recommender}`: `{_params(one)}`" for one in ranked(report)]
+    return "\n".join(lines) + "\n"
+
+
+def html(report: Report) -> str:
+    """The report as one page that asks for nothing from elsewhere; plots are inline SVG."""
+    text = escaping.escape
+    parts = [f"<h1>Evaluation of {text(report.source)}</h1>", *(f"<p>{text(one)}</p>" for one in _facts(report) if one)]
+    parts += [f"<figure>{plot}</figure>" for plot in plots(report)]
+    for table in tables(report):
+        head = "".join(f"<th>{text(one)}</th>" for one in table.head)
+        rows = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+        parts.append(f"<h2>{text(table.title)}</h2><div class=wide><table><tr>{head}</tr>{rows}</table></div>")
+    rows = "".join(f"<li>{text(one.recommender)}: <code>{text(_params(one))}</code></li>" for one in ranked(report))
+    parts.append(f"<h2>Parameters</h2><ul>{rows}</ul>")
+    title = f"<title>Evaluation of {text(report.source)}</title>"
+    return f"<!doctype html><html lang=en><meta charset=utf-8>{title}<style>{STYLE}</style>{''.join(parts)}</html>\n"
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """report.md, report.html and report.json in `folder`, each whole or not there; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"report.md": markdown(report).encode(), "report.html": html(report).encode()}
+    texts["report.json"] = msgspec.json.format(msgspec.json.encode(report)) + b"\n"
+    for name, raw in texts.items():
+        aside = folder / f".{name}.aside"
+        with aside.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(folder / name)
+    return [folder / name for name in texts]
+
+
+def plots(report: Report) -> list[str]:
+    """Inline SVGs: NDCG@10 with intervals, NDCG@10 by history length, learning curves where there are any."""
+    figures = ranked(report)
+    found = [_bars(figures), _by_length(figures)]
+    if any(one.curve for one in figures):
+        found.append(_curves([one for one in figures if one.curve]))
+    return found
+
+
+def _bars(figures: Sequence[Figures]) -> str:
+    figure, axes = _canvas(0.42 * len(figures) + 1.2, "NDCG@10 on the test cases, 95% intervals")
+    for place, one in enumerate(figures):
+        value = one.metrics.get("ndcg@10", 0.0)
+        low, high = one.intervals.get("ndcg@10", (value, value))
+        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.barh(place, value, xerr=error, color="#3b6ea8", ecolor="#1c2430", capsize=3, height=0.6)
+    axes.set_yticks(range(len(figures)), [one.recommender for one in figures])
+    axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _by_length(figures: Sequence[Figures]) -> str:
+    figure, axes = _canvas(3.6, "NDCG@10 by length of the history")
+    names = list(dict.fromkeys(part.name for one in figures for part in one.segments if part.by == "history length"))
+    for one, style in zip(figures, _styles(), strict=False):
+        values = {part.name: part.metrics.get("ndcg@10") for part in one.segments if part.by == "history length"}
+        axes.plot(names, [values.get(name) for name in names], label=one.recommender, **style)
+    axes.set_xlabel("events known")
+    axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    return _svg(figure)
+
+
+def _curves(figures: Sequence[Figures]) -> str:
+    figure, axes = _canvas(3.2, "NDCG@10 on tuning cases, by epoch")
+    for one, style in zip(figures, _styles(), strict=False):
+        epochs = [point["epoch"] + 1 for point in one.curve]
+        axes.plot(epochs, [point["ndcg@10"] for point in one.curve], label=one.recommender, **style)
+    axes.set_xlabel("epoch")
+    axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    return _svg(figure)
+
+
+def _canvas(height: float, title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="both", alpha=0.25)
+    return figure, axes
+
+
+def _styles() -> Iterable[dict[str, Any]]:
+    colours = (
+        "#3b6ea8",
+        "#c65d21",
+        "#3c8d4f",
+        "#8b5aa8",
+        "#a83b52",
+        "#6b6b6b",
+        "#b39b1d",
+        "#2c9a9a",
+        "#d98bb0",
+        "#222222",
+    )
+    for number, colour in enumerate(colours * 2):
+        yield {"color": colour, "marker": "os^Dvx"[number % 6], "markersize": 4, "linewidth": 1.6}
+
+
+def _svg(figure: Any) -> str:
+    raw = io.StringIO()
+    figure.savefig(raw, format="svg", metadata={"Date": None})
+    text = raw.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _facts(report: Report) -> list[str]:
+    seen = "cannot" if report.mask_seen else "can"
+    chosen = f" Chosen on the tuning cases: {report.chosen}." if report.chosen else ""
+    size = f"{report.events:,} events, {report.users:,} users, {report.items:,} items."
+    how = f"Split {report.protocol}, {report.cases:,} test cases, seed {report.seed}, full catalogue"
+    return [f"{size} {how}; what a user took {seen} be recommended again.{chosen}", *report.notes]
+
+
+def _metrics(title: str, names: Sequence[str], figures: Sequence[Figures]) -> Table:
+    rows = [[one.recommender, *(_number(one.metrics.get(name)) for name in names)] for one in figures]
+    return Table(title, ["recommender", *names], rows)
+
+
+def _segment_tables(figures: Sequence[Figures]) -> list[Table]:
+    found = []
+    for by in dict.fromkeys(part.by for one in figures for part in one.segments):
+        parts = [part for part in figures[0].segments if part.by == by]
+        head = ["recommender", *(f"{part.name} ({part.users:,})" for part in parts)]
+        rows = []
+        for one in figures:
+            values = {part.name: part.metrics.get("ndcg@10") for part in one.segments if part.by == by}
+            rows.append([one.recommender, *(_number(values.get(part.name)) for part in parts)])
+        found.append(Table(f"NDCG@10 by {by} (users)", head, rows))
+    return found
+
+
+def _with_interval(one: Figures, name: str) -> str:
+    if name not in one.intervals:
+        return _number(one.metrics.get(name))
+    low, high = one.intervals[name]
+    return f"{one.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.4f}"  # noqa: PLR0124 - nan
+
+
+def _params(one: Figures) -> str:
+    return msgspec.json.encode(one.params).decode()
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

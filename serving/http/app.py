@@ -1,0 +1,134 @@
+"""The HTTP API: Litestar on Granian, one process. It imports neither Keras nor TensorFlow."""
+
+import asyncio
+import logging
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar
+from litestar.config.compression import CompressionConfig
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.static_files import create_static_files_router
+
+from models.domains.tuning import PresetError
+from serving.http.problems import respond
+from serving.http.routes import events, health, recommendations, rules
+from serving.http.service import Service
+from serving.process import logs, memory
+from serving.settings import HOPELESS, Settings, read
+
+ROUTES: list[Any] = [
+    events.send_events,
+    events.put_items,
+    events.put_users,
+    recommendations.recommendations,
+    recommendations.wanted,
+    recommendations.live,
+    recommendations.session,
+    recommendations.similar,
+    recommendations.item,
+    recommendations.features,
+    recommendations.popular,
+    rules.list_rules,
+    rules.show_rule,
+    rules.put_rule,
+    rules.delete_rule,
+    health.healthz,
+    health.readyz,
+    health.list_releases,
+    health.show_release,
+    health.read_metrics,
+]
+
+log = logging.getLogger("coldstream.api")
+
+
+def build(service: Service) -> Litestar:
+    """The application around a service."""
+    folder = _swagger_folder()
+    swagger = SwaggerRenderPlugin(
+        js_url="/assets/swagger-ui-bundle.js",
+        css_url="/assets/swagger-ui.css",
+        standalone_preset_js_url="/assets/swagger-ui-standalone-preset.js",
+        favicon="<link rel='icon' href='/assets/favicon-32x32.png'>",
+        path="/",
+    )
+    return Litestar(
+        [*ROUTES, create_static_files_router("/assets", [folder], include_in_schema=False)],
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        on_startup=[service.start],
+        on_shutdown=[service.stop],
+        exception_handlers={Exception: respond},
+        openapi_config=OpenAPIConfig(
+            "Coldstream", "0.1.0", path="/docs", render_plugins=[swagger], description="Recommendations in real time."
+        ),
+        compression_config=CompressionConfig("gzip", exclude=["/stream$"], minimum_size=64 * 1024),
+        request_max_body_size=events.MOST_BYTES + 1,
+        logging_config=None,
+    )
+
+
+def _swagger_folder() -> Path:
+    """Where the package swagger-ui-py keeps the page's scripts; its own code is not run."""
+    found = find_spec("swagger_ui")
+    assert found is not None, "swagger-ui-py is a dependency"
+    assert found.origin is not None, "swagger-ui-py is a package of files"
+    return Path(found.origin).parent / "static"
+
+
+async def serve(settings: Settings, service: Service) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are finished."""
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
+
+    server = Server(
+        build(service),
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        log_access=False,
+        log_enabled=False,
+        websockets=False,
+    )
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, server.stop)
+    log.info("listening on http://%s:%d, docs at /docs", settings.host, settings.port)
+    await server.serve()
+
+
+def main(settings: Settings | None = None) -> int:
+    """The process."""
+    import socket
+
+    import uvloop
+
+    memory.keep(memory.LOOKUPS)
+    memory.pass_over_survivors()
+    settings = settings or read()
+    logs.configure(settings.log_format, settings.log_level)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            log.error(
+                "port %d on %s cannot be used (%s); set port (COLDSTREAM_PORT)", settings.port, settings.host, error
+            )
+            return 2
+    try:
+        service = Service(settings)
+    except PresetError as error:
+        log.error("%s", error)
+        return HOPELESS
+    uvloop.run(serve(settings, service))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""`coldstream up`: every part as a child process, with prefixed logs, restarts, and one clean end.
+
+Children ask the kernel to be ended with their parent, so that even kill -9 of the supervisor leaves nothing behind.
+"""
+
+import asyncio
+import ctypes
+import fcntl
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import IO, Final
+
+import msgspec
+
+from serving.settings import HOPELESS, Settings
+from stream.errors import ColdstreamError
+
+COLOURS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
+STOP_WITHIN_S: Final = 40.0
+STEADY_S: Final = 30.0
+SLOWEST_S: Final = 30.0
+PR_SET_PDEATHSIG: Final = 1
+FRUGAL: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""Few heaps; one thread a product: parts that share the cores would only wait for each other. What becomes of freed
+memory each part says itself (`serving.process.memory`)."""
+
+NOISE: Final = re.compile(
+    r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
+)
+"""Lines that TensorFlow's native code writes whatever it is told."""
+
+Say = Callable[[str, str], None]
+"""Called with a part's name and one line of its log."""
+
+
+class SupervisorError(ColdstreamError):
+    """The system cannot be brought up."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A child process: its name and the Python module it runs, with arguments."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+
+
+def parts_of(settings: Settings, *, train: bool = True, archive: bool = True) -> list[Part]:
+    """The parts of a system, in the order in which they start; they stop in the reverse order, the broker last."""
+    broker = [Part("broker", "stream.broker", (str(settings.state_path / "kafka"), str(settings.kafka_port)))]
+    parts = [] if settings.kafka else broker
+    parts += [Part("api", "serving.http.app"), Part("consumer", "serving.consume.app")]
+    parts += [Part("archive", "serving.consume.archiver")] if archive else []
+    return parts + ([Part("trainer", "serving.train.trainer")] if train else [])
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables, for children."""
+    own = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    text = {
+        f"COLDSTREAM_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in own.items()
+        if value is not None
+    }
+    quiet = {"PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "FEAST_USAGE": "False"}
+    return {**FRUGAL, **os.environ, **quiet, **text}
+
+
+class Supervisor:
+    """Starts parts, restarts those that end by themselves, stops all."""
+
+    def __init__(self, settings: Settings, parts: list[Part], say: Say | None = None) -> None:
+        self.settings = settings
+        self.parts = parts
+        self.say = say or self._print
+        self.running: dict[str, asyncio.subprocess.Process] = {}
+        self.failed: dict[str, int] = {}
+        self._stopping = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock: IO[str] | None = None
+
+    async def up(
+        self, ready: Callable[[], None] | None = None, before_end: Callable[[], Awaitable[None]] | None = None
+    ) -> int:
+        """Run until SIGINT or SIGTERM, or until a part cannot work; 0, or the exit code of that part.
+
+        `ready` is called once the topics are there; `before_end` is awaited while the parts still work.
+
+        Raises:
+            SupervisorError: a system already runs on this state folder.
+        """
+        self._take_lock()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, self.stop)
+        try:
+            for part in self.parts:
+                self._tasks[part.name] = asyncio.create_task(self._keep(part))
+                if part.name == "broker":
+                    await self._prepare()
+            if self.settings.kafka:
+                await self._prepare()
+            if ready is not None and not self._stopping.is_set():
+                ready()
+            await self._stopping.wait()
+        finally:
+            if before_end is not None:
+                await before_end()
+            await self._end()
+        return next(iter(self.failed.values()), 0)
+
+    def stop(self) -> None:
+        """Begin the end; a second call kills."""
+        if self._stopping.is_set():
+            for process in self.running.values():
+                process.kill()
+        self._stopping.set()
+
+    def _take_lock(self) -> None:
+        self.settings.state_path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.settings.state_path / "up.lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            state = self.settings.state_path
+            raise SupervisorError(
+                f"a system already runs on {state} (pid {holder}); stop it, or choose another --state"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    async def _prepare(self) -> None:
+        from stream.admin import create_topics, wait_ready
+        from stream.topics import topics
+
+        def work() -> None:
+            wait_ready(self.settings.bootstrap, self.settings.kafka_security, 120)
+            every = topics(self.settings.partitions, self.settings.retention_ms)
+            create_topics(self.settings.bootstrap, self.settings.kafka_security, every)
+
+        waiting = asyncio.create_task(asyncio.to_thread(work))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if waiting.done():
+            waiting.result()
+
+    async def _keep(self, part: Part) -> None:
+        pause = 0.5
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            code = await self._run(part)
+            if self._stopping.is_set():
+                return
+            if code == HOPELESS:
+                self.say("up", f"{part.name} cannot work (see above); stopping")
+                self.failed[part.name] = code
+                self._stopping.set()
+                return
+            pause = 0.5 if time.monotonic() - started > STEADY_S else min(pause * 2, SLOWEST_S)
+            self.say("up", f"{part.name} ended with code {code}; it starts again in {pause:.0f} s")
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _run(self, part: Part) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            part.module,
+            *part.arguments,
+            env=environment(self.settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+            limit=1024 * 1024,
+        )
+        self.running[part.name] = process
+        assert process.stdout is not None
+        try:
+            async for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if not NOISE.search(line):
+                    self.say(part.name, line)
+            return await process.wait()
+        finally:
+            self.running.pop(part.name, None)
+
+    async def _end(self) -> None:
+        order = [part.name for part in self.parts if part.name != "broker"]
+        await asyncio.gather(*(self._end_one(name) for name in order))
+        await self._end_one("broker")
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    async def _end_one(self, name: str) -> None:
+        process = self.running.get(name)
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_WITHIN_S)
+        except TimeoutError:
+            self.say("up", f"{name} does not stop; it is killed")
+            process.kill()
+            await process.wait()
+
+    def _print(self, name: str, line: str) -> None:
+        colour = COLOURS.get(name, 37) if sys.stdout.isatty() else None
+        prefix = f"\x1b[{colour}m{name:>8}\x1b[0m" if colour else f"{name:>8}"
+        sys.stdout.write(f"{prefix} | {line}\n" if self.settings.log_format == "text" else f"{line}\n")
+        sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

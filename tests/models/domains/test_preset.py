@@ -1,0 +1,126 @@
+"""A domain's preset: what is shipped, what a file may say, and how it says no."""
+
+from pathlib import Path
+
+import pytest
+
+from features.popularity import PopularityRules
+from models.domains import preset as domain
+from models.domains import tuning
+from models.domains.preset import DomainPreset, Seen
+from models.domains.tuning import PresetError, Tuning
+from models.recommenders.base import KIND_WEIGHTS
+from models.recommenders.registry import CANDIDATES, Situation, make
+from stream.events import KIND_CODES
+
+HOUR = 60 * 60 * 1000
+
+
+def test_four_domains_come_with_the_package() -> None:
+    found = {name: domain.read(path) for name, path in domain.shipped().items()}
+    assert list(found) == ["music", "news", "shop", "video"]
+    assert {name: one.seen for name, one in found.items()} == {
+        "shop": Seen("keep"),
+        "music": Seen("within", "2h"),
+        "video": Seen("mask"),
+        "news": Seen("mask"),
+    }
+    assert {name: one.training.encoder for name, one in found.items()} == {
+        "shop": "dnn",
+        "music": "cnn",
+        "video": "rnn",
+        "news": "transformer",
+    }
+    assert {name: one.seen_ms for name, one in found.items()} == {
+        "shop": 0,
+        "music": 2 * HOUR,
+        "video": None,
+        "news": None,
+    }
+
+
+def test_a_shop_counts_as_one_without_a_preset_does() -> None:
+    """Features of a shop must not move because it has a preset now."""
+    shop = domain.preset_of("shop")
+    assert shop.counting == PopularityRules()
+    assert shop.kinds == dict(KIND_WEIGHTS)
+    assert domain.preset_of("garden") == DomainPreset()
+
+
+@pytest.mark.parametrize("name", ["shop", "music", "video", "news"])
+def test_what_is_shipped_was_tuned_and_can_be_made(name: str) -> None:
+    preset = domain.preset_of(name)
+    assert preset.training.encoder in preset.training.members
+    assert len(preset.recommenders) >= 3
+    for tuned, one in preset.recommenders.items():
+        assert tuned in CANDIDATES
+        assert one.study.startswith(f"{tuned}-")
+        assert one.ndcg > 0
+        assert one.trials > 0
+        assert one.source
+        assert one.protocol
+        if tuned not in {"dnn", "cnn", "rnn", "transformer"}:  # Keras takes seconds to import
+            assert make(tuned, one.params, Situation()).name == tuned
+
+
+def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "books.toml"
+    file.write_text('[kinds]\nrate = 2.0\n[seen]\npolicy = "within"\nwithin = "30d"\n[popularity]\nhalf_life = "90m"\n')
+    preset = domain.read(file)
+    assert preset.weights[KIND_CODES["rate"]] == 2.0
+    assert preset.weights[KIND_CODES["view"]] == 0.0
+    assert (preset.seen_ms, preset.mask_seen) == (30 * 24 * HOUR, False)
+    assert preset.counting.half_life_ms == 90 * 60_000
+    assert preset.counting.least > 0  # minutes: what nobody takes any more is let go
+    assert preset.training == DomainPreset().training
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[kinds", "not TOML"),
+        ("[kinds]\nview = 'much'", "kinds.*Expected `float`, got `str`"),
+        ("[kinds]\nstare = 1.0", "kinds.stare: there is no such kind; there are view, click"),
+        ("[kinds]\nview = -1.0", "kinds.view: -1.0 is no weight; give 0 or more"),
+        ("[kinds]\nview = 0.0", "kinds: no kind speaks for an item"),
+        ("[seen]\npolicy = 'forget'", "seen.policy: Invalid enum value 'forget'"),
+        ("[seen]\npolicy = 'within'", "seen.within: '0s' is too short"),
+        ("[popularity]\nhalf_life = 'a week'", "popularity.half_life: 'a week' is no duration; give a number and"),
+        ("[popularity.kinds]\nstare = 1.0", "popularity.kinds.stare: there is no such kind"),
+        ("[training]\nencoder = 'lstm'", "training.encoder: no encoder is called 'lstm'; there are dnn, cnn"),
+        ("[training]\nmembers = ['item-knn', 'fresh']", "training.members: fresh is for evaluations; there are"),
+        ("[training]\nmembers = ['item-knn', 'magic']", "training.members: no recommender is called 'magic'"),
+        ("[training]\nmembers = []", "training.members: a blend has at least one member"),
+        ("[filters]\nunwanted = ['boredom']", "filters.unwanted.boredom: there is no such kind"),
+        ("[freshness]\nhalf_life = '6h'\nlive = 1.5", "freshness.live: 1.5 is no share"),
+        ("[freshness]\nlive = 0.5", "freshness: Object missing required field `half_life`"),
+        ("half_life = '6h'", "unknown field `half_life`"),
+        ("[recommenders.sasrec.params]", "no recommender is called 'sasrec'"),
+    ],
+)
+def test_a_bad_file_names_itself_the_field_and_the_cure(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(PresetError, match=rf"preset .*bad.toml: .*{said}"):
+        domain.read(file)
+    with pytest.raises(PresetError, match="coldstream presets show shop"):
+        domain.read(tmp_path / "none.toml")
+
+
+def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '# mine\n[seen]\npolicy = "keep" # why not\n\n'
+        "[recommenders.ease]\nndcg = 0.1\n[recommenders.ease.params]\nreg = 9.0\n"
+    )
+    tuning.put(file, "item-knn", Tuning({"neighbours": 80}, 0.2, 3, "item-knn-1"))
+    assert file.read_text().startswith('# mine\n[seen]\npolicy = "keep" # why not\n')
+    preset = domain.read(file)
+    assert preset.params() == {"ease": {"reg": 9.0}, "item-knn": {"neighbours": 80}}
+    assert preset.seen.policy == "keep"
+
+
+def test_the_loss_is_the_encoders(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[training]\nencoder = "rnn"\nloss = "softmax"\n[recommenders.rnn.params]\nblocks = 1\n')
+    assert domain.read(file).params() == {"rnn": {"blocks": 1, "loss": "softmax"}}

@@ -1,0 +1,47 @@
+"""The report: every figure in it, nothing that asks for the network, nothing that a name could break."""
+
+import json
+from pathlib import Path
+
+from models.evaluation.metrics import Segment
+from models.evaluation.report import Figures, Report, html, markdown, write
+
+
+def made() -> Report:
+    metrics = {"ndcg@10": 0.1234, "hr@10": 0.3, "mrr@10": 0.2, "recall@10": 0.25, "auc": float("nan"), "gini@10": 0.9}
+    parts = [
+        Segment("history length", "1-2", 7, {"ndcg@10": 0.05}),
+        Segment("history length", "3-5", 9, {"ndcg@10": 0.2}),
+    ]
+    curve = [{"epoch": 0.0, "loss": 3.0, "ndcg@10": 0.1}, {"epoch": 1.0, "loss": 2.0, "ndcg@10": 0.12}]
+    first = Figures("<b>dnn</b>", {"blocks": 2}, metrics, {"ndcg@10": (0.1, 0.15)}, parts, curve, 0.11, 3, 12.0)
+    second = Figures("item-knn", {}, {**metrics, "ndcg@10": 0.2}, {"ndcg@10": (0.18, 0.22)}, parts)
+    return Report("a|b", 1_000, 10, 20, 16, "leave-one-out", 0, True, "item-knn", [first, second], ["a note"])
+
+
+def test_the_best_comes_first_with_its_interval() -> None:
+    lines = markdown(made()).splitlines()
+    rows = [line for line in lines if line.startswith(("| item-knn |", "| <b>dnn</b> |"))]
+    assert rows[0].startswith("| item-knn | 0.2000 [0.1800, 0.2200] |")
+    assert rows[1].startswith("| <b>dnn</b> | 0.1234 [0.1000, 0.1500] |")
+    assert "| recommender | 1-2 (7) | 3-5 (9) |" in lines
+    assert any("cannot be recommended again. Chosen on the tuning cases: item-knn." in line for line in lines)
+    assert "nan" not in markdown(made())
+
+
+def test_the_page_stands_alone_and_escapes_names() -> None:
+    page = html(made())
+    assert page.count("<svg") == 3  # bars, by length, learning curves
+    assert "<b>dnn</b>" not in page
+    assert "&lt;b&gt;dnn&lt;/b&gt;" in page
+    for asked in ("src=", "<script", "@import", "<link"):
+        assert asked not in page
+
+
+def test_files_are_whole(tmp_path: Path) -> None:
+    paths = write(made(), tmp_path / "new")
+    assert [path.name for path in paths] == ["report.md", "report.html", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
+    told = json.loads(paths[2].read_text())
+    assert told["figures"][1]["metrics"]["ndcg@10"] == 0.2
+    assert told["figures"][0]["metrics"]["auc"] is None

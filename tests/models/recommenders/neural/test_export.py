@@ -1,0 +1,101 @@
+"""Encoders as ONNX, whatever backend of Keras trained them."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from models.data.interactions import Batch, Log, batch_of, inputs_of
+from models.data.profiles import Field, Fields
+from models.errors import TrainingError
+from models.recommenders.neural import export
+from models.recommenders.neural.network import Network
+from models.recommenders.neural.recommender import Neural, Params
+from tests.contracts.test_recommenders import history, ring
+
+FIELDS = Fields([Field("age", ("old", "young"))])
+
+
+def network(encoder: str, **more: bool) -> Network:
+    params = Params(encoder=encoder, embedding_size=8, blocks=1, heads=1, length=5, **more)
+    made = Network(np.array([0, 1, 2], np.int32), params, fields=FIELDS)
+    made(made.nothing())
+    return made
+
+
+def encoded(path: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = {
+        "items": [[0, 1, 2, 3, 1]],
+        "kinds": [[0, 1, 1, 2, 1]],
+        "gaps": [[0, 3, 2, 1, 1]],
+        "profile": [[2]],
+        "moment": [[7, 3]],
+    }
+    wanted = {one.name for one in session.get_inputs()}
+    found = session.run(None, {name: np.array(one, np.int32) for name, one in given.items() if name in wanted})
+    return np.asarray(found[0])
+
+
+def test_a_process_of_its_own_writes_the_same_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network("dnn", profile=True, context=True)
+    export.write_encoder(made, tmp_path / "here.onnx")
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    export.write_encoder(made, tmp_path / "there.onnx")
+    here, there = (encoded(tmp_path / f"{one}.onnx") for one in ("here", "there"))
+    assert np.abs(here).max() > 0.1
+    np.testing.assert_allclose(there, here, atol=1e-6)
+
+
+def test_a_process_that_fails_is_named_with_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network("transformer")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(TrainingError, match=r"encoder\.onnx was not written: .*File exists"):
+        export.write_encoder(made, tmp_path / "file" / "encoder.onnx")
+
+
+TRAINED_BY_JAX = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+from tests.models.test_exported import asked, trained
+assert keras.backend.backend() == "jax"
+made, folder = trained(), Path(sys.argv[1])
+np.save(folder / "scores.npy", made.score(asked(made)))
+np.save(folder / "ahead.npy", trained(ahead=3).score(asked(made)))
+made.save(folder)
+"""
+
+
+def trained(ahead: int = 0) -> Neural:
+    shape = {"embedding_size": 16, "blocks": 1, "heads": 1, "length": 8, "learning_rate": 1e-2, "batch_size": 16}
+    made = Neural(Params(encoder="transformer", epochs=3, steps_per_execution=ahead, **shape))
+    made.fit(Log.of(ring()))
+    return made
+
+
+def asked(made: Neural) -> Batch:
+    return batch_of([history("i1", "i2"), history("i5"), history(*["i3", "i4", "i7"] * 5)], made.vocabulary, 8)
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+def test_onnx_runtime_scores_as_jax_trained(tmp_path: Path) -> None:
+    variables = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", TRAINED_BY_JAX, str(tmp_path)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    here = Neural(Params(length=8))
+    here.vocabulary = Log.of(ring()).vocabulary
+    inputs = inputs_of(asked(here).newest(8), Fields(), context=False)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    hidden = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})[0]
+    wanted = np.load(tmp_path / "scores.npy")
+    assert np.ptp(wanted) > 0.5
+    np.testing.assert_allclose(np.load(tmp_path / "ahead.npy"), wanted, atol=1e-4)
+    np.testing.assert_allclose(hidden @ np.load(tmp_path / "embeddings.npy").T, wanted, atol=1e-4)

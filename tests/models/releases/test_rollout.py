@@ -1,0 +1,117 @@
+"""Rollouts on disk: who is drawn, what a trial's begin and end leave behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.lookups import release
+from models.errors import ReleaseError
+from models.releases import arms, rollout, store
+from models.releases.arms import Arm
+from models.releases.store import COUNTS
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, str, str]:
+    """A root, the release that serves, and another."""
+    rng = np.random.default_rng(0)
+    other, serving = release(tmp_path, 30, COUNTS, rng), release(tmp_path, 30, COUNTS, rng)
+    return tmp_path, serving, other
+
+
+def state_of(root: Path, name: str) -> tuple[str, str | None]:
+    return next((one.state, one.reason) for one in store.list_releases(root, "shop") if one.id == name)
+
+
+def test_a_share_of_the_users_is_drawn_always_the_same_and_anew_for_each_trial() -> None:
+    users = [f"u{one}" for one in range(20_000)]
+    one, other = Arm("r", 0.1, 0, "salt-1"), Arm("r", 0.1, 0, "salt-2")
+    first = {user for user in users if arms.takes(one, user)}
+    assert 1_850 < len(first) < 2_150  # 2,000 expected, standard deviation 42
+    assert first == {user for user in users if arms.takes(one, user)}
+    both = first & {user for user in users if arms.takes(other, user)}
+    assert 140 < len(both) < 260  # 200 expected where the trials draw independently
+    assert first < {user for user in users if arms.takes(Arm("r", 0.2, 0, "salt-1"), user)}
+
+
+def test_the_draw_is_the_same_on_every_machine() -> None:
+    assert arms.draw("ann", "salt") == pytest.approx(DRAWN, abs=1e-12)
+
+
+DRAWN = 0.5947603691592789
+
+
+def test_a_canary_begins_goes_back_and_leaves_its_reason(two: tuple[Path, str, str]) -> None:
+    root, serving, other = two
+    arm = rollout.begin_canary(root, "shop", other, 0.2)
+    assert arms.read(root, "shop").canary == arm
+    assert state_of(root, other) == ("canary", None)
+    assert rollout.roll_back_canary(root, "shop", "another-salt", "canary-clicks", "worse") is None
+    assert rollout.roll_back_canary(root, "shop", arm.salt, "canary-clicks", "worse") == arm
+    assert state_of(root, other) == ("refused", "canary-clicks")
+    after = arms.read(root, "shop")
+    assert (after.canary, after.ended[-1].action, after.ended[-1].detail) == (None, "rolled-back", "worse")
+    assert store.current_id(root, "shop") == serving
+
+
+def test_a_canary_that_is_promoted_serves(two: tuple[Path, str, str]) -> None:
+    root, _, other = two
+    arm = rollout.begin_canary(root, "shop", other, 0.2)
+    rollout.say_ready(root, "shop", arm.salt, "as good")
+    assert arms.read(root, "shop").ready == "as good"
+    rollout.promote_canary(root, "shop", arm.salt, "as good")
+    assert (store.current_id(root, "shop"), arms.read(root, "shop").canary) == (other, None)
+    assert arms.read(root, "shop").ready is None
+
+
+def test_who_is_promoted_by_hand_is_on_trial_no_more(two: tuple[Path, str, str]) -> None:
+    root, serving, other = two
+    rollout.begin_canary(root, "shop", other, 0.2)
+    rollout.begin_shadow(root, "shop", other, 0.5)
+    rollout.promote(root, "shop", other)
+    assert arms.read(root, "shop").releases == set()
+    assert rollout.rollback(root, "shop") == serving
+
+
+def test_what_cannot_be_tried_is_said(two: tuple[Path, str, str]) -> None:
+    root, serving, other = two
+    for share in (0.0, -1.0, 1.5):
+        with pytest.raises(ReleaseError, match="at most 1"):
+            rollout.begin_canary(root, "shop", other, share)
+    with pytest.raises(ReleaseError, match="serves everyone already"):
+        rollout.begin_canary(root, "shop", serving, 0.1)
+    with pytest.raises(ReleaseError, match="no release serves"):
+        rollout.begin_shadow(root, "news", other, 0.1)
+    (root / "shop" / other / "popularity.npy").unlink()
+    with pytest.raises(ReleaseError, match="missing"):
+        rollout.begin_canary(root, "shop", other, 0.1)
+    assert state_of(root, other) == ("refused", "missing-file")
+    assert arms.read(root, "shop").canary is None
+
+
+def test_a_candidate_waits_while_another_is_on_trial(two: tuple[Path, str, str]) -> None:
+    root, serving, other = two
+    third = release(root, 30, COUNTS, np.random.default_rng(1))
+    store.promote(root, "shop", serving)
+    assert rollout.enter(root, "shop", other, 0.1) == "canary"
+    assert rollout.enter(root, "shop", third, 0.1) == "waits"
+    assert arms.read(root, "shop").releases == {other}
+    assert rollout.enter(root, "shop", third, None) == "promote"
+    assert store.current_id(root, "shop") == third
+
+
+def test_releases_on_trial_are_not_cleaned_away(two: tuple[Path, str, str]) -> None:
+    root, _, other = two
+    rollout.begin_shadow(root, "shop", other, 0.1)
+    for seed in range(9):
+        release(root, 30, COUNTS, np.random.default_rng(seed))
+    assert state_of(root, other) == ("shadow", None)
+
+
+def test_a_damaged_file_is_named_and_hides_no_release(two: tuple[Path, str, str]) -> None:
+    root, serving, _ = two
+    (root / "shop" / "rollout.json").write_text('{"canary": 5}')
+    with pytest.raises(ReleaseError, match="delete it"):
+        arms.read(root, "shop")
+    assert state_of(root, serving) == ("serving", None)

@@ -1,0 +1,131 @@
+"""Releases on disk: whole or refused, one pointer, a way back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.lookups import release
+from models.errors import ReleaseError
+from models.releases import store
+from models.releases.store import COUNTS
+
+Damage = Callable[[Path], None]
+
+
+def flip(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        raw = bytearray((folder / name).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        (folder / name).write_bytes(raw)
+
+    return damage
+
+
+def rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    """Another array, with a manifest that vouches for it: only looking at the array finds it out."""
+
+    def damage(folder: Path) -> None:
+        np.save(folder / name, change(np.load(folder / name)))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"][name] = {
+            "sha256": store._described(folder / name).sha256,
+            "bytes": (folder / name).stat().st_size,
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+def spoil(array: np.ndarray) -> np.ndarray:
+    array[0] = np.nan
+    return array
+
+
+COMMON: dict[str, tuple[str, Damage]] = {
+    "a flipped byte": ("hash-mismatch", flip("popularity.npy")),
+    "a flipped byte in the items": ("hash-mismatch", flip("items.json")),
+    "a missing file": ("missing-file", lambda folder: (folder / "neighbours.npy").unlink()),
+    "no manifest": ("no-manifest", lambda folder: (folder / "manifest.json").unlink()),
+    "half a manifest": ("bad-manifest", lambda folder: (folder / "manifest.json").write_text('{"id": "x"')),
+    "fewer rows": ("shape-mismatch", rewrite("popularity.npy", lambda one: one[:-1])),
+    "neighbours beyond the items": ("shape-mismatch", rewrite("neighbours.npy", lambda one: one + 10_000)),
+    "not a number": ("not-finite", rewrite("popularity.npy", spoil)),
+}
+ENCODED: dict[str, tuple[str, Damage]] = {
+    "a flipped byte in the encoder": ("hash-mismatch", flip("transformer.encoder.onnx")),
+    "narrower embeddings": ("shape-mismatch", rewrite("transformer.embeddings.npy", lambda one: one[:, :-1])),
+    "other repeats": ("shape-mismatch", rewrite("transformer.repeats.npy", lambda one: one[:-1])),
+}
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("counts")
+    return root, release(root, 200, COUNTS, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("neural")
+    return root, release(root, 200, "transformer", np.random.default_rng(0))
+
+
+def check_refused(made: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:
+    import shutil
+
+    root = tmp_path / "releases"
+    shutil.copytree(made[0], root)
+    good = release(root, 150, COUNTS, np.random.default_rng(1))
+    store.promote(root, "shop", good)
+    damage(root / "shop" / made[1])
+    with pytest.raises(ReleaseError) as caught:
+        store.load(root / "shop" / made[1])
+    assert caught.value.reason == reason
+    assert str(root) in str(caught.value)
+    with pytest.raises(ReleaseError):
+        store.promote(root, "shop", made[1])
+    assert store.current_id(root, "shop") == good
+    (listed,) = [one for one in store.list_releases(root, "shop") if one.id == made[1]]
+    assert (listed.state, listed.reason) == ("refused", reason)
+
+
+@pytest.mark.parametrize("name", list(COMMON))
+def test_a_damaged_release_is_refused_and_the_old_one_serves(
+    counts: tuple[Path, str], tmp_path: Path, name: str
+) -> None:
+    check_refused(counts, tmp_path, *COMMON[name])
+
+
+@pytest.mark.parametrize("name", list(ENCODED))
+def test_a_damaged_encoder_is_refused_and_the_old_one_serves(
+    neural: tuple[Path, str], tmp_path: Path, name: str
+) -> None:
+    check_refused(neural, tmp_path, *ENCODED[name])
+
+
+def test_the_way_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first = release(tmp_path, 100, COUNTS, rng)  # promoted as it is made
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        store.rollback(tmp_path, "shop")
+    second, third = release(tmp_path, 100, COUNTS, rng), release(tmp_path, 100, COUNTS, rng)
+    assert store.current_id(tmp_path, "shop") == third
+    assert store.rollback(tmp_path, "shop") == second
+    assert store.rollback(tmp_path, "shop") == first
+    assert store.current_id(tmp_path, "shop") == first
+    assert {one.state for one in store.list_releases(tmp_path, "shop")} == {"serving", "ready"}
+
+
+def test_what_was_not_finished_is_no_release(tmp_path: Path) -> None:
+    made = release(tmp_path, 100, COUNTS, np.random.default_rng(0))
+    manifest = store.read_manifest(tmp_path / "shop" / made)
+
+    def broken(_: Path) -> list[str]:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        store.save(tmp_path, manifest, ["a"], broken)
+    assert [one.id for one in store.list_releases(tmp_path, "shop")] == [made]

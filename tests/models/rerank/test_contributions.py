@@ -1,0 +1,68 @@
+"""What events add to a score: the sum is the score, and an event left out takes away what it was said to add."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.activity import Recent
+from models.data.interactions import Log, batch_of
+from models.recommenders.base import Recommender
+from models.recommenders.blend import EDGES, Blend
+from models.recommenders.ials import IALS
+from models.recommenders.item_item import EASE, ItemKNN, SequentialRules
+from models.recommenders.popularity import Personal, Popularity
+from models.rerank.contributions import contributions
+from stream.events import KIND_CODES
+
+VIEW, BUY = KIND_CODES["view"], KIND_CODES["purchase"]
+
+
+def log() -> Log:
+    rng = np.random.default_rng(3)
+    rows = [
+        (f"u{user}", f"i{item}", "purchase", 1_700_000_000_000 + 1000 * user)
+        for user in range(80)
+        for item in rng.choice(12, 4, replace=False)
+    ]
+    return Log.of(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
+
+
+def fitted(made: Recommender) -> Recommender:
+    made.fit(log())
+    return made
+
+
+HISTORY = Recent(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4], [None] * 4)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [ItemKNN(own=0.3), SequentialRules(), EASE(reg=5.0), Personal(), IALS(factors=4, iterations=3)],
+    ids=lambda one: one.name,
+)
+def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None:
+    one = fitted(made)
+    batch = batch_of([HISTORY], one.vocabulary, 50)
+    nothing = batch_of([Recent()], one.vocabulary, 50)
+    places = np.arange(len(one.vocabulary))
+    found = contributions(one, batch, places)
+    assert found is not None
+    assert found.sum(axis=1) == pytest.approx(one.score(batch)[0] - one.score(nothing)[0], abs=1e-4)
+    assert not found[:, :-4].any()
+
+
+def test_a_blend_says_what_those_members_say_that_can() -> None:
+    members = [fitted(one) for one in (ItemKNN(), Personal(), Popularity())]
+    weights = np.tile([0.5, 0.2, 0.3], (len(EDGES) + 1, 1))
+    blend = Blend(members, weights)
+    batch = batch_of([HISTORY], blend.vocabulary, 50)
+    places = np.arange(len(blend.vocabulary))
+    found = contributions(blend, batch, places)
+    assert found is not None
+    expected = np.zeros(len(places))
+    for member, weight in zip(members[:2], (0.5, 0.2), strict=True):
+        ties = member.popularity * (1e-6 / member.popularity.max())
+        score = member.score(batch)[0]
+        expected += weight * (score - ties) / score.sum()
+    assert found.sum(axis=1) == pytest.approx(expected, abs=1e-6)
+    assert contributions(members[2], batch, places) is None

@@ -1,0 +1,200 @@
+"""Candidates before the gate, with real releases on disk: who may replace whom, and what is said of the others."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from features import cache
+from features.archive import Archive, Row
+from models.data.interactions import Log, batch_of
+from models.evaluation import metrics
+from models.recommenders.item_item import ItemKNN
+from models.releases import store
+from models.releases.gate import Bounds
+from models.training import champion_challenger, drift, train
+from models.training.train import Run
+from stream.events import Interaction
+
+NOON = 1_760_000_000_000
+MINUTE = 60_000
+CLUB = 40
+"""Half of the users take items 0 to 39, the others 40 to 79; everyone begins anew, so histories are short."""
+
+
+def write(folder: Path, first: int, events: int) -> None:
+    rng = np.random.default_rng(first)
+    kept = Archive(folder)
+    rows = []
+    for n in range(first, first + events):
+        user = int(rng.integers(200))
+        item = CLUB * (user % 2) + min(int(rng.geometric(0.08)) - 1, CLUB - 1)
+        one = Interaction(event_id=f"e{n}", user_id=f"u{user}", item_id=f"i{item}", kind="view", at=NOON + MINUTE * n)
+        rows.append(Row(0, n, NOON, one))
+    kept.append("events", rows)
+    kept.flush()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    write(tmp_path / "archive", 0, 2_000)
+    return Run(tmp_path / "archive", tmp_path / "releases", "shop", "counts", cache=tmp_path / "cache", refresh_ms=0)
+
+
+def serve_first(run: Run) -> store.Manifest:
+    first = train.train_counts(run)
+    assert train.settle(run, [first]).serving == first.manifest.id
+    return store.read_manifest(run.root / "shop" / first.manifest.id)
+
+
+def verdict_of(run: Run, release: str) -> store.Verdict:
+    found = store.read_manifest(run.root / "shop" / release).gate
+    assert found is not None
+    return found
+
+
+def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: Run) -> None:
+    first = serve_first(run)
+    assert first.gate is not None
+    assert (first.gate.opponent, first.gate.how, first.gate.passed) == (None, "nothing serves yet", True)
+    again = train.train_counts(run)
+    result = train.settle(run, [again])
+    assert result.serving == store.current_id(run.root, "shop") == first.id
+    assert result.refused == {again.manifest.id: ["not-better"]}
+    assert "is refused: not-better: NDCG@10" in result.reason
+    found = {one.id: one for one in store.list_releases(run.root, "shop")}
+    assert (found[again.manifest.id].state, found[again.manifest.id].reason) == ("refused", "not-better")
+    assert (found[first.id].state, found[first.id].judged) == ("serving", True)
+    kept = json.loads((run.root / "shop" / again.manifest.id / "refused.json").read_text())
+    assert kept["reason"] == "not-better"
+    verdict = verdict_of(run, again.manifest.id)
+    assert (verdict.opponent, verdict.how) == (first.id, "as of the cut")
+    assert [one.bound for one in verdict.checks if one.name == "coverage"] == [0.1]  # of counts, not half
+    assert train.settle(run, [train.train_counts(run)]).serving == first.id  # and so it stays
+
+
+def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: Run) -> None:
+    counts = serve_first(run)
+    tuned = msgspec.structs.replace(counts, recommender="ease")
+    assert champion_challenger.against(tuned, Bounds()).coverage == 0.5
+    assert champion_challenger.against(counts, Bounds()).coverage == 0.1
+    assert champion_challenger.against(counts, Bounds(coverage=0.05)).coverage == 0.05
+
+
+def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: Run) -> None:
+    first = serve_first(run)
+    write(run.archive, 2_000, 600)
+    fresh = train.train_counts(run)
+    assert fresh.held_out_from > first.cutoff_at
+    still = msgspec.structs.replace(run, refresh_ms=600 * MINUTE + 1)
+    train.settle(still, [fresh])
+    assert verdict_of(run, fresh.manifest.id).how == "as it serves"
+    result = train.settle(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
+    verdict = verdict_of(run, fresh.manifest.id)
+    (check,) = [one for one in verdict.checks if one.name == "not-better"]
+    assert check.bound == -0.03
+    assert verdict.how == "as it serves; its data are old enough to be replaced by an equal one"
+    assert (result.serving == fresh.manifest.id) == check.passed == (check.value > -0.03)
+
+
+def test_what_the_serving_one_has_seen_does_not_help_it(run: Run) -> None:
+    first = serve_first(run)
+    candidate = train.train_counts(run)
+    numbers = {item: n for n, item in enumerate(candidate.vocabulary.item_ids)}
+    release = store.load(run.root / "shop" / first.id)
+    for item in release.item_ids:
+        numbers.setdefault(item, len(numbers))
+    leaking = champion_challenger.answers(release.recommender, candidate.cases, numbers, mask_seen=False)
+    recommender, how = champion_challenger.as_of(release, candidate.before, candidate.held_out_from)
+    honest = champion_challenger.answers(recommender, candidate.cases, numbers, mask_seen=False)
+    assert how == "as of the cut"
+    blind = ItemKNN()
+    blind.fit(Log.of(candidate.before, release.vocabulary))
+    batch = batch_of([one.history for one in candidate.cases], blind.vocabulary, 50)
+    ranked = metrics.rank(lambda a, b: blind.score(batch.rows(a, b)), blind.vocabulary, candidate.cases, 10)
+    expected = metrics.per_user(ranked, blind.vocabulary, candidate.cases, (10,))["ndcg@10"]
+    np.testing.assert_allclose(honest.ndcg, expected)
+    assert leaking.ndcg.mean() > honest.ndcg.mean()
+
+
+def vouched(folder: Path, name: str, array: np.ndarray) -> None:
+    """Another array in a release, and a manifest that vouches for it."""
+    np.save(folder / name, array)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    described = store._described(folder / name)
+    manifest["files"][name] = {"sha256": described.sha256, "bytes": described.bytes}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_are_good(run: Run) -> None:
+    made = train.train_counts(run)
+    folder = run.root / "shop" / made.manifest.id
+    items = json.loads((folder / "items.json").read_text())
+    places = {item: n for n, item in enumerate(items)}
+    other = [places.get(f"i{(int(item[1:]) + CLUB) % (2 * CLUB)}", 0) for item in items]  # of the other club
+    for name in ("neighbours.npy", "similarities.npy"):
+        vouched(folder, name, np.load(folder / name)[other])
+    spoilt = msgspec.structs.replace(made, manifest=store.read_manifest(folder))
+    result = train.settle(run, [spoilt])
+    assert result.serving is None
+    assert result.refused == {made.manifest.id: ["strangers"]}
+
+
+def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Run) -> None:
+    first, second = serve_first(run), train.train_counts(run)
+    (run.root / "shop" / second.manifest.id / "neighbours.npy").write_bytes(b"broken")
+    assert train.settle(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
+    (run.root / "shop" / first.id / "neighbours.npy").unlink()
+    third = train.train_counts(run)
+    assert train.settle(run, [third]).serving == third.manifest.id
+    assert verdict_of(run, third.manifest.id).how == "the serving release cannot be loaded: missing-file"
+
+
+def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:
+    first = serve_first(run)
+    for _ in range(store.KEPT + 1):
+        made = train.train_counts(run)
+        train.settle(run, [made])
+    left = [one.id for one in store.list_releases(run.root, "shop")]
+    assert len(left) == store.KEPT + 1  # the newest, and the serving one
+    assert left[-1] == first.id
+    assert left[0] == made.manifest.id
+
+
+def test_a_promotion_by_hand_takes_the_refusal_back(run: Run) -> None:
+    serve_first(run)
+    again = train.train_counts(run)
+    train.settle(run, [again])
+    store.promote(run.root, "shop", again.manifest.id)
+    (listed,) = [one for one in store.list_releases(run.root, "shop") if one.id == again.manifest.id]
+    assert (listed.state, listed.reason) == ("serving", None)
+
+
+def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: Run) -> None:
+    first = serve_first(run)
+    folder = run.root / "shop" / first.id
+    assert list(first.extras) == [drift.REFERENCE]
+    assert drift.REFERENCE not in first.files
+    reference = msgspec.json.decode(store.read_extra(folder, first, drift.REFERENCE), type=drift.Reference)
+    assert (reference.events, reference.until_at) == (200, first.cutoff_at)
+    assert run.cache is not None
+    assert cache.interactions(run.archive, "shop", run.cache)[1].opened == []
+    (folder / drift.REFERENCE).write_bytes(b"{}")
+    with pytest.raises(store.ReleaseError, match="not the file that was released"):
+        store.read_extra(folder, first, drift.REFERENCE)
+    (folder / drift.REFERENCE).unlink()
+    assert store.load(folder).id == first.id  # no serving process asks for it
+
+
+def test_a_card_of_an_older_version_is_read(run: Run) -> None:
+    first = serve_first(run)
+    path = run.root / "shop" / first.id / "manifest.json"
+    old = json.loads(path.read_text())
+    for name in ("intervals", "held_out_from", "data", "seconds", "warm_start", "gate", "extras"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    assert store.load(path.parent).manifest.gate is None
+    train.settle(run, [train.train_counts(run)])
+    assert store.current_id(run.root, "shop") == first.id

@@ -1,0 +1,193 @@
+"""A training run on a small archive: counts, the neural one, the better promoted."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from features.activity import Recent
+from features.archive import Archive, Row
+from models.domains.preset import DomainPreset
+from models.domains.tuning import Tuning
+from models.errors import TrainingError
+from models.recommenders.registry import MEMBERS
+from models.releases import store
+from models.releases.gate import CHECKS
+from models.training import train, warm_start
+from models.training.train import Run
+from stream.events import KIND_CODES, Interaction, Item, User
+
+NOON = 1_760_000_000_000
+MINUTE = 60_000
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After item n comes 7n + 1 (of 40), but for every tenth step."""
+    rng = np.random.default_rng(0)
+    events = []
+    for user in range(60):
+        at, place = NOON + user, int(rng.integers(40))
+        for step in range(60):
+            event_id = f"{user}-{step}"
+            at += MINUTE
+            place = (7 * place + 1) % 40 if rng.random() < 0.9 else int(rng.integers(40))
+            events.append(Interaction(event_id=event_id, user_id=f"u{user}", item_id=f"i{place}", kind="view", at=at))
+    events.sort(key=lambda one: one.at)
+    folder = tmp_path_factory.mktemp("archive")
+    kept = Archive(folder)
+    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    people = [User(f"u{n}", NOON - 1, attributes={"group": "even" if n % 2 == 0 else "odd"}) for n in range(60)]
+    kept.append("users", [Row(0, n, NOON, one) for n, one in enumerate(people)])
+    kept.append("items", [Row(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
+    kept.flush()
+    return folder
+
+
+@pytest.mark.timeout(240)
+def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    run = Run(archive, tmp_path, "shop", minutes=1, epochs=20)
+    say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
+    first = train.train_counts(run, say)
+    assert train.settle(run, [first]).serving == first.manifest.id  # the first has no opponent
+    second = train.train_tuned(run, say)
+    result = train.settle(run, [first, second])
+    counts, tuned = first.manifest, store.read_manifest(tmp_path / "shop" / second.manifest.id)
+    assert tuned.metrics["ndcg@10"] > counts.metrics["ndcg@10"]
+    assert result.serving == store.current_id(tmp_path, "shop") == tuned.id
+    assert tuned.recommender in result.reason
+    check_card(tuned, counts.id)
+    assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
+    assert set(tuned.params["tuning"]) == {*MEMBERS, "blend"}
+    assert {stage for stage, _ in told} == {"counts", "blend", *MEMBERS}
+    assert all(0 <= done <= 1 for _, done in told)
+    served = store.load(tmp_path / "shop" / tuned.id)
+    items = [3]
+    for _ in range(9):
+        items.append((7 * items[-1] + 1) % 40)
+    history = Recent([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, [n * MINUTE for n in range(10)], [None] * 10)
+    best = [served.item_ids[place] for place in np.argsort(-served.scores([history])[0])[:3]]
+    assert f"i{(7 * items[-1] + 1) % 40}" in best
+    assert tuned.events == 3_600
+    assert tuned.data == counts.data
+    train.track(tmp_path / "mlflow", tuned)
+    assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
+
+
+def check_card(card: store.Manifest, parent: str) -> None:
+    assert card.parent == parent
+    assert card.held_out_from < card.cutoff_at
+    assert card.seconds > 0
+    assert len(card.data) == 16
+    low, high = card.intervals["ndcg@10"]
+    assert low < card.metrics["ndcg@10"] < high
+    assert 0 < card.metrics["next_hr@10"] <= 1
+    assert card.gate is not None
+    assert card.gate.opponent == parent
+    assert card.gate.how == "as of the cut"
+    assert {one.name for one in card.gate.checks} == set(CHECKS)
+    assert card.gate.passed
+    assert card.gate.users == card.metrics["users"]
+
+
+def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -> None:
+    run = Run(archive, tmp_path, "video", recommender="popularity,sequential-rules", mask_seen=True)
+    with pytest.raises(TrainingError, match="0 interactions"):
+        train.train_tuned(run)
+    shop = msgspec.structs.replace(run, domain="shop", recommender="popularity", mask_seen=False)
+    counts = train.train_counts(shop)
+    assert train.settle(shop, [counts]).serving == counts.manifest.id
+    tuned = train.train_tuned(shop)
+    assert tuned.manifest.metrics["ndcg@10"] < counts.manifest.metrics["ndcg@10"] + 1  # it need not be better
+    assert train.settle(shop, [counts, tuned]).serving == tuned.manifest.id
+    served = store.load(tmp_path / "shop" / tuned.manifest.id)
+    card = served.manifest
+    assert card.recommender == "popularity"
+    assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
+    assert card.gate is not None
+    assert card.gate.opponent is None
+    assert "asked for by name" in card.gate.how
+    better = train.train_counts(shop)  # counts know more, and do not come back: popularity was asked for
+    assert train.settle(shop, [better]).serving == tuned.manifest.id
+    with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
+        train.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
+
+
+def archived(folder: Path, stars: list[float], title: str = "tea", group: str = "even") -> Path:
+    kept = Archive(folder)
+    events = [
+        Interaction(f"e{n}", f"u{n % 50}", f"i{n % 30}", "rate", NOON + n, value=stars[n % len(stars)])
+        for n in range(1_200)
+    ]
+    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("users", [Row(0, 0, NOON, User("u0", NOON, attributes={"group": group}))])
+    kept.append("items", [Row(0, 0, NOON, Item(item_id="i0", at=NOON, title=title))])
+    kept.flush()
+    return folder
+
+
+def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Path) -> None:
+    def hashed(name: str, stars: list[float], **other: str) -> str:
+        run = Run(archived(tmp_path / name, stars, **other), tmp_path / "releases", "shop", cache=tmp_path / name / "c")
+        plain = train.train_counts(msgspec.structs.replace(run, cache=None)).manifest.data
+        assert train.train_counts(run).manifest.data == plain  # read in another way, the same data
+        return plain
+
+    first = hashed("first", [5.0, 1.0])
+    assert hashed("again", [5.0, 1.0]) == first
+    others = {
+        hashed("swapped", [1.0, 5.0]),
+        hashed("title", [5.0, 1.0], title="cups"),
+        hashed("profile", [5.0, 1.0], group="odd"),
+    }
+    assert len({first, *others}) == 4
+
+
+@pytest.mark.timeout(240)
+def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
+    small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1, "compiled": False})}
+    run = Run(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, home=DomainPreset(recommenders=small))
+    first = train.train_tuned(run)
+    assert train.settle(run, [first]).serving == first.manifest.id
+    card = first.manifest
+    assert card.warm_start is None
+    assert {name for name in card.extras if name.endswith(".npz")} == {
+        "training.dnn.tuning.npz",
+        "training.dnn.final.npz",
+    }
+    starts, params = warm_start.of_release(tmp_path, "shop")
+    final, tuning = sorted(starts, key=lambda one: -one.until)
+    assert tuning.until < final.until == card.held_out_from  # what tunes knows less than what is judged in the end
+    assert params["dnn"]["embedding_size"] == final.items.shape[1]
+    second = train.train_tuned(run)
+    assert second.manifest.warm_start == card.id
+    assert second.manifest.metrics["ndcg@10"] > 0
+    (tmp_path / "shop" / card.id / "training.dnn.final.npz").write_bytes(b"PK broken")
+    assert warm_start.of_release(tmp_path, "shop") == ([], {})  # training goes on without
+
+
+def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
+    kept = Archive(tmp_path / "archive")
+    one = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
+    kept.append("events", [Row(0, 0, NOON, one)])
+    kept.flush()
+    with pytest.raises(TrainingError, match="1 interactions are archived; training asks for 1000"):
+        train.train_counts(Run(tmp_path / "archive", tmp_path, "shop"))
+
+
+@pytest.mark.timeout(240)
+def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
+    asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})}
+    run = Run(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, home=DomainPreset(recommenders=asked))
+    made = train.train_tuned(run)
+    store.promote(tmp_path, "shop", made.manifest.id)
+    served = store.load(tmp_path / "shop" / made.manifest.id)
+    assert served.reads_profiles
+    assert served.manifest.params["fields"] == [{"name": "group", "values": ["even", "odd"], "edges": []}]
+    assert all(one.profile in ({"group": "even"}, {"group": "odd"}) for one in made.cases)
+    again = train.train_tuned(msgspec.structs.replace(run, home=DomainPreset()))
+    assert again.manifest.warm_start == made.manifest.id
+    assert again.manifest.params["profile"]  # what serves is where the next run begins
+    assert again.manifest.params["context"]

@@ -1,0 +1,70 @@
+"""What events are expected to be worth: learned by a second head, told with `explain`."""
+
+from pathlib import Path
+
+import pytest
+
+from models.data.interactions import Log
+from models.data.profiles import NOBODY
+from models.domains.preset import preset_of
+from models.domains.tuning import PresetError
+from models.recommenders.blend import Blend
+from models.recommenders.item_item import ItemKNN
+from models.recommenders.neural.recommender import Neural
+from models.releases import store
+from models.releases.store import Manifest, Release
+from serving.catalogue.domain import Domain
+from serving.recommend.pipeline import Ask
+from tests.contracts.test_encoders import encoder, history, starred
+from tests.serving.made import NOW, SHOP, look_up, serve, state_of
+
+
+@pytest.fixture(scope="module", params=[1.0, 0.0])
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A blend whose encoder learned stars beside what comes next, and one whose encoder did not."""
+    root, beside = tmp_path_factory.mktemp("releases"), ItemKNN()
+    made = encoder("dnn", 60 if request.param else 1, values=request.param)
+    for one in (made, beside):
+        one.fit(Log.of(starred()))
+    blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
+
+    def write(folder: Path) -> list[str]:
+        return list({*blend.save(folder, store.prefix_of("blend")), *beside.save(folder)})
+
+    whole = Manifest(store.new_id(), "shop", "blend", 0, 0, 0, 0, 0, {}, blend.describe(), {}, "none")
+    return store.load(root / "shop" / store.save(root, whole, made.vocabulary.item_ids, write).id)
+
+
+def learned(release: Release) -> bool:
+    return bool(release.manifest.params["members"][0]["values"])
+
+
+def test_an_explained_list_says_what_its_items_are_worth_where_that_was_learned(release: Release) -> None:
+    domain = Domain(SHOP, clock=lambda: NOW)
+    serve(domain, release)
+    state = state_of(("rate", "i1"), ("rate", "i2"))
+    found = {one.item_id: one.expected_value for one in look_up(domain, state, Ask("shop", 12, explain=True)).items}
+    assert len(found) == 12
+    if not learned(release):
+        assert set(found.values()) == {None}
+        return
+    stars = {item: value for item, value in found.items() if item != "i0"}  # which nobody rated
+    wanted = {item: 1.0 if int(item[1:]) % 2 else 5.0 for item in stars}
+    assert stars == pytest.approx(wanted, abs=1.0)
+    assert {one.expected_value for one in look_up(domain, state, Ask("shop", 12)).items} == {None}
+
+
+def test_a_release_expects_what_its_network_does(release: Release) -> None:
+    found = release.expected(history("i1", "i2"), NOBODY, ["i3", "i4", "nothing"])
+    assert set(found) == ({"i3", "i4"} if learned(release) else set())
+
+
+def test_a_preset_switches_the_head_on(tmp_path: Path) -> None:
+    file = tmp_path / "video.toml"
+    file.write_text('[training]\nencoder = "rnn"\nvalues = 0.5\n')
+    params = preset_of("video", file).params()
+    assert params == {"rnn": {"values": 0.5}}
+    assert isinstance(encoder("rnn", **params["rnn"]), Neural)
+    file.write_text("[training]\nvalues = -1.0\n")
+    with pytest.raises(PresetError, match=r"training.values: -1.0 is no weight; give 0 \(no such head\) or more"):
+        preset_of("video", file)
