@@ -15,7 +15,7 @@ from serving.settings import Settings
 ROUNDS = """
 import resource, sys, threading
 import numpy as np
-from serving import memory
+from serving.process import memory
 if sys.argv[1] != "nothing":
     memory.keep(getattr(memory, sys.argv[1]))
 def work():
