@@ -19,9 +19,10 @@ import pandas as pd
 from benchmarks.recommenders import users_of
 from benchmarks.running import machine
 from features.activity import Recent
+from models.arrays import Float32
 from models.data import splits
 from models.data.interactions import Batch, Log, batch_of
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemKNN
 from models.recommenders.popularity import Popularity
@@ -37,11 +38,11 @@ HEAD: Final = 30
 class Altered:
     """A fitted recommender whose scores are changed on the way out."""
 
-    def __init__(self, inner: Recommender, change: Callable[[Floats], Floats]) -> None:
+    def __init__(self, inner: Recommender, change: Callable[[Float32], Float32]) -> None:
         self.inner, self.change = inner, change
         self.vocabulary: Vocabulary = inner.vocabulary
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         return self.change(self.inner.score(batch))
 
 
@@ -71,17 +72,17 @@ def candidates(log: Log, rng: np.random.Generator, *, mask_seen: bool) -> list[t
     ]
 
 
-def _set(table: Floats, column: int, value: float) -> Floats:
+def _set(table: Float32, column: int, value: float) -> Float32:
     table[:, column] = value
     return table
 
 
-def _head(table: Floats) -> Floats:
+def _head(table: Float32) -> Float32:
     table[:, HEAD:] = -1e9
     return table
 
 
-def _slowly(table: Floats) -> Floats:
+def _slowly(table: Float32) -> Float32:
     if len(table) == 1:  # a look-up
         time.sleep(0.05)
     return table
@@ -107,7 +108,7 @@ class Side:
         ours = self.answers(recommender)
         histories = [one.history for one in self.held_out]
 
-        def score(history: Recent) -> Floats:
+        def score(history: Recent) -> Float32:
             return recommender.score(batch_of([history], recommender.vocabulary, HISTORY))
 
         sane = gate.sane(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)

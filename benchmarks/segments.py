@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.recommenders import SETS, categories_of, table_of
+from models.arrays import Int64
 from models.data.splits import Protocol
 from models.domains.preset import preset_of
 from models.evaluation import metrics
@@ -31,10 +31,9 @@ SEGMENTS: Final = 20
 FEWEST: Final = 30
 TRIES: Final = 200
 FOLDS: Final = 5
-Codes = npt.NDArray[np.int64]
 
 
-def gathered(data: Path, name: str) -> tuple[blend.Evidence, Codes, dict[str, int]]:
+def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, int]]:
     """What weights are sought on, each case's segment (0: none), and how many cases each segment has."""
     chosen = SETS[name]
     source = chosen.open(data)
@@ -57,7 +56,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Codes, dict[str, in
     return evidence, np.array([code.get(str(one), 0) for one in labels]), sizes
 
 
-def sought(evidence: blend.Evidence, segments: Codes, shrink: float, seed: int) -> tuple[blend.Weights, blend.Weights]:
+def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[blend.Weights, blend.Weights]:
     """Weights [buckets, members] by length, and [segments + 1, buckets, members] with each segment's mixed in."""
     rng = np.random.default_rng(seed)
     plain = blend.best_weights(evidence, rng, TRIES)
@@ -72,7 +71,7 @@ def sought(evidence: blend.Evidence, segments: Codes, shrink: float, seed: int) 
     return plain, mixed
 
 
-def compared(evidence: blend.Evidence, segments: Codes, shrink: float, seed: int) -> dict[str, Any]:
+def compared(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> dict[str, Any]:
     """NDCG@10 of both on cases that their weights were not sought on, and the ratio."""
     fold = np.random.default_rng(seed).permutation(len(segments)) % FOLDS
     by_length, by_both = np.zeros(len(segments)), np.zeros(len(segments))

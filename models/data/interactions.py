@@ -5,18 +5,15 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
 from features.activity import Recent
+from models.arrays import Bool, Float32, Float64, Int32, Int64
 from models.data.item_features import Catalogue
 from models.data.profiles import NOBODY, Asking, Fields, Known, Profiles, moments_of
-from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Vocabulary
+from models.recommenders.base import RECENCY_MS, WEIGHTS, Vocabulary
 from stream.events import KIND_CODES
-
-Numbers = npt.NDArray[np.int32]
-Places = npt.NDArray[np.int64]
 
 GAPS: Final = 33
 """Buckets of time between events: 0 is padding, 1 to 31 are powers of two of seconds, 32 a stretch's first event."""
@@ -35,13 +32,13 @@ class Log(msgspec.Struct, frozen=True):
     """
 
     vocabulary: Vocabulary
-    users: Places
-    items: Numbers
-    kinds: Numbers
-    at: Places
-    categories: Numbers
-    values: Floats | None = None
-    texts: Floats | None = None
+    users: Int64
+    items: Int32
+    kinds: Int32
+    at: Int64
+    categories: Int32
+    values: Float32 | None = None
+    texts: Float32 | None = None
     trained: int | None = None
     known: Known | None = None
 
@@ -103,7 +100,7 @@ class Log(msgspec.Struct, frozen=True):
     def user_count(self) -> int:
         return int(self.users[-1]) + 1 if len(self) else 0
 
-    def weights(self, half_life_ms: float | None = None) -> npt.NDArray[np.float64]:
+    def weights(self, half_life_ms: float | None = None) -> Float64:
         """float64 [events]: the kind's weight, halved every `half_life_ms` back from the newest event."""
         weights = np.array(self.vocabulary.weights)[self.kinds]
         if half_life_ms is not None and len(self):
@@ -133,9 +130,9 @@ class Batch(msgspec.Struct, frozen=True):
     nothing where that is not known.
     """
 
-    items: Numbers
-    kinds: Numbers
-    gaps: Numbers
+    items: Int32
+    kinds: Int32
+    gaps: Int32
     table: tuple[float, ...] = WEIGHTS
     asking: tuple[Asking, ...] = ()
 
@@ -143,12 +140,12 @@ class Batch(msgspec.Struct, frozen=True):
         return len(self.items)
 
     @property
-    def known(self) -> npt.NDArray[np.bool_]:
+    def known(self) -> Bool:
         """bool [batch]: whether a history holds anything."""
         return self.items[:, -1] != 0
 
     @property
-    def lengths(self) -> Places:
+    def lengths(self) -> Int64:
         """int64 [batch]."""
         return np.count_nonzero(self.items, axis=1)
 
@@ -156,7 +153,7 @@ class Batch(msgspec.Struct, frozen=True):
         arrays = (self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
         return Batch(*arrays, self.table, self.asking[start:stop])
 
-    def of(self, rows: Places) -> "Batch":
+    def of(self, rows: Int64) -> "Batch":
         asking = tuple(self.asking[row] for row in rows) if self.asking else ()
         return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.table, asking)
 
@@ -173,11 +170,11 @@ class Batch(msgspec.Struct, frozen=True):
         gaps[items[:, 0] != 0, 0] = FIRST
         return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps, self.table, self.asking)
 
-    def weights(self, decay: float) -> Floats:
+    def weights(self, decay: float) -> Float32:
         """float32 [batch, length]: each event's kind weight, times `decay` for every event after it; 0 for padding."""
         ages = np.arange(self.items.shape[1] - 1, -1, -1)
         kinds = np.where(self.items > 0, np.array(self.table, np.float32)[np.maximum(self.kinds - 1, 0)], 0.0)
-        weighed: Floats = (kinds * np.float32(decay) ** ages).astype(np.float32)
+        weighed: Float32 = (kinds * np.float32(decay) ** ages).astype(np.float32)
         return weighed
 
 
@@ -202,7 +199,7 @@ def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int, a
     return Batch(items, kinds, gaps_of(times, items), vocabulary.weights, tuple(asking))
 
 
-def inputs_of(batch: Batch, fields: Fields, *, context: bool) -> dict[str, Numbers]:
+def inputs_of(batch: Batch, fields: Fields, *, context: bool) -> dict[str, Int32]:
     """What an encoder is fed for histories: `items`, `kinds`, `gaps` int32 [batch, length].
 
     With `fields` also `profile` int32 [batch, fields], with `context` also `moment` int32 [batch, 2].
@@ -216,10 +213,10 @@ def inputs_of(batch: Batch, fields: Fields, *, context: bool) -> dict[str, Numbe
     return found
 
 
-def gaps_of(times: Places, items: Numbers) -> Numbers:
+def gaps_of(times: Int64, items: Int32) -> Int32:
     """int32 [batch, length]: log2 buckets of the seconds since the event before, 0 for padding."""
     passed = np.maximum(times[:, 1:] - times[:, :-1], 0) / 1000
-    found: Numbers = np.full(items.shape, FIRST, np.int32)
+    found: Int32 = np.full(items.shape, FIRST, np.int32)
     buckets = np.minimum(np.log2(1 + passed).astype(np.int32) + 1, FIRST - 1)
     found[:, 1:] = np.where(items[:, :-1] == 0, FIRST, buckets)
     found[items == 0] = 0
@@ -236,21 +233,21 @@ class Windows(msgspec.Struct, frozen=True):
     """
 
     batch: Batch
-    first: Places
-    last: Places
-    flow: Numbers
-    values: Floats | None = None
-    at: Places | None = None
+    first: Int64
+    last: Int64
+    flow: Int32
+    values: Float32 | None = None
+    at: Int64 | None = None
     known: Known | None = None
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def drawn(self, rows: Places, rng: np.random.Generator) -> Places:
+    def drawn(self, rows: Int64, rng: np.random.Generator) -> Int64:
         """int64 [rows, length]: one draw of what follows each place, as a position of `flow`; -1 where nothing does."""
         first, last = self.first[rows], self.last[rows]
         drawn = first + (rng.random(first.shape) * (last - first)).astype(np.int64)
-        found: Places = np.where(last > first, np.minimum(drawn, len(self.flow) - 1), -1)
+        found: Int64 = np.where(last > first, np.minimum(drawn, len(self.flow) - 1), -1)
         return found
 
 
@@ -288,7 +285,7 @@ def windows_of(log: Log, length: int, windows_per_user: int, *, baskets: bool = 
     return Windows(batch, starts[useful], stops[useful], flow, log.values, times, log.known)
 
 
-def add_repeats(scores: Floats, numbers: Numbers, repeats: Floats) -> None:
+def add_repeats(scores: Float32, numbers: Int32, repeats: Float32) -> None:
     """Add in place to float32 [batch, items] what items gain by standing in the history: `repeats` [length] by age."""
     rows, columns = np.nonzero(numbers)
     np.add.at(scores, (rows, numbers[rows, columns] - 1), repeats[numbers.shape[1] - 1 - columns])
@@ -307,7 +304,7 @@ def _with_events(frame: pd.DataFrame, vocabulary: Vocabulary) -> int:
     return int(places.max()) + 1 if places.notna().any() else 0
 
 
-def _category_codes(vocabulary: Vocabulary, categories: Mapping[str, str]) -> Numbers:
+def _category_codes(vocabulary: Vocabulary, categories: Mapping[str, str]) -> Int32:
     names = {name: number + 1 for number, name in enumerate(sorted(set(categories.values())))}
     found = [names.get(categories.get(item, ""), 0) for item in vocabulary.item_ids]
     return np.array(found, np.int32)

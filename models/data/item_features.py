@@ -6,12 +6,12 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
+from models.arrays import Float32, Int32, Int64
 from models.data import text_vectors
-from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.base import Vocabulary
 from stream.events import Item
 
 LEAST_NEW: Final = 1_000
@@ -33,7 +33,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     item_ids: list[str]
     categories: Mapping[str, str] = {}
-    texts: Floats | None = None
+    texts: Float32 | None = None
     offered: int | None = None
     titles: str = ""
 
@@ -70,7 +70,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         told = msgspec.json.encode([self.item_ids, sorted(self.categories.items()), self.offered, self.titles])
         return _digest(told + texts)
 
-    def texts_of(self, vocabulary: Vocabulary) -> Floats | None:
+    def texts_of(self, vocabulary: Vocabulary) -> Float32 | None:
         """float32 [vocabulary, d], zeros for items that are not in the catalogue."""
         if self.texts is None:
             return None
@@ -85,17 +85,15 @@ class Lenders(msgspec.Struct, frozen=True):
     """Whose own vectors a new item borrows: `shares` float64 [rows, trained], `places` int64 [new]: its row there."""
 
     shares: sparse.csr_matrix
-    places: npt.NDArray[np.int64]
+    places: Int64
 
-    def lent(self, own: Floats) -> Floats:
+    def lent(self, own: Float32) -> Float32:
         """float32 [new, size]: own vectors for the new items, from those of the trained ones [trained, size]."""
-        means: Floats = (self.shares @ own).astype(np.float32)[self.places]
+        means: Float32 = (self.shares @ own).astype(np.float32)[self.places]
         return means
 
 
-def lenders(
-    trained: int, categories: npt.NDArray[np.int32], texts: Floats | None, neighbours: int = 20, block: int = 512
-) -> Lenders:
+def lenders(trained: int, categories: Int32, texts: Float32 | None, neighbours: int = 20, block: int = 512) -> Lenders:
     """For each item behind the first `trained`: the trained items that it is like, in equal shares.
 
     Those are the `neighbours` whose texts are nearest (cosine above zero), of its own category where any are; without
@@ -103,7 +101,7 @@ def lenders(
     and as near to others.
     """
     known, new = categories[:trained], categories[trained:]
-    parts: list[npt.NDArray[np.int64]] = []
+    parts: list[Int64] = []
     places = np.zeros(len(new), np.int64)
     for code in np.unique(new):
         inside = np.flatnonzero(known == code) if code else np.arange(trained)
@@ -132,6 +130,6 @@ def _digest(told: bytes) -> str:
     return blake2b(told, digest_size=8).hexdigest()
 
 
-def _unit(table: Floats) -> Floats:
-    scaled: Floats = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+def _unit(table: Float32) -> Float32:
+    scaled: Float32 = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     return scaled

@@ -12,14 +12,12 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from models.arrays import AnyArray, Int32, Int64
 from stream.events import Scalar, User
 
 Attributes = Mapping[str, Scalar | list[Scalar]]
-Numbers = npt.NDArray[np.int32]
-Places = npt.NDArray[np.int64]
 
 SEGMENT: Final = "segment"
 MOST_FIELDS: Final = 16
@@ -73,7 +71,7 @@ class Fields:
     def __init__(self, fields: Sequence[Field] = ()) -> None:
         self.fields = tuple(fields)
         sizes = [len(one.rows) for one in self.fields]
-        self.offsets: Numbers = np.cumsum([0, *sizes[:-1]]).astype(np.int32)[: len(sizes)]
+        self.offsets: Int32 = np.cumsum([0, *sizes[:-1]]).astype(np.int32)[: len(sizes)]
         self.rows = [row for one in self.fields for row in one.rows]
 
     def __len__(self) -> int:
@@ -108,7 +106,7 @@ class Fields:
                 found.setdefault(tuple(str(profile.get(name)) for profile in every), field)
         return cls(list(found.values())[:MOST_FIELDS])
 
-    def codes(self, profiles: Sequence[Attributes | None]) -> Numbers:
+    def codes(self, profiles: Sequence[Attributes | None]) -> Int32:
         """int32 [profiles, fields]; a row of zeros for None."""
         out = np.zeros((len(profiles), len(self.fields)), np.int32)
         for row, profile in enumerate(profiles):
@@ -122,8 +120,8 @@ class Known(msgspec.Struct, frozen=True):
     int32 [events] say which row of it."""
 
     fields: Fields
-    table: Numbers
-    rows: Numbers
+    table: Int32
+    rows: Int32
 
 
 class Profiles:
@@ -154,7 +152,7 @@ class Profiles:
         place = bisect_left(words, at, key=lambda word: word[0])
         return words[place - 1][1] if place else None
 
-    def known(self, users: npt.NDArray[Any], at: Places) -> Known:
+    def known(self, users: AnyArray, at: Int64) -> Known:
         """For events of `users` at `at` (each [events]): what was known strictly before each of them.
 
         What is read of profiles is learned from the newest word on each user before the last of these events.
@@ -183,7 +181,7 @@ def attributes_of(user: User) -> Attributes:
     return {**user.attributes, SEGMENT: user.segment} if user.segment else user.attributes
 
 
-def moments_of(at: Places) -> Numbers:
+def moments_of(at: Int64) -> Int32:
     """int32 [..., 2]: hour (1 to 24) and weekday (1 to 7, Monday first) in UTC of epoch ms; zeros for 0."""
     hours = at // HOUR_MS
     found = np.stack([hours % 24 + 1, (hours // 24 + 3) % 7 + 1], axis=-1)  # 1970 began on a Thursday

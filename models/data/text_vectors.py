@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from models.recommenders.base import Floats
+from models.arrays import Float32
 
 COLUMNS: Final = 1 << 16
 """Words and letter groups are hashed into so many columns (Weinberger et al., ICML 2009)."""
@@ -20,7 +20,7 @@ LEARNED_FROM: Final = 20_000
 WORD: Final = re.compile(r"\w+")
 
 
-def vectors(texts: Sequence[str], size: int = 64) -> Floats:
+def vectors(texts: Sequence[str], size: int = 64) -> Float32:
     """float32 [texts, size], each of length 1, or zero where a text has no word; the same for the same texts.
 
     Latent semantic analysis, with folding-in where texts are many (Deerwester et al., 1990). Columns beyond the rank of

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from models.arrays import Float32
 from models.data import splits
 from models.data.interactions import Batch, Log
 from models.data.item_features import Catalogue
@@ -20,7 +21,7 @@ from models.errors import TrainingError
 from models.evaluation import metrics
 from models.evaluation.studies import begins, finished, new_study
 from models.recommenders import blend
-from models.recommenders.base import RECENCY_MS, WEIGHTS, Floats, Recommender, Vocabulary
+from models.recommenders.base import RECENCY_MS, WEIGHTS, Recommender, Vocabulary
 from models.recommenders.neural.warm_start import Start
 from models.recommenders.popularity import DAY_MS
 from models.recommenders.registry import CANDIDATES, NEURAL, Situation, make
@@ -287,7 +288,7 @@ class Experiment:
         if vocabulary is not side.log.vocabulary:
             batch = splits.batch(side.cases, vocabulary, LONGEST)
 
-        def score(start: int, stop: int) -> Floats:
+        def score(start: int, stop: int) -> Float32:
             return recommender.score(batch.rows(start, stop))
 
         ranked = metrics.rank(score, vocabulary, side.cases, 20, mask_seen=self.masked)

@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Bool, Float32, Float64, Int32, Int64
 from models.data.splits import Case
-from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.base import Vocabulary
 from models.recommenders.top_k import top_k
 
 BLOCK: Final = 256
@@ -17,16 +17,15 @@ STECK: Final = 0.01
 """Share of the history's distribution that is mixed into the list's, so that calibration is finite."""
 LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
-Score = Callable[[int, int], Floats]
+Score = Callable[[int, int], Float32]
 """float32 [stop - start, items] for cases[start:stop]; the answer may be written over."""
-Values = npt.NDArray[np.float64]
 
 
 class Ranked(msgspec.Struct, frozen=True):
     """What was recommended: `items` int64 [cases, k], best first, -1 where there are fewer; `auc` float64 [cases]."""
 
-    items: npt.NDArray[np.int64]
-    auc: Values
+    items: Int64
+    auc: Float64
     k: int
 
 
@@ -68,9 +67,9 @@ def per_user(
     held_out: Sequence[Case],
     ks: Sequence[int] = KS,
     *,
-    popularity: Floats | None = None,
-    categories: npt.NDArray[np.int32] | None = None,
-) -> dict[str, Values]:
+    popularity: Float32 | None = None,
+    categories: Int32 | None = None,
+) -> dict[str, Float64]:
     """Each metric as float64 [cases], named `ndcg@10`.
 
     accuracy is (true positives + true negatives) / catalogue; precision, recall, f1, hr as usual; ndcg as in Järvelin &
@@ -83,7 +82,7 @@ def per_user(
     missed.
     """
     hits, sizes = _hits(ranked, vocabulary, held_out)
-    out: dict[str, Values] = {}
+    out: dict[str, Float64] = {}
     for k in ks:
         top, wanted = hits[:, :k], np.minimum(sizes, k)
         right = top.sum(axis=1).astype(np.float64)
@@ -107,7 +106,7 @@ def per_user(
 
 
 def together(
-    values: Mapping[str, Values], ranked: Ranked, vocabulary: Vocabulary, ks: Sequence[int] = KS
+    values: Mapping[str, Float64], ranked: Ranked, vocabulary: Vocabulary, ks: Sequence[int] = KS
 ) -> dict[str, float]:
     """Means over users (of those who have a value), and over the catalogue: coverage, and Gini of how often shown."""
     out = {name: _mean(column) for name, column in values.items()}
@@ -122,7 +121,7 @@ def together(
 
 
 def intervals(
-    values: Mapping[str, Values], rng: np.random.Generator, resamples: int = 2_000
+    values: Mapping[str, Float64], rng: np.random.Generator, resamples: int = 2_000
 ) -> dict[str, tuple[float, float]]:
     """95% intervals of the means by a Poisson bootstrap over users; all metrics share the draws."""
     names = list(values)
@@ -135,7 +134,9 @@ def intervals(
     return {name: (float(low[n]), float(high[n])) for n, name in enumerate(names)}
 
 
-def ratio(ours: Values, theirs: Values, rng: np.random.Generator, resamples: int = 2_000) -> tuple[float, float, float]:
+def ratio(
+    ours: Float64, theirs: Float64, rng: np.random.Generator, resamples: int = 2_000
+) -> tuple[float, float, float]:
     """mean(ours) / mean(theirs) and its 95% interval, by a paired Poisson bootstrap over users."""
     table = np.stack([ours, theirs], axis=1)
     drawn = _resampled(table, np.ones_like(table), rng, resamples)
@@ -145,10 +146,10 @@ def ratio(ours: Values, theirs: Values, rng: np.random.Generator, resamples: int
 
 
 def segments(
-    values: Mapping[str, Values],
+    values: Mapping[str, Float64],
     held_out: Sequence[Case],
     vocabulary: Vocabulary,
-    popularity: Floats,
+    popularity: Float32,
     profiles: Mapping[str, str] | None = None,
 ) -> list[Segment]:
     """Mean metrics by history length, by profile (user id -> label), and by whether the first target is in the head.
@@ -184,12 +185,12 @@ def evaluate(
     }
 
 
-def _present(name: str, column: Values) -> dict[str, Values]:
+def _present(name: str, column: Float64) -> dict[str, Float64]:
     """A metric, unless no case has a value of it."""
     return {} if np.isnan(column).all() else {name: column}
 
 
-def _auc(scores: Floats, case: Case, index: Mapping[str, int]) -> float:
+def _auc(scores: Float32, case: Case, index: Mapping[str, int]) -> float:
     wanted = scores[[index[one] for one in case.targets if one in index]]
     others = scores[[index[one] for one in case.negatives if one in index]]
     if not len(wanted) or not len(others):
@@ -198,9 +199,7 @@ def _auc(scores: Floats, case: Case, index: Mapping[str, int]) -> float:
     return float(above + 0.5 * (wanted[:, None] == others[None]).mean())
 
 
-def _hits(
-    ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[Case]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def _hits(ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[Case]) -> tuple[Bool, Int64]:
     """bool [cases, k]: which shown items are targets; int64 [cases]: how many targets there are."""
     items = len(vocabulary)
     index = vocabulary.index
@@ -210,14 +209,14 @@ def _hits(
     return hits, np.array([len(case.targets) for case in held_out], np.int64)
 
 
-def _novelty(shown: npt.NDArray[np.int64], popularity: Floats) -> Values:
+def _novelty(shown: Int64, popularity: Float32) -> Float64:
     share = (popularity + 1) / (popularity.sum() + len(popularity))
     there = shown >= 0
     bits = np.where(there, -np.log2(share[np.maximum(shown, 0)]), 0.0)
     return np.where(there.any(axis=1), bits.sum(axis=1) / np.maximum(there.sum(axis=1), 1), np.nan)
 
 
-def _diversity(shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32]) -> Values:
+def _diversity(shown: Int64, categories: Int32) -> Float64:
     codes = np.where(shown >= 0, categories[np.maximum(shown, 0)], 0)
     known = codes > 0
     n = known.sum(axis=1)
@@ -225,9 +224,7 @@ def _diversity(shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32]) 
     return np.where(n > 1, 1 - same / np.maximum(n * (n - 1), 1), np.nan)
 
 
-def _calibration(
-    shown: npt.NDArray[np.int64], categories: npt.NDArray[np.int32], vocabulary: Vocabulary, held_out: Sequence[Case]
-) -> Values:
+def _calibration(shown: Int64, categories: Int32, vocabulary: Vocabulary, held_out: Sequence[Case]) -> Float64:
     out = np.full(len(held_out), np.nan)
     for row, case in enumerate(held_out):
         took = categories[[vocabulary.index[one] for one in case.history.items if one in vocabulary.index]]
@@ -243,7 +240,7 @@ def _calibration(
     return out
 
 
-def _resampled(table: Values, there: Values, rng: np.random.Generator, resamples: int) -> Values:
+def _resampled(table: Float64, there: Float64, rng: np.random.Generator, resamples: int) -> Float64:
     """Means of each column under Poisson(1) weights per user, float64 [resamples, columns]; in blocks of users."""
     sums, counts = np.zeros((resamples, table.shape[1])), np.zeros((resamples, table.shape[1]))
     for start in range(0, len(table), 4_096):
@@ -254,11 +251,11 @@ def _resampled(table: Values, there: Values, rng: np.random.Generator, resamples
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _segment(by: str, name: str, inside: npt.NDArray[np.bool_], values: Mapping[str, Values]) -> Segment:
+def _segment(by: str, name: str, inside: Bool, values: Mapping[str, Float64]) -> Segment:
     metrics = {metric: _mean(column[inside]) for metric, column in values.items()} if inside.any() else {}
     return Segment(by, name, int(inside.sum()), metrics)
 
 
-def _mean(column: Values) -> float:
+def _mean(column: Float64) -> float:
     there = column[~np.isnan(column)]
     return float(there.mean()) if len(there) else float("nan")

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from features.activity import Recent
+from models.arrays import Float32, Float64, Int64
 from models.data.interactions import Log, batch_of
-from models.recommenders.base import Floats, Recommender
+from models.recommenders.base import Recommender
 from models.recommenders.freshness import mix, prior_of
 from stream.events import KIND_CODES
 
 BLOCK = 128
-Values = npt.NDArray[np.float64]
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -43,10 +42,10 @@ class Way(msgspec.Struct, frozen=True):
 class Asked(msgspec.Struct, frozen=True):
     """What was asked: `users` int64 [cases], and for each way the target's rank, int64 [cases], 0 being the best."""
 
-    users: npt.NDArray[np.int64]
-    ranks: dict[Way, npt.NDArray[np.int64]]
+    users: Int64
+    ranks: dict[Way, Int64]
 
-    def metrics(self, way: Way, k: int = 10) -> tuple[Values, Values]:
+    def metrics(self, way: Way, k: int = 10) -> tuple[Float64, Float64]:
         """NDCG@k and HR@k of each case, float64 [cases]."""
         ranks = self.ranks[way]
         hit = ranks < k
@@ -71,7 +70,7 @@ class Replay:
         cuts = np.flatnonzero(np.diff(self.users[order])) + 1
         self._own = {int(self.users[rows[0]]): rows for rows in np.split(order, cuts)}
 
-    def asked(self, window: Window) -> npt.NDArray[np.int64]:
+    def asked(self, window: Window) -> Int64:
         """The events that are asked for: those of users with a history, a seeded sample in time order."""
         low, high = np.searchsorted(self.times, [window.start, window.stop])
         found = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
@@ -107,7 +106,7 @@ class Replay:
 
     def _ask(
         self,
-        rows: npt.NDArray[np.int64],
+        rows: Int64,
         release: "_Release | None",
         live: "_Live",
         ranks: Mapping[Way, list[int]],
@@ -134,13 +133,13 @@ class _Release:
         self.recommender.fit(Log.of(replay.frame.iloc[:before]))
         self.places = np.array([replay.index[item] for item in self.recommender.vocabulary.item_ids], np.int64)
         self.items = len(replay.item_ids)
-        self.priors: dict[float, Floats] = {}
+        self.priors: dict[float, Float32] = {}
         for half_life in {way.half_life_ms for way in ways if way.half_life_ms}:
             prior = np.zeros(self.items, np.float32)
             prior[self.places] = prior_of(replay.first[self.places], half_life)
             self.priors[half_life] = prior
 
-    def probabilities(self, histories: Sequence[Recent]) -> Floats:
+    def probabilities(self, histories: Sequence[Recent]) -> Float32:
         vocabulary = self.recommender.vocabulary
         out = np.zeros((len(histories), self.items), np.float32)
         out[:, self.places] = self.recommender.probabilities(batch_of(histories, vocabulary, 50))
@@ -153,7 +152,7 @@ class _Live:
     def __init__(self, replay: Replay, window: Window, half_lives: Sequence[float]) -> None:
         self._replay, self._start, self._next = replay, window.start, 0
         self._counts = {one: np.zeros(len(replay.item_ids)) for one in half_lives}
-        self._nothing: Floats = np.zeros(len(replay.item_ids), np.float32)
+        self._nothing: Float32 = np.zeros(len(replay.item_ids), np.float32)
 
     def advance(self, row: int) -> None:
         part = slice(self._next, row)
@@ -162,30 +161,28 @@ class _Live:
             np.add.at(counts, self._replay.items[part], np.exp2(ages / half_life))
         self._next = max(self._next, row)
 
-    def shares(self, half_life_ms: float | None) -> Floats:
+    def shares(self, half_life_ms: float | None) -> Float32:
         if half_life_ms is None:
             return self._nothing
         counts = self._counts[half_life_ms]
         return np.asarray(counts / max(float(counts.sum()), 1e-300), np.float32)
 
 
-def _blocks(
-    times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], window: Window
-) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+def _blocks(times: Int64, rows: Int64, window: Window) -> Iterator[tuple[int, Int64]]:
     """The asked events between two releases, with the time of the release before them."""
     number = (times - window.start) // window.refit_ms
     for one in np.unique(number):
         yield window.start + int(one) * window.refit_ms, rows[number == one]
 
 
-def _rank(scores: Floats, target: int) -> int:
+def _rank(scores: Float32, target: int) -> int:
     """How many items stand before the target; of equal scores half, so that a score of nothing gains nothing."""
     own = scores[target]
     return int((scores > own).sum() + ((scores == own).sum() - 1) // 2)
 
 
 def gain(
-    ours: Values, theirs: Values, users: npt.NDArray[np.int64], rng: np.random.Generator, draws: int = 1_000
+    ours: Float64, theirs: Float64, users: Int64, rng: np.random.Generator, draws: int = 1_000
 ) -> tuple[float, float, float]:
     """Our mean over theirs on the same cases, and its 95% interval, by a paired Poisson bootstrap over users."""
     codes, of_user = np.unique(users, return_inverse=True)
@@ -195,9 +192,7 @@ def gain(
     return float(ours.mean() / max(theirs.mean(), 1e-12)), float(low), float(high)
 
 
-def interval(
-    values: Values, users: npt.NDArray[np.int64], rng: np.random.Generator, draws: int = 1_000
-) -> tuple[float, float]:
+def interval(values: Float64, users: Int64, rng: np.random.Generator, draws: int = 1_000) -> tuple[float, float]:
     """The 95% interval of the mean over cases, by a Poisson bootstrap over users."""
     codes, of_user = np.unique(users, return_inverse=True)
     sums, counts = np.bincount(of_user, values), np.bincount(of_user)

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from models.arrays import AnyArray, Float32
 from stream.events import KINDS
 
 if TYPE_CHECKING:
     from models.data.interactions import Batch, Log
 
-Floats = npt.NDArray[np.float32]
 
 KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "view": 0.3,
@@ -89,13 +88,13 @@ class Recommender(Protocol):
     def fit(self, log: "Log") -> None:
         """Learn from interactions."""
 
-    def score(self, batch: "Batch") -> Floats:
+    def score(self, batch: "Batch") -> Float32:
         """float32 [batch, items]: higher is better; finite; a history of nothing known gives popularity's order."""
 
-    def probabilities(self, batch: "Batch") -> Floats:
+    def probabilities(self, batch: "Batch") -> Float32:
         """float32 [batch, items]: the same order as shares that sum to one, so that recommenders can be blended."""
 
-    def add(self, out: Floats, batch: "Batch", weights: Floats) -> None:
+    def add(self, out: Float32, batch: "Batch", weights: Float32) -> None:
         """Add in place to `out` [batch, items] the probabilities times `weights` [batch]."""
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
@@ -105,18 +104,18 @@ class Recommender(Protocol):
         """Parameters, as JSON can hold them; with the files they are all that serving needs."""
 
 
-def add_dense(out: Floats, probabilities: Floats, weights: Floats) -> None:
+def add_dense(out: Float32, probabilities: Float32, weights: Float32) -> None:
     """Add in place `weights` [batch] times whole rows."""
     out += weights[:, None] * probabilities
 
 
-def shares(scores: Floats) -> Floats:
+def shares(scores: Float32) -> Float32:
     """float32 [batch, items]: what is negative counts nothing, the rest sums to one in each row."""
     kept = np.maximum(scores, 0.0)
     return kept / np.maximum(kept.sum(axis=1, keepdims=True), np.float32(1e-12))
 
 
-def write_arrays(folder: Path, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+def write_arrays(folder: Path, prefix: str, arrays: Mapping[str, AnyArray]) -> list[str]:
     """Each array as `<prefix><name>.npy`; the names."""
     for name, array in arrays.items():
         np.save(folder / f"{prefix}{name}.npy", array, allow_pickle=False)

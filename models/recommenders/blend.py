@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Bool, Float32, Float64, Int64
 from models.data.interactions import Batch, Log
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.popularity import Tied, add_ties
 
 EDGES: Final = (3, 6, 11, 21)
@@ -21,8 +21,6 @@ CANDIDATES: Final = 100
 TRIES: Final = 400
 BLOCK: Final = 256
 
-Weights = npt.NDArray[np.float64]
-
 
 class Evidence(msgspec.Struct, frozen=True):
     """What weights are sought on: each case's candidates and what each member gives them.
@@ -32,15 +30,15 @@ class Evidence(msgspec.Struct, frozen=True):
     """
 
     names: tuple[str, ...]
-    amounts: Floats
-    hits: npt.NDArray[np.bool_]
-    targets: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
+    amounts: Float32
+    hits: Bool
+    targets: Int64
+    lengths: Int64
 
-    def of(self, cases: npt.NDArray[np.int64]) -> "Evidence":
+    def of(self, cases: Int64) -> "Evidence":
         return Evidence(self.names, self.amounts[cases], self.hits[cases], self.targets[cases], self.lengths[cases])
 
-    def ndcg(self, weights: Weights, k: int = 10) -> npt.NDArray[np.float64]:
+    def ndcg(self, weights: Float64, k: int = 10) -> Float64:
         """float64 [cases] for weights [members], or [cases, members]. Of equal scores the first candidate is ahead."""
         each = np.atleast_2d(weights).astype(np.float32)
         found = np.zeros(len(self.targets))
@@ -91,7 +89,7 @@ def evidence_of(
     return Evidence(names, amounts, hits, counts, batch.lengths)
 
 
-def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Weights:
+def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Float64:
     """float64 [buckets, members]: weights of highest NDCG@10, by random search on the simplex, then nearby.
 
     A bucket's weights are drawn towards those of all users, the more the fewer users it has.
@@ -109,12 +107,12 @@ def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIE
     return np.array(rows)
 
 
-def bucket_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def bucket_of(lengths: Int64) -> Int64:
     """int64 [cases]: which row of the weights a history of a length has."""
     return np.searchsorted(EDGES, lengths, side="right").astype(np.int64)
 
 
-def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> npt.NDArray[np.float64]:
+def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> Float64:
     """float64 [cases]: NDCG@10 of each case under weights that were sought on the other folds' cases."""
     fold = rng.permutation(len(evidence.targets)) % folds
     found = np.zeros(len(evidence.targets))
@@ -128,7 +126,7 @@ def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5
     return found
 
 
-def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start: Weights | None) -> Weights:
+def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start: Float64 | None) -> Float64:
     """float64 [members]: one row of weights for all cases, sought near `start` where one is given."""
     members = len(evidence.names)
     evidence = evidence.of(np.flatnonzero(evidence.hits.any(axis=1)))  # no weights help where nobody offers a target
@@ -156,7 +154,7 @@ class Blend:
 
     name = "blend"
 
-    def __init__(self, members: Sequence[Recommender], weights: Weights) -> None:
+    def __init__(self, members: Sequence[Recommender], weights: Float64) -> None:
         self.members = list(members)
         self.weights = np.asarray(weights, np.float32)
         self.vocabulary: Vocabulary = self.members[0].vocabulary
@@ -170,7 +168,7 @@ class Blend:
         self.vocabulary = log.vocabulary
         share_ties(self.members)
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         each, numbers = self.weights[bucket_of(batch.lengths)], self._order
         first = numbers[0]
         if isinstance(self.members[first], Tied) or not each[:, first].all():
@@ -182,15 +180,15 @@ class Blend:
         self._add(out, batch, each, numbers)
         return out
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return self.score(batch)
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         self._add(out, batch, self.weights[bucket_of(batch.lengths)] * weights[:, None], self._order)
 
-    def _add(self, out: Floats, batch: Batch, each: Floats, numbers: Sequence[int]) -> None:
+    def _add(self, out: Float32, batch: Batch, each: Float32, numbers: Sequence[int]) -> None:
         """Add the members of these numbers, each weighed by its column of `each` [batch, members]."""
-        ties: list[tuple[Floats, Floats]] = []
+        ties: list[tuple[Float32, Float32]] = []
         for number in numbers:
             member = self.members[number]
             if not each[:, number].any():
@@ -218,7 +216,7 @@ class Blend:
 
 def share_ties(members: Sequence[Recommender]) -> None:
     """Let members of one popularity hold one array of ties, which is then added once for all of them."""
-    kept: list[Floats] = []
+    kept: list[Float32] = []
     for member in members:
         if isinstance(member, Tied):
             same = next((one for one in kept if np.array_equal(one, member.tie)), None)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from models.arrays import Float32, Int64
 from models.data.interactions import Batch, Log
-from models.recommenders.base import Floats, Recommender, Vocabulary, write_arrays
+from models.recommenders.base import Recommender, Vocabulary, write_arrays
 from models.recommenders.popularity import popularity_of
 
 FIRST_SEEN: Final = "first-seen"
@@ -20,10 +20,8 @@ FIRST_SEEN: Final = "first-seen"
 FLOOR: Final = 1e-6
 """What the oldest items keep: a reader of nothing but old items still gets the best of them."""
 
-Times = npt.NDArray[np.int64]
 
-
-def first_seen(frame: pd.DataFrame, vocabulary: Vocabulary) -> Times:
+def first_seen(frame: pd.DataFrame, vocabulary: Vocabulary) -> Int64:
     """int64 [items], epoch ms: the time of each item's first event, of whatever kind.
 
     Items that the catalogue knows and nobody took are as new as the newest.
@@ -38,14 +36,14 @@ def save_first(folder: Path, frame: pd.DataFrame, vocabulary: Vocabulary) -> lis
     return write_arrays(folder, "", {FIRST_SEEN: first_seen(frame, vocabulary)})
 
 
-def prior_of(first: Times, half_life_ms: float) -> Floats:
+def prior_of(first: Int64, half_life_ms: float) -> Float32:
     """float32 [items]: 2^(-age / half-life), the newest item's age being 0; at least `FLOOR`."""
     ages = float(first.max(initial=0)) - first.astype(np.float64)
-    prior: Floats = np.maximum(np.exp2(-ages / half_life_ms), FLOOR).astype(np.float32)
+    prior: Float32 = np.maximum(np.exp2(-ages / half_life_ms), FLOOR).astype(np.float32)
     return prior
 
 
-def mix(probabilities: Floats, prior: Floats | None, live: Floats, weight: float) -> Floats:
+def mix(probabilities: Float32, prior: Float32 | None, live: Float32, weight: float) -> Float32:
     """float32 [batch, items]: (1 - weight) of probabilities times prior, scaled to sum to one, and weight of live.
 
     `probabilities` [batch, items] are written over; `prior` and `live` (shares) are [items].
@@ -69,8 +67,8 @@ class Fresh:
         self.inside = inside
         self.half_life_ms, self.live_half_life_ms, self.live = half_life_ms, live_half_life_ms, live
         self.vocabulary = inside.vocabulary
-        self.prior: Floats | None = None
-        self.popularity: Floats = np.zeros(0, np.float32)
+        self.prior: Float32 | None = None
+        self.popularity: Float32 = np.zeros(0, np.float32)
 
     def fit(self, log: Log) -> None:
         self.inside.fit(log)
@@ -82,14 +80,14 @@ class Fresh:
         self.prior = prior_of(first, self.half_life_ms) if self.half_life_ms is not None else None
         self.popularity = popularity_of(log, self.live_half_life_ms)
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         shares = self.popularity / np.float32(max(float(self.popularity.sum()), 1e-12))
         return mix(self.inside.probabilities(batch), self.prior, shares, self.live)
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return self.score(batch)
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         out += weights[:, None] * self.score(batch)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:

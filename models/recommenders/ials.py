@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from models.arrays import Float32
 from models.data.interactions import Batch, Log
-from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
+from models.recommenders.base import Vocabulary, add_dense, shares, write_arrays
 from models.recommenders.popularity import popularity_of, tie_of
 
 
@@ -31,9 +32,9 @@ class IALS:
         self.factors, self.reg, self.alpha, self.iterations, self.decay = factors, reg, alpha, iterations, decay
         self.seed = seed
         self.vocabulary = Vocabulary.of([])
-        self.popularity: Floats = np.zeros(0, np.float32)
-        self.item_factors: Floats = np.zeros((0, factors), np.float32)
-        self._gram: Floats | None = None
+        self.popularity: Float32 = np.zeros(0, np.float32)
+        self.item_factors: Float32 = np.zeros((0, factors), np.float32)
+        self._gram: Float32 | None = None
 
     def fit(self, log: Log) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
@@ -48,7 +49,7 @@ class IALS:
         self.item_factors = np.asarray(model.item_factors, np.float32)
         self._gram = None
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         factors = self.item_factors
         if self._gram is None:
             self._gram = (factors.T @ factors + self.reg * np.eye(self.factors)).astype(np.float32)
@@ -59,14 +60,14 @@ class IALS:
             taken, sure = factors[batch.items[row][kept] - 1], confidence[row][kept]
             excess = taken.T * (sure - 1)
             users[row] = np.linalg.solve(self._gram + excess @ taken, taken.T @ sure)
-        out: Floats = users @ factors.T
+        out: Float32 = users @ factors.T
         out += tie_of(self.popularity)
         return out
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return shares(self.score(batch))
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:

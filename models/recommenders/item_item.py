@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import lapack
 
-from models.data.interactions import Log, Numbers
-from models.recommenders.base import Floats, Vocabulary, write_arrays
+from models.arrays import Float32, Int32
+from models.data.interactions import Log
+from models.recommenders.base import Vocabulary, write_arrays
 from models.recommenders.popularity import Tied, popularity_of
 
 BLOCK: Final = 2_000
@@ -36,19 +36,19 @@ class ItemItem(Tied):
         self.decay = decay
         self.own = own
         self.vocabulary = Vocabulary.of([])
-        self.near: Numbers = np.zeros((0, neighbours), np.int32)
-        self.amounts: Floats = np.zeros((0, neighbours), np.float32)
+        self.near: Int32 = np.zeros((0, neighbours), np.int32)
+        self.amounts: Float32 = np.zeros((0, neighbours), np.float32)
 
     def fit(self, log: Log) -> None:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, log.vocabulary.recency_ms)
         self.near, self.amounts = self.relate(log)
 
-    def relate(self, log: Log) -> tuple[Numbers, Floats]:
+    def relate(self, log: Log) -> tuple[Int32, Float32]:
         """`near` and `amounts` from the log: what sets one kind apart from another."""
         raise NotImplementedError
 
-    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+    def offered(self, items: Int32, weights: Float32) -> tuple[Int32, Float32]:
         kept = items > 0
         known, weight = items[kept] - 1, weights[kept]
         near = self.near[known].ravel()
@@ -90,7 +90,7 @@ class ItemKNN(ItemItem):
         super().__init__(neighbours, decay, own)
         self.shrink, self.alpha, self.user_power, self.half_life_ms = shrink, alpha, user_power, half_life_ms
 
-    def relate(self, log: Log) -> tuple[Numbers, Floats]:
+    def relate(self, log: Log) -> tuple[Int32, Float32]:
         matrix = by_user_power(log.matrix(self.half_life_ms), self.user_power)
         totals = np.asarray(matrix.power(2).sum(axis=0)).ravel()
         ours, theirs = totals**self.alpha, totals ** (1 - self.alpha)
@@ -131,7 +131,7 @@ class SequentialRules(ItemItem):
         super().__init__(neighbours, decay, own)
         self.steps, self.shrink, self.discount, self.half_life_ms = steps, shrink, discount, half_life_ms
 
-    def relate(self, log: Log) -> tuple[Numbers, Floats]:
+    def relate(self, log: Log) -> tuple[Int32, Float32]:
         items = len(log.vocabulary)
         weights = log.weights(self.half_life_ms)
         total: Any = 0 * sparse.eye_array(items, dtype=np.float32, format="csr")
@@ -169,7 +169,7 @@ class EASE(ItemItem):
         super().__init__(neighbours, decay, own)
         self.reg, self.user_power, self.most = reg, user_power, most
 
-    def relate(self, log: Log) -> tuple[Numbers, Floats]:
+    def relate(self, log: Log) -> tuple[Int32, Float32]:
         items = len(log.vocabulary)
         size = min(items, self.most)
         matrix = by_user_power(log.matrix(), self.user_power)[:, :size]
@@ -177,7 +177,7 @@ class EASE(ItemItem):
         gram[np.diag_indices(size)] += self.reg
         inverse = _inverse(gram)
         diagonal = np.diag(inverse).copy()
-        parts: list[tuple[Numbers, Any]] = []
+        parts: list[tuple[Int32, Any]] = []
         for start in range(0, size, BLOCK):
             block = -inverse[start : start + BLOCK] / diagonal[None]
             rows = np.arange(len(block))
@@ -200,7 +200,7 @@ def by_user_power(matrix: sparse.csr_matrix, power: float) -> sparse.csr_matrix:
     return (sparse.diags(sizes ** np.float32(-power / 2)) @ matrix).tocsr().astype(np.float32)
 
 
-def heaviest(matrix: sparse.csr_matrix, k: int) -> tuple[Numbers, Floats]:
+def heaviest(matrix: sparse.csr_matrix, k: int) -> tuple[Int32, Float32]:
     """The k heaviest entries of each row, heaviest first, ties by lower column; -1 where there are fewer."""
     near, amounts = np.full((matrix.shape[0], k), -1, np.int32), np.zeros((matrix.shape[0], k), np.float32)
     for row, (start, stop) in enumerate(zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)):
@@ -213,7 +213,7 @@ def heaviest(matrix: sparse.csr_matrix, k: int) -> tuple[Numbers, Floats]:
     return near, amounts
 
 
-def stacked(parts: list[tuple[Numbers, Any]], k: int) -> tuple[Numbers, Floats]:
+def stacked(parts: list[tuple[Int32, Any]], k: int) -> tuple[Int32, Float32]:
     """Blocks of rows as one table."""
     if not parts:
         return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
@@ -221,7 +221,7 @@ def stacked(parts: list[tuple[Numbers, Any]], k: int) -> tuple[Numbers, Floats]:
     return np.concatenate(near).astype(np.int32), np.concatenate(amounts).astype(np.float32)
 
 
-def _heaviest_dense(block: Floats, k: int) -> tuple[Numbers, Floats]:
+def _heaviest_dense(block: Float32, k: int) -> tuple[Int32, Float32]:
     k_here = min(k, block.shape[1])
     found = np.argpartition(-np.abs(block), k_here - 1, axis=1)[:, :k_here]
     values = np.take_along_axis(block, found, axis=1)
@@ -234,7 +234,7 @@ def _heaviest_dense(block: Floats, k: int) -> tuple[Numbers, Floats]:
     return near, amounts
 
 
-def _inverse(gram: npt.NDArray[np.float32]) -> Floats:
+def _inverse(gram: Float32) -> Float32:
     """The inverse of a symmetric positive definite matrix, in its place, by Cholesky."""
     factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)
     if failed:

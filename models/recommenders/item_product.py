@@ -10,9 +10,8 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.recommenders.base import Floats
+from models.arrays import AnyArray, Float32
 from models.recommenders.top_k import candidates
 
 OPSET: Final = 18
@@ -44,7 +43,7 @@ class Product:
     hundredth of the largest. `rough` is 0 where this does not pay; None tries it. The vectors must not change.
     """
 
-    def __init__(self, vectors: Floats, rough: int | None = None) -> None:
+    def __init__(self, vectors: Float32, rough: int | None = None) -> None:
         self.items, self.size = vectors.shape
         self._session: Any = None
         if self.items and self.size:
@@ -58,17 +57,17 @@ class Product:
             self.rough = self._paying() if rough is None else rough
             self._in_eight_bits = self._in_eight_bits if self.rough else None
 
-    def __call__(self, hidden: Floats) -> Floats:
+    def __call__(self, hidden: Float32) -> Float32:
         if self._session is None:
             return np.zeros((len(hidden), self.items), np.float32)
         return self._roughly(hidden) if len(hidden) <= self.rough else self._whole(hidden)
 
-    def _whole(self, hidden: Floats) -> Floats:
-        scores: Floats = self._session.run(None, {"hidden": hidden})[0]
+    def _whole(self, hidden: Float32) -> Float32:
+        scores: Float32 = self._session.run(None, {"hidden": hidden})[0]
         return scores
 
-    def _roughly(self, hidden: Floats) -> Floats:
-        scores: Floats = self._in_eight_bits.run(None, {"hidden": hidden})[0]
+    def _roughly(self, hidden: Float32) -> Float32:
+        scores: Float32 = self._in_eight_bits.run(None, {"hidden": hidden})[0]
         for row, one in zip(scores, hidden, strict=True):
             best = candidates(row, EXACT)
             row[best] = self._vectors[best] @ one
@@ -89,11 +88,11 @@ class Product:
         return most
 
 
-def softmax(scores: Floats) -> Floats:
+def softmax(scores: Float32) -> Float32:
     """float32 [batch, items], rows summing to one."""
     if not scores.size:
         return np.zeros_like(scores)
-    shares: Floats = _softmax().run(None, {"scores": scores})[0]
+    shares: Float32 = _softmax().run(None, {"scores": scores})[0]
     return shares
 
 
@@ -107,7 +106,7 @@ def options_of(threads: int = 1) -> Any:
     return options
 
 
-def _seconds(product: Callable[[Floats], Floats], hidden: Floats) -> float:
+def _seconds(product: Callable[[Float32], Float32], hidden: Float32) -> float:
     """The median of a few calls, after one that is not counted, of this thread's processor time.
 
     A release is loaded while others work, and what is rough has more steps at which it waits for them.
@@ -120,7 +119,7 @@ def _seconds(product: Callable[[Floats], Floats], hidden: Floats) -> float:
     return float(np.median(taken[1:]))
 
 
-def _product(vectors: Floats) -> Any:
+def _product(vectors: Float32) -> Any:
     from onnx import helper
 
     size, items = vectors.shape
@@ -128,7 +127,7 @@ def _product(vectors: Floats) -> Any:
     return _session(node, [size], [items], {"vectors": vectors})
 
 
-def _in_eight_bits(vectors: Floats) -> Any:
+def _in_eight_bits(vectors: Float32) -> Any:
     """A session of the product with each vector as whole numbers from -127 to 127, times a scale of its own.
 
     ONNX Runtime's MatMulNBits at accuracy level 4, which takes the histories in eight bits as well.
@@ -152,7 +151,7 @@ def _softmax() -> Any:
     return _session(helper.make_node("Softmax", ["scores"], ["shares"], axis=-1), ["items"], ["items"])
 
 
-def _session(node: Any, given: list[Any], made: list[Any], arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> Any:
+def _session(node: Any, given: list[Any], made: list[Any], arrays: Mapping[str, AnyArray] | None = None) -> Any:
     """A session of one node from `given` to `made` float32 [batch, ...]; `arrays` are its other inputs by name."""
     from onnx import TensorProto, helper
     from onnxruntime import InferenceSession, OrtValue

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from models.arrays import Float32
 from models.data.interactions import Batch, Log, add_repeats, inputs_of
 from models.data.profiles import Fields
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import Blend, members
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemItem, ItemKNN, SequentialRules
@@ -29,8 +30,8 @@ class Encoded:
         self.name = name
         self.params = dict(params)
         self.vocabulary = vocabulary
-        self.popularity: Floats = arrays["popularity"]
-        self.repeats: Floats = arrays["repeats"]
+        self.popularity: Float32 = arrays["popularity"]
+        self.repeats: Float32 = arrays["repeats"]
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
         self.encoder = arrays["encoder"]
@@ -38,31 +39,33 @@ class Encoded:
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._inputs = {one.name for one in self.encoder.get_inputs()}
-        self._popular: Floats = np.log1p(self.popularity)
+        self._popular: Float32 = np.log1p(self.popularity)
         self.by_value = params.get("loss") == "mse"
-        self.worths: Floats | None = arrays.get("worths")
+        self.worths: Float32 | None = arrays.get("worths")
         # by value an item's level comes on top, so the best by the product alone are not the best
         self._product = Product(arrays["worths"][:, :-1], rough=0) if self.by_value else Product(arrays["embeddings"])
 
     def fit(self, log: Log) -> None:
         raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
 
-    def encode(self, batch: Batch) -> Floats:
+    def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
         inputs = inputs_of(batch, self.fields, context="moment" in self._inputs)
-        encoded: Floats = self.encoder.run(None, {name: one for name, one in inputs.items() if name in self._inputs})[0]
+        encoded: Float32 = self.encoder.run(None, {name: one for name, one in inputs.items() if name in self._inputs})[
+            0
+        ]
         return encoded
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         batch = batch.newest(self.length)
-        scores: Floats = self.values(batch) if self.by_value else self._product(self.encode(batch))
+        scores: Float32 = self.values(batch) if self.by_value else self._product(self.encode(batch))
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
         scores[~batch.known] = self._popular
         return scores
 
-    def values(self, batch: Batch) -> Floats:
+    def values(self, batch: Batch) -> Float32:
         """float32 [batch, items]: the value that the next event would have (stars, seconds, a price).
 
         Raises:
@@ -71,14 +74,14 @@ class Encoded:
         if self.worths is None:
             raise ValueError(f"{self.name} learned no values; train with values above 0, or with loss mse")
         encoded = self.encode(batch)
-        valued: Floats = self._product(encoded) if self.by_value else encoded @ self.worths[:, :-1].T
+        valued: Float32 = self._product(encoded) if self.by_value else encoded @ self.worths[:, :-1].T
         valued += self.worths[:, -1]
         return valued
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return softmax(self.score(batch))
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         used = np.flatnonzero(weights)
         shares = self.probabilities(batch if len(used) == len(batch) else batch.of(used))
         shares *= weights[used, None]

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.data.interactions import Batch, Log, Numbers
-from models.recommenders.base import Floats, Vocabulary, add_dense, shares, write_arrays
+from models.arrays import Float32, Int32
+from models.data.interactions import Batch, Log
+from models.recommenders.base import Vocabulary, add_dense, shares, write_arrays
 
 TIE: Final = 1e-6
 """Weight of popularity beside what a history says: it orders what the history says nothing of."""
@@ -24,33 +25,33 @@ class Tied:
         self.popularity = np.zeros(0, np.float32)
 
     @property
-    def popularity(self) -> Floats:
+    def popularity(self) -> Float32:
         """float32 [items]."""
         return self._popularity
 
     @popularity.setter
-    def popularity(self, counts: Floats) -> None:
+    def popularity(self, counts: Float32) -> None:
         self._popularity, self.tie = counts, tie_of(counts)
         self.total = float(self.tie.sum())
 
-    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+    def offered(self, items: Int32, weights: Float32) -> tuple[Int32, Float32]:
         """What a history's events offer, one after another: indices int32 [n] and amounts float32 [n]."""
         raise NotImplementedError
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         out = np.tile(self.tie, (len(batch), 1))
         weights = batch.weights(self.decay)
         for row in range(len(batch)):
             np.add.at(out[row], *self.offered(batch.items[row], weights[row]))
         return out
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return shares(self.score(batch))
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         add_ties(out, self.tie, self.add_offered(out, batch, weights))
 
-    def add_offered(self, out: Floats, batch: Batch, weights: Floats) -> Floats:
+    def add_offered(self, out: Float32, batch: Batch, weights: Float32) -> Float32:
         """Add in place to `out` [batch, items] the probabilities times `weights` [batch], but for what `tie` adds.
 
         Returns:
@@ -80,19 +81,19 @@ class Popularity:
     def __init__(self, half_life_ms: float | None = 28 * DAY_MS) -> None:
         self.half_life_ms = half_life_ms
         self.vocabulary = Vocabulary.of([])
-        self.popularity: Floats = np.zeros(0, np.float32)
+        self.popularity: Float32 = np.zeros(0, np.float32)
 
     def fit(self, log: Log) -> None:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         return np.tile(self.popularity, (len(batch), 1))
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return shares(self.score(batch))
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
@@ -117,7 +118,7 @@ class Personal(Tied):
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
-    def offered(self, items: Numbers, weights: Floats) -> tuple[Numbers, Floats]:
+    def offered(self, items: Int32, weights: Float32) -> tuple[Int32, Float32]:
         kept = items > 0
         return items[kept] - 1, weights[kept]
 
@@ -128,18 +129,18 @@ class Personal(Tied):
         return {"decay": self.decay, "half_life_ms": self.half_life_ms}
 
 
-def popularity_of(log: Log, half_life_ms: float | None) -> Floats:
+def popularity_of(log: Log, half_life_ms: float | None) -> Float32:
     """float32 [items]: kind-weighted counts, decayed towards the newest event where a half-life is given."""
     return np.bincount(log.items, log.weights(half_life_ms), len(log.vocabulary)).astype(np.float32)
 
 
-def tie_of(popularity: Floats) -> Floats:
+def tie_of(popularity: Float32) -> Float32:
     """float32 [items]: popularity scaled so small that it only orders what else is equal."""
-    scaled: Floats = popularity * np.float32(TIE / max(float(popularity.max(initial=0.0)), 1e-12))
+    scaled: Float32 = popularity * np.float32(TIE / max(float(popularity.max(initial=0.0)), 1e-12))
     return scaled
 
 
-def add_ties(out: Floats, tie: Floats, factors: Floats) -> None:
+def add_ties(out: Float32, tie: Float32, factors: Float32) -> None:
     """Add in place to `out` [batch, items] `factors` [batch] times `tie` [items]."""
     for row in np.flatnonzero(factors):
         out[row] += factors[row] * tie

@@ -3,15 +3,13 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from models.arrays import Float32, Int64
 
 BLOCK: Final = 64
 
 
-def top_k(scores: Floats, k: int) -> tuple[Ints, Floats]:
+def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
     """The k best columns of each row, best first, ties by lower index; -inf marks what must not appear.
 
     Args:
@@ -34,7 +32,7 @@ def top_k(scores: Floats, k: int) -> tuple[Ints, Floats]:
     return indices, best
 
 
-def _top_of_row(row: Floats, k: int) -> Ints:
+def _top_of_row(row: Float32, k: int) -> Int64:
     found = candidates(row, k)
     values = row[found]
     finite = values > -np.inf
@@ -43,7 +41,7 @@ def _top_of_row(row: Floats, k: int) -> Ints:
     return found[order]
 
 
-def candidates(row: Floats, k: int) -> Ints:
+def candidates(row: Float32, k: int) -> Int64:
     """The places of the k best of a row and a few more, in no order; all places where that is no work."""
     items = len(row)
     blocks = items // BLOCK

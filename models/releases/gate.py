@@ -8,11 +8,9 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Values = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
+from models.arrays import Bool, Float64, Int64
 
 K: Final = 10
 """Answers are judged by so many items."""
@@ -51,8 +49,8 @@ class Answers(msgspec.Struct, frozen=True):
     sides of a contest number items alike. `broken`: how many scores were not finite.
     """
 
-    ndcg: Values
-    shown: Numbers
+    ndcg: Float64
+    shown: Int64
     broken: int = 0
 
 
@@ -61,8 +59,8 @@ class Cases(msgspec.Struct, frozen=True):
     there are fewer; `evidence` float32 [users, items]: 1 where a user took an item before the cut; `items`: how many.
     """
 
-    histories: Numbers
-    targets: Numbers
+    histories: Int64
+    targets: Int64
     evidence: sparse.csr_matrix
     items: int
 
@@ -121,7 +119,7 @@ def contest(
     return [better(ours.ndcg, theirs.ndcg, bounds, rng, stale=stale), coverage(ours.shown, theirs.shown, bounds)]
 
 
-def better(ours: Values, theirs: Values, bounds: Bounds, rng: np.random.Generator, *, stale: bool = False) -> Check:
+def better(ours: Float64, theirs: Float64, bounds: Bounds, rng: np.random.Generator, *, stale: bool = False) -> Check:
     """The lower bound of the relative gain in mean NDCG@10, by a paired Poisson bootstrap over users.
 
     It has to be above `margin`, so an equal candidate fails; above `-tolerance` where the serving release is stale.
@@ -132,7 +130,7 @@ def better(ours: Values, theirs: Values, bounds: Bounds, rng: np.random.Generato
     return Check("not-better", lower > bound, lower, bound, detail)
 
 
-def gain(ours: Values, theirs: Values, confidence: float, rng: np.random.Generator) -> tuple[float, float, float]:
+def gain(ours: Float64, theirs: Float64, confidence: float, rng: np.random.Generator) -> tuple[float, float, float]:
     """The relative gain of mean(ours) over mean(theirs), and its one-sided lower and upper bounds at `confidence`."""
     if not len(ours):
         return 0.0, 0.0, 0.0
@@ -146,14 +144,14 @@ def gain(ours: Values, theirs: Values, confidence: float, rng: np.random.Generat
     return float(_relative(ours.sum(), theirs.sum())), float(low), float(high)
 
 
-def coverage(ours: Numbers, theirs: Numbers, bounds: Bounds) -> Check:
+def coverage(ours: Int64, theirs: Int64, bounds: Bounds) -> Check:
     """The distinct items that the candidate shows, as a share of those that the serving release shows."""
     share = _distinct(ours) / max(1, _distinct(theirs))
     detail = "items shown, as a share of the serving release's"
     return Check("coverage", share >= bounds.coverage, share, bounds.coverage, detail)
 
 
-def one_item(shown: Numbers, cases: Cases, most: float) -> Check:
+def one_item(shown: Int64, cases: Cases, most: float) -> Check:
     """The largest share of answers that hold one item.
 
     More is allowed of an item that half as many really took, and in a small catalogue: with less than 4 k items it says
@@ -171,7 +169,7 @@ def one_item(shown: Numbers, cases: Cases, most: float) -> Check:
     return Check("one-item", bool(held[worst] <= allowed[worst]), float(held[worst]), float(allowed[worst]), detail)
 
 
-def strangers(shown: Numbers, cases: Cases, share: float) -> Check:
+def strangers(shown: Int64, cases: Cases, share: float) -> Check:
     """Whether known users get what goes with their histories.
 
     The measure is `nearness` of the answers. What it has to reach hangs on what users really took next: `share` of
@@ -185,7 +183,7 @@ def strangers(shown: Numbers, cases: Cases, share: float) -> Check:
     return Check("strangers", ours >= bound, ours, bound, detail)
 
 
-def nearness(lists: Numbers, histories: Numbers, evidence: sparse.csr_matrix) -> float:
+def nearness(lists: Int64, histories: Int64, evidence: sparse.csr_matrix) -> float:
     """Mean cosine between a list's items and its own history's, over that between it and other users' histories.
 
     1 is chance: the same list for everyone, or lists that were shuffled among users. Two items are as near as the
@@ -209,7 +207,7 @@ def nearness(lists: Numbers, histories: Numbers, evidence: sparse.csr_matrix) ->
     return own / n / others if others > 1e-12 else 1.0
 
 
-def _shares(lists: Numbers, items: int, counted: npt.NDArray[np.bool_]) -> sparse.csr_matrix:
+def _shares(lists: Int64, items: int, counted: Bool) -> sparse.csr_matrix:
     """float [lists, items]: each list's distinct known items, together 1."""
     rows, columns = np.nonzero(lists >= 0)
     numbers = lists[rows, columns]
@@ -220,20 +218,20 @@ def _shares(lists: Numbers, items: int, counted: npt.NDArray[np.bool_]) -> spars
     return sparse.csr_matrix(sparse.diags(1 / lengths) @ table)
 
 
-def _took(targets: Numbers, items: int) -> Values:
+def _took(targets: Int64, items: int) -> Float64:
     """float64 [items]: in how many cases an item is wanted."""
     return np.bincount(targets[targets >= 0], minlength=items).astype(np.float64)
 
 
-def _distinct(shown: Numbers) -> int:
+def _distinct(shown: Int64) -> int:
     return len(np.unique(shown[shown >= 0]))
 
 
-def _relative(ours: Values, theirs: Values) -> Values:
+def _relative(ours: Float64, theirs: Float64) -> Float64:
     """ours / theirs - 1; against nothing at all, any gain is a gain of 1."""
-    found: Values = np.where(theirs > 0, ours / np.maximum(theirs, 1e-12) - 1, np.where(ours > 0, 1.0, 0.0))
+    found: Float64 = np.where(theirs > 0, ours / np.maximum(theirs, 1e-12) - 1, np.where(ours > 0, 1.0, 0.0))
     return found
 
 
-def _mean(values: Values) -> float:
+def _mean(values: Float64) -> float:
     return float(values.mean()) if len(values) else 0.0

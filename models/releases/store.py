@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from features.activity import Recent
+from models.arrays import Float32, Int64
 from models.data.interactions import Batch, batch_of
 from models.data.profiles import Asking
 from models.errors import ReleaseError
-from models.recommenders.base import KIND_WEIGHTS, Floats, Recommender, Vocabulary, weights_of
+from models.recommenders.base import KIND_WEIGHTS, Recommender, Vocabulary, weights_of
 from models.recommenders.blend import members
 from models.recommenders.freshness import FIRST_SEEN
 from models.recommenders.item_product import options_of
@@ -118,8 +118,8 @@ class Release:
         self.manifest = manifest
         self.recommender = recommender
         self.vocabulary = recommender.vocabulary
-        self.popularity: Floats = arrays["popularity"]
-        self.first_seen: npt.NDArray[np.int64] | None = arrays.get(FIRST_SEEN)
+        self.popularity: Float32 = arrays["popularity"]
+        self.first_seen: Int64 | None = arrays.get(FIRST_SEEN)
         self._valued = valued(recommender)
         self._neighbours, self._similarities = arrays["neighbours"], arrays["similarities"]
         self.reads_profiles = any(len(getattr(one, "fields", ())) > 0 for one in members(recommender))
@@ -141,7 +141,7 @@ class Release:
         return self.vocabulary.index
 
     @property
-    def neighbours(self) -> tuple[Any, Floats]:
+    def neighbours(self) -> tuple[Any, Float32]:
         """int32 [items, neighbours], -1 where there are fewer, and how near they are, float32 alike, nearest first."""
         return self._neighbours, self._similarities
 
@@ -151,14 +151,14 @@ class Release:
         weights = self.vocabulary.weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
         """float32 [batch, items]; a history of nothing known gets popularity's order.
 
         `asking` says who asks and when for each history; nothing where that is not known.
         """
         return self.recommender.score(batch_of(batch, self.vocabulary, HISTORY, asking))
 
-    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
         """float32 [batch, items]: `scores` as shares, so that they can be weighed against others."""
         return self.recommender.probabilities(batch_of(batch, self.vocabulary, HISTORY, asking))
 

@@ -1,19 +1,17 @@
 """What each event of a history adds to an item's score, where the recommender can say so exactly."""
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Float32, Int32, Int64
 from models.data.interactions import Batch
-from models.recommenders.base import Floats, Recommender
+from models.recommenders.base import Recommender
 from models.recommenders.blend import Blend, bucket_of
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import ItemItem
 from models.recommenders.popularity import Personal, tie_of
 
-Places = npt.NDArray[np.int64]
 
-
-def contributions(recommender: Recommender, batch: Batch, places: Places) -> Floats | None:
+def contributions(recommender: Recommender, batch: Batch, places: Int64) -> Float32 | None:
     """float32 [items asked for, length]: what each event of a history adds to the scores at `places`.
 
     `batch` holds one history, as the recommender is asked with. Exact for item-to-item weights, for what was taken
@@ -29,14 +27,14 @@ def contributions(recommender: Recommender, batch: Batch, places: Places) -> Flo
         return _of_neighbours(recommender, numbers, weights, places)
     if isinstance(recommender, Personal):
         weights = batch.weights(recommender.decay)[0]
-        own: Floats = np.where(numbers[None] == places[:, None] + 1, weights, np.float32(0.0)).astype(np.float32)
+        own: Float32 = np.where(numbers[None] == places[:, None] + 1, weights, np.float32(0.0)).astype(np.float32)
         return own
     if isinstance(recommender, IALS):
         return _of_factors(recommender, numbers, batch, places)
     return None
 
 
-def _of_neighbours(one: ItemItem, numbers: npt.NDArray[np.int32], weights: Floats, places: Places) -> Floats:
+def _of_neighbours(one: ItemItem, numbers: Int32, weights: Float32, places: Int64) -> Float32:
     out = np.zeros((len(places), len(numbers)), np.float32)
     columns = np.flatnonzero(numbers > 0)
     known = numbers[columns] - 1
@@ -47,7 +45,7 @@ def _of_neighbours(one: ItemItem, numbers: npt.NDArray[np.int32], weights: Float
     return out
 
 
-def _of_factors(one: IALS, numbers: npt.NDArray[np.int32], batch: Batch, places: Places) -> Floats:
+def _of_factors(one: IALS, numbers: Int32, batch: Batch, places: Int64) -> Float32:
     out = np.zeros((len(places), len(numbers)), np.float32)
     columns = np.flatnonzero(numbers > 0)
     if not len(columns):
@@ -59,10 +57,10 @@ def _of_factors(one: IALS, numbers: npt.NDArray[np.int32], batch: Batch, places:
     return out
 
 
-def _of_blend(blend: Blend, batch: Batch, places: Places) -> Floats | None:
+def _of_blend(blend: Blend, batch: Batch, places: Int64) -> Float32 | None:
     """A member's scores enter a blend as shares: what it scores, over the sum of all that is positive."""
     each = blend.weights[bucket_of(batch.lengths)][0]
-    total: Floats | None = None
+    total: Float32 | None = None
     for member, weight in zip(blend.members, each.tolist(), strict=True):
         part = contributions(member, batch, places) if weight else None
         if part is None:

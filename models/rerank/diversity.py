@@ -7,12 +7,8 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from models.recommenders.base import Floats
-
-Places = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.int32]
+from models.arrays import Bool, Float32, Int32, Int64
 
 SAME_CATEGORY: Final = 0.5
 """How alike two items of one category are at least, on the scale where a nearest neighbour is 1."""
@@ -24,14 +20,14 @@ class Floor(msgspec.Struct, frozen=True):
     per_category: int | None = None
     categories: int | None = None
 
-    def met(self, codes: Codes) -> bool:
+    def met(self, codes: Int32) -> bool:
         """Whether a list with these categories keeps it."""
         kinds, counts = np.unique(codes[codes >= 0], return_counts=True)
         few = self.per_category is None or counts.max(initial=0) <= self.per_category
         return bool(few and len(kinds) >= (self.categories or 0))
 
 
-def similarity(near: npt.NDArray[np.int32], amounts: Floats, places: Places, codes: Codes, scratch: Codes) -> Floats:
+def similarity(near: Int32, amounts: Float32, places: Int64, codes: Int32, scratch: Int32) -> Float32:
     """float32 [m, m] in 0..1: how alike candidates are, by the release's neighbours and by category.
 
     Args:
@@ -61,7 +57,7 @@ def similarity(near: npt.NDArray[np.int32], amounts: Floats, places: Places, cod
     return alike
 
 
-def by_relevance(values: Floats) -> Floats:
+def by_relevance(values: Float32) -> Float32:
     """float32 [m] in 0..1: scores laid out between the worst and the best of the candidates; all 1 where equal."""
     if not len(values):
         return values.astype(np.float32)
@@ -70,13 +66,13 @@ def by_relevance(values: Floats) -> Floats:
 
 
 def mmr(
-    relevance: Floats,
-    alike: Floats | None,
-    codes: Codes,
+    relevance: Float32,
+    alike: Float32 | None,
+    codes: Int32,
     n: int,
     diversity: float = 0.0,
     floor: Floor | None = None,
-    taken: Codes | None = None,
+    taken: Int32 | None = None,
 ) -> list[int]:
     """Places of at most `n` candidates in the order in which they are shown.
 
@@ -111,7 +107,7 @@ def mmr(
     return chosen
 
 
-def dpp(relevance: Floats, alike: Floats, n: int, diversity: float) -> list[int]:
+def dpp(relevance: Float32, alike: Float32, n: int, diversity: float) -> list[int]:
     """Places of at most `n` candidates by greedy MAP inference of a determinantal point process.
 
     The kernel is q_i * S_ij * q_j with q = exp(a * relevance) and a = (1 - diversity) / (2 * diversity); Cholesky rows
@@ -139,7 +135,7 @@ def dpp(relevance: Floats, alike: Floats, n: int, diversity: float) -> list[int]
     return chosen
 
 
-def _count(counts: dict[int, int], code: int, most: int | None, codes: Codes, open_ones: npt.NDArray[np.bool_]) -> None:
+def _count(counts: dict[int, int], code: int, most: int | None, codes: Int32, open_ones: Bool) -> None:
     if code < 0:
         return
     counts[code] = counts.get(code, 0) + 1

@@ -11,16 +11,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Float32, Float64
 from models.errors import ModelError
-from models.recommenders.base import Floats
 from stream.events import Impression
 
 MIX: Final = 0.2
 """This part of a draw is even over the pool: no propensity comes near zero, so no weight 1 / propensity explodes."""
-
-Values = npt.NDArray[np.float64]
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -43,7 +40,7 @@ def seed_of(request_id: str) -> int:
     return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little")
 
 
-def chances(scores: Floats, logits: bool) -> Values:
+def chances(scores: Float32, logits: bool) -> Float64:
     """float64 [m], summing to one: how likely each item of a pool is to be drawn.
 
     A softmax over scores that are `logits`, in proportion to scores that are shares (a softmax of their logarithms);
@@ -58,7 +55,7 @@ def chances(scores: Floats, logits: bool) -> Values:
     total = weights.sum()
     weights[known] = weights[known] / total if total > 0 else 1.0 / max(1, int(known.sum()))
     weights[~known] = 1.0 / max(1, int(known.sum()))
-    found: Values = (1 - MIX) * weights / weights.sum() + MIX / len(weights)
+    found: Float64 = (1 - MIX) * weights / weights.sum() + MIX / len(weights)
     return found
 
 
@@ -81,7 +78,7 @@ def explore(pools: Sequence[Sequence[float]], logits: bool, share: float, rng: n
     return drawn
 
 
-def propensities_of(impression: Impression) -> Values:
+def propensities_of(impression: Impression) -> Float64:
     """float64 [items shown]: what an impression's context says under `propensities`, a JSON list as text.
 
     Raises:
@@ -103,7 +100,7 @@ def propensities_of(impression: Impression) -> Values:
     return np.array(found)
 
 
-def ips(rewards: Values, logged: Values, target: Values) -> Estimate:
+def ips(rewards: Float64, logged: Float64, target: Float64) -> Estimate:
     """Inverse propensity scoring: the mean reward that a target policy would have had (Horvitz & Thompson, 1952).
 
     Args:
@@ -122,7 +119,7 @@ def ips(rewards: Values, logged: Values, target: Values) -> Estimate:
     return Estimate(float(each.mean()), error, _effective(weights))
 
 
-def snips(rewards: Values, logged: Values, target: Values) -> Estimate:
+def snips(rewards: Float64, logged: Float64, target: Float64) -> Estimate:
     """The same over the mean weight: a little bias for much less variance (Swaminathan & Joachims, NIPS 2015)."""
     weights = _weights(logged, target)
     total = float(weights.sum())
@@ -133,15 +130,15 @@ def snips(rewards: Values, logged: Values, target: Values) -> Estimate:
     return Estimate(value, error, _effective(weights))
 
 
-def _weights(logged: Values, target: Values) -> Values:
+def _weights(logged: Float64, target: Float64) -> Float64:
     if len(logged) == 0 or not (logged > 0).all():
         raise ModelError(
             "a propensity in the log is not above zero, or there is no log; take answers with `propensity`"
         )
-    found: Values = target / logged
+    found: Float64 = target / logged
     return found
 
 
-def _effective(weights: Values) -> float:
+def _effective(weights: Float64) -> float:
     squares = float(np.square(weights).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0

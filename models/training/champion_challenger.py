@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from features.activity import Recent
+from models.arrays import Float32, Float64, Int64
 from models.data import splits
 from models.data.interactions import Log
 from models.data.splits import Case
 from models.errors import ReleaseError
 from models.evaluation import metrics
-from models.recommenders.base import Floats, Recommender, Vocabulary
+from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import members
 from models.recommenders.registry import NEURAL
 from models.recommenders.top_k import top_k
@@ -45,8 +46,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """
 
     manifest: Manifest
-    ndcg: metrics.Values
-    shown: gate.Numbers
+    ndcg: Float64
+    shown: Int64
     vocabulary: Vocabulary
     cases: list[Case]
     before: pd.DataFrame
@@ -107,7 +108,7 @@ def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, 
     batch = splits.batch(cases, recommender.vocabulary, HISTORY)
     broken = 0
 
-    def score(start: int, stop: int) -> Floats:
+    def score(start: int, stop: int) -> Float32:
         nonlocal broken
         table = recommender.score(batch.rows(start, stop))
         broken += int(np.count_nonzero(~np.isfinite(table)))
@@ -154,7 +155,7 @@ def cases_of(cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int
     return Cases(histories, targets, type(evidence)(spread, shape), len(numbers))
 
 
-def latency_ms(score: Callable[[Recent], Floats], histories: Sequence[Recent]) -> float:
+def latency_ms(score: Callable[[Recent], Float32], histories: Sequence[Recent]) -> float:
     """The 95th percentile of look-ups of one history each: scores [1, items] and the best 20, in milliseconds."""
     times = []
     for history in [*histories[:1], *histories[:TIMED]]:
@@ -167,10 +168,10 @@ def latency_ms(score: Callable[[Recent], Floats], histories: Sequence[Recent]) -
     return float(np.percentile(times[1:], 95)) * 1000 if len(times) > 1 else 0.0
 
 
-def renumbered(shown: gate.Numbers, vocabulary: Vocabulary, numbers: dict[str, int]) -> gate.Numbers:
+def renumbered(shown: Int64, vocabulary: Vocabulary, numbers: dict[str, int]) -> Int64:
     """Indices of a vocabulary in common numbers, -1 staying -1."""
     table = np.array([*(numbers[item] for item in vocabulary.item_ids), -1], np.int64)
-    found: gate.Numbers = table[shown]
+    found: Int64 = table[shown]
     return found
 
 
@@ -195,7 +196,7 @@ def _numbered(*groups: Iterable[str]) -> dict[str, int]:
     return numbers
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> gate.Numbers:
+def _padded(rows: Sequence[Sequence[int]]) -> Int64:
     table = np.full((len(rows), max((len(one) for one in rows), default=0)), -1, np.int64)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row

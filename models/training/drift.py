@@ -10,14 +10,14 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from features.activity import Recent
+from models.arrays import Float32, Objects
 from models.data import splits
 from models.data.splits import Case
 from models.evaluation import metrics
-from models.recommenders.base import WEIGHTS, Floats, Recommender
+from models.recommenders.base import WEIGHTS, Recommender
 from models.releases.store import HISTORY, TRAINING
 from stream.events import KIND_CODES
 
@@ -86,7 +86,7 @@ def reference_of(frame: pd.DataFrame, share: float = SHARE) -> Reference:
     return Reference(int(frame["at"].max()) if len(frame) else 0, len(frame) - max(0, start), counts)
 
 
-def binned(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.object_]]:
+def binned(frame: pd.DataFrame) -> dict[str, Objects]:
     """For each feature the bin of each event, object [events].
 
     `history`: events of the user before it, in powers of two up to 64; `gap`: seconds since the one before, in powers
@@ -147,7 +147,7 @@ def hit_rate(recommender: Recommender, cases: Sequence[Case], *, mask_seen: bool
     """The share of cases whose item is among the recommender's best 10."""
     batch = splits.batch(cases, recommender.vocabulary, HISTORY)
 
-    def score(start: int, stop: int) -> Floats:
+    def score(start: int, stop: int) -> Float32:
         return recommender.score(batch.rows(start, stop))
 
     ranked = metrics.rank(score, recommender.vocabulary, cases, K, mask_seen=mask_seen)
@@ -205,12 +205,12 @@ def _fell(drift: Drift, share: float) -> bool:
     return now < (1 - share) * then and now + 2 * error < then
 
 
-def _head(values: npt.NDArray[np.object_]) -> set[str]:
+def _head(values: Objects) -> set[str]:
     counts = pd.Series(values).value_counts()
     return {str(name) for name in counts.index[:HEAD]}
 
 
-def _counted(values: npt.NDArray[np.object_], head: set[str] | None) -> Counts:
+def _counted(values: Objects, head: set[str] | None) -> Counts:
     counts = pd.Series(values).value_counts()
     if head is None:
         return {str(name): int(count) for name, count in counts.items()}

@@ -17,6 +17,7 @@ import pandas as pd
 
 from features import cache
 from features.dataset import catalogue, interactions, profile_words
+from models.arrays import Float64
 from models.data import splits
 from models.data.interactions import Log
 from models.data.item_features import Catalogue
@@ -374,7 +375,7 @@ def _card(
     run: Run,
     recommender: str,
     archived: Archived,
-    values: Mapping[str, evaluation.Values],
+    values: Mapping[str, Float64],
     figures: dict[str, float],
     held_out_from: int,
 ) -> Manifest:

@@ -11,9 +11,9 @@ from weakref import ref
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from features.popularity import EVERYONE
+from models.arrays import Int32, Int64
 from models.domains.preset import DomainPreset, milliseconds
 from models.recommenders.onnx_scorer import ENCODED
 from models.releases.store import Release
@@ -86,11 +86,11 @@ class Aligned:
         self.now: Now | None = None
         found = [entries.get(item) for item in release.item_ids]
         self._available = np.array([one is None or one.available for one in found], np.bool_)
-        self.hidden: npt.NDArray[np.int64] = np.flatnonzero(~self._available)
-        self.category: npt.NDArray[np.int32] = np.array([_code(one, codes) for one in found], np.int32)
+        self.hidden: Int64 = np.flatnonzero(~self._available)
+        self.category: Int32 = np.array([_code(one, codes) for one in found], np.int32)
         self.rules: Compiled | None = None
         self._encoded = release.manifest.recommender in ENCODED
-        self.scratch: npt.NDArray[np.int32] = np.full(len(found) + 1, -1, np.int32)
+        self.scratch: Int32 = np.full(len(found) + 1, -1, np.int32)
         index = release.index
         self._unknown = dict.fromkeys(item for item, one in entries.items() if one.available and item not in index)
         self._keep_newest()

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 
 from features.activity import Recent
+from models.arrays import Float32
 from models.data.profiles import NOBODY, Asking
-from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.base import Vocabulary
 from models.recommenders.freshness import mix, prior_of
 from models.releases.store import Release
 
@@ -40,8 +41,8 @@ class Now(msgspec.Struct, frozen=True):
     """float32 [items] in the release's order: `prior` by age (None: no ages known), `live` shares; the weight of
     live; and how many places are taken. `unread` are items that have their share for being published, not taken."""
 
-    prior: Floats | None
-    live: Floats
+    prior: Float32 | None
+    live: Float32
     weight: float
     taken: int
     unread: frozenset[str] = frozenset()
@@ -72,16 +73,16 @@ class OpenRelease(Release):
     def knows(self, history: Recent) -> bool:
         return self.base.knows(history)
 
-    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
         return self._wide(self.base.scores(batch, asking), -np.inf)
 
-    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
         return self._wide(self.base.probabilities(batch, asking), 0.0)
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         return self.base.similar(item_id, n)
 
-    def _wide(self, scores: Floats, rest: float) -> Floats:
+    def _wide(self, scores: Float32, rest: float) -> Float32:
         out = np.full((len(scores), len(self.item_ids)), rest, np.float32)
         out[:, : scores.shape[1]] = scores
         return out
@@ -119,7 +120,7 @@ def now(
     return Now(release.prior, shares, freshness.live, release.taken, unread), new
 
 
-def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Asking] = ()) -> Floats:
+def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
     """float32 [histories, items]: the release's scores, and where the domain's items age, what the minutes say.
 
     `asking` says who asks and when for each history; nothing where that is not known.

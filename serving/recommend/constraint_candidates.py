@@ -3,9 +3,8 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.recommenders.base import Floats
+from models.arrays import Float32, Int32
 from models.recommenders.top_k import top_k
 from models.rerank.diversity import Floor
 from serving.catalogue.domain import Aligned
@@ -18,7 +17,7 @@ Found = dict[int, float]
 
 
 def beyond(
-    aligned: Aligned, holding: frozenset[int], n: int, floor: Floor, row: Floats, places: list[int]
+    aligned: Aligned, holding: frozenset[int], n: int, floor: Floor, row: Float32, places: list[int]
 ) -> list[tuple[int, float]]:
     """Indices and scores, best first, of items that are not among `places` and yet needed.
 
@@ -32,7 +31,7 @@ def beyond(
     return sorted(((top, value) for top, value in found.items() if top not in have), key=lambda pair: -pair[1])
 
 
-def _for_pins(aligned: Aligned, holding: frozenset[int], row: Floats) -> Found:
+def _for_pins(aligned: Aligned, holding: frozenset[int], row: Float32) -> Found:
     """The best item that each pin by attribute is about."""
     found: Found = {}
     rules = aligned.rules
@@ -44,7 +43,7 @@ def _for_pins(aligned: Aligned, holding: frozenset[int], row: Floats) -> Found:
     return found
 
 
-def _categories(codes: npt.NDArray[np.int32], floor: Floor, row: Floats, places: list[int]) -> Found:
+def _categories(codes: Int32, floor: Floor, row: Float32, places: list[int]) -> Found:
     """The best item of each further category, until there are enough of them."""
     here = np.unique(codes[places])
     lacking = (floor.categories or 0) - int((here >= 0).sum())
@@ -60,13 +59,13 @@ def _categories(codes: npt.NDArray[np.int32], floor: Floor, row: Floats, places:
     return found
 
 
-def _room(codes: npt.NDArray[np.int32], floor: Floor, n: int, row: Floats, places: list[int]) -> Found:
+def _room(codes: Int32, floor: Floor, n: int, row: Float32, places: list[int]) -> Found:
     """Further items, best first, of categories of which a list may still take some, until `n` can stand in it."""
     most = floor.per_category
     found: Found = {}
     if most is None:
         return found
-    rest: Floats | None = None
+    rest: Float32 | None = None
     for _ in range(ROUNDS):
         here = codes[[*places, *found]]
         kinds, counts = np.unique(here[here >= 0], return_counts=True)

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from features.activity import Recent
+from models.arrays import Float32
 from models.data.interactions import batch_of
 from models.data.profiles import Asking
-from models.recommenders.base import Floats
 from models.releases.store import HISTORY
 from models.rerank.contributions import contributions
 from serving.catalogue.domain import Aligned, Domain
@@ -96,7 +96,7 @@ class _Causes:
         self._aligned = aligned
         self.owed: dict[str, str] = {}
         self._places: dict[str, int] = {}
-        self._amounts: Floats | None = None
+        self._amounts: Float32 | None = None
         rows = zip(recent.items, recent.kinds, recent.times, strict=True)
         self._weights = domain.habits.weights
         self._events = [row for row in rows if self._weights[row[1]] > 0]

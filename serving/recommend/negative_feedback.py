@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from features.activity import Recent
-from models.recommenders.base import Floats
+from models.arrays import Float32
 from serving.catalogue.domain import Aligned
 from serving.rules.compiled import weigh
 from stream.events import KIND_CODES
@@ -28,7 +28,7 @@ def lowered_by(recent: Recent, judged: Mapping[str, int]) -> tuple[tuple[str, in
     return tuple((item, judged[item]) for item in list(found)[:NEWEST])
 
 
-def lower(row: Floats, aligned: Aligned, lowered: Sequence[tuple[str, int]]) -> None:
+def lower(row: Float32, aligned: Aligned, lowered: Sequence[tuple[str, int]]) -> None:
     """Lower in place the scores float32 [items] of what is near to such items, and of skipped items themselves."""
     near, amounts = aligned.release.neighbours
     for item, kind in lowered:

@@ -9,8 +9,8 @@ import numpy as np
 
 from features.activity import Activity, Recent
 from features.popularity import EVERYONE
+from models.arrays import Float32
 from models.data.profiles import NOBODY, Asking, Attributes
-from models.recommenders.base import Floats
 from models.recommenders.top_k import top_k
 from models.rerank.diversity import Floor
 from serving.catalogue.domain import USUAL, Aligned, Domain, Habits
@@ -190,7 +190,7 @@ def personal(aligned: Aligned, one: Query) -> bool:
     return aligned.release.knows(one.recent)
 
 
-def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
+def score(aligned: Aligned, queries: Sequence[Query]) -> Float32:
     """float32 [queries, items] for queries that are `personal`; -inf for what catalogue or request rule out."""
     scores = scored(aligned, [one.recent for one in queries], [one.asking for one in queries])
     rules = aligned.rules
@@ -203,7 +203,7 @@ def score(aligned: Aligned, queries: Sequence[Query]) -> Floats:
     return scores
 
 
-def best(aligned: Aligned, queries: Sequence[Query], scores: Floats) -> list[list[tuple[str, float]]]:
+def best(aligned: Aligned, queries: Sequence[Query], scores: Float32) -> list[list[tuple[str, float]]]:
     """The best items of each query with their scores, best first: as many as its list is chosen from.
 
     Behind them come the items without which a floor could not be kept, and the best one that each pin is about.
@@ -291,7 +291,7 @@ def _with_rules(
     return msgspec.structs.replace(made, applied=applied, unmet=unmet)
 
 
-def _rule_out(scores: Floats, aligned: Aligned, one: Query) -> None:
+def _rule_out(scores: Float32, aligned: Aligned, one: Query) -> None:
     scores[aligned.hidden] = -np.inf
     index = aligned.release.index
     excluded = [index[item] for item in one.excluded if item in index]

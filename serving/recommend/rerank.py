@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from models.rerank.diversity import Codes, Floor, by_relevance, dpp, mmr, similarity
+from models.arrays import Int32
+from models.rerank.diversity import Floor, by_relevance, dpp, mmr, similarity
 from models.rerank.exploration import explore, seed_of
 from serving.catalogue.domain import Aligned, Domain
 from serving.rules.compiled import SCORED, Plan
@@ -259,7 +260,7 @@ def _spread(house: House, wish: Wish, pool: Sequence[Chosen], pins: dict[int, Ch
     return [pool[one] for one in chosen]
 
 
-def _codes(house: House, items: Sequence[str]) -> Codes:
+def _codes(house: House, items: Sequence[str]) -> Int32:
     entries, codes = house.domain.entries, house.domain.codes
     found = [codes.get(one.category, -1) if (one := entries.get(item)) and one.category else -1 for item in items]
     return np.array(found, np.int32)

@@ -9,13 +9,9 @@ from typing import Final, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from models.recommenders.base import Floats
+from models.arrays import Bool, Float32, Int64
 from serving.rules.rule import Condition, Rule, Value
-
-Places = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 HELD: Final = 64
 SCORED: Final = frozenset({"boost", "bury"})
@@ -87,17 +83,17 @@ class Compiled:
         self.plan = Plan(rules)
         self.index = index
         self.live: frozenset[int] = frozenset()
-        self.factor: Floats | None = None
-        self._logs: Floats | None = None
+        self.factor: Float32 | None = None
+        self._logs: Float32 | None = None
         self._conditional: tuple[int, ...] = ()
-        self._barred: Mask = np.zeros(len(item_ids), np.bool_)
-        self.barred: Places | None = None
+        self._barred: Bool = np.zeros(len(item_ids), np.bool_)
+        self.barred: Int64 | None = None
         self.scored = False
         self._bits = np.zeros(((len(rules) + 7) // 8, len(item_ids)), np.uint8)
-        self._places: dict[int, tuple[int, Places]] = {}
+        self._places: dict[int, tuple[int, Int64]] = {}
         self._held: dict[tuple[str | None, str], tuple[frozenset[int], frozenset[int]]] = {}
         self._spans = np.array([one.span() for one in rules], np.int64).reshape(-1, 2)
-        self._holds: Mask = np.zeros(len(rules), np.bool_)
+        self._holds: Bool = np.zeros(len(rules), np.bool_)
         self._version = 0
         columns = Columns(item_ids, entries)
         for number, one in enumerate(self.plan.rules):
@@ -127,7 +123,7 @@ class Compiled:
         self._version += 1
         self._combine_one(place)
 
-    def places(self, number: int) -> Places:
+    def places(self, number: int) -> Int64:
         """int64: the items that a rule is about, ascending."""
         version, (kept, found) = self._version, self._places.get(number, (-1, _NONE))
         if kept != version:
@@ -180,7 +176,7 @@ class Compiled:
             self._held[segment, who] = held
         return held[1]
 
-    def apply(self, row: Floats, holding: frozenset[int], logits: bool) -> None:
+    def apply(self, row: Float32, holding: frozenset[int], logits: bool) -> None:
         """Weigh scores float32 [items] in place, for a user for whom `holding` holds."""
         if self.factor is not None and self._logs is not None:
             weigh(row, self.factor, self._logs, logits)
@@ -202,7 +198,7 @@ class Compiled:
         self._conditional = tuple(sorted(one for one in self.live if self.source[one].conditional))
         standing = [one for one in self.live if not self.source[one].conditional]
         self.scored = any(self.source[one].action in SCORED for one in self.live)
-        factor: Floats | None = None
+        factor: Float32 | None = None
         barred = np.zeros(items, np.bool_)
         for number in standing:
             rule = self.source[number]
@@ -252,7 +248,7 @@ class Column:
                     self._lists.append(code)
             self.codes[place] = code
 
-    def where(self, test: Condition) -> Mask:
+    def where(self, test: Condition) -> Bool:
         """bool [items]: where a condition holds. Each different value is tested once; of a condition that names texts,
         only those texts and lists."""
         holds = np.zeros(len(self.values), np.bool_)
@@ -272,7 +268,7 @@ class Columns:
         self._entries = [entries.get(one) for one in item_ids]
         self._columns: dict[str, Column] = {}
 
-    def matching(self, one: Readied, index: Mapping[str, int]) -> Places:
+    def matching(self, one: Readied, index: Mapping[str, int]) -> Int64:
         """int64: the items that a rule is about."""
         if one.items is not None:
             places = sorted(index[item] for item in one.items if item in index)
@@ -290,7 +286,7 @@ class Columns:
         return all(test.holds(entry.value_of(name) if entry is not None else None) for name, test in one.tests)
 
 
-def weigh(scores: Floats, factor: Floats | np.float32, logs: Floats | np.float32, logits: bool) -> None:
+def weigh(scores: Float32, factor: Float32 | np.float32, logs: Float32 | np.float32, logits: bool) -> None:
     """Multiply in place what scores stand for; `logs` are the factor's logarithms.
 
     To logits the logarithm is added, so that shares are multiplied; another score below zero is divided, so that a

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.arrays import Float32
 from models.data.interactions import Log, batch_of
 from models.data.item_features import Catalogue
 from models.data.profiles import Asking, Profiles
-from models.recommenders.base import Floats
 from models.recommenders.neural.recommender import Neural, Params
 from models.recommenders.registry import NEURAL
 from models.releases import store
@@ -33,7 +33,7 @@ def encoder(name: str, epochs: int = 40, **more: object) -> Neural:
     return Neural(Params(**{**SMALL, "encoder": name, "epochs": epochs, **more}))
 
 
-def asked(made: Neural, *histories: tuple[str, ...]) -> Floats:
+def asked(made: Neural, *histories: tuple[str, ...]) -> Float32:
     return made.score(batch_of([history(*one) for one in histories], made.vocabulary, 50))
 
 
@@ -202,7 +202,7 @@ def of_tastes(by: str, **more: object) -> Neural:
     return made
 
 
-def after_tea(made: Neural | store.Release, *asking: Asking) -> Floats:
+def after_tea(made: Neural | store.Release, *asking: Asking) -> Float32:
     """How much further `a` is ranked than `b` after `tea`, for each who asks."""
     histories = [history("tea")] * len(asking)
     if isinstance(made, Neural):
@@ -211,7 +211,7 @@ def after_tea(made: Neural | store.Release, *asking: Asking) -> Floats:
         scores = made.scores(histories, asking)
     assert np.isfinite(scores).all()
     index = made.vocabulary.index
-    ahead: Floats = scores[:, index["a"]] - scores[:, index["b"]]
+    ahead: Float32 = scores[:, index["a"]] - scores[:, index["b"]]
     return ahead
 
 

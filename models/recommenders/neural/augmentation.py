@@ -8,9 +8,9 @@ substitute), as plain augmentation of what is learned from; no contrastive loss.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.data.interactions import FIRST, Batch, Numbers, Places
+from models.arrays import Bool, Int32, Int64
+from models.data.interactions import FIRST, Batch
 from models.recommenders.neural.params import Params
 
 SHUFFLED: Final = 0.3
@@ -18,8 +18,8 @@ SHUFFLED: Final = 0.3
 
 
 def augmented(
-    batch: Batch, drawn: Places, params: Params, near: Numbers | None, rng: np.random.Generator
-) -> tuple[Batch, Places]:
+    batch: Batch, drawn: Int64, params: Params, near: Int32 | None, rng: np.random.Generator
+) -> tuple[Batch, Int64]:
     """What `params` switch on, in the order crop, reorder, substitute, mask; `near` as `substitute` wants it."""
     if params.crop:
         batch, drawn = crop(batch, drawn, params.crop, rng)
@@ -32,7 +32,7 @@ def augmented(
     return batch, drawn
 
 
-def crop(batch: Batch, drawn: Places, share: float, rng: np.random.Generator) -> tuple[Batch, Places]:
+def crop(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> tuple[Batch, Int64]:
     """A share of histories begins later, anywhere; nothing is learned from the places before that."""
     length = batch.items.shape[1]
     first = length - batch.lengths
@@ -44,7 +44,7 @@ def crop(batch: Batch, drawn: Places, share: float, rng: np.random.Generator) ->
     return Batch(items, kinds, gaps), np.where(kept, drawn, -1)
 
 
-def reorder(batch: Batch, drawn: Places, share: float, rng: np.random.Generator) -> tuple[Batch, Places]:
+def reorder(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> tuple[Batch, Int64]:
     """A stretch of a share of histories is shuffled; nothing is learned within it but what follows its last place.
 
     Within it a place's next event could stand at or before the place itself.
@@ -63,7 +63,7 @@ def reorder(batch: Batch, drawn: Places, share: float, rng: np.random.Generator)
     return Batch(items, kinds, batch.gaps), np.where(inside & ~last, -1, drawn)
 
 
-def substitute(batch: Batch, near: Numbers, share: float, rng: np.random.Generator) -> Batch:
+def substitute(batch: Batch, near: Int32, share: float, rng: np.random.Generator) -> Batch:
     """A share of events is of a similar item instead: near int32 [items + 1, n] by number, 0 where there is none."""
     shape = batch.items.shape
     other = near[batch.items, rng.integers(0, near.shape[1], shape)]
@@ -73,5 +73,5 @@ def substitute(batch: Batch, near: Numbers, share: float, rng: np.random.Generat
 
 def mask(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
     """A share of events is hidden; what follows their places is still learned."""
-    kept: npt.NDArray[np.bool_] = rng.random(batch.items.shape) >= share
+    kept: Bool = rng.random(batch.items.shape) >= share
     return Batch((batch.items * kept).astype(np.int32), batch.kinds, batch.gaps)

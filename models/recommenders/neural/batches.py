@@ -4,11 +4,10 @@ from typing import Any, Final
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
-from models.data.interactions import Log, Numbers, Windows
+from models.arrays import AnyArray, Float32, Float64, Int32
+from models.data.interactions import Log, Windows
 from models.data.profiles import moments_of
-from models.recommenders.base import Floats
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural.augmentation import augmented
 from models.recommenders.neural.params import Params
@@ -32,8 +31,8 @@ class Batches(keras.utils.PyDataset):
         self,
         windows: Windows,
         params: Params,
-        probability: npt.NDArray[np.float64] | None = None,
-        near: Numbers | None = None,
+        probability: Float64 | None = None,
+        near: Int32 | None = None,
     ) -> None:
         super().__init__(workers=max(1, params.workers))
         self.windows, self.params, self.near = windows, params, near
@@ -79,14 +78,14 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
         self.order = self._rng().permutation(len(self.windows))
 
-    def _packed(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _packed(self, column: AnyArray) -> AnyArray:
         return np.pad(column, (0, self.places - len(column)))
 
     def _rng(self, number: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.params.seed, self.epoch, number])
 
 
-def standard(log: Log) -> tuple[Floats, tuple[float, float]]:
+def standard(log: Log) -> tuple[Float32, tuple[float, float]]:
     """Values float32 [events] in deviations from their kind's mean, nan where there is none; and one kind's scale.
 
     The scale is the mean and the standard deviation of the kind that most values are of; 0 and 1 without any.
@@ -102,7 +101,7 @@ def standard(log: Log) -> tuple[Floats, tuple[float, float]]:
     return scaled, scale
 
 
-def similar(log: Log) -> Numbers:
+def similar(log: Log) -> Int32:
     """int32 [items + 1, n]: numbers of the items that are taken together most, 0 where there are fewer."""
     near = ItemKNN(neighbours=SIMILAR).relate(log)[0]
     return np.concatenate([np.zeros((1, near.shape[1]), np.int32), near + 1]).astype(np.int32)

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from keras import layers, ops
 
-from models.data.interactions import GAPS, Numbers
+from models.arrays import Float32, Int32
+from models.data.interactions import GAPS
 from models.data.profiles import HOURS, WEEKDAYS, Fields
-from models.recommenders.base import Floats
 from models.recommenders.neural.encoders import encoder_of
 from models.recommenders.neural.losses import FAR, beta_of, gbce_loss, pushed, sampled_loss, softmax_loss, value_loss
 from models.recommenders.neural.params import Params
@@ -35,10 +35,10 @@ class Network(keras.Model):
 
     def __init__(
         self,
-        categories: Numbers,
+        categories: Int32,
         params: Params,
-        log_q: Floats | None = None,
-        texts: Floats | None = None,
+        log_q: Float32 | None = None,
+        texts: Float32 | None = None,
         trained: int | None = None,
         fields: Fields = NOTHING,
         **kwargs: Any,
@@ -236,7 +236,7 @@ class Network(keras.Model):
         if not self.built or not self.table.built:
             self(self.nothing())
 
-    def nothing(self) -> dict[str, Numbers]:
+    def nothing(self) -> dict[str, Int32]:
         """One history of nothing, of which nothing is known."""
         found = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
         if len(self.fields):

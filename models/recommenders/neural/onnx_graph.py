@@ -8,9 +8,10 @@ from collections import defaultdict
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+
+from models.arrays import AnyArray
 
 OPSET: Final = 18
 """LayerNormalization came with 17; since 18 the axes of a mean are an input."""
@@ -58,7 +59,7 @@ class _Graph:
         readers = self.readers[name]
         return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
-    def constant(self, name: str) -> npt.NDArray[Any] | None:
+    def constant(self, name: str) -> AnyArray | None:
         """What `name` holds, if that does not depend on what is asked."""
         found = self.constants.get(name)
         return numpy_helper.to_array(found) if found is not None else None
@@ -135,7 +136,7 @@ def _over_last(graph: _Graph, mean: Node) -> bool:
     return axes is not None and shape is not None and axes.tolist() in ([-1], [len(shape) - 1])
 
 
-def _flat(graph: _Graph, name: str, array: npt.NDArray[Any]) -> str:
+def _flat(graph: _Graph, name: str, array: AnyArray) -> str:
     graph.model.graph.initializer.append(numpy_helper.from_array(np.ravel(array), name))
     return name
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 import keras
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
+from models.arrays import Float32, Float64
 from models.data.interactions import Batch, Log, add_repeats, inputs_of, windows_of
 from models.data.item_features import Lenders, lenders
 from models.data.profiles import Fields
-from models.recommenders.base import Floats, Vocabulary, add_dense, write_arrays
+from models.recommenders.base import Vocabulary, add_dense, write_arrays
 from models.recommenders.item_product import softmax
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.batches import Batches, similar, standard
@@ -46,7 +46,7 @@ class Neural:
         self.params = params or Params()
         self.name = self.params.encoder
         self.vocabulary = Vocabulary.of([])
-        self.popularity: Floats = np.zeros(0, np.float32)
+        self.popularity: Float32 = np.zeros(0, np.float32)
         self.network: Network | None = None
         self.scale = (0.0, 1.0)
         self.lenders: Lenders | None = None
@@ -130,7 +130,7 @@ class Neural:
         table[network.trained + 1 :] = self.lenders.lent(table[1 : network.trained + 1])
         network.table.set_weights([table])
 
-    def encode(self, batch: Batch) -> Floats:
+    def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]: each history as a vector; zeros where nothing of it is known."""
         network, batch = self._fitted(), batch.newest(self.params.length)
         out = np.zeros((len(batch), self.params.embedding_size), np.float32)
@@ -143,13 +143,13 @@ class Neural:
             out[start : start + len(part)] = np.where(part.known[:, None], hidden, 0.0)
         return out
 
-    def embeddings(self) -> Floats:
+    def embeddings(self) -> Float32:
         """float32 [items, embedding_size]."""
         network = self._built()
         numbers = ops.arange(1, network.items + 1, dtype="int32")
         return np.asarray(ops.convert_to_numpy(ops.cast(network.vectors(numbers), "float32")), np.float32)
 
-    def worths(self) -> Floats:
+    def worths(self) -> Float32:
         """float32 [items, embedding_size + 1]: the value of a next event is these, times a history's vector and 1."""
         if not self.params.valued:
             raise ValueError(f"{self.name} learned no values; set values above 0, or loss to mse")
@@ -159,34 +159,34 @@ class Neural:
         lone = mean + deviation * (vectors @ theirs + level)
         return np.concatenate([deviation * (vectors * both + ours), lone[:, None]], axis=1).astype(np.float32)
 
-    def values(self, batch: Batch) -> Floats:
+    def values(self, batch: Batch) -> Float32:
         """float32 [batch, items]: the value that the next event would have, in the unit of the commonest valued kind.
 
         Raises:
             ValueError: no values were learned.
         """
         worths = self.worths()
-        valued: Floats = self.encode(batch) @ worths[:, :-1].T + worths[:, -1]
+        valued: Float32 = self.encode(batch) @ worths[:, :-1].T + worths[:, -1]
         return valued
 
-    def repeats(self) -> Floats:
+    def repeats(self) -> Float32:
         """float32 [length]: what an item gains by standing in the history, by its age there; zeros if switched off."""
         return np.asarray(ops.convert_to_numpy(self._fitted().repeats), np.float32)
 
-    def score(self, batch: Batch) -> Floats:
+    def score(self, batch: Batch) -> Float32:
         batch = batch.newest(self.params.length)
         by_value = self.params.loss == "mse"
-        scores: Floats = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
+        scores: Float32 = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
         if self.params.repeats:
             add_repeats(scores, batch.items, self.repeats())
         if not batch.known.all():
             scores[~batch.known] = np.log1p(self.popularity)
         return scores
 
-    def probabilities(self, batch: Batch) -> Floats:
+    def probabilities(self, batch: Batch) -> Float32:
         return softmax(self.score(batch))
 
-    def add(self, out: Floats, batch: Batch, weights: Floats) -> None:
+    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         add_dense(out, self.probabilities(batch), weights)
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
@@ -216,7 +216,7 @@ class Neural:
         return self.network
 
 
-def _chances(log: Log, trained: int, objective: Loss) -> npt.NDArray[np.float64] | None:
+def _chances(log: Log, trained: int, objective: Loss) -> Float64 | None:
     """Each trained item's chance to be drawn as a negative; None where all items are compared.
 
     For sampled softmax by popularity to the power of .75; for gBCE even, as its authors draw.
@@ -228,7 +228,7 @@ def _chances(log: Log, trained: int, objective: Loss) -> npt.NDArray[np.float64]
             counts = np.ones(max(1, trained))
         case _:
             return None
-    chances: npt.NDArray[np.float64] = counts / counts.sum()
+    chances: Float64 = counts / counts.sum()
     return chances
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from models.data.interactions import Numbers
+from models.arrays import AnyArray, Float32, Int32, Int64
 from models.errors import TrainingError
-from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.base import Vocabulary
 
 if TYPE_CHECKING:
     from models.recommenders.neural.recommender import Network, Neural
@@ -36,13 +35,13 @@ class Start(msgspec.Struct, frozen=True):
     length: int
     until: int
     item_ids: list[str]
-    items: Floats
-    codes: Numbers
-    categories: Floats
-    rest: list[npt.NDArray[Any]]
+    items: Float32
+    codes: Int32
+    categories: Float32
+    rest: list[AnyArray]
     release: str = ""
     attributes: list[str] = []
-    profile: Floats = np.zeros((0, 0), np.float32)
+    profile: Float32 = np.zeros((0, 0), np.float32)
 
 
 def start_of(neural: "Neural", until: int) -> Start:
@@ -127,7 +126,7 @@ def begin(network: "Network", vocabulary: Vocabulary, start: Start) -> bool:
     return True
 
 
-def _attributes(rows: Floats, names: list[str], start: Start) -> Floats:
+def _attributes(rows: Float32, names: list[str], start: Start) -> Float32:
     """The vectors of attributes, those that the start knows as it has them."""
     index = {name: number for number, name in enumerate(start.attributes)}
     for row, name in enumerate(names):
@@ -136,7 +135,7 @@ def _attributes(rows: Floats, names: list[str], start: Start) -> Floats:
     return rows
 
 
-def _categories(rows: Floats, codes: npt.NDArray[np.int64], before: npt.NDArray[np.int64], start: Start) -> Floats:
+def _categories(rows: Float32, codes: Int64, before: Int64, start: Start) -> Float32:
     """The rows of categories, each that of the category which most of its known items had at the start."""
     known = before >= 0
     rows[0] = start.categories[0]

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.activity import Recent
+from models.arrays import Float32
 from models.data.splits import Case
 from models.evaluation import metrics
 from models.evaluation.metrics import Ranked, evaluate, intervals, per_user, rank, ratio, segments, together
-from models.recommenders.base import Floats, Vocabulary
+from models.recommenders.base import Vocabulary
 
 VOCABULARY = Vocabulary.of(["a", "b", "c", "d"])
 SECOND = 1 / np.log2(3)
 
 
-def always(start: int, stop: int) -> Floats:
+def always(start: int, stop: int) -> Float32:
     """a, b, c, d in this order."""
     return np.tile(np.array([4, 3, 2, 1], np.float32), (stop - start, 1))
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.lookups import release
 from features.activity import Activity, Recent
 from features.store import OnlineStore, open_store
-from models.recommenders.base import Floats
+from models.arrays import Float32
 from models.releases import store as releases
 from models.releases.arms import Arm, takes
 from models.releases.store import COUNTS, Release
@@ -29,7 +29,7 @@ ARM = Arm("", 0.5, 0, "salt")
 class Failing(Release):
     """A release that loads and then fails whenever it is asked."""
 
-    def scores(self, batch: object) -> Floats:
+    def scores(self, batch: object) -> Float32:
         raise RuntimeError("this release fails")
 
 

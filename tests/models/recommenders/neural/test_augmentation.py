@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from models.data.interactions import FIRST, Batch, Places
+from models.arrays import Int64
+from models.data.interactions import FIRST, Batch
 from models.recommenders.neural import augmentation
 
 LENGTH = 12
 
 
-def histories(*lengths: int) -> tuple[Batch, Places]:
+def histories(*lengths: int) -> tuple[Batch, Int64]:
     """Items count up from 1 in each history; what follows item n is the event at position n."""
     items = np.stack([np.pad(np.arange(1, n + 1), (LENGTH - n, 0)) for n in lengths]).astype(np.int32)
     kinds = np.where(items > 0, 1 + items % 3, 0).astype(np.int32)
