@@ -105,7 +105,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 def table_of(source: "Source", share: float) -> pd.DataFrame:
     """The interactions that speak for items, of a share of the users that does not depend on the seed."""
-    from serving.commands.evaluate import frame_of
+    from serving.commands.offline_evaluation import frame_of
 
     frame = frame_of(source)
     frame = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
@@ -143,7 +143,7 @@ def opened(
         if catalogue:
             raise SystemExit(f"{packed}: a packed set has no catalogue; leave out --catalogue")
         return pd.read_parquet(packed), json.loads(packed.with_suffix(".json").read_text("utf-8")), None
-    from serving.commands.evaluate import catalogue_of
+    from serving.commands.offline_evaluation import catalogue_of
 
     source = SETS[name].open(data)
     found = catalogue_of(source) if catalogue else None

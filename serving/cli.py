@@ -220,7 +220,7 @@ def evaluate(
 ) -> None:
     """Tune and measure recommenders on your events: every metric, intervals over users, segments, a report."""
     from models.evaluation.report import write
-    from serving.commands import evaluate as command
+    from serving.commands import offline_evaluation as command
 
     asked = command.Asked(
         events,
@@ -276,8 +276,8 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Seek parameters for your events and write them as a preset; the same command goes on where it was stopped."""
-    from serving.commands import tune as command
-    from serving.commands.evaluate import Asked
+    from serving.commands import hyperparameter_search as command
+    from serving.commands.offline_evaluation import Asked
 
     settings = _with(domain=domain)
     asked = Asked(

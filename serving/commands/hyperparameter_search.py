@@ -9,7 +9,7 @@ from models.domains.tuning import Tuning
 from models.evaluation.experiment import settings_of
 from models.evaluation.studies import finished, new_study
 from models.recommenders.registry import NEURAL, SPACE, affords_all
-from serving.commands.evaluate import Asked, names_of, prepared
+from serving.commands.offline_evaluation import Asked, names_of, prepared
 from serving.commands.progress import training
 
 
