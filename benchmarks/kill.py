@@ -33,6 +33,7 @@ from features.activity import Rules
 from features.archive import parts
 from features.rebuild import differences, log_ends, logged_events, rebuild
 from features.store import OnlineStore, open_store
+from serving.process.supervisor import MODULES
 from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
@@ -71,7 +72,7 @@ class System:
         if name == "broker":
             self.broker.start()
             return
-        command = [sys.executable, "-m", f"serving.{name}"]
+        command = [sys.executable, "-m", MODULES[name]]
         log = self.logs[name]
         self.processes[name] = subprocess.Popen(command, env=self.variables, stdout=log, stderr=log)
 

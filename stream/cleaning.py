@@ -5,7 +5,6 @@ what a source itself takes out (cancellations), bots. A rejected row goes to a f
 """
 
 import csv
-import os
 import time
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ import msgspec
 import polars as pl
 
 from stream.errors import SourceError
+from stream.files import replacing
 
 LINE: Final = "line_number"
 EXAMPLES: Final = 5
@@ -199,14 +199,12 @@ def _shown(row: dict[str, str | None]) -> str:
 
 
 def _write(path: Path, rejects: list[Reject]) -> None:
-    aside = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
-            _write_csv(aside, rejects)
-        else:
-            aside.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in rejects))
-        os.replace(aside, path)
+        with replacing(path) as temporary:
+            if path.suffix == ".csv":
+                _write_csv(temporary, rejects)
+            else:
+                temporary.write_bytes(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
     except OSError as error:
         raise SourceError(f"{path}: rejected rows cannot be written: {error.strerror}; name another file") from None
 

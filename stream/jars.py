@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from stream.errors import BrokerError
+from stream.files import sync
 
 COORDINATES: Final = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
 """Resolved one after the other, the first word on an artifact's version wins: together, one's BOM would bend both."""
@@ -105,8 +106,7 @@ def _fetch(jar: Jar, place: Path) -> None:
                 f"{jar.file} as fetched has SHA-256 {sha256}, not the locked {jar.sha256}; nothing was kept: "
                 "try again, and do not trust the network in between if it stays so"
             )
-        with found.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(found)
         found.replace(place)
 
 

@@ -5,7 +5,6 @@ events may then be sent a second time; they carry the same event ids and change 
 """
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ import msgspec
 from stream import topics
 from stream.bulk import BulkProducer
 from stream.errors import StreamError
+from stream.files import write_atomically
 from stream.sources.source import Source
 
 CHUNK: Final = 5_000
@@ -250,14 +250,11 @@ class _Run:
         await self._settle(keep=0)
 
     def save(self) -> None:
-        """Note the place, aside and then renamed."""
+        """Store the place."""
         if self._file is None:
             return
         self._saved_s = time.monotonic()
-        aside = self._file.with_name(self._file.name + ".part")
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(msgspec.json.encode(msgspec.structs.replace(self._place, sent=self.acknowledged)))
-        os.replace(aside, self._file)
+        write_atomically(self._file, msgspec.json.encode(msgspec.structs.replace(self._place, sent=self.acknowledged)))
 
     async def _settle(self, keep: int) -> None:
         while len(self._waiting) > keep:

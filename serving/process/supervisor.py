@@ -38,6 +38,15 @@ NOISE: Final = re.compile(
 )
 """Lines that TensorFlow's native code writes whatever it is told."""
 
+MODULES: Final = {
+    "broker": "stream.broker",
+    "api": "serving.http.app",
+    "consumer": "serving.consume.app",
+    "archiver": "serving.consume.archiver",
+    "trainer": "serving.train.trainer",
+}
+"""The Python module that each process runs."""
+
 Say = Callable[[str, str], None]
 """Called with a part's name and one line of its log."""
 
@@ -56,11 +65,11 @@ class Part(msgspec.Struct, frozen=True):
 
 def parts_of(settings: Settings, *, train: bool = True, archive: bool = True) -> list[Part]:
     """The parts of a system, in the order in which they start; they stop in the reverse order, the broker last."""
-    broker = [Part("broker", "stream.broker", (str(settings.state_path / "kafka"), str(settings.kafka_port)))]
+    broker = [Part("broker", MODULES["broker"], (str(settings.state_path / "kafka"), str(settings.kafka_port)))]
     parts = [] if settings.kafka else broker
-    parts += [Part("api", "serving.http.app"), Part("consumer", "serving.consume.app")]
-    parts += [Part("archive", "serving.consume.archiver")] if archive else []
-    return parts + ([Part("trainer", "serving.train.trainer")] if train else [])
+    parts += [Part("api", MODULES["api"]), Part("consumer", MODULES["consumer"])]
+    parts += [Part("archive", MODULES["archiver"])] if archive else []
+    return parts + ([Part("trainer", MODULES["trainer"])] if train else [])
 
 
 def environment(settings: Settings) -> dict[str, str]:

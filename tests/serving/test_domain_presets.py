@@ -16,7 +16,7 @@ from models.domains.tuning import PresetError
 from serving.cli import app
 from serving.commands.doctor import _presets
 from serving.domain_presets import counting, preset_file, preset_for
-from serving.process.supervisor import environment
+from serving.process.supervisor import MODULES, environment
 from serving.settings import HOPELESS, Settings, SettingsError, read
 
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
@@ -97,7 +97,7 @@ def test_a_part_with_a_bad_preset_ends_and_is_not_started_again(part: str, tmp_p
         "COLDSTREAM_PORT": str(free_port()),
         "COLDSTREAM_CONSUMER_METRICS_PORT": str(free_port()),
     }
-    command = [sys.executable, "-m", f"serving.{part}"]
+    command = [sys.executable, "-m", MODULES[part]]
     ended = subprocess.run(  # noqa: PLW1510 - the code is what is looked at
         command, env={**os.environ, **state, "COLDSTREAM_DOMAINS": domains}, capture_output=True, text=True, timeout=240
     )

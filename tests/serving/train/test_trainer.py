@@ -58,7 +58,7 @@ def serve(settings: Settings, domain: str = "shop") -> Manifest:
     return made.manifest
 
 
-HOLD = "import sys, time; from serving import trainer; from serving.settings import read\n"
+HOLD = "import sys, time; from serving.train import trainer; from serving.settings import read\n"
 HOLD += "with trainer._alone(read()):\n    print('held', flush=True); time.sleep(600)\n"
 
 
