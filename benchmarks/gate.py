@@ -27,8 +27,8 @@ from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemKNN
 from models.recommenders.popularity import Popularity
 from models.releases import gate
-from models.releases.gate import Answers, Bounds
-from models.releases.store import HISTORY
+from models.releases.gate import Answers, GateThresholds
+from models.releases.manifest import DEFAULT_HISTORY_LENGTH
 from models.training import champion_challenger
 from models.training.train import HELD_OUT
 
@@ -93,7 +93,7 @@ class Side:
 
     def __init__(self, frame: pd.DataFrame, most: int, mask_seen: bool) -> None:
         before, after = splits.split(frame, HELD_OUT)
-        self.held_out = splits.cases(before, after, HISTORY, most)
+        self.held_out = splits.cases(before, after, DEFAULT_HISTORY_LENGTH, most)
         self.log, self.mask_seen = Log.of(before), mask_seen
         self.numbers = dict(self.log.vocabulary.index)
         for one in self.held_out:
@@ -104,12 +104,12 @@ class Side:
     def answers(self, recommender: Any) -> Answers:
         return champion_challenger.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
 
-    def judge(self, recommender: Any, theirs: Answers, bounds: Bounds) -> tuple[list[gate.Check], Answers]:
+    def judge(self, recommender: Any, theirs: Answers, bounds: GateThresholds) -> tuple[list[gate.Check], Answers]:
         ours = self.answers(recommender)
         histories = [one.history for one in self.held_out]
 
         def score(history: Recent) -> Float32:
-            return recommender.score(batch_of([history], recommender.vocabulary, HISTORY))
+            return recommender.score(batch_of([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
 
         sane = gate.sane(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)
         return sane + gate.contest(ours, theirs, bounds, np.random.default_rng(0)), ours
@@ -117,7 +117,7 @@ class Side:
 
 def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> dict[str, Any]:
     """Every candidate before the gate, then the false alarms."""
-    side, bounds = Side(frame, most, mask_seen), Bounds()
+    side, bounds = Side(frame, most, mask_seen), GateThresholds()
     theirs = side.answers(fitted(ItemKNN(), side.log))
     rows = []
     for name, expected, one in candidates(side.log, np.random.default_rng(0), mask_seen=mask_seen):
@@ -130,7 +130,7 @@ def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> d
     return {"machine": machine(), **facts, "rows": rows, "again": alarms(side, bounds, seeds)}
 
 
-def alarms(side: Side, bounds: Bounds, seeds: int) -> dict[str, Any]:
+def alarms(side: Side, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
     """iALS with seeds 1 to n against seed 0: promotions, refreshes (as if it were stale), other refusals."""
     theirs = side.answers(fitted(IALS(seed=0), side.log))
     found: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}

@@ -20,7 +20,7 @@ from benchmarks.lookups import SETTLE_S, fill, histories, release, serving, unde
 from benchmarks.running import machine, percentiles
 from features.activity import Activity
 from models.domains import preset as presets
-from models.releases import store
+from models.releases import release_store
 from serving.catalogue.domain import Domain, Habits
 from serving.recommend.pipeline import Ask, answer, best, query, score
 from serving.rules.rule import Rule
@@ -66,7 +66,7 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
     with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
         root = Path(folder)
         name = release(root, items, recommender, rng)
-        loaded = store.load(root / "shop" / name)
+        loaded = release_store.load(root / "shop" / name)
     domain = Domain(Habits.of(presets.preset_of("shop")))
     domain.put(made.items(items))
     domain.begin()

@@ -27,8 +27,8 @@ from models.recommenders.blend import EDGES, Blend
 from models.recommenders.item_item import ItemItem, ItemKNN
 from models.recommenders.onnx_scorer import ITEM_ITEM
 from models.recommenders.popularity import Personal
-from models.releases import store as releases
-from models.releases.store import Manifest
+from models.releases import release_store
+from models.releases.manifest import Manifest, new_id
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.events import encode
@@ -74,7 +74,7 @@ def release(root: Path, items: int, recommender: str, rng: np.random.Generator) 
     made_one = _recommender(recommender, vocabulary, rng)
     beside = _counting(ItemKNN(), vocabulary, rng)
     manifest = Manifest(
-        id=releases.new_id(),
+        id=new_id(),
         domain="shop",
         recommender=recommender,
         created_at=int(time.time() * 1000),
@@ -87,10 +87,10 @@ def release(root: Path, items: int, recommender: str, rng: np.random.Generator) 
     )
 
     def write(folder: Path) -> list[str]:
-        return list({*made_one.save(folder, releases.prefix_of(recommender)), *beside.save(folder)})
+        return list({*made_one.save(folder, release_store.prefix_of(recommender)), *beside.save(folder)})
 
-    releases.save(root, manifest, item_ids, write)
-    releases.promote(root, "shop", manifest.id)
+    release_store.save(root, manifest, item_ids, write)
+    release_store.promote(root, "shop", manifest.id)
     return manifest.id
 
 

@@ -27,8 +27,8 @@ from benchmarks.running import machine, percentiles, running
 from models.errors import ReleaseError
 from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
-from models.releases import arms, rollout, store
-from models.releases.store import COUNTS, Manifest
+from models.releases import arms, release_store, rollout
+from models.releases.manifest import ITEM_KNN, Manifest, new_id
 from stream.events import Event, Impression, Interaction, Item, encode
 
 TASTES: Final = 20
@@ -50,8 +50,8 @@ def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
     model.near = (own if knows_tastes else rng.integers(0, items, shape)).astype(np.int32)
     model.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
     now = int(time.time() * 1000)
-    manifest = Manifest(store.new_id(now), "shop", COUNTS, now, 0, items, 0, 0, {}, params=model.describe())
-    store.save(root, manifest, model.vocabulary.item_ids, model.save)
+    manifest = Manifest(new_id(now), "shop", ITEM_KNN, now, 0, items, 0, 0, {}, params=model.describe())
+    release_store.save(root, manifest, model.vocabulary.item_ids, model.save)
     return manifest.id
 
 
@@ -194,7 +194,7 @@ def measure(
         state = Path(folder) / "state"
         root = state / "releases"
         asked = {"canary_impressions": impressions, "canary_margin": margin}
-        store.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
+        release_store.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
         with running("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
             now = int(time.time() * 1000)
             items = [Item(item_id=f"i{one}", at=now, category=f"c{one // EACH}") for one in range(TASTES * EACH)]

@@ -14,7 +14,8 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.running import environment, machine, memory
-from models.releases import store
+from models.releases import release_store
+from models.releases.manifest import read_manifest
 from serving.commands.live_view import busiest
 from stream.sources.complete_journey import open_complete_journey
 from stream.sources.source import Source
@@ -42,7 +43,7 @@ def measure() -> dict[str, Any]:
             figures["memory_while_live"] = memory(first.process.pid)
             figures["releases"] = [
                 {"recommender": one.recommender, "state": one.state, "metrics": one.metrics}
-                for one in store.list_releases(place / "releases", "shop")
+                for one in release_store.list_releases(place / "releases", "shop")
             ]
         figures["stop_s"] = first.stopped_s
         with _started(variables, Path(folder) / "second.log") as second:
@@ -139,13 +140,13 @@ def _status(url: str) -> dict[str, Any] | None:
 def _tuned(place: Path) -> bool:
     """Whether a run that tunes has made its release: its card says what was tuned."""
     root = place / "releases"
-    found = store.list_releases(root, "shop")
-    return any("tuning" in store.read_manifest(root / "shop" / one.id).params for one in found)
+    found = release_store.list_releases(root, "shop")
+    return any("tuning" in read_manifest(root / "shop" / one.id).params for one in found)
 
 
 def _settled(place: Path) -> bool:
     """Whether the first run's choice is made: one of its two releases, the newest, serves."""
-    return any(one.state == "serving" for one in store.list_releases(place / "releases", "shop")[:2])
+    return any(one.state == "serving" for one in release_store.list_releases(place / "releases", "shop")[:2])
 
 
 def _followed(source: Source) -> str:

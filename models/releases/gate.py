@@ -23,7 +23,7 @@ FAVOURITE: Final = 0.05
 CHECKS: Final = ("not-finite", "one-item", "strangers", "slow", "not-better", "coverage")
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class GateThresholds(msgspec.Struct, frozen=True):
     """What the checks ask for.
 
     A candidate's mean NDCG@10 has to be above the serving release's times 1 + `margin` with `confidence` (one-sided);
@@ -75,7 +75,7 @@ class Check(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class GateReport(msgspec.Struct, frozen=True):
     """What the gate found. `opponent` is the serving release, None where there was none or the contest was waived;
     `how` says in what form it was asked, or why there was no contest; `users` is the number of held-out cases."""
 
@@ -100,7 +100,9 @@ class Verdict(msgspec.Struct, frozen=True):
         return "; ".join(f"{one.name}: {one.detail} {one.value:.4g}, bound {one.bound:.4g}" for one in failed)
 
 
-def sane(served: Answers, cases: Cases, latency_ms: float, bounds: Bounds, *, personal: bool = True) -> list[Check]:
+def sane(
+    served: Answers, cases: Cases, latency_ms: float, bounds: GateThresholds, *, personal: bool = True
+) -> list[Check]:
     """The checks that need no opponent, of the release as it would serve.
 
     A recommender that gives everyone the same list on purpose is not `personal`: two checks do not ask it.
@@ -113,13 +115,15 @@ def sane(served: Answers, cases: Cases, latency_ms: float, bounds: Bounds, *, pe
 
 
 def contest(
-    ours: Answers, theirs: Answers, bounds: Bounds, rng: np.random.Generator, *, stale: bool = False
+    ours: Answers, theirs: Answers, bounds: GateThresholds, rng: np.random.Generator, *, stale: bool = False
 ) -> list[Check]:
     """The checks against the serving release, on the same cases."""
     return [better(ours.ndcg, theirs.ndcg, bounds, rng, stale=stale), coverage(ours.shown, theirs.shown, bounds)]
 
 
-def better(ours: Float64, theirs: Float64, bounds: Bounds, rng: np.random.Generator, *, stale: bool = False) -> Check:
+def better(
+    ours: Float64, theirs: Float64, bounds: GateThresholds, rng: np.random.Generator, *, stale: bool = False
+) -> Check:
     """The lower bound of the relative gain in mean NDCG@10, by a paired Poisson bootstrap over users.
 
     It has to be above `margin`, so an equal candidate fails; above `-tolerance` where the serving release is stale.
@@ -144,7 +148,7 @@ def gain(ours: Float64, theirs: Float64, confidence: float, rng: np.random.Gener
     return float(_relative(ours.sum(), theirs.sum())), float(low), float(high)
 
 
-def coverage(ours: Int64, theirs: Int64, bounds: Bounds) -> Check:
+def coverage(ours: Int64, theirs: Int64, bounds: GateThresholds) -> Check:
     """The distinct items that the candidate shows, as a share of those that the serving release shows."""
     share = _distinct(ours) / max(1, _distinct(theirs))
     detail = "items shown, as a share of the serving release's"

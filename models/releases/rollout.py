@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from models.errors import ReleaseError
-from models.releases import arms, store
+from models.releases import arms, release_store
 from models.releases.arms import ENDED, Arm, Ended, Role, Rollout
 
 REPLACED: Final = "replaced"
@@ -50,7 +50,7 @@ def roll_back_canary(root: Path, domain: str, salt: str, reason: str, detail: st
         if before.canary is None or before.canary.salt != salt:
             return None
         arms.write(root, domain, _without(before, "canary", "rolled-back", reason, detail))
-    store.refuse(root, domain, before.canary.release, ReleaseError(reason, detail))
+    release_store.refuse(root, domain, before.canary.release, ReleaseError(reason, detail))
     return before.canary
 
 
@@ -60,7 +60,7 @@ def promote_canary(root: Path, domain: str, salt: str, detail: str) -> Arm | Non
         before = arms.read(root, domain)
         if before.canary is None or before.canary.salt != salt:
             return None
-        store.promote(root, domain, before.canary.release)
+        release_store.promote(root, domain, before.canary.release)
         arms.write(root, domain, _without(before, "canary", "promoted", "not-worse", detail))
     return before.canary
 
@@ -79,7 +79,7 @@ def enter(root: Path, domain: str, release: str, share: float | None) -> str:
     The first release of a domain is promoted. While another canary is on trial the candidate `waits`: trials that are
     replaced by each training run would never come to an end.
     """
-    if share is None or store.current_id(root, domain) is None:
+    if share is None or release_store.current_id(root, domain) is None:
         promote(root, domain, release)
         return "promote"
     if arms.read(root, domain).canary is not None:
@@ -91,29 +91,29 @@ def enter(root: Path, domain: str, release: str, share: float | None) -> str:
 def promote(root: Path, domain: str, release: str) -> None:
     """Let a release serve everyone; its own trials end with that. Raises like `releases.promote`."""
     with arms.changing(root, domain):
-        store.promote(root, domain, release)
+        release_store.promote(root, domain, release)
         _end_own(root, domain, release)
 
 
 def rollback(root: Path, domain: str) -> str:
     """Let the release before the serving one serve again; its id. Raises like `releases.rollback`."""
     with arms.changing(root, domain):
-        release = store.rollback(root, domain)
+        release = release_store.rollback(root, domain)
         _end_own(root, domain, release)
     return release
 
 
 def _begin(root: Path, domain: str, role: Role, release: str, share: float, now_ms: int | None) -> Arm:
     made = arms.arm(release, share, now_ms if now_ms is not None else int(time.time() * 1000))
-    serving = store.current_id(root, domain)
+    serving = release_store.current_id(root, domain)
     if serving is None:
         raise ReleaseError("no-control", f"{domain}: no release serves yet; promote {release} instead")
     if serving == release:
         raise ReleaseError("serving", f"{domain}: {release} serves everyone already; choose another release")
     try:
-        store.load(root / domain / release)
+        release_store.load(root / domain / release)
     except ReleaseError as error:
-        store.refuse(root, domain, release, error)
+        release_store.refuse(root, domain, release, error)
         raise
     with arms.changing(root, domain):
         before = arms.read(root, domain)

@@ -26,9 +26,10 @@ from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import members
 from models.recommenders.registry import NEURAL
 from models.recommenders.top_k import top_k
-from models.releases import gate, store
-from models.releases.gate import Answers, Bounds, Cases, Verdict
-from models.releases.store import COUNTS, HISTORY, Manifest, Release
+from models.releases import gate, release_store
+from models.releases.gate import Answers, Cases, GateReport, GateThresholds
+from models.releases.manifest import DEFAULT_HISTORY_LENGTH, ITEM_KNN, Manifest
+from models.releases.release import Release
 
 WITNESSES: Final = 5_000
 """Users whose histories say which items go together."""
@@ -58,14 +59,14 @@ class Rules(msgspec.Struct, frozen=True):
     """How a contest goes. `asked_for`: recommenders that an operator named; one of them replaces any other without a
     contest. `refresh_ms`: a serving release whose data are this much older than the candidate's is stale; 0: never."""
 
-    bounds: Bounds = Bounds()
+    bounds: GateThresholds = GateThresholds()
     mask_seen: bool = False
     asked_for: frozenset[str] | None = None
     refresh_ms: int = 24 * 60 * 60 * 1000
     seed: int = 0
 
 
-def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
+def judge(root: Path, candidate: Candidate, rules: Rules) -> GateReport:
     """The gate's verdict on a candidate that is written below `root` already, against the release that serves.
 
     Raises:
@@ -73,8 +74,8 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
     """
     manifest = candidate.manifest
     home = root / manifest.domain
-    served = store.load(home / manifest.id)
-    opponent, how = _opponent(home, store.current_id(root, manifest.domain), manifest, rules)
+    served = release_store.load(home / manifest.id)
+    opponent, how = _opponent(home, release_store.current_id(root, manifest.domain), manifest, rules)
     theirs = (opponent.item_ids if opponent is not None else [], *(one.targets for one in candidate.cases))
     numbers = _numbered(candidate.vocabulary.item_ids, served.item_ids, *theirs)
     cases = cases_of(candidate.cases, candidate.before, numbers, np.random.default_rng(rules.seed))
@@ -85,7 +86,7 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
         asked, cases, latency_ms(lambda one: served.scores([one]), histories), rules.bounds, personal=personal
     )
     if opponent is None:
-        return Verdict(checks, None, how, len(histories))
+        return GateReport(checks, None, how, len(histories))
     recommender, form = as_of(opponent, candidate.before, candidate.held_out_from)
     answered = answers(recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
     ours = Answers(candidate.ndcg, renumbered(candidate.shown[:, : gate.K], candidate.vocabulary, numbers))
@@ -93,19 +94,19 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> Verdict:
     bounds = against(opponent.manifest, rules.bounds)
     checks += gate.contest(ours, answered, bounds, np.random.default_rng(rules.seed), stale=stale)
     how = f"{form}; its data are old enough to be replaced by an equal one" if stale else form
-    return Verdict(checks, opponent.id, how, len(histories))
+    return GateReport(checks, opponent.id, how, len(histories))
 
 
-def against(opponent: Manifest, bounds: Bounds) -> Bounds:
+def against(opponent: Manifest, bounds: GateThresholds) -> GateThresholds:
     """The bounds for a contest with a release: where counts serve, less of their breadth has to be kept."""
-    if opponent.recommender != COUNTS:
+    if opponent.recommender != ITEM_KNN:
         return bounds
     return msgspec.structs.replace(bounds, coverage=min(bounds.coverage, COVERAGE_OF_COUNTS))
 
 
 def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool) -> Answers:
     """What a recommender says to the cases: NDCG@10, the lists in common numbers, and scores that are not finite."""
-    batch = splits.batch(cases, recommender.vocabulary, HISTORY)
+    batch = splits.batch(cases, recommender.vocabulary, DEFAULT_HISTORY_LENGTH)
     broken = 0
 
     def score(start: int, stop: int) -> Float32:
@@ -179,7 +180,7 @@ def _opponent(home: Path, serving: str | None, manifest: Manifest, rules: Rules)
     if serving is None:
         return None, "nothing serves yet"
     try:
-        release = store.load(home / serving)
+        release = release_store.load(home / serving)
     except ReleaseError as error:
         return None, f"the serving release cannot be loaded: {error.reason}"
     theirs = release.manifest.recommender

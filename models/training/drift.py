@@ -18,10 +18,10 @@ from models.data import splits
 from models.data.splits import Case
 from models.evaluation import metrics
 from models.recommenders.base import WEIGHTS, Recommender
-from models.releases.store import HISTORY, TRAINING
+from models.releases.manifest import DEFAULT_HISTORY_LENGTH, TRAINING_FILE_PREFIX
 from stream.events import KIND_CODES
 
-REFERENCE: Final = f"{TRAINING}reference.json"
+REFERENCE: Final = f"{TRAINING_FILE_PREFIX}reference.json"
 SHARE: Final = 0.1
 """The newest share of the events is what a release is compared with: older ones were another time."""
 HEAD: Final = 20
@@ -145,7 +145,7 @@ def stability(then: Counts, now: Counts) -> float:
 
 def hit_rate(recommender: Recommender, cases: Sequence[Case], *, mask_seen: bool) -> float:
     """The share of cases whose item is among the recommender's best 10."""
-    batch = splits.batch(cases, recommender.vocabulary, HISTORY)
+    batch = splits.batch(cases, recommender.vocabulary, DEFAULT_HISTORY_LENGTH)
 
     def score(start: int, stop: int) -> Float32:
         return recommender.score(batch.rows(start, stop))
@@ -181,7 +181,7 @@ def progressive(
         before = own[(own < place) & (at[own] < at[place])]
         if not len(before):
             continue
-        last = before[-HISTORY:]
+        last = before[-DEFAULT_HISTORY_LENGTH:]
         history = Recent(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
         seen = frozenset(items[before].tolist())
         found.append(Case(str(users[place]), history, [str(items[place])], int(at[place]), seen))

@@ -33,9 +33,9 @@ from models.recommenders.blend import Blend, members
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural import warm_start as warm
 from models.recommenders.registry import NEURAL, names_of
-from models.releases import rollout, store
-from models.releases.gate import Bounds
-from models.releases.store import COUNTS, Manifest
+from models.releases import release_store, rollout
+from models.releases.gate import GateThresholds
+from models.releases.manifest import DEFAULT_HISTORY_LENGTH, ITEM_KNN, Manifest, new_id
 from models.training import drift
 from models.training import warm_start as warmstart
 from models.training.champion_challenger import Candidate, Rules, judge
@@ -83,7 +83,7 @@ class Run(msgspec.Struct, frozen=True):
     preset: Path | None = None
     cache: Path | None = None
     warm_start: bool = True
-    bounds: Bounds = Bounds()
+    bounds: GateThresholds = GateThresholds()
     refresh_ms: int = 24 * 60 * 60 * 1000
     home: DomainPreset = DomainPreset()
     """The domain's: kinds' weights, half-life, members, parameters, freshness."""
@@ -93,7 +93,7 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def rules(self) -> Rules:
         """How its candidates are judged: what was named takes the place of anything else, `auto` has to win."""
-        named = {"counts": frozenset({COUNTS}), "auto": None, "blend": frozenset({"blend"})}
+        named = {"counts": frozenset({ITEM_KNN}), "auto": None, "blend": frozenset({"blend"})}
         others = frozenset({*self.recommender.split(","), *(["blend"] if "," in self.recommender else [])})
         asked_for = named.get(self.recommender, others)
         return Rules(self.bounds, self.mask_seen, asked_for, self.refresh_ms, self.seed)
@@ -135,11 +135,11 @@ def train_counts(run: Run, progress: Progress | None = None, archived: Archived 
     archived = read(run) if archived is None else archived
     frame = archived.events
     before, after = splits.split(frame, HELD_OUT, run.seed)
-    held_out = splits.cases(before, after, store.HISTORY, MOST_USERS, run.seed, run.home.weights)
+    held_out = splits.cases(before, after, DEFAULT_HISTORY_LENGTH, MOST_USERS, run.seed, run.home.weights)
     _say(progress, "counts", 0.2)
     trial = ItemKNN()
     trial.fit(_log(run, before, frame))
-    batch = splits.batch(held_out, trial.vocabulary, store.HISTORY)
+    batch = splits.batch(held_out, trial.vocabulary, DEFAULT_HISTORY_LENGTH)
 
     def score(start: int, stop: int) -> np.ndarray:
         return trial.score(batch.rows(start, stop))
@@ -150,7 +150,7 @@ def train_counts(run: Run, progress: Progress | None = None, archived: Archived 
     cut = int(after["at"].min()) if len(after) else 0
     figures |= _next_hits(run, trial, frame, cut)
     _say(progress, "counts", 0.6, figures)
-    card = _card(run, COUNTS, archived, values, figures, cut)
+    card = _card(run, ITEM_KNN, archived, values, figures, cut)
     made = _release(run, card, ItemKNN(), _log(run, frame, frame), frame, started)
     _say(progress, "counts", 1.0, figures)
     return Candidate(made, values["ndcg@10"], ranked.items, trial.vocabulary, held_out, before, cut)
@@ -213,7 +213,7 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
     refused: dict[str, list[str]] = {}
     words = []
     for one in sorted(candidates, key=lambda one: -one.manifest.metrics.get("ndcg@10", 0.0)):
-        serving, asked_for = store.current_id(run.root, run.domain), run.rules.asked_for
+        serving, asked_for = release_store.current_id(run.root, run.domain), run.rules.asked_for
         if one.manifest.id == serving:
             words.append(f"{one.manifest.recommender} serves already")
             continue
@@ -225,8 +225,8 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
             rollout.enter(run.root, run.domain, one.manifest.id, run.canary_share)
             break
         refused[one.manifest.id] = failed
-    store.retire(run.root, run.domain)
-    return Result(made, store.current_id(run.root, run.domain), "; ".join(words), figures, refused)
+    release_store.retire(run.root, run.domain)
+    return Result(made, release_store.current_id(run.root, run.domain), "; ".join(words), figures, refused)
 
 
 def together(results: Sequence[Result]) -> Result:
@@ -243,15 +243,15 @@ def _asked(run: Run, candidate: Candidate) -> tuple[list[str], str]:
     try:
         verdict = judge(run.root, candidate, run.rules)
     except ReleaseError as error:
-        store.refuse(run.root, run.domain, manifest.id, error)
+        release_store.refuse(run.root, run.domain, manifest.id, error)
         log.error("%s: release %s is refused (%s): %s", run.domain, manifest.id, error.reason, error.detail)
         return [error.reason], f"is refused: {error.reason}"
-    store.annotate(run.root, msgspec.structs.replace(manifest, gate=verdict))
+    release_store.update_manifest(run.root, msgspec.structs.replace(manifest, gate=verdict))
     if verdict.passed:
         contest = next((one for one in verdict.checks if one.name == "not-better"), None)
         return [], f"passes ({contest.detail} {contest.value:+.3f})" if contest else f"passes ({verdict.how})"
     refusal = ReleaseError(",".join(verdict.reasons), verdict.detail)
-    store.refuse(run.root, run.domain, manifest.id, refusal)
+    release_store.refuse(run.root, run.domain, manifest.id, refusal)
     log.warning("%s: release %s is refused: %s", run.domain, manifest.id, verdict.detail)
     return verdict.reasons, f"is refused: {verdict.detail}"
 
@@ -289,7 +289,7 @@ def _release(
     if isinstance(recommender, Blend):
         recommender.vocabulary = vocabulary
     beside = _beside(recommender)
-    if recommender.name != COUNTS and beside not in members(recommender):
+    if recommender.name != ITEM_KNN and beside not in members(recommender):
         beside.fit(log)
     begun = [getattr(member, "started_from", None) for member in members(recommender)]
     manifest = msgspec.structs.replace(
@@ -299,16 +299,16 @@ def _release(
     )
 
     def write(folder: Path) -> list[str]:
-        own = recommender.save(folder, store.prefix_of(recommender.name))
+        own = recommender.save(folder, release_store.prefix_of(recommender.name))
         kept = [warm.write(folder / name, start) for name, start in (starts or {}).items()]
         kept += freshness.save_first(folder, frame, vocabulary) if run.home.freshness is not None else []
         (folder / drift.REFERENCE).write_bytes(msgspec.json.encode(drift.reference_of(frame)))
-        counts = [] if recommender.name == COUNTS else beside.save(folder)
+        counts = [] if recommender.name == ITEM_KNN else beside.save(folder)
         return [*own, *counts, *kept, drift.REFERENCE]
 
-    made = store.save(run.root, manifest, vocabulary.item_ids, write)
+    made = release_store.save(run.root, manifest, vocabulary.item_ids, write)
     whole = msgspec.structs.replace(made, seconds=round(time.monotonic() - started, 1))
-    store.annotate(run.root, whole)
+    release_store.update_manifest(run.root, whole)
     return whole
 
 
@@ -383,7 +383,7 @@ def _card(
     now = int(time.time() * 1000)
     bounds = evaluation.intervals(values, np.random.default_rng(run.seed))
     return Manifest(
-        id=store.new_id(now),
+        id=new_id(now),
         domain=run.domain,
         recommender=recommender,
         created_at=now,
@@ -395,7 +395,7 @@ def _card(
         params={"seed": run.seed},
         metrics=figures,
         protocol=PROTOCOL,
-        parent=store.current_id(run.root, run.domain),
+        parent=release_store.current_id(run.root, run.domain),
         intervals={name: one for name, one in bounds.items() if name in figures},
         held_out_from=held_out_from,
         data=fingerprint(frame, archived.items, archived.users),

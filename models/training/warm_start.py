@@ -17,8 +17,8 @@ from models.recommenders.base import Recommender
 from models.recommenders.blend import members
 from models.recommenders.neural import warm_start
 from models.recommenders.registry import NEURAL, Situation, make
-from models.releases import store
-from models.releases.store import TRAINING
+from models.releases import release_store
+from models.releases.manifest import TRAINING_FILE_PREFIX, read_manifest
 
 OWN: Final = frozenset({"recommender", "tuning", "epochs", "kinds", "fields"})
 """What a card says of a network that is not a parameter to begin with: epochs are sought anew."""
@@ -27,14 +27,14 @@ log = logging.getLogger("coldstream.trainer")
 
 def of_release(root: Path, domain: str) -> tuple[list[warm_start.Start], dict[str, dict[str, Any]]]:
     """Weights that the serving release keeps for the next run, and its networks' parameters by name."""
-    serving = store.current_id(root, domain)
+    serving = release_store.current_id(root, domain)
     if serving is None:
         return [], {}
     folder = root / domain / serving
     try:
-        manifest = store.read_manifest(folder)
+        manifest = read_manifest(folder)
         names = [name for name in manifest.extras if name.endswith(warm_start.ENDING)]
-        starts = [warm_start.read(store.read_extra(folder, manifest, name), serving) for name in names]
+        starts = [warm_start.read(release_store.read_extra(folder, manifest, name), serving) for name in names]
     except ModelError as error:
         log.warning("%s: training begins without the serving release's weights: %s", domain, error)
         return [], {}
@@ -73,5 +73,5 @@ def of_experiment(experiment: Experiment, best: Tuned, recommender: Recommender)
     for stage, until, made in stages:
         for one in made:
             if one is not None and one.name in NEURAL:
-                found[f"{TRAINING}{one.name}.{stage}{warm_start.ENDING}"] = warm_start.start_of(one, until)  # type: ignore[arg-type]
+                found[f"{TRAINING_FILE_PREFIX}{one.name}.{stage}{warm_start.ENDING}"] = warm_start.start_of(one, until)  # type: ignore[arg-type]
     return found

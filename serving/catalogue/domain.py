@@ -16,7 +16,7 @@ from features.popularity import EVERYONE
 from models.arrays import Int32, Int64
 from models.domains.preset import DomainPreset, milliseconds
 from models.recommenders.onnx_scorer import ENCODED
-from models.releases.store import Release
+from models.releases.release import Release
 from serving.catalogue.live_popularity import NEWEST, Freshness, Now, OpenRelease, now, opened
 from serving.rules.compiled import Compiled
 from serving.rules.rule import Rule, Value, applies

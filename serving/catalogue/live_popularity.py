@@ -15,7 +15,7 @@ from models.arrays import Float32
 from models.data.profiles import NOBODY, Asking
 from models.recommenders.base import Vocabulary
 from models.recommenders.freshness import mix, prior_of
-from models.releases.store import Release
+from models.releases.release import Release
 
 if TYPE_CHECKING:
     from serving.catalogue.domain import Aligned

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from models.releases.store import Manifest
+    from models.releases.manifest import Manifest
 
 TIMES: Final = ("created_at", "cutoff_at", "held_out_from")
 DATA: Final = ("cutoff_at", "held_out_from", "data", "events", "users", "items")

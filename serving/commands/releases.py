@@ -30,14 +30,14 @@ def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJs
     """Every release of a domain, newest first, what is on trial and how it does, and how trials ended."""
     import msgspec
 
-    from models.releases import arms, store
+    from models.releases import arms, release_store
 
     root, name = _where(ctx, domain)
-    found, state = store.list_releases(root, name), arms.read(root, name)
+    found, state = release_store.list_releases(root, name), arms.read(root, name)
     figures = figures_of(ctx.obj, name, state)
     if as_json:
         told = msgspec.to_builtins({"releases": found, "rollout": state}) | {"figures": figures}
-        typer.echo(json.dumps({"domain": name, "serving": store.current_id(root, name), **told}))
+        typer.echo(json.dumps({"domain": name, "serving": release_store.current_id(root, name), **told}))
         return
     for one in found:
         kept = [pair for pair in one.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
@@ -54,16 +54,17 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
     import msgspec
 
     from models.errors import ReleaseError
-    from models.releases import store
+    from models.releases import release_store
+    from models.releases.manifest import read_manifest
 
     root, name = _where(ctx, domain)
-    told = msgspec.to_builtins(store.read_manifest(root / name / release))
+    told = msgspec.to_builtins(read_manifest(root / name / release))
     try:
-        store.load(root / name / release)
+        release_store.load(root / name / release)
         told["whole"] = True
     except ReleaseError as error:
         told |= {"whole": False, "reason": error.reason, "detail": error.detail}
-    listed = next((one for one in store.list_releases(root, name) if one.id == release), None)
+    listed = next((one for one in release_store.list_releases(root, name) if one.id == release), None)
     told["state"] = listed.state if listed is not None else None
     if listed is not None and listed.reason:
         told["refused"] = {"reason": listed.reason, "detail": listed.detail}
@@ -73,10 +74,11 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
 @app.command()
 def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """What changed from one release to another: parameters, metrics with intervals, data, parent, items."""
-    from models.releases import store
+
+    from models.releases.manifest import read_manifest
 
     root, name = _where(ctx, domain)
-    first, second = (store.read_manifest(root / name / release) for release in (one, other))
+    first, second = (read_manifest(root / name / release) for release in (one, other))
     told = differences(first, second) | {"items": _items(root / name, one, other)}
     _tell(told, difference_lines(told, first, second), as_json)
 

@@ -10,7 +10,6 @@ from features.activity import Recent
 from models.arrays import Float32
 from models.data.interactions import batch_of
 from models.data.profiles import Asking
-from models.releases.store import HISTORY
 from models.rerank.contributions import contributions
 from serving.catalogue.domain import Aligned, Domain
 from serving.catalogue.live_popularity import owed
@@ -104,10 +103,10 @@ class _Causes:
         if aligned is not None and items:
             recommender = aligned.release.recommender
             index = recommender.vocabulary.index
-            self._known = [row for row in self._events if row[0] in index][-HISTORY:]
+            self._known = [row for row in self._events if row[0] in index][-aligned.release.history_length :]
             inside = [item for item in items if item in index]
             self._places = {item: number for number, item in enumerate(inside)}
-            batch = batch_of([recent], recommender.vocabulary, HISTORY)
+            batch = batch_of([recent], recommender.vocabulary, aligned.release.history_length)
             self._amounts = contributions(recommender, batch, np.array([index[item] for item in inside], np.int64))
 
     def of(self, item_id: str) -> Why | None:

@@ -12,9 +12,9 @@ import msgspec
 
 from features.activity import Recent
 from models.errors import ReleaseError
-from models.releases import arms, rollout, store
+from models.releases import arms, release_store, rollout
 from models.releases.arms import Arm, Role
-from models.releases.store import Release
+from models.releases.release import Release
 from serving import metrics
 from serving.catalogue.domain import Domain
 from serving.rollout.arms import Beside, Trial, Tried
@@ -51,7 +51,7 @@ _announcements = msgspec.json.Decoder(Announcement)
 
 def announcement(root: Path, domain: str, action: str) -> Announcement:
     """What is to be said of a domain after `action`: what serves and what is tried out now. Raises ReleaseError."""
-    now, said = arms.read(root, domain), store.current_id(root, domain) or ""
+    now, said = arms.read(root, domain), release_store.current_id(root, domain) or ""
     reason = now.ended[-1].reason if now.ended else ""
     return Announcement(domain, said, action, int(time.time() * 1000), now.canary, now.shadow, reason)
 
@@ -103,7 +103,7 @@ class Current:
     async def _follow(self, name: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            wanted = await loop.run_in_executor(self._executor, store.current_id, self.root, name)
+            wanted = await loop.run_in_executor(self._executor, release_store.current_id, self.root, name)
         except ReleaseError as error:
             self._refuse(name, POINTER, error)
             return
@@ -134,7 +134,9 @@ class Current:
 
     async def _fall_back(self, name: str) -> None:
         """With nothing in service (a start beside a damaged release), the newest whole one is better than none."""
-        found = await asyncio.get_running_loop().run_in_executor(self._executor, store.list_releases, self.root, name)
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._executor, release_store.list_releases, self.root, name
+        )
         for one in found:
             if one.state == "ready" and await self._swap(name, one.id):
                 log.warning("%s: release %s serves instead of the one that was refused", name, one.id)
@@ -189,7 +191,7 @@ class Current:
             rollout.roll_back_canary(self.root, name, arm.salt, error.reason, error.detail)
             return
         rollout.end(self.root, name, role, action="refused", reason=error.reason, detail=error.detail)
-        store.refuse(self.root, name, arm.release, error)
+        release_store.refuse(self.root, name, arm.release, error)
 
     def _refuse(self, name: str, release: str, error: ReleaseError) -> None:
         if (name, release) not in self.refused:
@@ -199,7 +201,7 @@ class Current:
 
 
 def _load(folder: Path) -> Release:
-    loaded = store.load(folder)
+    loaded = release_store.load(folder)
     loaded.scores([Recent()])  # the first call of a session is slow, so it is not a visitor's
     return loaded
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from features import cache
 from models.errors import ReleaseError
-from models.releases import store
+from models.releases import release_store
+from models.releases.manifest import read_manifest
 from models.training import drift
 from models.training.drift import Drift, Limits, Reference
 from serving import metrics
@@ -32,12 +33,12 @@ def look(settings: Settings, domain: str) -> Drift:
         ArchiveError: nothing is archived.
     """
     root = settings.state_path / "releases"
-    serving = store.current_id(root, domain)
+    serving = release_store.current_id(root, domain)
     if serving is None:
         raise ReleaseError("none", f"{domain}: no release serves yet; coldstream train --once makes one")
     folder = root / domain / serving
-    manifest = store.read_manifest(folder)
-    raw = store.read_extra(folder, manifest, drift.REFERENCE)
+    manifest = read_manifest(folder)
+    raw = release_store.read_extra(folder, manifest, drift.REFERENCE)
     reference = msgspec.json.decode(raw, type=Reference)
     frame, _ = cache.interactions(settings.state_path / "archive", domain, settings.state_path / "cache")
     events, index = drift.compared(frame, reference)
@@ -46,7 +47,7 @@ def look(settings: Settings, domain: str) -> Drift:
         home = preset_for(settings, domain)
         cases = drift.progressive(frame, reference.until_at + 1, np.random.default_rng(0), weights=home.weights)
         if cases:
-            recommender = store.load(folder).recommender
+            recommender = release_store.load(folder).recommender
             rate = drift.hit_rate(recommender, cases, mask_seen=home.mask_seen)
             found = msgspec.structs.replace(found, hit_rate=rate, asked=len(cases))
     return drift.judged(found, limits_of(settings))

@@ -29,9 +29,9 @@ from prometheus_client import start_http_server
 from features import dataset
 from features.archive import parts
 from models.errors import ModelError, ReleaseError, TrainingError
-from models.releases import store
-from models.releases.gate import Bounds
-from models.releases.store import COUNTS
+from models.releases import release_store
+from models.releases.gate import GateThresholds
+from models.releases.manifest import ITEM_KNN, read_manifest
 from models.training import train
 from models.training.champion_challenger import Candidate
 from models.training.drift import Drift
@@ -80,16 +80,16 @@ def _rounds(settings: Settings, run: train.Run) -> list[list[Callable[..., Candi
     if not _by_counts(run):
         return [[train.train_counts, train.train_tuned]]
     rounds: list[list[Callable[..., Candidate]]] = [[train.train_counts], [train.train_tuned]]
-    return rounds if store.current_id(run.root, run.domain) is None else rounds[::-1]
+    return rounds if release_store.current_id(run.root, run.domain) is None else rounds[::-1]
 
 
 def _by_counts(run: train.Run) -> bool:
     """Whether nothing serves a domain yet, or counts."""
-    serving = store.current_id(run.root, run.domain)
+    serving = release_store.current_id(run.root, run.domain)
     if serving is None:
         return True
     try:
-        return store.read_manifest(run.root / run.domain / serving).recommender == COUNTS
+        return read_manifest(run.root / run.domain / serving).recommender == ITEM_KNN
     except ReleaseError:
         return True  # what serves is damaged: anything whole is better
 
@@ -114,9 +114,9 @@ def _run_of(settings: Settings, domain: str) -> train.Run:
     )
 
 
-def bounds_of(settings: Settings) -> Bounds:
+def bounds_of(settings: Settings) -> GateThresholds:
     """What the gate asks for, as the settings say."""
-    return Bounds(
+    return GateThresholds(
         settings.gate_margin,
         settings.gate_confidence,
         settings.gate_tolerance,
@@ -129,7 +129,7 @@ def bounds_of(settings: Settings) -> Bounds:
 
 def _settle(settings: Settings, run: train.Run, candidates: Sequence[Candidate]) -> train.Result:
     """Ask the gate, and announce what it promotes."""
-    before = store.current_id(run.root, run.domain)
+    before = release_store.current_id(run.root, run.domain)
     result = train.settle(run, candidates)
     if result.serving is not None and result.serving != before:
         announce(settings, run.domain, result.serving, "promote")
@@ -138,8 +138,8 @@ def _settle(settings: Settings, run: train.Run, candidates: Sequence[Candidate])
 
 def _minutes(settings: Settings, domain: str) -> float:
     """The budget of a tuned release: a domain's first one is short, so that it serves soon."""
-    made = store.list_releases(settings.state_path / "releases", domain)
-    first = all(one.recommender == COUNTS for one in made)
+    made = release_store.list_releases(settings.state_path / "releases", domain)
+    first = all(one.recommender == ITEM_KNN for one in made)
     return min(settings.train_minutes, FIRST_MINUTES) if first else settings.train_minutes
 
 
@@ -169,7 +169,7 @@ def loop(settings: Settings, stop: threading.Event, every_s: float, only: str | 
         started = time.monotonic()
         rows = _archived(settings)
         for domain in (one for one in domains if rows.get(one, 0) >= train.LEAST_EVENTS):
-            if store.current_id(settings.state_path / "releases", domain) is None:
+            if release_store.current_id(settings.state_path / "releases", domain) is None:
                 _run_child(settings, domain, stop, "counts")
         rows = _settled(settings, rows, stop)
         for domain in domains:
@@ -273,7 +273,7 @@ def _judged(settings: Settings, domain: str) -> dict[str, list[str]]:
     """The checks that each release which the gate judged has failed, from the releases themselves."""
     root = settings.state_path / "releases"
     found: dict[str, list[str]] = {}
-    for one in store.list_releases(root, domain):
+    for one in release_store.list_releases(root, domain):
         if one.reason is not None:
             found[one.id] = one.reason.split(",")
         elif one.judged:

@@ -12,8 +12,9 @@ from models.data.item_features import Catalogue
 from models.data.profiles import Asking, Profiles
 from models.recommenders.neural.recommender import Neural, Params
 from models.recommenders.registry import NEURAL
-from models.releases import store
-from models.releases.store import Manifest
+from models.releases import release_store
+from models.releases.manifest import Manifest, new_id
+from models.releases.release import Release
 from stream.events import User
 from tests.contracts.test_recommenders import RING, clubs, history, ring
 
@@ -74,18 +75,18 @@ def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: s
         assert scores[3, theirs].mean() > scores[3, ours].mean()
 
 
-def released(made: Neural, root: Path) -> store.Release:
+def released(made: Neural, root: Path) -> Release:
     from models.recommenders.item_item import ItemKNN
 
     beside = ItemKNN()
     beside.fit(Log.of(clubs(), made.vocabulary))
 
     def write(folder: Path) -> list[str]:
-        return list({*made.save(folder, store.prefix_of(made.name)), *beside.save(folder)})
+        return list({*made.save(folder, release_store.prefix_of(made.name)), *beside.save(folder)})
 
-    whole = Manifest(store.new_id(), "shop", made.name, 0, 0, 0, 0, 0, {}, made.describe(), {}, "none")
-    saved = store.save(root, whole, made.vocabulary.item_ids, write)
-    return store.load(root / "shop" / saved.id)
+    whole = Manifest(new_id(), "shop", made.name, 0, 0, 0, 0, 0, {}, made.describe(), {}, "none")
+    saved = release_store.save(root, whole, made.vocabulary.item_ids, write)
+    return release_store.load(root / "shop" / saved.id)
 
 
 def starred() -> pd.DataFrame:
@@ -202,7 +203,7 @@ def of_tastes(by: str, **more: object) -> Neural:
     return made
 
 
-def after_tea(made: Neural | store.Release, *asking: Asking) -> Float32:
+def after_tea(made: Neural | Release, *asking: Asking) -> Float32:
     """How much further `a` is ranked than `b` after `tea`, for each who asks."""
     histories = [history("tea")] * len(asking)
     if isinstance(made, Neural):

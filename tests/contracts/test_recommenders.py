@@ -13,8 +13,9 @@ from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
 from models.recommenders.item_item import ItemKNN, SequentialRules
 from models.recommenders.registry import CANDIDATES, NEURAL, Situation, make
-from models.releases import store
-from models.releases.store import Manifest
+from models.releases import release_store
+from models.releases.manifest import Manifest, new_id
+from models.releases.release import Release
 from stream.events import KIND_CODES
 
 VIEW, SKIP = KIND_CODES["view"], KIND_CODES["skip"]
@@ -148,7 +149,7 @@ def test_what_others_took_together_comes_first(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def released(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> store.Release:
+def released(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Release:
     if fitted.name in CANDIDATES and not CANDIDATES[fitted.name].trains:
         pytest.skip("no release is made of it")
     root = tmp_path_factory.mktemp("releases")
@@ -156,15 +157,15 @@ def released(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> s
     beside.fit(Log.of(ring(), fitted.vocabulary))
 
     def write(folder: Path) -> list[str]:
-        return list({*fitted.save(folder, store.prefix_of(fitted.name)), *beside.save(folder)})
+        return list({*fitted.save(folder, release_store.prefix_of(fitted.name)), *beside.save(folder)})
 
     params = fitted.describe()
-    whole = Manifest(store.new_id(), "shop", fitted.name, 0, 0, 0, 0, 0, {}, params, {"ndcg@10": 0.5}, "none")
-    made = store.save(root, whole, fitted.vocabulary.item_ids, write)
-    return store.load(root / "shop" / made.id)
+    whole = Manifest(new_id(), "shop", fitted.name, 0, 0, 0, 0, 0, {}, params, {"ndcg@10": 0.5}, "none")
+    made = release_store.save(root, whole, fitted.vocabulary.item_ids, write)
+    return release_store.load(root / "shop" / made.id)
 
 
-def test_a_release_scores_as_its_recommender_does(fitted: Recommender, released: store.Release) -> None:
+def test_a_release_scores_as_its_recommender_does(fitted: Recommender, released: Release) -> None:
     batch = [history("i1", "i2", "i3"), history("i9"), history(*[f"i{n % RING}" for n in range(30)]), history()]
     np.testing.assert_allclose(released.scores(batch), fitted.score(asked(fitted, *batch)), atol=1e-4)
     out, weights = np.zeros((4, RING), np.float32), np.array([1.0, 0.0, 0.5, 1.0], np.float32)
@@ -174,7 +175,7 @@ def test_a_release_scores_as_its_recommender_does(fitted: Recommender, released:
     assert int(np.argmax(released.scores([history()])[0])) == 0
 
 
-def test_a_release_has_neighbours(released: store.Release) -> None:
+def test_a_release_has_neighbours(released: Release) -> None:
     near = released.similar("i3", 4)
     assert len(near) == 4
     assert "i3" not in [item for item, _ in near]

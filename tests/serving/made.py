@@ -9,8 +9,9 @@ from features.activity import Activity, Logged, Rules, apply
 from models.domains import preset as presets
 from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
-from models.releases import store
-from models.releases.store import Manifest, Release
+from models.releases import release_store
+from models.releases.manifest import Manifest, new_id
+from models.releases.release import Release
 from serving.catalogue.domain import Domain, Habits
 from serving.recommend.pipeline import Answer, Ask, answer, best, personal, query, score
 from stream.events import Interaction, Item
@@ -32,16 +33,16 @@ def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str =
     for item, others in near.items():
         for place, (other, amount) in enumerate(others):
             model.near[index[item], place], model.amounts[index[item], place] = index[other], amount
-    manifest = Manifest(store.new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
-    store.save(root, manifest, item_ids, model.save)
-    store.promote(root, domain, manifest.id)
+    manifest = Manifest(new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
+    release_store.save(root, manifest, item_ids, model.save)
+    release_store.promote(root, domain, manifest.id)
     return manifest.id
 
 
 def read_release(root: Path, domain: str = "shop") -> Release:
-    current = store.current_id(root, domain)
+    current = release_store.current_id(root, domain)
     assert current is not None
-    return store.load(root / domain / current)
+    return release_store.load(root / domain / current)
 
 
 def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:

@@ -25,7 +25,7 @@ from benchmarks.lookups import release
 from benchmarks.running import environment
 from features.archive import parts
 from features.rebuild import log_ends
-from models.releases import store
+from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
 from stream import deadletter
@@ -328,7 +328,7 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
     root = system.state / "releases"
     rng = np.random.default_rng(0)
     base = f"http://127.0.0.1:{system.port}"
-    first = release(root, 200, store.COUNTS, rng)
+    first = release(root, 200, ITEM_KNN, rng)
     until(lambda: _serving(base) == first, 20, "the first release serves")
     token = httpx.post(f"{base}/v1/events", content=encode(view("eve", "r1", "i7"))).json()["token"]
     statuses: list[int] = []
@@ -341,10 +341,10 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
             seen.add(answer.json()["release"])
 
         for number in range(5):
-            made = release(root, 200 + number, store.COUNTS, rng)
+            made = release(root, 200 + number, ITEM_KNN, rng)
             until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
         good = made
-        damaged = release(root, 50, store.COUNTS, rng)
+        damaged = release(root, 50, ITEM_KNN, rng)
         file = root / "shop" / damaged / "popularity.npy"
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1

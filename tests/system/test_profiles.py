@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from benchmarks.kill import System
-from models.releases import store
+from models.releases import release_store
 from tests.system.conftest import until
 from tests.system.test_lookups import act, look, shown
 
@@ -24,7 +24,7 @@ def test_a_changed_profile_changes_the_next_answer(own_system: System) -> None:
     from tests.contracts.test_encoders import OLD, YOUNG, of_tastes, released
 
     root = own_system.state / "releases"
-    store.promote(root, "shop", released(of_tastes("profile", profile=True), root).id)
+    release_store.promote(root, "shop", released(of_tastes("profile", profile=True), root).id)
     with httpx.Client(base_url=f"http://127.0.0.1:{own_system.port}", timeout=30) as client:
         put(client, "ann", OLD)
         token = act(client, "ann", ("view", "tea"))

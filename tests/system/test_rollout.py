@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks.kill import System
 from benchmarks.lookups import release
-from models.releases import arms, rollout, store
-from models.releases.store import COUNTS
+from models.releases import arms, release_store, rollout
+from models.releases.manifest import ITEM_KNN, read_manifest
 from tests.system.conftest import ready, until
 
 SETTINGS = {"canary_impressions": 400, "canary_margin": 0.5, "click_window_ms": 5_000}
@@ -41,7 +41,7 @@ def client(trying: System) -> Iterator[httpx.Client]:
 def two_releases(system: System, client: httpx.Client) -> tuple[Path, str, str]:
     """The control serves; the other one is whole and does not."""
     root, rng = system.state / "releases", np.random.default_rng(0)
-    other, control = release(root, 60, COUNTS, rng), release(root, 60, COUNTS, rng)
+    other, control = release(root, 60, ITEM_KNN, rng), release(root, 60, ITEM_KNN, rng)
     until(lambda: shop(client)["serving"] == control, 20, "the control serves")
     return root, control, other
 
@@ -276,7 +276,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
 
 def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
     root, control, other = two_releases(trying, client)
-    card = store.read_manifest(root / "shop" / other)
+    card = read_manifest(root / "shop" / other)
     about: dict[str, Any] = {
         "cutoff_at": 1_767_312_000_000,
         "held_out_from": 1_767_225_600_000,
@@ -285,7 +285,7 @@ def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
         "intervals": {"ndcg@10": (0.15, 0.25)},
         "parent": control,
     }
-    store.annotate(root, msgspec.structs.replace(card, **about))
+    release_store.update_manifest(root, msgspec.structs.replace(card, **about))
     answer = client.get(f"/v1/releases/{other}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     found = answer.json()

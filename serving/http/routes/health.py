@@ -9,8 +9,8 @@ from litestar.params import FromPath
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from models.errors import ReleaseError
-from models.releases import store
-from models.releases.store import Card
+from models.releases import release_store
+from models.releases.manifest import Card
 from serving import metrics
 from serving.http.problems import Problem
 from serving.http.routes.recommendations import DomainName, domain_of
@@ -41,7 +41,7 @@ def list_releases(service: Injected) -> dict[str, Any]:
     return {
         name: {
             "serving": service.current.serving(name),
-            "releases": msgspec.to_builtins(store.list_releases(service.current.root, name)),
+            "releases": msgspec.to_builtins(release_store.list_releases(service.current.root, name)),
             "refused": [msgspec.to_builtins(one) for one in refused if one.domain == name],
             "rollout": told_of(name, domain, service.decider, counts.get(name, {})),
         }
@@ -54,7 +54,7 @@ def show_release(service: Injected, release_id: FromPath[str], domain: DomainNam
     """Its card: data cut and hash, parameters, metrics with intervals, parent, gate. Times are epoch ms."""
     name = domain_of(service, domain)
     try:
-        found = store.card(service.current.root, name, release_id)
+        found = release_store.card(service.current.root, name, release_id)
     except ReleaseError as error:
         raise Problem(404, error.reason, error.detail) from None
     if found is None:

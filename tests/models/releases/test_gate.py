@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from models.releases import gate
-from models.releases.gate import Answers, Bounds, Cases
+from models.releases.gate import Answers, Cases, GateThresholds
 
 RNG = np.random.default_rng
 
@@ -77,19 +77,19 @@ def test_everyone_may_be_shown_a_favourite() -> None:
 
 def test_coverage_is_a_share_of_the_other_ones() -> None:
     theirs, ours = np.array([[0, 1], [2, 3]]), np.array([[0, 1], [0, -1]])
-    check = gate.coverage(ours, theirs, Bounds(coverage=0.6))
+    check = gate.coverage(ours, theirs, GateThresholds(coverage=0.6))
     assert (check.passed, check.value, check.bound) == (False, 0.5, 0.6)
-    assert gate.coverage(ours, theirs, Bounds(coverage=0.5)).passed
+    assert gate.coverage(ours, theirs, GateThresholds(coverage=0.5)).passed
 
 
 def test_an_equal_candidate_is_not_better_and_never_takes_turns() -> None:
     values = RNG(0).random(500)
-    check = gate.better(values, values, Bounds(), RNG(1))
+    check = gate.better(values, values, GateThresholds(), RNG(1))
     assert (check.passed, check.value, check.bound) == (False, 0.0, 0.0)
-    assert gate.better(values, values, Bounds(), RNG(1), stale=True).passed  # unless the other one's data are old
-    assert gate.better(1.02 * values, values, Bounds(), RNG(1)).passed  # 2% for each user is beyond doubt
-    assert not gate.better(1.02 * values, values, Bounds(margin=0.03), RNG(1)).passed
-    assert not gate.better(0.95 * values, values, Bounds(), RNG(1), stale=True).passed
+    assert gate.better(values, values, GateThresholds(), RNG(1), stale=True).passed  # the champion's data are old
+    assert gate.better(1.02 * values, values, GateThresholds(), RNG(1)).passed  # 2% for each user is beyond doubt
+    assert not gate.better(1.02 * values, values, GateThresholds(margin=0.03), RNG(1)).passed
+    assert not gate.better(0.95 * values, values, GateThresholds(), RNG(1), stale=True).passed
 
 
 def test_the_bounds_of_the_gain_are_those_of_a_normal_difference() -> None:
@@ -106,25 +106,25 @@ def test_no_better_one_is_promoted_as_better_about_as_often_as_said() -> None:
     rng, promoted = RNG(0), 0
     for _ in range(200):
         theirs = rng.random(300)
-        promoted += gate.better(theirs + 0.2 * rng.standard_normal(300), theirs, Bounds(), rng).passed
+        promoted += gate.better(theirs + 0.2 * rng.standard_normal(300), theirs, GateThresholds(), rng).passed
     assert 2 <= promoted <= 20  # 5% of 200 is 10
 
 
 def test_nothing_asked_is_nothing_proven() -> None:
-    assert not gate.better(np.zeros(0), np.zeros(0), Bounds(), RNG(0)).passed
+    assert not gate.better(np.zeros(0), np.zeros(0), GateThresholds(), RNG(0)).passed
     assert gate.gain(np.ones(3), np.zeros(3), 0.95, RNG(0))[0] == 1.0
 
 
 def test_a_verdict_names_what_failed() -> None:
     held_out = cases([[0, 1], [4, 5]], [[2], [6]], CLUBS + [[1] * 8] * 3)
     good = Answers(np.ones(2), np.array([[2, 3], [6, 7]]))
-    verdict = gate.Verdict(gate.sane(good, held_out, 5.0, Bounds()))
+    verdict = gate.GateReport(gate.sane(good, held_out, 5.0, GateThresholds()))
     assert verdict.passed
     assert [one.name for one in verdict.checks] == ["not-finite", "one-item", "strangers", "slow"]
     bad = Answers(np.ones(2), np.array([[2, 6], [2, 6]]), broken=3)
-    verdict = gate.Verdict(gate.sane(bad, held_out, 30.0, Bounds()))
+    verdict = gate.GateReport(gate.sane(bad, held_out, 30.0, GateThresholds()))
     assert verdict.reasons == ["not-finite", "strangers", "slow"]
     assert "p95 of a look-up in ms 30, bound 25" in verdict.detail
-    popular = gate.sane(bad, held_out, 5.0, Bounds(), personal=False)
+    popular = gate.sane(bad, held_out, 5.0, GateThresholds(), personal=False)
     assert [one.name for one in popular] == ["not-finite", "slow"]
     assert set(gate.CHECKS) >= {one.name for one in verdict.checks}

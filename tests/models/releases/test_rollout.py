@@ -7,21 +7,21 @@ import pytest
 
 from benchmarks.lookups import release
 from models.errors import ReleaseError
-from models.releases import arms, rollout, store
+from models.releases import arms, release_store, rollout
 from models.releases.arms import Arm
-from models.releases.store import COUNTS
+from models.releases.manifest import ITEM_KNN
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, str, str]:
     """A root, the release that serves, and another."""
     rng = np.random.default_rng(0)
-    other, serving = release(tmp_path, 30, COUNTS, rng), release(tmp_path, 30, COUNTS, rng)
+    other, serving = release(tmp_path, 30, ITEM_KNN, rng), release(tmp_path, 30, ITEM_KNN, rng)
     return tmp_path, serving, other
 
 
 def state_of(root: Path, name: str) -> tuple[str, str | None]:
-    return next((one.state, one.reason) for one in store.list_releases(root, "shop") if one.id == name)
+    return next((one.state, one.reason) for one in release_store.list_releases(root, "shop") if one.id == name)
 
 
 def test_a_share_of_the_users_is_drawn_always_the_same_and_anew_for_each_trial() -> None:
@@ -52,7 +52,7 @@ def test_a_canary_begins_goes_back_and_leaves_its_reason(two: tuple[Path, str, s
     assert state_of(root, other) == ("refused", "canary-clicks")
     after = arms.read(root, "shop")
     assert (after.canary, after.ended[-1].action, after.ended[-1].detail) == (None, "rolled-back", "worse")
-    assert store.current_id(root, "shop") == serving
+    assert release_store.current_id(root, "shop") == serving
 
 
 def test_a_canary_that_is_promoted_serves(two: tuple[Path, str, str]) -> None:
@@ -61,7 +61,7 @@ def test_a_canary_that_is_promoted_serves(two: tuple[Path, str, str]) -> None:
     rollout.say_ready(root, "shop", arm.salt, "as good")
     assert arms.read(root, "shop").ready == "as good"
     rollout.promote_canary(root, "shop", arm.salt, "as good")
-    assert (store.current_id(root, "shop"), arms.read(root, "shop").canary) == (other, None)
+    assert (release_store.current_id(root, "shop"), arms.read(root, "shop").canary) == (other, None)
     assert arms.read(root, "shop").ready is None
 
 
@@ -92,20 +92,20 @@ def test_what_cannot_be_tried_is_said(two: tuple[Path, str, str]) -> None:
 
 def test_a_candidate_waits_while_another_is_on_trial(two: tuple[Path, str, str]) -> None:
     root, serving, other = two
-    third = release(root, 30, COUNTS, np.random.default_rng(1))
-    store.promote(root, "shop", serving)
+    third = release(root, 30, ITEM_KNN, np.random.default_rng(1))
+    release_store.promote(root, "shop", serving)
     assert rollout.enter(root, "shop", other, 0.1) == "canary"
     assert rollout.enter(root, "shop", third, 0.1) == "waits"
     assert arms.read(root, "shop").releases == {other}
     assert rollout.enter(root, "shop", third, None) == "promote"
-    assert store.current_id(root, "shop") == third
+    assert release_store.current_id(root, "shop") == third
 
 
 def test_releases_on_trial_are_not_cleaned_away(two: tuple[Path, str, str]) -> None:
     root, _, other = two
     rollout.begin_shadow(root, "shop", other, 0.1)
     for seed in range(9):
-        release(root, 30, COUNTS, np.random.default_rng(seed))
+        release(root, 30, ITEM_KNN, np.random.default_rng(seed))
     assert state_of(root, other) == ("shadow", None)
 
 

@@ -12,8 +12,10 @@ from features.archive import Archive, Row
 from models.data.interactions import Log, batch_of
 from models.evaluation import metrics
 from models.recommenders.item_item import ItemKNN
-from models.releases import store
-from models.releases.gate import Bounds
+from models.releases import release_store
+from models.releases.gate import GateReport, GateThresholds
+from models.releases.manifest import Manifest, read_manifest
+from models.releases.release_store import KEPT_RELEASES
 from models.training import champion_challenger, drift, train
 from models.training.train import Run
 from stream.events import Interaction
@@ -43,14 +45,14 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "archive", tmp_path / "releases", "shop", "counts", cache=tmp_path / "cache", refresh_ms=0)
 
 
-def serve_first(run: Run) -> store.Manifest:
+def serve_first(run: Run) -> Manifest:
     first = train.train_counts(run)
     assert train.settle(run, [first]).serving == first.manifest.id
-    return store.read_manifest(run.root / "shop" / first.manifest.id)
+    return read_manifest(run.root / "shop" / first.manifest.id)
 
 
-def verdict_of(run: Run, release: str) -> store.Verdict:
-    found = store.read_manifest(run.root / "shop" / release).gate
+def verdict_of(run: Run, release: str) -> GateReport:
+    found = read_manifest(run.root / "shop" / release).gate
     assert found is not None
     return found
 
@@ -61,10 +63,10 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
     assert (first.gate.opponent, first.gate.how, first.gate.passed) == (None, "nothing serves yet", True)
     again = train.train_counts(run)
     result = train.settle(run, [again])
-    assert result.serving == store.current_id(run.root, "shop") == first.id
+    assert result.serving == release_store.current_id(run.root, "shop") == first.id
     assert result.refused == {again.manifest.id: ["not-better"]}
     assert "is refused: not-better: NDCG@10" in result.reason
-    found = {one.id: one for one in store.list_releases(run.root, "shop")}
+    found = {one.id: one for one in release_store.list_releases(run.root, "shop")}
     assert (found[again.manifest.id].state, found[again.manifest.id].reason) == ("refused", "not-better")
     assert (found[first.id].state, found[first.id].judged) == ("serving", True)
     kept = json.loads((run.root / "shop" / again.manifest.id / "refused.json").read_text())
@@ -78,9 +80,9 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
 def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: Run) -> None:
     counts = serve_first(run)
     tuned = msgspec.structs.replace(counts, recommender="ease")
-    assert champion_challenger.against(tuned, Bounds()).coverage == 0.5
-    assert champion_challenger.against(counts, Bounds()).coverage == 0.1
-    assert champion_challenger.against(counts, Bounds(coverage=0.05)).coverage == 0.05
+    assert champion_challenger.against(tuned, GateThresholds()).coverage == 0.5
+    assert champion_challenger.against(counts, GateThresholds()).coverage == 0.1
+    assert champion_challenger.against(counts, GateThresholds(coverage=0.05)).coverage == 0.05
 
 
 def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: Run) -> None:
@@ -103,7 +105,7 @@ def test_what_the_serving_one_has_seen_does_not_help_it(run: Run) -> None:
     first = serve_first(run)
     candidate = train.train_counts(run)
     numbers = {item: n for n, item in enumerate(candidate.vocabulary.item_ids)}
-    release = store.load(run.root / "shop" / first.id)
+    release = release_store.load(run.root / "shop" / first.id)
     for item in release.item_ids:
         numbers.setdefault(item, len(numbers))
     leaking = champion_challenger.answers(release.recommender, candidate.cases, numbers, mask_seen=False)
@@ -123,7 +125,7 @@ def vouched(folder: Path, name: str, array: np.ndarray) -> None:
     """Another array in a release, and a manifest that vouches for it."""
     np.save(folder / name, array)
     manifest = json.loads((folder / "manifest.json").read_text())
-    described = store._described(folder / name)
+    described = release_store._described(folder / name)
     manifest["files"][name] = {"sha256": described.sha256, "bytes": described.bytes}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -136,7 +138,7 @@ def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_a
     other = [places.get(f"i{(int(item[1:]) + CLUB) % (2 * CLUB)}", 0) for item in items]  # of the other club
     for name in ("neighbours.npy", "similarities.npy"):
         vouched(folder, name, np.load(folder / name)[other])
-    spoilt = msgspec.structs.replace(made, manifest=store.read_manifest(folder))
+    spoilt = msgspec.structs.replace(made, manifest=read_manifest(folder))
     result = train.settle(run, [spoilt])
     assert result.serving is None
     assert result.refused == {made.manifest.id: ["strangers"]}
@@ -154,11 +156,11 @@ def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Ru
 
 def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:
     first = serve_first(run)
-    for _ in range(store.KEPT + 1):
+    for _ in range(KEPT_RELEASES + 1):
         made = train.train_counts(run)
         train.settle(run, [made])
-    left = [one.id for one in store.list_releases(run.root, "shop")]
-    assert len(left) == store.KEPT + 1  # the newest, and the serving one
+    left = [one.id for one in release_store.list_releases(run.root, "shop")]
+    assert len(left) == KEPT_RELEASES + 1  # the newest, and the serving one
     assert left[-1] == first.id
     assert left[0] == made.manifest.id
 
@@ -167,8 +169,8 @@ def test_a_promotion_by_hand_takes_the_refusal_back(run: Run) -> None:
     serve_first(run)
     again = train.train_counts(run)
     train.settle(run, [again])
-    store.promote(run.root, "shop", again.manifest.id)
-    (listed,) = [one for one in store.list_releases(run.root, "shop") if one.id == again.manifest.id]
+    release_store.promote(run.root, "shop", again.manifest.id)
+    (listed,) = [one for one in release_store.list_releases(run.root, "shop") if one.id == again.manifest.id]
     assert (listed.state, listed.reason) == ("serving", None)
 
 
@@ -177,15 +179,15 @@ def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: Run) -> None:
     folder = run.root / "shop" / first.id
     assert list(first.extras) == [drift.REFERENCE]
     assert drift.REFERENCE not in first.files
-    reference = msgspec.json.decode(store.read_extra(folder, first, drift.REFERENCE), type=drift.Reference)
+    reference = msgspec.json.decode(release_store.read_extra(folder, first, drift.REFERENCE), type=drift.Reference)
     assert (reference.events, reference.until_at) == (200, first.cutoff_at)
     assert run.cache is not None
     assert cache.interactions(run.archive, "shop", run.cache)[1].opened == []
     (folder / drift.REFERENCE).write_bytes(b"{}")
-    with pytest.raises(store.ReleaseError, match="not the file that was released"):
-        store.read_extra(folder, first, drift.REFERENCE)
+    with pytest.raises(release_store.ReleaseError, match="not the file that was released"):
+        release_store.read_extra(folder, first, drift.REFERENCE)
     (folder / drift.REFERENCE).unlink()
-    assert store.load(folder).id == first.id  # no serving process asks for it
+    assert release_store.load(folder).id == first.id  # no serving process asks for it
 
 
 def test_a_card_of_an_older_version_is_read(run: Run) -> None:
@@ -195,6 +197,6 @@ def test_a_card_of_an_older_version_is_read(run: Run) -> None:
     for name in ("intervals", "held_out_from", "data", "seconds", "warm_start", "gate", "extras"):
         del old[name]
     path.write_text(json.dumps(old))
-    assert store.load(path.parent).manifest.gate is None
+    assert release_store.load(path.parent).manifest.gate is None
     train.settle(run, [train.train_counts(run)])
-    assert store.current_id(run.root, "shop") == first.id
+    assert release_store.current_id(run.root, "shop") == first.id

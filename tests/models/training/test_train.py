@@ -12,8 +12,9 @@ from models.domains.preset import DomainPreset
 from models.domains.tuning import Tuning
 from models.errors import TrainingError
 from models.recommenders.registry import MEMBERS
-from models.releases import store
+from models.releases import release_store
 from models.releases.gate import CHECKS
+from models.releases.manifest import Manifest, read_manifest
 from models.training import train, warm_start
 from models.training.train import Run
 from stream.events import KIND_CODES, Interaction, Item, User
@@ -54,16 +55,16 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     assert train.settle(run, [first]).serving == first.manifest.id  # the first has no opponent
     second = train.train_tuned(run, say)
     result = train.settle(run, [first, second])
-    counts, tuned = first.manifest, store.read_manifest(tmp_path / "shop" / second.manifest.id)
+    counts, tuned = first.manifest, read_manifest(tmp_path / "shop" / second.manifest.id)
     assert tuned.metrics["ndcg@10"] > counts.metrics["ndcg@10"]
-    assert result.serving == store.current_id(tmp_path, "shop") == tuned.id
+    assert result.serving == release_store.current_id(tmp_path, "shop") == tuned.id
     assert tuned.recommender in result.reason
     check_card(tuned, counts.id)
     assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
     assert set(tuned.params["tuning"]) == {*MEMBERS, "blend"}
     assert {stage for stage, _ in told} == {"counts", "blend", *MEMBERS}
     assert all(0 <= done <= 1 for _, done in told)
-    served = store.load(tmp_path / "shop" / tuned.id)
+    served = release_store.load(tmp_path / "shop" / tuned.id)
     items = [3]
     for _ in range(9):
         items.append((7 * items[-1] + 1) % 40)
@@ -76,7 +77,7 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
 
 
-def check_card(card: store.Manifest, parent: str) -> None:
+def check_card(card: Manifest, parent: str) -> None:
     assert card.parent == parent
     assert card.held_out_from < card.cutoff_at
     assert card.seconds > 0
@@ -102,7 +103,7 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     tuned = train.train_tuned(shop)
     assert tuned.manifest.metrics["ndcg@10"] < counts.manifest.metrics["ndcg@10"] + 1  # it need not be better
     assert train.settle(shop, [counts, tuned]).serving == tuned.manifest.id
-    served = store.load(tmp_path / "shop" / tuned.manifest.id)
+    served = release_store.load(tmp_path / "shop" / tuned.manifest.id)
     card = served.manifest
     assert card.recommender == "popularity"
     assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
@@ -182,8 +183,8 @@ def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(a
     asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})}
     run = Run(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, home=DomainPreset(recommenders=asked))
     made = train.train_tuned(run)
-    store.promote(tmp_path, "shop", made.manifest.id)
-    served = store.load(tmp_path / "shop" / made.manifest.id)
+    release_store.promote(tmp_path, "shop", made.manifest.id)
+    served = release_store.load(tmp_path / "shop" / made.manifest.id)
     assert served.reads_profiles
     assert served.manifest.params["fields"] == [{"name": "group", "values": ["even", "odd"], "edges": []}]
     assert all(one.profile in ({"group": "even"}, {"group": "odd"}) for one in made.cases)

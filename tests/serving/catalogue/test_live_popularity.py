@@ -12,7 +12,9 @@ from models.data.interactions import Log
 from models.domains.preset import DomainPreset, Filters, Freshness, Seen
 from models.recommenders.freshness import FIRST_SEEN
 from models.recommenders.item_item import ItemKNN
-from models.releases import store
+from models.releases import release_store
+from models.releases.manifest import Manifest
+from models.releases.release import Release
 from serving.catalogue.domain import Domain, Habits
 from serving.recommend.pipeline import Ask, answer, best, personal, query, score
 from stream.events import KIND_CODES, Item
@@ -23,7 +25,7 @@ CLICK, SKIP = KIND_CODES["click"], KIND_CODES["skip"]
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> store.Release:
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """Whoever reads `start` reads `old` twice as often as `new`; `old` is a day older."""
     import pandas as pd
 
@@ -35,17 +37,17 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> store.Release:
         [{"start": NOW - 24 * HOUR, "old": NOW - 24 * HOUR, "new": NOW}[i] for i in log.vocabulary.item_ids]
     )
     root = tmp_path_factory.mktemp("releases")
-    blank = store.Manifest("20260101T000000-aaaaaa", "news", "item-knn", NOW, NOW, 0, 24, 12, {}, model.describe())
+    blank = Manifest("20260101T000000-aaaaaa", "news", "item-knn", NOW, NOW, 0, 24, 12, {}, model.describe())
 
     def write(folder: Path) -> list[str]:
         np.save(folder / f"{FIRST_SEEN}.npy", first)
         return [*model.save(folder), f"{FIRST_SEEN}.npy"]
 
-    store.save(root, blank, log.vocabulary.item_ids, write)
-    return store.load(root / "news" / blank.id)
+    release_store.save(root, blank, log.vocabulary.item_ids, write)
+    return release_store.load(root / "news" / blank.id)
 
 
-def home(release: store.Release, **preset: object) -> Domain:
+def home(release: Release, **preset: object) -> Domain:
     made = Domain(Habits.of(DomainPreset(**preset)))  # type: ignore[arg-type]
     made.begin()
     made.adopt(made.align(release))
@@ -64,19 +66,19 @@ def asked(
     return [found.item_id for found in answer(domain, one, ranked, request_id="r").items]
 
 
-def test_without_freshness_scores_are_the_releases(release: store.Release) -> None:
+def test_without_freshness_scores_are_the_releases(release: Release) -> None:
     domain = home(release, seen=Seen("keep"))
     assert domain.aligned is not None
     assert domain.aligned.release is release
     assert asked(domain, ("start", CLICK, NOW))[:2] == ["old", "new"]
 
 
-def test_an_older_item_falls_behind_a_newer_one(release: store.Release) -> None:
+def test_an_older_item_falls_behind_a_newer_one(release: Release) -> None:
     domain = home(release, freshness=Freshness("6h"))
     assert asked(domain, ("start", CLICK, NOW)) == ["new", "old"]
 
 
-def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(release: store.Release) -> None:
+def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(release: Release) -> None:
     domain = home(release, freshness=Freshness("100d", 0.9))
     assert asked(domain, ("start", CLICK, NOW)) == ["old", "new"]
     domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
@@ -89,7 +91,7 @@ def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(relea
     assert asked(domain, ("flash", CLICK, NOW))[:1] == ["new"]  # nothing the release knows: what is popular
 
 
-def test_what_owes_its_place_to_the_minutes_says_so(release: store.Release) -> None:
+def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
     """`new`: .9 of 10/41 by the minutes, .1 of a third by the release; `old`: .9 of 1/41, .1 of two thirds."""
     domain = home(release, seen=Seen("mask"), freshness=Freshness("100d", 0.9))
     now = int(time.time() * 1000)
@@ -107,7 +109,7 @@ def test_what_owes_its_place_to_the_minutes_says_so(release: store.Release) -> N
     assert [item for item, one in found.items() if one.because] == ["old"]
 
 
-def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: store.Release) -> None:
+def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Release) -> None:
     domain = home(release, freshness=Freshness("6h", 0.5))
     now = int(time.time() * 1000)
     domain.put(
@@ -120,7 +122,7 @@ def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: sto
     assert found.index("p1") < found.index("p9")
 
 
-def test_places_to_spare_never_answer_and_end(release: store.Release) -> None:
+def test_places_to_spare_never_answer_and_end(release: Release) -> None:
     domain = home(release, freshness=Freshness("6h", 0.5))
     domain.set_popular({EVERYONE: {f"x{n}": 1.0 for n in range(1_500)}})
     domain.freshen(domain.aligned)
@@ -133,7 +135,7 @@ def test_places_to_spare_never_answer_and_end(release: store.Release) -> None:
     assert len(release.item_ids) == 3  # the release itself stays as it was
 
 
-def test_seen_and_unwanted_are_the_domains(release: store.Release) -> None:
+def test_seen_and_unwanted_are_the_domains(release: Release) -> None:
     taken = (("start", CLICK, NOW - 3 * HOUR), ("new", CLICK, NOW - HOUR), ("old", SKIP, NOW - 3 * HOUR))
     assert set(asked(home(release, seen=Seen("keep")), *taken)) == {"start", "new", "old"}
     assert set(asked(home(release, seen=Seen("within", "2h")), *taken)) == {"start", "old"}
@@ -143,14 +145,14 @@ def test_seen_and_unwanted_are_the_domains(release: store.Release) -> None:
     assert set(asked(skips, *taken)) == {"start", "new"}
 
 
-def test_a_release_weighs_kinds_as_its_domain_did(release: store.Release, tmp_path: Path) -> None:
+def test_a_release_weighs_kinds_as_its_domain_did(release: Release, tmp_path: Path) -> None:
     assert release.knows(Recent(["start"], [CLICK], [NOW], [None]))
     assert not release.knows(Recent(["start"], [SKIP], [NOW], [None]))
     model = release.recommender
     params = {**model.describe(), "kinds": {"skip": 1.0}}
-    odd = store.Manifest("20260101T000000-bbbbbb", "news", "item-knn", NOW, NOW, 0, 24, 12, {}, params)
-    store.save(tmp_path, odd, release.item_ids, model.save)
-    other = store.load(tmp_path / "news" / odd.id)
+    odd = Manifest("20260101T000000-bbbbbb", "news", "item-knn", NOW, NOW, 0, 24, 12, {}, params)
+    release_store.save(tmp_path, odd, release.item_ids, model.save)
+    other = release_store.load(tmp_path / "news" / odd.id)
     assert other.knows(Recent(["start"], [SKIP], [NOW], [None]))
     assert not other.knows(Recent(["start"], [CLICK], [NOW], [None]))
     start = other.index["start"]

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from benchmarks.lookups import release
 from benchmarks.running import free_port
-from models.releases import arms, rollout, store
-from models.releases.store import COUNTS
+from models.releases import arms, release_store, rollout
+from models.releases.manifest import ITEM_KNN, read_manifest
 from serving.cli import app
 from serving.commands.rollout_figures import trial_lines
 
@@ -34,7 +34,7 @@ def told(state: Path, *words: str, port: int | None = None) -> str:
 def two(tmp_path: Path) -> tuple[Path, str, str]:
     """A state folder with two releases that differ in data, parent and one interval; the second serves."""
     root, rng = tmp_path / "releases", np.random.default_rng(0)
-    one, other = release(root, 30, COUNTS, rng), release(root, 30, COUNTS, rng)
+    one, other = release(root, 30, ITEM_KNN, rng), release(root, 30, ITEM_KNN, rng)
     metrics = {"ndcg@10": 0.2, "hr@10": 0.4}
     first = {"held_out_from": CUT_MS, "data": "aaaa", "intervals": {"ndcg@10": (0.1, 0.3)}}
     second = {
@@ -45,8 +45,8 @@ def two(tmp_path: Path) -> tuple[Path, str, str]:
         "warm_start": one,
     }
     for name, about in ((one, first), (other, second)):
-        card = store.read_manifest(root / "shop" / name)
-        store.annotate(root, msgspec.structs.replace(card, metrics=metrics, **about))
+        card = read_manifest(root / "shop" / name)
+        release_store.update_manifest(root, msgspec.structs.replace(card, metrics=metrics, **about))
     return tmp_path, one, other
 
 

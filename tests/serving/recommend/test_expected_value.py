@@ -11,8 +11,9 @@ from models.domains.tuning import PresetError
 from models.recommenders.blend import Blend
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural.recommender import Neural
-from models.releases import store
-from models.releases.store import Manifest, Release
+from models.releases import release_store
+from models.releases.manifest import Manifest, new_id
+from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.recommend.pipeline import Ask
 from tests.contracts.test_encoders import encoder, history, starred
@@ -29,10 +30,10 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
 
     def write(folder: Path) -> list[str]:
-        return list({*blend.save(folder, store.prefix_of("blend")), *beside.save(folder)})
+        return list({*blend.save(folder, release_store.prefix_of("blend")), *beside.save(folder)})
 
-    whole = Manifest(store.new_id(), "shop", "blend", 0, 0, 0, 0, 0, {}, blend.describe(), {}, "none")
-    return store.load(root / "shop" / store.save(root, whole, made.vocabulary.item_ids, write).id)
+    whole = Manifest(new_id(), "shop", "blend", 0, 0, 0, 0, 0, {}, blend.describe(), {}, "none")
+    return release_store.load(root / "shop" / release_store.save(root, whole, made.vocabulary.item_ids, write).id)
 
 
 def learned(release: Release) -> bool:

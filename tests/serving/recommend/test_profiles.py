@@ -8,8 +8,8 @@ import pytest
 
 from features.store import OnlineStore, open_store
 from models.data.profiles import Attributes
-from models.releases import store as releases
-from models.releases.store import Release
+from models.releases import release_store
+from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.recommend.pipeline import Ask, best, query, score
 from serving.recommend.worker import Lookups
@@ -67,9 +67,9 @@ def test_the_newest_profile_is_in_the_next_answer(release: Release, store: Onlin
 
 def test_a_release_that_is_tried_out_has_the_profile_too(release: Release, tmp_path: Path) -> None:
     write_release(tmp_path, ["tea", "a", "b"], {"tea": [("b", 1.0)]})
-    current = releases.current_id(tmp_path, "shop")
+    current = release_store.current_id(tmp_path, "shop")
     domain = Domain(SHOP)
-    serve(domain, releases.load(tmp_path / "shop" / str(current)))
+    serve(domain, release_store.load(tmp_path / "shop" / str(current)))
     assert not domain.reads_profiles
     domain.begin()
     domain.adopt(domain.align(release), serve=False)

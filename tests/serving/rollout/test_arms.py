@@ -12,9 +12,10 @@ from benchmarks.lookups import release
 from features.activity import Activity, Recent
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
-from models.releases import store as releases
+from models.releases import release_store
 from models.releases.arms import Arm, takes
-from models.releases.store import COUNTS, Release
+from models.releases.manifest import ITEM_KNN
+from models.releases.release import Release
 from serving.catalogue.domain import Aligned, Domain
 from serving.recommend.pipeline import Answer, Ask
 from serving.recommend.shadow import Shadow, overlap
@@ -48,7 +49,7 @@ def domain(tmp_path: Path) -> Domain:
     home = Domain()
     rng = np.random.default_rng(0)
     for serve in (True, False):
-        loaded = releases.load(tmp_path / "shop" / release(tmp_path, 40, COUNTS, rng))
+        loaded = release_store.load(tmp_path / "shop" / release(tmp_path, 40, ITEM_KNN, rng))
         home.begin()
         home.adopt(home.align(loaded), serve=serve)
     return home

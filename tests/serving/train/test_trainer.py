@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from benchmarks.running import free_port
 from features.archive import Archive, Row
 from models.errors import ReleaseError, TrainingError
-from models.releases import store
-from models.releases.store import Manifest
+from models.releases import release_store
+from models.releases.manifest import Manifest
 from models.training import train
 from models.training.drift import Drift
 from serving import metrics
@@ -70,7 +70,7 @@ def test_one_trainer_at_a_time_and_a_killed_one_leaves_no_lock(settings: Setting
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(TrainingError, match="another trainer is at work"):
             trainer.train_once(settings, "shop")
-        assert store.list_releases(settings.state_path / "releases", "shop") == []
+        assert release_store.list_releases(settings.state_path / "releases", "shop") == []
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
@@ -139,10 +139,10 @@ def test_a_loop_with_a_domain_trains_that_one_only(settings: Settings) -> None:
     child = subprocess.Popen(command, env=trainer._environment(settings) | own)
     try:
         root = settings.state_path / "releases"
-        while len(store.list_releases(root, "music")) < 2:  # a second one is made after every domain's first
+        while len(release_store.list_releases(root, "music")) < 2:  # a second one is made after every domain's first
             assert child.poll() is None
             time.sleep(0.1)
-        assert store.list_releases(root, "shop") == []
+        assert release_store.list_releases(root, "shop") == []
     finally:
         child.terminate()
         child.wait(20)

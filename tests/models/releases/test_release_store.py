@@ -1,16 +1,20 @@
 """Releases on disk: whole or refused, one pointer, a way back."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.lookups import release
+from features.activity import Recent
 from models.errors import ReleaseError
-from models.releases import store
-from models.releases.store import COUNTS
+from models.releases import release_store
+from models.releases.manifest import FORMAT, ITEM_KNN, read_manifest
+from stream.events import KIND_CODES
 
 Damage = Callable[[Path], None]
 
@@ -31,7 +35,7 @@ def rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
         np.save(folder / name, change(np.load(folder / name)))
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["files"][name] = {
-            "sha256": store._described(folder / name).sha256,
+            "sha256": release_store._described(folder / name).sha256,
             "bytes": (folder / name).stat().st_size,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -44,11 +48,21 @@ def spoil(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def edit_manifest(**fields: Any) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return damage
+
+
 COMMON: dict[str, tuple[str, Damage]] = {
     "a flipped byte": ("hash-mismatch", flip("popularity.npy")),
     "a flipped byte in the items": ("hash-mismatch", flip("items.json")),
     "a missing file": ("missing-file", lambda folder: (folder / "neighbours.npy").unlink()),
     "no manifest": ("no-manifest", lambda folder: (folder / "manifest.json").unlink()),
+    "an earlier format": ("format", edit_manifest(format=2, gate={"checks": "of another shape"})),
+    "an impossible history length": ("bad-manifest", edit_manifest(history_length=0)),
     "half a manifest": ("bad-manifest", lambda folder: (folder / "manifest.json").write_text('{"id": "x"')),
     "fewer rows": ("shape-mismatch", rewrite("popularity.npy", lambda one: one[:-1])),
     "neighbours beyond the items": ("shape-mismatch", rewrite("neighbours.npy", lambda one: one + 10_000)),
@@ -64,7 +78,7 @@ ENCODED: dict[str, tuple[str, Damage]] = {
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("counts")
-    return root, release(root, 200, COUNTS, np.random.default_rng(0))
+    return root, release(root, 200, ITEM_KNN, np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -74,21 +88,19 @@ def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def check_refused(made: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:
-    import shutil
-
     root = tmp_path / "releases"
     shutil.copytree(made[0], root)
-    good = release(root, 150, COUNTS, np.random.default_rng(1))
-    store.promote(root, "shop", good)
+    good = release(root, 150, ITEM_KNN, np.random.default_rng(1))
+    release_store.promote(root, "shop", good)
     damage(root / "shop" / made[1])
     with pytest.raises(ReleaseError) as caught:
-        store.load(root / "shop" / made[1])
+        release_store.load(root / "shop" / made[1])
     assert caught.value.reason == reason
     assert str(root) in str(caught.value)
     with pytest.raises(ReleaseError):
-        store.promote(root, "shop", made[1])
-    assert store.current_id(root, "shop") == good
-    (listed,) = [one for one in store.list_releases(root, "shop") if one.id == made[1]]
+        release_store.promote(root, "shop", made[1])
+    assert release_store.current_id(root, "shop") == good
+    (listed,) = [one for one in release_store.list_releases(root, "shop") if one.id == made[1]]
     assert (listed.state, listed.reason) == ("refused", reason)
 
 
@@ -108,24 +120,53 @@ def test_a_damaged_encoder_is_refused_and_the_old_one_serves(
 
 def test_the_way_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    first = release(tmp_path, 100, COUNTS, rng)  # promoted as it is made
+    first = release(tmp_path, 100, ITEM_KNN, rng)  # promoted as it is made
     with pytest.raises(ReleaseError, match="no earlier release"):
-        store.rollback(tmp_path, "shop")
-    second, third = release(tmp_path, 100, COUNTS, rng), release(tmp_path, 100, COUNTS, rng)
-    assert store.current_id(tmp_path, "shop") == third
-    assert store.rollback(tmp_path, "shop") == second
-    assert store.rollback(tmp_path, "shop") == first
-    assert store.current_id(tmp_path, "shop") == first
-    assert {one.state for one in store.list_releases(tmp_path, "shop")} == {"serving", "ready"}
+        release_store.rollback(tmp_path, "shop")
+    second, third = release(tmp_path, 100, ITEM_KNN, rng), release(tmp_path, 100, ITEM_KNN, rng)
+    assert release_store.current_id(tmp_path, "shop") == third
+    assert release_store.rollback(tmp_path, "shop") == second
+    assert release_store.rollback(tmp_path, "shop") == first
+    assert release_store.current_id(tmp_path, "shop") == first
+    assert {one.state for one in release_store.list_releases(tmp_path, "shop")} == {"serving", "ready"}
 
 
 def test_what_was_not_finished_is_no_release(tmp_path: Path) -> None:
-    made = release(tmp_path, 100, COUNTS, np.random.default_rng(0))
-    manifest = store.read_manifest(tmp_path / "shop" / made)
+    made = release(tmp_path, 100, ITEM_KNN, np.random.default_rng(0))
+    manifest = read_manifest(tmp_path / "shop" / made)
 
     def broken(_: Path) -> list[str]:
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        store.save(tmp_path, manifest, ["a"], broken)
-    assert [one.id for one in store.list_releases(tmp_path, "shop")] == [made]
+        release_store.save(tmp_path, manifest, ["a"], broken)
+    assert [one.id for one in release_store.list_releases(tmp_path, "shop")] == [made]
+
+
+def test_a_release_of_an_earlier_format_is_refused_in_one_sentence(counts: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "releases"
+    shutil.copytree(counts[0], root)
+    folder = root / "shop" / counts[1]
+    edit_manifest(format=2)(folder)
+    with pytest.raises(ReleaseError) as caught:
+        release_store.load(folder)
+    assert caught.value.detail == (
+        f"{folder}: release format 2 cannot be read by this version (format {FORMAT}); train a new one"
+    )
+
+
+def test_a_release_reads_as_many_events_as_it_was_trained_on(counts: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "releases"
+    shutil.copytree(counts[0], root)
+    folder = root / "shop" / counts[1]
+    first, other, *_ = item_ids = release_store.load(folder).item_ids
+    history = Recent([first] + [other] * 60, [KIND_CODES["purchase"]] * 61, list(range(61)), [None] * 61)
+    scores = {}
+    for length in (50, 61):
+        edit_manifest(history_length=length)(folder)
+        scores[length] = release_store.load(folder).scores([history])[0]
+    newest = Recent(history.items[-50:], history.kinds[-50:], history.times[-50:], history.values[-50:])
+    edit_manifest(history_length=61)(folder)
+    assert len(item_ids) == 200
+    np.testing.assert_array_equal(scores[50], release_store.load(folder).scores([newest])[0])
+    assert not np.array_equal(scores[50], scores[61])

@@ -1,0 +1,94 @@
+"""A loaded release: scores of every item for histories, and neighbors of items. Needs neither Keras nor TensorFlow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from features.activity import Recent
+from models.arrays import Float32, Int64
+from models.data.interactions import batch_of
+from models.data.profiles import Asking
+from models.recommenders.base import Recommender
+from models.recommenders.blend import members
+from models.recommenders.freshness import FIRST_SEEN
+from models.recommenders.onnx_scorer import valued
+from models.releases.manifest import Manifest
+
+
+class Release:
+    """A manifest, its recommender, and the arrays that every release has.
+
+    Attributes:
+        history_length: the number of newest events of a history that are read.
+        popularity: float32 [items].
+        first_seen: int64 [items], epoch ms of each item's first event; None where the domain has no freshness.
+        reads_profiles: whether users' profiles change the scores.
+    """
+
+    def __init__(self, manifest: Manifest, recommender: Recommender, arrays: dict[str, Any]) -> None:
+        self.manifest = manifest
+        self.recommender = recommender
+        self.vocabulary = recommender.vocabulary
+        self.history_length = manifest.history_length
+        self.popularity: Float32 = arrays["popularity"]
+        self.first_seen: Int64 | None = arrays.get(FIRST_SEEN)
+        self._value_model = valued(recommender)
+        self._neighbors, self._similarities = arrays["neighbours"], arrays["similarities"]
+        self.reads_profiles = any(len(getattr(member, "fields", ())) > 0 for member in members(recommender))
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def domain(self) -> str:
+        return self.manifest.domain
+
+    @property
+    def item_ids(self) -> list[str]:
+        return self.vocabulary.item_ids
+
+    @property
+    def index(self) -> dict[str, int]:
+        return self.vocabulary.index
+
+    @property
+    def neighbours(self) -> tuple[Any, Float32]:
+        """Indices int32 [items, neighbors], -1 where there are fewer, and similarities float32, most similar first."""
+        return self._neighbors, self._similarities
+
+    def knows(self, history: Recent) -> bool:
+        """Whether a history has any event of a known item with a positive kind weight."""
+        pairs = zip(history.items, history.kinds, strict=True)
+        weights = self.vocabulary.weights
+        return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
+
+    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+        """float32 [batch, items]; a history without known items gets the order of popularity.
+
+        `asking` gives the user and the time of each history; empty where they are unknown.
+        """
+        return self.recommender.score(batch_of(batch, self.vocabulary, self.history_length, asking))
+
+    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+        """float32 [batch, items]: `scores` as shares that sum to one."""
+        return self.recommender.probabilities(batch_of(batch, self.vocabulary, self.history_length, asking))
+
+    def expected(self, history: Recent, asking: Asking, items: Sequence[str]) -> dict[str, float]:
+        """The expected value of the next event with each of these items, in the unit of the most common value kind.
+
+        Empty if the release learned no values; unknown items are left out.
+        """
+        if self._value_model is None:
+            return {}
+        vocabulary = self._value_model.vocabulary
+        values = self._value_model.values(batch_of([history], vocabulary, self.history_length, [asking]))[0]
+        known = {item: vocabulary.index[item] for item in items if item in vocabulary.index}
+        return {item: round(float(values[place]), 4) for item, place in known.items()}
+
+    def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
+        """The n most similar items and their similarities, most similar first; empty for an unknown item."""
+        place = self.index.get(item_id)
+        if place is None:
+            return []
+        pairs = zip(self._neighbors[place][:n], self._similarities[place][:n], strict=True)
+        return [(self.item_ids[neighbor], float(similarity)) for neighbor, similarity in pairs if neighbor >= 0]
