@@ -1,7 +1,4 @@
-"""Many messages into Kafka: whole record batches per partition, 3 times as fast as one message after the other.
-
-The partition of a key is the one that `stream.producer` and every Kafka client choose (murmur2).
-"""
+"""A producer for millions of messages: whole record batches, acknowledged while the next ones are made."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
@@ -9,29 +6,26 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import DefaultPartitioner
 
 from stream.client import aiokafka_config
-from stream.errors import BrokerError, StreamError
+from stream.errors import BrokerError
+from stream.record_batches import Partitioner, RecordBatches
 
 BATCH_BYTES: Final = 1024 * 1024
 REQUEST_BYTES: Final = 8 * 1024 * 1024
 ACKNOWLEDGED_WITHIN_MS: Final = 60_000
-KNOWN_KEYS: Final = 1_000_000
-
-Message = tuple[bytes, bytes]
+REMEMBERED_KEYS: Final = 1_000_000
 
 
 class BulkProducer:
-    """Idempotent, acks=all; `start` before use, `stop` sends what is still waiting."""
+    """Idempotent, acks=all. `start` before use; `stop` sends what is still waiting."""
 
     def __init__(self, bootstrap: str, security: Mapping[str, str] | None = None) -> None:
         self._bootstrap = bootstrap
         self._config = aiokafka_config(bootstrap, security)
         self._client: Any = None
-        self._partitions: dict[str, list[int]] = {}
-        self._places: dict[tuple[str, bytes], int] = {}
-        self._partition_of = DefaultPartitioner()
+        self._partitions: dict[str, int] = {}
+        self._partitioner = Partitioner(REMEMBERED_KEYS)
 
     async def start(self) -> None:
         """Connect.
@@ -62,63 +56,42 @@ class BulkProducer:
         if client is not None:
             await client.stop()
 
-    async def send(self, topic: str, messages: Sequence[Message]) -> Awaitable[None]:
-        """Hand messages over, in their order within each key; await the result for their acknowledgement.
+    async def send(self, topic: str, messages: Sequence[tuple[bytes, bytes]]) -> Awaitable[None]:
+        """Hand over (key, value) messages, in their order within each key; await the result for the acknowledgement.
 
         Raises:
-            BrokerError: the topic does not exist, or the broker does not take the messages in time.
+            BrokerError: the topic does not exist, or the broker does not accept the messages in time.
         """
-        groups: dict[int, list[Message]] = {}
-        for message in messages:
-            groups.setdefault(await self._place(topic, message[0]), []).append(message)
-        sent: list[Any] = []
+        partitions = await self._partitions_of(topic)
+        batches, partition_of = RecordBatches(self._client), self._partitioner.partition_of
+        for key, value in messages:
+            batches.add(topic, partition_of(key, partitions), key, value)
         try:
-            for partition, group in groups.items():
-                sent += await self._send_group(topic, partition, group)
+            queued = await batches.hand_over()
         except KafkaError as error:
             raise _refused(error) from error
-        return _acknowledged(sent)
+        return _acknowledged([future for futures in queued.values() for future in futures])
 
-    async def _send_group(self, topic: str, partition: int, group: list[Message]) -> list[Any]:
-        sent = []
-        batch = self._client.create_batch()
-        for key, value in group:
-            if batch.append(key=key, value=value, timestamp=None) is None:
-                sent.append(await self._client.send_batch(batch, topic, partition=partition))
-                batch = self._client.create_batch()
-                if batch.append(key=key, value=value, timestamp=None) is None:
-                    raise StreamError(f"a message of {len(value)} bytes is more than one batch of {BATCH_BYTES}")
-        sent.append(await self._client.send_batch(batch, topic, partition=partition))
-        return sent
-
-    async def _place(self, topic: str, key: bytes) -> int:
-        place = self._places.get((topic, key))
-        if place is None:
-            partitions = await self._partitions_of(topic)
-            place = self._partition_of(key, partitions, partitions)
-            if len(self._places) >= KNOWN_KEYS:
-                self._places.clear()
-            self._places[topic, key] = place
-        return place
-
-    async def _partitions_of(self, topic: str) -> list[int]:
+    async def _partitions_of(self, topic: str) -> int:
         if topic not in self._partitions:
             try:
-                found = await self._client.partitions_for(topic)
+                partitions = await self._client.partitions_for(topic)
             except KafkaError as error:
                 raise _refused(error) from error
-            if not found:
+            if not partitions:
                 raise BrokerError(f"topic {topic} does not exist at {self._bootstrap}; `coldstream up` creates it")
-            self._partitions[topic] = sorted(found)
+            self._partitions[topic] = len(partitions)
         return self._partitions[topic]
 
 
-async def _acknowledged(sent: list[Any]) -> None:
+async def _acknowledged(futures: list[Awaitable[Any]]) -> None:
     try:
-        await asyncio.gather(*sent)
+        await asyncio.gather(*futures)
     except KafkaError as error:
         raise _refused(error) from error
 
 
 def _refused(error: KafkaError) -> BrokerError:
-    return BrokerError(f"the broker did not acknowledge: {type(error).__name__}: {error}; replay again, it goes on")
+    return BrokerError(
+        f"the broker did not acknowledge: {type(error).__name__}: {error}; run the command again, it resumes"
+    )

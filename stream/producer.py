@@ -15,10 +15,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from stream import topics
-from stream.batches import Batches, Message
 from stream.client import aiokafka_config
 from stream.errors import BrokerError, StreamError
 from stream.events import Item, Record, User, encode, key_of
+from stream.record_batches import Message, Partitioner, send_batches
 
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 BATCH_BYTES: Final = 256 * 1024
@@ -65,6 +65,7 @@ class Producer:
         self._linger_ms = linger_ms
         self._batch_bytes = batch_bytes
         self._within_s = acknowledged_within_s
+        self._partitioner = Partitioner()
         self._client: AIOKafkaProducer | None = None
         self._started = False
         self._renewing = asyncio.Lock()
@@ -114,7 +115,7 @@ class Producer:
                 one = await (await client.send(topic, value, key))
                 places = [(one.partition, one.offset)]
             else:
-                places = await Batches(client).send(messages)
+                places = await send_batches(client, messages, self._partitioner)
         if any(offset < 0 for _, offset in places):
             raise BrokerError("the broker has the messages, but no longer knows where; send again, with the same ids")
         return [Position(partition, offset) for partition, offset in places]

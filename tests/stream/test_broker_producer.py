@@ -6,10 +6,10 @@ import socket
 import pytest
 from kafka.partitioner.default import murmur2
 
-from stream.batches import partition_of
 from stream.errors import BrokerError, ColdstreamError, StreamError
 from stream.events import Interaction, Item, Search, User
 from stream.producer import Position, Producer, topic_of
+from stream.record_batches import Partitioner
 
 AT = 1_700_000_000_000
 
@@ -27,10 +27,17 @@ def test_each_kind_of_record_has_its_topic() -> None:
 
 def test_keys_go_where_another_client_puts_them() -> None:
     keys = [f"user-{number}".encode() for number in range(500)] + ["ключ".encode(), b"", b"a"]
+    partition_of = Partitioner(most=600).partition_of
     for partitions in (1, 4, 7):
         expected = [(murmur2(key) & 0x7FFFFFFF) % partitions for key in keys]
         assert [partition_of(key, partitions) for key in keys] == expected
         assert [partition_of(key, partitions) for key in keys] == expected  # and again, from memory
+
+
+def test_a_partitioner_that_forgot_its_keys_says_the_same() -> None:
+    keys = [f"user-{number}".encode() for number in range(500)]
+    partitioner = Partitioner(most=7)
+    assert [partitioner.partition_of(key, 4) for key in keys] == [Partitioner().partition_of(key, 4) for key in keys]
 
 
 def test_no_cluster_is_a_clear_error() -> None:
