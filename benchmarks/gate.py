@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmarks.recommenders import users_of
 from benchmarks.running import machine
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32
 from models.data import splits
 from models.data.interactions import Batch, Log, batch_of
@@ -108,7 +108,7 @@ class Side:
         ours = self.answers(recommender)
         histories = [one.history for one in self.held_out]
 
-        def score(history: Recent) -> Float32:
+        def score(history: History) -> Float32:
             return recommender.score(batch_of([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
 
         sane = gate.sane(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)

@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 
 from benchmarks import load
 from benchmarks.running import environment
-from features.activity import Rules
+from features.activity import FoldSettings
 from features.archive import parts
-from features.rebuild import differences, log_ends, logged_events, rebuild
+from features.rebuild import differing_keys, last_offsets, log_by_partition, rebuild
 from features.store import OnlineStore, open_store
 from serving.process.supervisor import MODULES
 from stream import topics
@@ -212,10 +212,10 @@ def count(system: System, acknowledged: Sequence[Interaction]) -> dict[str, Any]
     shutil.rmtree(system.state / "rebuilt", ignore_errors=True)  # of an earlier count
     aside = open_store(system.state / "rebuilt", "sqlite", tuple(system.domains))
     bootstrap = system.broker.bootstrap
-    ends = log_ends(bootstrap, None)
-    log = logged_events(system.state / "archive", bootstrap, None, system.domains)
-    report = rebuild(log, aside, Rules(), ends=ends)
-    unlike = differences(live, aside, [("shop", user) for user in expected])
+    ends = last_offsets(bootstrap, None)
+    log = log_by_partition(system.state / "archive", bootstrap, None, system.domains)
+    report = rebuild(log, aside, FoldSettings(), ends=ends)
+    unlike = differing_keys(live, aside, [("shop", user) for user in expected])
     one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
     popular = [name for name in ends if msgspec.json.encode(one.get(name)) != msgspec.json.encode(other.get(name))]
     archived = Counter(_archived(system.state / "archive"))
@@ -296,7 +296,7 @@ def await_archived(system: System, within_s: float = SETTLE_S) -> None:
     A prefix of the log is no loss, only late: after a broker's end the archive comes back seconds later.
     """
     until = time.monotonic() + within_s
-    wanted = sum(end + 1 for end in log_ends(system.broker.bootstrap, None).values())
+    wanted = sum(end + 1 for end in last_offsets(system.broker.bootstrap, None).values())
     while len(_archived(system.state / "archive")) < wanted and time.monotonic() < until:
         time.sleep(0.5)
 

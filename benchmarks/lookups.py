@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks import load, made
 from benchmarks.running import environment, free_port, machine, memory, percentiles
-from features.activity import Activity, Applied, Recent, Summary
+from features.activity import Activity, ActivitySummary, Deduplication, History
 from models.recommenders.base import Recommender, Vocabulary
 from models.recommenders.blend import EDGES, Blend
 from models.recommenders.item_item import ItemItem, ItemKNN
@@ -44,12 +44,12 @@ def histories(users: int, items: int, rng: np.random.Generator) -> Iterator[tupl
     for user in range(users):
         length = int(rng.integers(5, 51))
         chosen = np.minimum(rng.zipf(1.2, length) - 1, items * 10) % items
-        recent = Recent(
+        recent = History(
             [f"i{one}" for one in chosen], [0] * length, [now - 60_000 * one for one in range(length)][::-1]
         )
         recent.values = [None] * length
-        summary = Summary(first_seen=recent.times[0], last_seen=now, totals={"view": length})
-        yield ("shop", f"u{user}"), Activity(recent, summary, Applied({"events/0": user}))
+        summary = ActivitySummary(first_seen=recent.times[0], last_seen=now, totals={"view": length})
+        yield ("shop", f"u{user}"), Activity(recent, summary, Deduplication({"events/0": user}))
 
 
 def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None:

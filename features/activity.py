@@ -15,13 +15,13 @@ from features.decay import landmark_of, rescale, weight
 from stream.events import KIND_CODES, KINDS, Event, Impression, Interaction, Search
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
-UNWANTED: Final = frozenset({"dislike", "hide"})
+NEGATIVE_KINDS: Final = frozenset({"dislike", "hide"})
 """After an event of one of these kinds the item does not come back."""
-WANTED: Final = frozenset({"view", "click", "cart", "purchase", "play", "rate", "like", "read", "save"})
+POSITIVE_KINDS: Final = frozenset({"view", "click", "cart", "purchase", "play", "rate", "like", "read", "save"})
 """A later event of one of these kinds takes an item from the unwanted ones again."""
 
 
-class Rules(msgspec.Struct, frozen=True):
+class FoldSettings(msgspec.Struct, frozen=True):
     """How much is kept, and for how long it counts. Changing one of them asks for a rebuild.
 
     `late_ms`: an event older than the user's newest by more than this no longer enters the history or the counts.
@@ -37,7 +37,7 @@ class Rules(msgspec.Struct, frozen=True):
     unwanted: int = 200
 
 
-class Recent(msgspec.Struct):
+class History(msgspec.Struct):
     """The newest interactions, oldest first: four columns of one length, at most `history_length`."""
 
     items: list[str] = []
@@ -55,7 +55,7 @@ class Session(msgspec.Struct):
     events: int = 0
 
 
-class Summary(msgspec.Struct):
+class ActivitySummary(msgspec.Struct):
     """Counts and times. `kinds` and `categories` are decayed sums at `landmark` (see `features.decay`)."""
 
     first_seen: int = 0
@@ -69,7 +69,7 @@ class Summary(msgspec.Struct):
     late: int = 0
 
 
-class Applied(msgspec.Struct):
+class Deduplication(msgspec.Struct):
     """What makes a repeated event harmless: last position by partition, and 64-bit digests of the recent event ids."""
 
     positions: dict[str, int] = {}
@@ -80,16 +80,16 @@ class Activity(msgspec.Struct):
     """One user's row: what the feature `state` holds, as JSON.
 
     `unwanted` maps items that were disliked or hidden, and not taken up again since, to when (epoch ms): the newest
-    `Rules.unwanted` of them, also those whose event has left `recent`.
+    `FoldSettings.unwanted` of them, also those whose event has left `recent`.
     """
 
-    recent: Recent = msgspec.field(default_factory=Recent)
-    summary: Summary = msgspec.field(default_factory=Summary)
-    applied: Applied = msgspec.field(default_factory=Applied)
+    recent: History = msgspec.field(default_factory=History)
+    summary: ActivitySummary = msgspec.field(default_factory=ActivitySummary)
+    applied: Deduplication = msgspec.field(default_factory=Deduplication)
     unwanted: dict[str, int] = {}
 
 
-class Logged(msgspec.Struct, frozen=True):
+class LoggedEvent(msgspec.Struct, frozen=True):
     """An event with its place in the log. `partition` is written as topic/partition, such as `events/3`."""
 
     event: Event
@@ -97,7 +97,7 @@ class Logged(msgspec.Struct, frozen=True):
     offset: int
 
 
-def apply(state: Activity | None, log: Iterable[Logged], rules: Rules) -> Activity:
+def apply(state: Activity | None, log: Iterable[LoggedEvent], rules: FoldSettings) -> Activity:
     """The user's state after `log` (one user, one domain, in log order). The given state is left as it was."""
     after = _copy(state) if state is not None else Activity()
     for entry in log:
@@ -106,7 +106,7 @@ def apply(state: Activity | None, log: Iterable[Logged], rules: Rules) -> Activi
 
 
 def apply_batch(
-    states: dict[tuple[str, str], Activity], log: Sequence[Logged], rules: Rules, *, in_place: bool = False
+    states: dict[tuple[str, str], Activity], log: Sequence[LoggedEvent], rules: FoldSettings, *, in_place: bool = False
 ) -> dict[tuple[str, str], Activity]:
     """The new states of every (domain, user) that `log` touches; `states` holds those already known.
 
@@ -124,7 +124,7 @@ def apply_batch(
     return after
 
 
-def digest(event_id: str) -> int:
+def event_digest(event_id: str) -> int:
     """64 bits that stand for an event id among a user's recent ones."""
     return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "little", signed=True)
 
@@ -133,8 +133,8 @@ def _copy(state: Activity) -> Activity:
     recent, summary, applied = state.recent, state.summary, state.applied
     session = summary.session
     return Activity(
-        Recent(recent.items[:], recent.kinds[:], recent.times[:], recent.values[:]),
-        Summary(
+        History(recent.items[:], recent.kinds[:], recent.times[:], recent.values[:]),
+        ActivitySummary(
             summary.first_seen,
             summary.last_seen,
             summary.landmark,
@@ -145,18 +145,18 @@ def _copy(state: Activity) -> Activity:
             summary.queries[:],
             summary.late,
         ),
-        Applied(applied.positions.copy(), applied.event_ids[:]),
+        Deduplication(applied.positions.copy(), applied.event_ids[:]),
         state.unwanted.copy(),
     )
 
 
-def _apply_one(state: Activity, entry: Logged, rules: Rules) -> None:
+def _apply_one(state: Activity, entry: LoggedEvent, rules: FoldSettings) -> None:
     applied = state.applied
     if entry.offset <= applied.positions.get(entry.partition, -1):
         return
     applied.positions[entry.partition] = entry.offset
     event = entry.event
-    seen = digest(event.event_id)
+    seen = event_digest(event.event_id)
     if seen in applied.event_ids:
         return
     applied.event_ids.append(seen)
@@ -168,7 +168,7 @@ def _apply_one(state: Activity, entry: Logged, rules: Rules) -> None:
         return
     _see(summary, event, rules)
     if isinstance(event, Interaction):
-        if event.kind in UNWANTED or event.item_id in state.unwanted:
+        if event.kind in NEGATIVE_KINDS or event.item_id in state.unwanted:
             _judge(state, event, rules.unwanted)
         _remember(state.recent, event, rules.history_length)
     elif isinstance(event, Search):
@@ -176,7 +176,7 @@ def _apply_one(state: Activity, entry: Logged, rules: Rules) -> None:
         del summary.queries[: -rules.queries]
 
 
-def _see(summary: Summary, event: Event, rules: Rules) -> None:
+def _see(summary: ActivitySummary, event: Event, rules: FoldSettings) -> None:
     name = _name(event)
     if summary.totals:
         summary.first_seen = min(summary.first_seen, event.at)
@@ -200,7 +200,7 @@ def _name(event: Event) -> str:
     return "impression" if isinstance(event, Impression) else "search"
 
 
-def _move_landmark(summary: Summary, landmark: int) -> None:
+def _move_landmark(summary: ActivitySummary, landmark: int) -> None:
     old = summary.landmark
     if landmark == old:
         return
@@ -227,23 +227,23 @@ def _extend_session(session: Session, event: Event, gap_ms: int) -> None:
 def _judge(state: Activity, event: Interaction, length: int) -> None:
     """Follow what an event says of its item: unwanted from now on, or wanted again. The newest word by time counts."""
     unwanted = state.unwanted
-    if event.kind in WANTED:
+    if event.kind in POSITIVE_KINDS:
         if event.at >= unwanted[event.item_id]:
             del unwanted[event.item_id]
         return
-    if event.kind not in UNWANTED or _wanted_after(state.recent, event):
+    if event.kind not in NEGATIVE_KINDS or _wanted_after(state.recent, event):
         return
     unwanted[event.item_id] = max(event.at, unwanted.get(event.item_id, event.at))
     if len(unwanted) > length:
         del unwanted[min(unwanted, key=lambda one: (unwanted[one], one))]
 
 
-def _wanted_after(recent: Recent, event: Interaction) -> bool:
+def _wanted_after(recent: History, event: Interaction) -> bool:
     rows = zip(recent.items, recent.kinds, recent.times, strict=True)
-    return any(item == event.item_id and at > event.at and KINDS[kind] in WANTED for item, kind, at in rows)
+    return any(item == event.item_id and at > event.at and KINDS[kind] in POSITIVE_KINDS for item, kind, at in rows)
 
 
-def _remember(recent: Recent, event: Interaction, length: int) -> None:
+def _remember(recent: History, event: Interaction, length: int) -> None:
     times = recent.times
     place = len(times)
     while place and times[place - 1] > event.at:

@@ -14,11 +14,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.activity import Logged
+from features.activity import LoggedEvent
 from features.errors import ArchiveError
 from stream.events import Event, Impression, Interaction, Item, Record, Search, User
 
-PART: Final = 50_000
+PART_ROWS: Final = 50_000
 
 _text = pa.string()
 EVENT_SCHEMA: Final = pa.schema(
@@ -59,7 +59,7 @@ RECORD_SCHEMA: Final = pa.schema(
 _encode = msgspec.json.Encoder().encode
 
 
-class Row(msgspec.Struct, frozen=True):
+class ArchiveRow(msgspec.Struct, frozen=True):
     """A record with its place in the log; `logged_at` is the broker's time (epoch ms)."""
 
     partition: int
@@ -71,14 +71,14 @@ class Row(msgspec.Struct, frozen=True):
 class Archive:
     """The Parquet parts below `folder`, one folder per topic. One process writes; any number read."""
 
-    def __init__(self, folder: Path, part: int = PART) -> None:
+    def __init__(self, folder: Path, part: int = PART_ROWS) -> None:
         self.folder = folder
         self.part = part
         self._open: dict[tuple[str, int, int], pa.Table] = {}
-        self._new: dict[tuple[str, int, int], list[Row]] = {}
+        self._new: dict[tuple[str, int, int], list[ArchiveRow]] = {}
         self._positions: dict[tuple[str, int], int] = {}
 
-    def append(self, topic: str, rows: Iterable[Row]) -> None:
+    def append(self, topic: str, rows: Iterable[ArchiveRow]) -> None:
         """Take rows in, in log order; `flush` writes them. Rows that are already there are passed over."""
         for row in rows:
             if row.offset < self.position(topic, row.partition):
@@ -147,14 +147,14 @@ def read_part(path: Path) -> pa.Table:
         ) from error
 
 
-def events_of(folder: Path, topic: str, partition: int, start: int = 0) -> Iterator[Logged]:
+def read_events(folder: Path, topic: str, partition: int, start: int = 0) -> Iterator[LoggedEvent]:
     """The events of one partition from offset `start` on, in log order, as the consumer saw them."""
     for path in parts(folder, topic):
         if int(path.stem.rsplit("-", 2)[1]) != partition:
             continue
         for row in read_part(path).to_pylist():
             if row["offset"] >= start:
-                yield Logged(_event(row), f"{topic}/{partition}", row["offset"])
+                yield LoggedEvent(_event(row), f"{topic}/{partition}", row["offset"])
 
 
 def partitions(folder: Path, topic: str) -> list[int]:
@@ -166,7 +166,7 @@ def _last_offset(path: Path) -> int:
     return int(read_part(path).column("offset")[-1].as_py())
 
 
-def _table(topic: str, rows: list[Row]) -> pa.Table:
+def _table(topic: str, rows: list[ArchiveRow]) -> pa.Table:
     event = topic not in {"items", "users"}
     schema = EVENT_SCHEMA if event else RECORD_SCHEMA
     lines = [(_event_line if event else _record_line)(row) for row in rows]
@@ -175,7 +175,7 @@ def _table(topic: str, rows: list[Row]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _event_line(row: Row) -> tuple[Any, ...]:
+def _event_line(row: ArchiveRow) -> tuple[Any, ...]:
     one: Any = row.record
     act = isinstance(one, Interaction)
     shown = isinstance(one, Impression)
@@ -202,7 +202,7 @@ def _event_line(row: Row) -> tuple[Any, ...]:
     )
 
 
-def _record_line(row: Row) -> tuple[Any, ...]:
+def _record_line(row: ArchiveRow) -> tuple[Any, ...]:
     one = row.record
     assert isinstance(one, Item | User)
     identity, label = (one.item_id, one.category) if isinstance(one, Item) else (one.user_id, one.segment)
@@ -225,7 +225,7 @@ def _write(path: Path, table: pa.Table) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=PART, store_schema=False)
+            pq.write_table(table, file, compression="zstd", row_group_size=PART_ROWS, store_schema=False)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

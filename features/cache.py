@@ -23,7 +23,7 @@ META: Final = b"coldstream"
 COLUMNS: Final = (*dataset.COLUMNS, "event_id")
 
 
-class Index(msgspec.Struct, frozen=True):
+class CacheIndex(msgspec.Struct, frozen=True):
     """What a cache was made of: the size in bytes of each part by name, and the last offset read of each."""
 
     version: int = VERSION
@@ -31,7 +31,7 @@ class Index(msgspec.Struct, frozen=True):
     offsets: dict[str, int] = {}
 
 
-class Read(msgspec.Struct, frozen=True):
+class CacheStats(msgspec.Struct, frozen=True):
     """How a reading went: which parts were opened, how many are there, and how many rows were new."""
 
     opened: list[str]
@@ -39,7 +39,7 @@ class Read(msgspec.Struct, frozen=True):
     new: int
 
 
-def interactions(archive: Path, domain: str, folder: Path) -> tuple[pd.DataFrame, Read]:
+def interactions(archive: Path, domain: str, folder: Path) -> tuple[pd.DataFrame, CacheStats]:
     """What `dataset.interactions(archive, domain)` gives, and what was read for it; `folder` holds the caches.
 
     A part that is smaller than it was, or gone, makes the cache begin anew; so does a cache that cannot be read.
@@ -54,7 +54,7 @@ def interactions(archive: Path, domain: str, folder: Path) -> tuple[pd.DataFrame
     path = folder / f"{domain}.parquet"
     index, kept = _read(path)
     if any(sizes.get(name, -1) < size for name, size in index.sizes.items()):
-        index, kept = Index(), None
+        index, kept = CacheIndex(), None
     opened = [name for name, size in sizes.items() if index.sizes.get(name) != size]
     fresh, offsets = [], dict(index.offsets)
     for name in opened:
@@ -63,10 +63,10 @@ def interactions(archive: Path, domain: str, folder: Path) -> tuple[pd.DataFrame
         offsets[name] = last
     new = sum(len(one) for one in fresh)
     if kept is None or new:
-        kept = dataset.ordered(pl.concat([*([kept] if kept is not None else []), *fresh]).lazy()).collect()
+        kept = dataset.in_training_order(pl.concat([*([kept] if kept is not None else []), *fresh]).lazy()).collect()
     if opened:
-        _write(path, kept, Index(sizes=sizes, offsets=offsets))
-    return kept.drop(dataset.PLACE).to_pandas(), Read(opened, len(there), new)
+        _write(path, kept, CacheIndex(sizes=sizes, offsets=offsets))
+    return kept.drop(dataset.ORDER_COLUMNS).to_pandas(), CacheStats(opened, len(there), new)
 
 
 def _rows(path: Path, domain: str, after: int) -> tuple[pl.DataFrame, int]:
@@ -82,22 +82,22 @@ def _rows(path: Path, domain: str, after: int) -> tuple[pl.DataFrame, int]:
         ) from error
 
 
-def _read(path: Path) -> tuple[Index, pl.DataFrame | None]:
+def _read(path: Path) -> tuple[CacheIndex, pl.DataFrame | None]:
     """The cache, or an empty one where there is none that this version can read: it is only a copy."""
     if not path.exists():
-        return Index(), None
+        return CacheIndex(), None
     try:
         raw = (pq.read_schema(path).metadata or {}).get(META, b"{}")
-        index = msgspec.json.decode(raw, type=Index)
+        index = msgspec.json.decode(raw, type=CacheIndex)
         if index.version != VERSION:
-            return Index(), None
+            return CacheIndex(), None
         return index, pl.read_parquet(path)
     except (pa.ArrowInvalid, OSError, msgspec.DecodeError, pl.exceptions.PolarsError):
         path.unlink()
-        return Index(), None
+        return CacheIndex(), None
 
 
-def _write(path: Path, frame: pl.DataFrame, index: Index) -> None:
+def _write(path: Path, frame: pl.DataFrame, index: CacheIndex) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = frame.to_arrow()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), META: msgspec.json.encode(index)})

@@ -9,18 +9,18 @@ import msgspec
 import pandas as pd
 import polars as pl
 
-from features.activity import DAY_MS, Activity, Logged, Rules, apply
-from features.archive import events_of, partitions, parts
+from features.activity import DAY_MS, Activity, FoldSettings, LoggedEvent, apply
+from features.archive import partitions, parts, read_events
 from features.errors import ArchiveError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 COLUMNS: Final = ("user_id", "item_id", "kind", "value", "at", "category", "partition", "offset")
-PLACE: Final = ("partition", "offset", "event_id")
+ORDER_COLUMNS: Final = ("partition", "offset", "event_id")
 """Where an interaction stands in the log, and its id: what order and uniqueness are made of."""
 TIMESTAMP: Final = "event_timestamp"
-NO_WORDS: Final[dict[str, list[str]]] = {"id": [], "label": [], "record": []}
+NO_RECORDS: Final[dict[str, list[str]]] = {"id": [], "label": [], "record": []}
 
 
 def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.DataFrame:
@@ -33,13 +33,13 @@ def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.D
     """
     if not any((folder / "events").glob("*.parquet")):
         raise ArchiveError(f"{folder}: no events are archived yet; is the archive process running?")
-    lines = scanned(folder, "events").filter((pl.col("type") == "interaction") & (pl.col("domain") == domain))
+    lines = scan_topic(folder, "events").filter((pl.col("type") == "interaction") & (pl.col("domain") == domain))
     if until_at is not None:
         lines = lines.filter(pl.col("at") < until_at)
-    return ordered(lines.select([*COLUMNS, "event_id"])).drop(PLACE).collect().to_pandas()
+    return in_training_order(lines.select([*COLUMNS, "event_id"])).drop(ORDER_COLUMNS).collect().to_pandas()
 
 
-def scanned(folder: Path, topic: str) -> pl.LazyFrame:
+def scan_topic(folder: Path, topic: str) -> pl.LazyFrame:
     """Every line of a topic that is archived now; there is at least one part.
 
     The newest part of each partition grows by being replaced, and Polars opens a path more than once: so those are
@@ -54,7 +54,7 @@ def scanned(folder: Path, topic: str) -> pl.LazyFrame:
     return pl.concat(lines)
 
 
-def ordered(lines: pl.LazyFrame) -> pl.LazyFrame:
+def in_training_order(lines: pl.LazyFrame) -> pl.LazyFrame:
     """Interactions by `at`, ties in log order, each event of a user once."""
     placed = lines.sort(["at", "partition", "offset"])
     return placed.unique(["user_id", "event_id"], keep="first", maintain_order=True)
@@ -73,25 +73,25 @@ def profiles(folder: Path, domain: str) -> pd.DataFrame:
 def profile_words(folder: Path, domain: str) -> pd.DataFrame:
     """Every word on the users of `domain` in log order, so that one can ask what was known when: id, label, record."""
     lines = _words(folder, "users", domain)
-    return lines.collect().to_pandas() if lines is not None else pd.DataFrame(NO_WORDS)
+    return lines.collect().to_pandas() if lines is not None else pd.DataFrame(NO_RECORDS)
 
 
 def _newest(folder: Path, topic: str, domain: str) -> pd.DataFrame:
     lines = _words(folder, topic, domain)
     if lines is None:
-        return pd.DataFrame(NO_WORDS)
+        return pd.DataFrame(NO_RECORDS)
     return lines.unique("id", keep="last", maintain_order=True).collect().to_pandas()
 
 
 def _words(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
     if not any((folder / topic).glob("*.parquet")):
         return None
-    lines = scanned(folder, topic).filter(pl.col("domain") == domain)
-    return lines.sort(["partition", "offset"]).select(*NO_WORDS)
+    lines = scan_topic(folder, topic).filter(pl.col("domain") == domain)
+    return lines.sort(["partition", "offset"]).select(*NO_RECORDS)
 
 
 def write_snapshots(
-    archive: Path, domain: str, offline: Path, rules: Rules, *, every_ms: int = DAY_MS, since_at: int = 0
+    archive: Path, domain: str, offline: Path, rules: FoldSettings, *, every_ms: int = DAY_MS, since_at: int = 0
 ) -> int:
     """Feast's offline side, from the archive: users' states as they were, and their profiles; the states written.
 
@@ -134,19 +134,19 @@ def training_set(feast: "FeatureStore", domain: str, rows: pd.DataFrame) -> pd.D
     return rows.assign(state=known["state"].to_numpy(), record=known["record"].to_numpy())
 
 
-def _by_user(archive: Path, domain: str) -> Iterator[tuple[str, list[Logged]]]:
+def _by_user(archive: Path, domain: str) -> Iterator[tuple[str, list[LoggedEvent]]]:
     """Each user's events in order of time, ties in log order, positions counted anew."""
-    users: dict[str, list[Logged]] = {}
+    users: dict[str, list[LoggedEvent]] = {}
     numbers = partitions(archive, "events")
     if not numbers:
         raise ArchiveError(f"{archive}: no events are archived yet; is the archive process running?")
     for number in numbers:
-        for entry in events_of(archive, "events", number):
+        for entry in read_events(archive, "events", number):
             if entry.event.domain == domain:
                 users.setdefault(entry.event.user_id, []).append(entry)
     for user_id, entries in users.items():
         entries.sort(key=lambda one: one.event.at)
-        yield user_id, [Logged(one.event, one.partition, number) for number, one in enumerate(entries)]
+        yield user_id, [LoggedEvent(one.event, one.partition, number) for number, one in enumerate(entries)]
 
 
 def _write_offline(path: Path, key: str, feature: str, lines: Sequence[tuple[str, int, object]], dtype: Any) -> None:

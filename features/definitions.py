@@ -38,7 +38,7 @@ def item_view(domain: str, offline: Path) -> FeatureView:
 
 
 def popularity_view(offline: Path) -> FeatureView:
-    """One partition's popularity row, as the JSON bytes of `features.popularity.Popularity`."""
+    """One partition's popularity row, as the JSON bytes of `features.popularity.PartitionPopularity`."""
     return _view("popularity", partition, ("row",), Bytes, offline)
 
 

@@ -14,11 +14,11 @@ from zlib import crc32
 
 import msgspec
 
-from features.activity import Logged
+from features.activity import LoggedEvent
 from stream.events import Impression, Interaction
 
 GROUPS: Final = 50
-TAKEN: Final = frozenset({"click", "play", "purchase", "read"})
+CLICK_KINDS: Final = frozenset({"click", "play", "purchase", "read"})
 """Kinds of interaction by which a user takes an item that was shown."""
 HOUR_MS: Final = 60 * 60 * 1000
 HOURS: Final = 48
@@ -28,14 +28,14 @@ SLACK_MS: Final = 5 * 60 * 1000
 """Events may be this far ahead of their time: a list is kept so much longer than the window."""
 
 
-class Window(msgspec.Struct, frozen=True):
+class JoinWindow(msgspec.Struct, frozen=True):
     """How long after a list a take counts for it; how many lists a partition keeps (the oldest go first)."""
 
     ms: int = 30 * 60 * 1000
     lists: int = 20_000
 
 
-class Counts(msgspec.Struct):
+class ImpressionCounts(msgspec.Struct):
     """Lists shown and clicked, by group of users; `hours` maps an hour to the pair. Times are epoch ms."""
 
     impressions: list[int] = msgspec.field(default_factory=lambda: [0] * GROUPS)
@@ -44,15 +44,15 @@ class Counts(msgspec.Struct):
     last_at: int = 0
 
 
-class Outcomes(msgspec.Struct):
+class PartitionOutcomes(msgspec.Struct):
     """One partition's row: counts by domain and release of everything through `position`. `clock` is epoch ms."""
 
     position: int = -1
     clock: int = 0
-    counts: dict[str, dict[str, Counts]] = {}
+    counts: dict[str, dict[str, ImpressionCounts]] = {}
 
 
-class Shown(msgspec.Struct, gc=False):
+class PendingImpression(msgspec.Struct, gc=False):
     """A list that waits for a take. `key` is the answer's request id, or the event's id."""
 
     key: str
@@ -64,29 +64,29 @@ class Shown(msgspec.Struct, gc=False):
     taken: bool = False
 
 
-class Delta(msgspec.Struct, frozen=True):
+class BufferDelta(msgspec.Struct, frozen=True):
     """What changed in the waiting lists through a position: the lists that came, and the keys of those clicked."""
 
     through: int
-    shown: list[Shown]
+    shown: list[PendingImpression]
     taken: list[tuple[str, str, str]]
 
 
-class Waiting:
+class JoinBuffer:
     """The lists of one partition that may still be clicked, oldest first; `changes` tells what is new."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: JoinWindow) -> None:
         self.window = window
         self.forgotten = 0
-        self._lists: OrderedDict[tuple[str, str, str], Shown] = OrderedDict()
-        self._by_user: dict[tuple[str, str], list[Shown]] = {}
-        self._new: list[Shown] = []
+        self._lists: OrderedDict[tuple[str, str, str], PendingImpression] = OrderedDict()
+        self._by_user: dict[tuple[str, str], list[PendingImpression]] = {}
+        self._new: list[PendingImpression] = []
         self._taken: list[tuple[str, str, str]] = []
 
     def __len__(self) -> int:
         return len(self._lists)
 
-    def add(self, shown: Shown) -> bool:
+    def add(self, shown: PendingImpression) -> bool:
         """Take in a list; False where its key waits already (it was sent twice)."""
         key = (shown.domain, shown.user_id, shown.key)
         if key in self._lists:
@@ -99,7 +99,7 @@ class Waiting:
             self._drop()
         return True
 
-    def take(self, event: Interaction) -> Shown | None:
+    def take(self, event: Interaction) -> PendingImpression | None:
         """The list that an interaction clicks: the one it names, else the newest that showed the item. Once each."""
         mine = self._by_user.get((event.domain, event.user_id))
         if mine is None:
@@ -117,14 +117,14 @@ class Waiting:
         while self._lists and next(iter(self._lists.values())).at < before:
             self._drop()
 
-    def changes(self, through: int, most: int = 2_000) -> list[Delta]:
+    def changes(self, through: int, most: int = 2_000) -> list[BufferDelta]:
         """What changed since the last call, cut so that each fits a message."""
         new, taken = self._new, self._taken
         self._new, self._taken = [], []
         starts = range(0, max(len(new), len(taken)), most)
-        return [Delta(through, new[at : at + most], taken[at : at + most]) for at in starts]
+        return [BufferDelta(through, new[at : at + most], taken[at : at + most]) for at in starts]
 
-    def follow(self, delta: Delta) -> None:
+    def follow(self, delta: BufferDelta) -> None:
         """Take in what `changes` told before a restart."""
         for shown in delta.shown:
             self.add(shown)
@@ -133,7 +133,7 @@ class Waiting:
                 self._lists[key].taken = True
         self._new, self._taken = [], []
 
-    def _mark(self, one: Shown) -> Shown:
+    def _mark(self, one: PendingImpression) -> PendingImpression:
         one.taken = True
         self._taken.append((one.domain, one.user_id, one.key))
         return one
@@ -146,7 +146,7 @@ class Waiting:
             del self._by_user[domain, user_id]
 
 
-def apply(row: Outcomes, waiting: Waiting, log: Iterable[Logged]) -> None:
+def apply(row: PartitionOutcomes, waiting: JoinBuffer, log: Iterable[LoggedEvent]) -> None:
     """Fold `log` (one partition, in log order) into a partition's row and its waiting lists, in place."""
     for entry in log:
         if entry.offset <= row.position:
@@ -154,30 +154,30 @@ def apply(row: Outcomes, waiting: Waiting, log: Iterable[Logged]) -> None:
         row.position = entry.offset
         event = entry.event
         if isinstance(event, Interaction):
-            if waiting and event.kind in TAKEN and (clicked := waiting.take(event)) is not None:
+            if waiting and event.kind in CLICK_KINDS and (clicked := waiting.take(event)) is not None:
                 _count(row, clicked, 0, 1)
         elif isinstance(event, Impression) and event.release is not None:
             key = event.request_id or event.event_id
             items = [intern(item) for item in event.item_ids]  # popular ones stand in many lists
-            shown = Shown(key, event.user_id, event.domain, event.release, items, event.at)
+            shown = PendingImpression(key, event.user_id, event.domain, event.release, items, event.at)
             row.clock = max(row.clock, event.at)
             waiting.expire(row.clock)
             if waiting.add(shown):
                 _count(row, shown, 1, 0)
 
 
-def merge(rows: Iterable[Outcomes]) -> dict[str, dict[str, Counts]]:
+def merge(rows: Iterable[PartitionOutcomes]) -> dict[str, dict[str, ImpressionCounts]]:
     """The sum over partitions, by domain and release."""
-    total: dict[str, dict[str, Counts]] = {}
+    total: dict[str, dict[str, ImpressionCounts]] = {}
     for row in rows:
         for domain, releases in row.counts.items():
             for release, counts in releases.items():
-                into = total.setdefault(domain, {}).setdefault(release, Counts())
+                into = total.setdefault(domain, {}).setdefault(release, ImpressionCounts())
                 total[domain][release] = add(into, counts)
     return total
 
 
-def add(one: Counts, other: Counts, sign: int = 1) -> Counts:
+def add(one: ImpressionCounts, other: ImpressionCounts, sign: int = 1) -> ImpressionCounts:
     """The sum of two counts, or with sign -1 what came since the other; nothing falls below zero."""
     hours = {
         hour: (
@@ -186,7 +186,7 @@ def add(one: Counts, other: Counts, sign: int = 1) -> Counts:
         )
         for hour in sorted({*one.hours, *other.hours})
     }
-    return Counts(
+    return ImpressionCounts(
         [max(0, a + sign * b) for a, b in zip(one.impressions, other.impressions, strict=True)],
         [max(0, a + sign * b) for a, b in zip(one.clicks, other.clicks, strict=True)],
         hours,
@@ -199,7 +199,7 @@ def group_of(user_id: str) -> int:
     return crc32(user_id.encode()) % GROUPS
 
 
-def _count(row: Outcomes, shown: Shown, impressions: int, clicks: int) -> None:
+def _count(row: PartitionOutcomes, shown: PendingImpression, impressions: int, clicks: int) -> None:
     counts = _counts(row, shown)
     if counts is None:
         return
@@ -213,7 +213,7 @@ def _count(row: Outcomes, shown: Shown, impressions: int, clicks: int) -> None:
         del counts.hours[min(counts.hours)]
 
 
-def _counts(row: Outcomes, shown: Shown) -> Counts | None:
+def _counts(row: PartitionOutcomes, shown: PendingImpression) -> ImpressionCounts | None:
     releases = row.counts.setdefault(shown.domain, {})
     found = releases.get(shown.release)
     if found is None and len(releases) >= RELEASES:
@@ -222,5 +222,5 @@ def _counts(row: Outcomes, shown: Shown) -> Counts | None:
             return None  # names that a client made up must not push out the releases that serve
         del releases[oldest]
     if found is None:
-        found = releases[shown.release] = Counts()
+        found = releases[shown.release] = ImpressionCounts()
     return found

@@ -14,19 +14,19 @@ from typing import Final
 
 import msgspec
 
-from features.activity import Logged, digest
+from features.activity import LoggedEvent, event_digest
 from features.decay import landmark_of, rescale, weight
 from stream.events import Interaction
 
 EVERYONE: Final = ""
 """The segment that every user belongs to."""
-TOP: Final = "top:"
+TOP_PREFIX: Final = "top:"
 """Before a partition's name: the key of its shortened row."""
 
 EVENT_IDS: Final = 1024
 """Newest event ids of a partition that are remembered."""
 
-KIND_WEIGHTS: Final = {
+POPULARITY_WEIGHTS: Final = {
     "view": 1.0,
     "click": 1.0,
     "read": 1.0,
@@ -39,7 +39,7 @@ KIND_WEIGHTS: Final = {
 }
 
 
-class PopularityRules(msgspec.Struct, frozen=True):
+class PopularitySettings(msgspec.Struct, frozen=True):
     """A domain's rules: `half_life_ms` of a count, and what an interaction of a kind adds (none where not named).
 
     A sum below `least` when the landmark moves is let go: with a half-life of minutes the row would else hold every
@@ -47,7 +47,7 @@ class PopularityRules(msgspec.Struct, frozen=True):
     """
 
     half_life_ms: int = 7 * 24 * 60 * 60 * 1000
-    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(KIND_WEIGHTS))
+    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
     least: float = 0.0
 
     def fingerprint(self) -> str:
@@ -55,13 +55,13 @@ class PopularityRules(msgspec.Struct, frozen=True):
         return blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=6).hexdigest()
 
 
-DEFAULT: Final = PopularityRules()
+DEFAULT_SETTINGS: Final = PopularitySettings()
 """The rules of a domain that names none."""
-Rules = Mapping[str, PopularityRules]
+SettingsByDomain = Mapping[str, PopularitySettings]
 """Rules by domain."""
 
 
-class Counts(msgspec.Struct):
+class DomainPopularity(msgspec.Struct):
     """One domain: segment to item to a decayed sum at `landmark`; `rules` is the fingerprint of what counted them."""
 
     rules: str
@@ -69,7 +69,7 @@ class Counts(msgspec.Struct):
     segments: dict[str, dict[str, float]] = {}
 
 
-class Popularity(msgspec.Struct, forbid_unknown_fields=True):
+class PartitionPopularity(msgspec.Struct, forbid_unknown_fields=True):
     """One partition's row: what is popular in each domain.
 
     `event_ids` holds digests of the newest events of the partition, so that one sent twice counts once. The row decides
@@ -78,42 +78,42 @@ class Popularity(msgspec.Struct, forbid_unknown_fields=True):
 
     position: int = -1
     event_ids: list[int] = []
-    domains: dict[str, Counts] = {}
+    domains: dict[str, DomainPopularity] = {}
 
 
-def apply(row: Popularity | None, log: Iterable[Logged], rules: Rules) -> Popularity:
+def apply(row: PartitionPopularity | None, log: Iterable[LoggedEvent], rules: SettingsByDomain) -> PartitionPopularity:
     """The partition's row after `log` (one partition, in log order). Changes `row` in place and returns it.
 
     In place, because a row holds every item of the catalogue; the caller owns the one copy.
     """
-    row = row if row is not None else Popularity()
+    row = row if row is not None else PartitionPopularity()
     seen = set(row.event_ids)
     for entry in log:
         if entry.offset <= row.position:
             continue
         row.position = entry.offset
         event = entry.event
-        identity = digest(event.event_id)
+        identity = event_digest(event.event_id)
         if identity in seen or not isinstance(event, Interaction):
             continue
-        mine = rules.get(event.domain, DEFAULT)
+        mine = rules.get(event.domain, DEFAULT_SETTINGS)
         if event.kind in mine.kinds:
             _remember(row.event_ids, seen, identity, EVENT_IDS)
             _count(row, event, mine)
     return row
 
 
-def stale(row: Popularity, rules: Rules) -> list[str]:
+def outdated_domains(row: PartitionPopularity, rules: SettingsByDomain) -> list[str]:
     """The domains whose counts were made by other rules: such a row has to be counted anew from the log."""
-    return [name for name, one in row.domains.items() if one.rules != rules.get(name, DEFAULT).fingerprint()]
+    return [name for name, one in row.domains.items() if one.rules != rules.get(name, DEFAULT_SETTINGS).fingerprint()]
 
 
-def merge(rows: Iterable[Popularity]) -> Popularity:
+def merge(rows: Iterable[PartitionPopularity]) -> PartitionPopularity:
     """The sum over partitions, each domain at its latest landmark. Its position says nothing and is -1."""
-    total = Popularity()
+    total = PartitionPopularity()
     found = [(name, one) for row in rows for name, one in row.domains.items()]
     for name, one in found:
-        into = total.domains.setdefault(name, Counts(one.rules, one.landmark))
+        into = total.domains.setdefault(name, DomainPopularity(one.rules, one.landmark))
         into.landmark = max(into.landmark, one.landmark)
     for name, one in found:
         into = total.domains[name]
@@ -124,12 +124,12 @@ def merge(rows: Iterable[Popularity]) -> Popularity:
     return total
 
 
-def top(row: Popularity, n: int) -> Popularity:
+def most_popular(row: PartitionPopularity, n: int) -> PartitionPopularity:
     """The same row with only the `n` most popular items of each segment: what answers read, and small."""
-    short = Popularity(row.position)
+    short = PartitionPopularity(row.position)
     for name, one in row.domains.items():
         most = {seg: dict(nlargest(n, items.items(), key=itemgetter(1))) for seg, items in one.segments.items()}
-        short.domains[name] = Counts(one.rules, one.landmark, most)
+        short.domains[name] = DomainPopularity(one.rules, one.landmark, most)
     return short
 
 
@@ -140,11 +140,11 @@ def _remember(event_ids: list[int], seen: set[int], identity: int, length: int) 
         seen.discard(event_ids.pop(0))
 
 
-def _count(row: Popularity, event: Interaction, rules: PopularityRules) -> None:
+def _count(row: PartitionPopularity, event: Interaction, rules: PopularitySettings) -> None:
     landmark = landmark_of(event.at, rules.half_life_ms)
     one = row.domains.get(event.domain)
     if one is None:
-        one = row.domains[event.domain] = Counts(rules.fingerprint(), landmark)
+        one = row.domains[event.domain] = DomainPopularity(rules.fingerprint(), landmark)
     elif landmark > one.landmark:
         _move_landmark(one, landmark, rules.least)
     amount = rules.kinds[event.kind] * weight(event.at, one.landmark, rules.half_life_ms)
@@ -155,7 +155,7 @@ def _count(row: Popularity, event: Interaction, rules: PopularityRules) -> None:
         items[event.item_id] = items.get(event.item_id, 0.0) + amount
 
 
-def _move_landmark(counts: Counts, landmark: int, least: float) -> None:
+def _move_landmark(counts: DomainPopularity, landmark: int, least: float) -> None:
     old, counts.landmark = counts.landmark, landmark
     for segment, items in counts.segments.items():
         moved = {item: rescale(count, old, landmark) for item, count in items.items()}

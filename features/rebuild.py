@@ -12,10 +12,10 @@ import msgspec
 from kafka import KafkaConsumer, TopicPartition
 
 from features import popularity
-from features.activity import Activity, Logged, Rules, apply_batch
-from features.archive import events_of, partitions
-from features.popularity import Popularity
-from features.store import Key, OnlineStore
+from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
+from features.archive import partitions, read_events
+from features.popularity import PartitionPopularity
+from features.store import OnlineStore, UserKey
 from stream import topics
 from stream.client import kafka_python_config
 from stream.errors import EventError
@@ -26,7 +26,7 @@ Progress = Callable[[str, int], None]
 """Called with the partition and the events applied so far."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class RebuildReport(msgspec.Struct, frozen=True):
     """What a rebuild did: events read, users written, and the last position of each partition."""
 
     events: int
@@ -36,20 +36,20 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def rebuild(
-    log: Mapping[str, Iterable[Logged]],
+    log: Mapping[str, Iterable[LoggedEvent]],
     store: OnlineStore,
-    rules: Rules,
+    rules: FoldSettings,
     progress: Progress | None = None,
     ends: Mapping[str, int] | None = None,
-    counting: popularity.Rules | None = None,
-) -> Report:
+    counting: popularity.SettingsByDomain | None = None,
+) -> RebuildReport:
     """Fold each partition's events, in log order, into an empty `store`; `counting` are popularity's rules by domain.
 
-    `ends` are the last offsets of the log by partition, where what stands there may be no event (`log_ends`).
+    `ends` are the last offsets of the log by partition, where what stands there may be no event (`last_offsets`).
     """
     started = time.monotonic()
-    states: dict[Key, Activity] = {}
-    rows: dict[str, Popularity] = {}
+    states: dict[UserKey, Activity] = {}
+    rows: dict[str, PartitionPopularity] = {}
     events = 0
     for name, entries in log.items():
         for batch in _batches(entries):
@@ -60,23 +60,27 @@ def rebuild(
                 progress(name, events)
     for name, end in (ends or {}).items():
         if end >= 0:
-            row = rows.setdefault(name, Popularity())
+            row = rows.setdefault(name, PartitionPopularity())
             row.position = max(row.position, end)
     keys = list(states)
     for start in range(0, len(keys), BATCH):
         store.write_activities({key: states[key] for key in keys[start : start + BATCH]})
     store.write_popularity(rows)
-    store.write_popularity({popularity.TOP + name: popularity.top(row, 2_000) for name, row in rows.items()})
-    return Report(events, len(states), {name: row.position for name, row in rows.items()}, time.monotonic() - started)
+    store.write_popularity(
+        {popularity.TOP_PREFIX + name: popularity.most_popular(row, 2_000) for name, row in rows.items()}
+    )
+    return RebuildReport(
+        events, len(states), {name: row.position for name, row in rows.items()}, time.monotonic() - started
+    )
 
 
-def logged_events(
+def log_by_partition(
     archive: Path,
     bootstrap: str | None,
     security: Mapping[str, str] | None,
     domains: Iterable[str],
     limits: TimeLimits = DEFAULT_LIMITS,
-) -> dict[str, Iterator[Logged]]:
+) -> dict[str, Iterator[LoggedEvent]]:
     """Each partition's events: from the archive, then from the log behind it (where `bootstrap` is given)."""
     known = frozenset(domains)
     numbers = set(partitions(archive, topics.EVENTS))
@@ -90,7 +94,7 @@ def logged_events(
     }
 
 
-def differences(one: OnlineStore, other: OnlineStore, keys: Iterable[Key]) -> list[Key]:
+def differing_keys(one: OnlineStore, other: OnlineStore, keys: Iterable[UserKey]) -> list[UserKey]:
     """The keys whose rows are not the same bytes in both stores."""
     wanted = list(keys)
     left, right = one.read_activities(wanted), other.read_activities(wanted)
@@ -104,7 +108,7 @@ def read_log(
     partition: int,
     start: int,
     limits: TimeLimits = DEFAULT_LIMITS,
-) -> Iterator[Logged]:
+) -> Iterator[LoggedEvent]:
     """The events of a partition that are in the log now, from offset `start` on; what was set aside is passed over."""
     place = TopicPartition(topics.EVENTS, partition)
     consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
@@ -120,12 +124,12 @@ def read_log(
                         event = decode_event(one.key, one.value or b"", one.timestamp, limits)
                     except EventError:
                         continue  # the consumer has set it aside
-                    yield Logged(event, f"{topics.EVENTS}/{partition}", one.offset)
+                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", one.offset)
     finally:
         consumer.close()
 
 
-def log_ends(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
+def last_offsets(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
     """The last offset of each partition of `events`; -1 for an empty one."""
     consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
     try:
@@ -143,9 +147,9 @@ def _partition(
     number: int,
     domains: frozenset[str],
     limits: TimeLimits,
-) -> Iterator[Logged]:
+) -> Iterator[LoggedEvent]:
     last = -1
-    for entry in events_of(archive, topics.EVENTS, number):
+    for entry in read_events(archive, topics.EVENTS, number):
         last = entry.offset
         if entry.event.domain in domains:
             yield entry
@@ -154,8 +158,8 @@ def _partition(
         yield from (one for one in rest if one.event.domain in domains)
 
 
-def _batches(entries: Iterable[Logged]) -> Iterator[list[Logged]]:
-    batch: list[Logged] = []
+def _batches(entries: Iterable[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
+    batch: list[LoggedEvent] = []
     for entry in entries:
         batch.append(entry)
         if len(batch) == BATCH:

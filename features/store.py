@@ -28,9 +28,9 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
     from features.definitions import ACTIVITY_FEATURES, definitions
 
-from features.activity import Activity, Applied
+from features.activity import Activity, Deduplication
 from features.errors import FeatureError, StoreError
-from features.popularity import Popularity
+from features.popularity import PartitionPopularity
 from stream.events import Item, User
 
 PROJECT: Final = "coldstream"
@@ -38,12 +38,12 @@ SQLITE: Final = "sqlite"
 READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
 BUSY_MS: Final = 2_000
 
-Key = tuple[str, str]
+UserKey = tuple[str, str]
 """(domain, user_id)"""
 T = TypeVar("T")
 
 _state = msgspec.json.Decoder(Activity)
-_popularity = msgspec.json.Decoder(Popularity)
+_popularity = msgspec.json.Decoder(PartitionPopularity)
 _item = msgspec.json.Decoder(Item)
 _user = msgspec.json.Decoder(User)
 _encode = msgspec.json.Encoder().encode
@@ -59,7 +59,7 @@ class OnlineStore:
         self._online: Any = feast._get_provider().online_store
         self._views: dict[str, FeatureView] = {view.name: view for view in feast.list_feature_views()}
 
-    def write_activities(self, rows: Mapping[Key, Activity]) -> dict[Key, bytes]:
+    def write_activities(self, rows: Mapping[UserKey, Activity]) -> dict[UserKey, bytes]:
         """Write users' states, one batch per domain; what was written, as `decode_activity` reads it."""
         written = {key: _encode(row) for key, row in rows.items()}
         by_domain: dict[str, list[tuple[str, bytes]]] = {}
@@ -70,12 +70,12 @@ class OnlineStore:
             self._write(f"{domain}_activity", "user_id", states)
         return written
 
-    def read_activities(self, keys: Iterable[Key]) -> dict[Key, Activity]:
+    def read_activities(self, keys: Iterable[UserKey]) -> dict[UserKey, Activity]:
         """The states of those users who have one."""
         by_domain: dict[str, list[str]] = {}
         for domain, user_id in keys:
             by_domain.setdefault(domain, []).append(user_id)
-        found: dict[Key, Activity] = {}
+        found: dict[UserKey, Activity] = {}
         for domain, users in by_domain.items():
             rows = self._read(f"{domain}_activity", "user_id", users, list(ACTIVITY_FEATURES))
             found |= {(domain, user): _state.decode(row["state"].bytes_val) for user, row in rows.items()}
@@ -90,12 +90,12 @@ class OnlineStore:
         """Write users' profiles."""
         self._write_records("profile", "user_id", ((one.domain, one.user_id, one) for one in users))
 
-    def read_profiles(self, keys: Iterable[Key]) -> dict[Key, User]:
+    def read_profiles(self, keys: Iterable[UserKey]) -> dict[UserKey, User]:
         """The profiles of those users who have one."""
         by_domain: dict[str, list[str]] = {}
         for domain, user_id in keys:
             by_domain.setdefault(domain, []).append(user_id)
-        found: dict[Key, User] = {}
+        found: dict[UserKey, User] = {}
         for domain, users in by_domain.items():
             rows = self._read(f"{domain}_profile", "user_id", users, ["record"])
             told = {user: row["record"].string_val for user, row in rows.items()}
@@ -115,16 +115,16 @@ class OnlineStore:
         row = self._read(f"{domain}_item", "item_id", [item_id], ["record"]).get(item_id)
         return _item.decode(row["record"].string_val) if row and row["record"].string_val else None
 
-    def write_popularity(self, rows: Mapping[str, Popularity]) -> None:
+    def write_popularity(self, rows: Mapping[str, PartitionPopularity]) -> None:
         """Write partitions' popularity rows, by partition (`events/3`)."""
         self._write(
             "popularity", "partition", [(key, {"row": Value(bytes_val=_encode(row))}) for key, row in rows.items()]
         )
 
-    def read_popularity(self, partitions: Sequence[str]) -> dict[str, Popularity]:
+    def read_popularity(self, partitions: Sequence[str]) -> dict[str, PartitionPopularity]:
         """The popularity rows of those partitions that have one. One of an earlier form is none: it is counted anew."""
         rows = self._read("popularity", "partition", partitions, ["row"])
-        found: dict[str, Popularity] = {}
+        found: dict[str, PartitionPopularity] = {}
         for key, row in rows.items():
             with contextlib.suppress(msgspec.ValidationError):
                 found[key] = _popularity.decode(row["row"].bytes_val)
@@ -137,7 +137,9 @@ class OnlineStore:
         """
         known = self.read_activity(domain, user_id)
         if known is not None:
-            self.write_activities({(domain, user_id): Activity(applied=Applied(positions=known.applied.positions))})
+            self.write_activities(
+                {(domain, user_id): Activity(applied=Deduplication(positions=known.applied.positions))}
+            )
         if self.read_profile(domain, user_id) is not None:
             self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
 
@@ -165,7 +167,7 @@ class OnlineStore:
         now = datetime.now(UTC)
         table = self._view(view)
         data = ((_entity(key, identity), values, now, now) for identity, values in rows)
-        _guarded(lambda: self._online.online_write_batch(self._config, table, data, None))
+        _raising_store_errors(lambda: self._online.online_write_batch(self._config, table, data, None))
 
     def _read(self, view: str, key: str, identities: Sequence[str], features: list[str]) -> dict[str, dict[str, Value]]:
         table = self._view(view)
@@ -173,7 +175,7 @@ class OnlineStore:
         for start in range(0, len(identities), READ_CHUNK):
             chunk = identities[start : start + READ_CHUNK]
             keys = [_entity(key, identity) for identity in chunk]
-            rows = _guarded(partial(self._online.online_read, self._config, table, keys, features))
+            rows = _raising_store_errors(partial(self._online.online_read, self._config, table, keys, features))
             found |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
         return found
 
@@ -216,7 +218,7 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
         known = {view.name for view in feast.list_feature_views()}
         kept = sorted({name.removesuffix("_activity") for name in known if name.endswith("_activity")} | set(domains))
         if not {f"{domain}_activity" for domain in domains} <= known:
-            _guarded(lambda: feast.apply(definitions(kept, folder / "offline")))
+            _raising_store_errors(lambda: feast.apply(definitions(kept, folder / "offline")))
     opened = OnlineStore(feast, kept)
     if store == SQLITE:
         connection = opened._online._get_conn(config)
@@ -254,7 +256,7 @@ def _whole(row: Mapping[str, Value]) -> bool:
     return all(value.WhichOneof("val") is not None for value in row.values())
 
 
-def _guarded(call: Callable[[], T]) -> T:
+def _raising_store_errors(call: Callable[[], T]) -> T:
     import redis.exceptions
 
     try:

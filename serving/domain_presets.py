@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from features.popularity import PopularityRules
+from features.popularity import PopularitySettings
 from models.domains import preset
 from models.domains.preset import DomainPreset
 from serving.settings import Settings
@@ -27,6 +27,6 @@ def preset_for(settings: Settings, name: str) -> DomainPreset:
     return preset.preset_of(name, preset_file(settings, name))
 
 
-def counting(settings: Settings) -> dict[str, PopularityRules]:
+def counting(settings: Settings) -> dict[str, PopularitySettings]:
     """Popularity's rules by domain. Raises PresetError."""
     return {name: preset_for(settings, name).counting for name in settings.domain_names}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Bool, Float32, Float64, Int32, Int64
 from models.data.item_features import Catalogue
 from models.data.profiles import NOBODY, Asking, Fields, Known, Profiles, moments_of
@@ -178,7 +178,7 @@ class Batch(msgspec.Struct, frozen=True):
         return weighed
 
 
-def batch_of(histories: Sequence[Recent], vocabulary: Vocabulary, length: int, asking: Sequence[Asking] = ()) -> Batch:
+def batch_of(histories: Sequence[History], vocabulary: Vocabulary, length: int, asking: Sequence[Asking] = ()) -> Batch:
     """The newest `length` events of each history whose item is known and whose kind speaks for it.
 
     `asking` says who asks and when for each history; nothing where that is not known.

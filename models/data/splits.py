@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from features.activity import Recent
+from features.activity import History
 from models.data.interactions import Batch, batch_of
 from models.data.profiles import Asking, Attributes, Profiles
 from models.errors import ModelError
@@ -66,7 +66,7 @@ class Case(msgspec.Struct, frozen=True):
     """
 
     user_id: str
-    history: Recent
+    history: History
     targets: list[str]
     at: int = 0
     seen: frozenset[str] = frozenset()
@@ -128,7 +128,7 @@ def cases(
         targets = list(dict.fromkeys(new[0][speaks].tolist()))
         against = dict.fromkeys(new[0][~speaks].tolist())
         items, kinds, times = (column[-length:].tolist() for column in old)
-        history = Recent(items, kinds, times, [None] * len(items))
+        history = History(items, kinds, times, [None] * len(items))
         at, seen = int(new[2][speaks][0]), frozenset(old[0].tolist())
         profile = profiles.at(str(user), at) if profiles is not None else None
         negatives = [one for one in against if one not in targets]

@@ -11,8 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from features.popularity import KIND_WEIGHTS as COUNTED
-from features.popularity import PopularityRules
+from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
 from models.domains.tuning import PresetError, Tuning, recommenders_of
 from models.recommenders.base import KIND_WEIGHTS, weights_of
 from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
@@ -37,7 +36,7 @@ class Counting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is popular: the half-life of a count, and what an interaction of a kind adds."""
 
     half_life: str = "7d"
-    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(COUNTED))
+    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,10 +97,10 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return milliseconds(self.training.half_life)
 
     @property
-    def counting(self) -> PopularityRules:
+    def counting(self) -> PopularitySettings:
         """Popularity's rules."""
         half_life_ms = milliseconds(self.popularity.half_life)
-        return PopularityRules(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
+        return PopularitySettings(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
 
     def params(self) -> dict[str, dict[str, Any]]:
         """Tuned parameters by recommender, the encoder's loss and the weight of values among them."""

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32, Float64, Int64
 from models.data.interactions import Log, batch_of
 from models.recommenders.base import Recommender
@@ -97,12 +97,12 @@ class Replay:
             progress(min(1.0, (number + 1) * window.refit_ms / (window.stop - window.start)))
         return Asked(self.users[rows].astype(np.int64), {way: np.array(found) for way, found in ranks.items()})
 
-    def history(self, row: int) -> Recent:
+    def history(self, row: int) -> History:
         """What the user did before an event, newest last."""
         own = self._own[int(self.users[row])]
         before = own[: np.searchsorted(own, row)][-self.length :]
         items = [self.item_ids[self.items[one]] for one in before]
-        return Recent(items, self.kinds[before].tolist(), self.times[before].tolist(), [None] * len(items))
+        return History(items, self.kinds[before].tolist(), self.times[before].tolist(), [None] * len(items))
 
     def _ask(
         self,
@@ -139,7 +139,7 @@ class _Release:
             prior[self.places] = prior_of(replay.first[self.places], half_life)
             self.priors[half_life] = prior
 
-    def probabilities(self, histories: Sequence[Recent]) -> Float32:
+    def probabilities(self, histories: Sequence[History]) -> Float32:
         vocabulary = self.recommender.vocabulary
         out = np.zeros((len(histories), self.items), np.float32)
         out[:, self.places] = self.recommender.probabilities(batch_of(histories, vocabulary, 50))

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from features.outcomes import Counts, add
+from features.outcomes import ImpressionCounts, add
 
 FILE: Final = "baseline.json"
 
@@ -19,7 +19,7 @@ class Baseline(msgspec.Struct, frozen=True):
     """The trial's salt, and the counts of every release of its domain at that moment."""
 
     salt: str
-    counts: dict[str, Counts]
+    counts: dict[str, ImpressionCounts]
 
 
 def read(root: Path, domain: str) -> Baseline | None:
@@ -40,11 +40,13 @@ def write(root: Path, domain: str, baseline: Baseline) -> None:
     aside.replace(root / domain / FILE)
 
 
-def since(baseline: Baseline, counts: Mapping[str, Counts], canary: str) -> tuple[Counts, Counts]:
+def since(
+    baseline: Baseline, counts: Mapping[str, ImpressionCounts], canary: str
+) -> tuple[ImpressionCounts, ImpressionCounts]:
     """The counts of the canary and of everything else (the control) since the baseline."""
-    ours, theirs = Counts(), Counts()
+    ours, theirs = ImpressionCounts(), ImpressionCounts()
     for release, found in counts.items():
-        fresh = add(found, baseline.counts.get(release, Counts()), -1)
+        fresh = add(found, baseline.counts.get(release, ImpressionCounts()), -1)
         if release == canary:
             ours = fresh
         else:

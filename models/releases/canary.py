@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from features.outcomes import Counts
+from features.outcomes import ImpressionCounts
 
 LEAST_IMPRESSIONS: Final = 200
 """Of each arm, before click-through is judged: the bounds are asymptotic."""
@@ -46,7 +46,7 @@ class Bounds(msgspec.Struct, frozen=True):
 class Side(msgspec.Struct, frozen=True):
     """One arm since the trial began: lists shown and clicked, answers tried and failed, seconds of newest rankings."""
 
-    counts: Counts = msgspec.field(default_factory=Counts)
+    counts: ImpressionCounts = msgspec.field(default_factory=ImpressionCounts)
     answers: int = 0
     errors: int = 0
     seconds: Sequence[float] = ()
@@ -71,7 +71,7 @@ class Verdict(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
-def rate(counts: Counts) -> Rate:
+def rate(counts: ImpressionCounts) -> Rate:
     """Clicked lists per list; its variance from the spread between groups of users (random groups, linearized)."""
     shown, clicked = np.array(counts.impressions, float), np.array(counts.clicks, float)
     impressions, clicks = float(shown.sum()), float(clicked.sum())

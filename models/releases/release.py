@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32, Int64
 from models.data.interactions import batch_of
 from models.data.profiles import Asking
@@ -56,24 +56,24 @@ class Release:
         """Indices int32 [items, neighbors], -1 where there are fewer, and similarities float32, most similar first."""
         return self._neighbors, self._similarities
 
-    def knows(self, history: Recent) -> bool:
+    def knows(self, history: History) -> bool:
         """Whether a history has any event of a known item with a positive kind weight."""
         pairs = zip(history.items, history.kinds, strict=True)
         weights = self.vocabulary.weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
         """float32 [batch, items]; a history without known items gets the order of popularity.
 
         `asking` gives the user and the time of each history; empty where they are unknown.
         """
         return self.recommender.score(batch_of(batch, self.vocabulary, self.history_length, asking))
 
-    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+    def probabilities(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
         """float32 [batch, items]: `scores` as shares that sum to one."""
         return self.recommender.probabilities(batch_of(batch, self.vocabulary, self.history_length, asking))
 
-    def expected(self, history: Recent, asking: Asking, items: Sequence[str]) -> dict[str, float]:
+    def expected(self, history: History, asking: Asking, items: Sequence[str]) -> dict[str, float]:
         """The expected value of the next event with each of these items, in the unit of the most common value kind.
 
         Empty if the release learned no values; unknown items are left out.

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32, Float64, Int64
 from models.data import splits
 from models.data.interactions import Log
@@ -156,7 +156,7 @@ def cases_of(cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int
     return Cases(histories, targets, type(evidence)(spread, shape), len(numbers))
 
 
-def latency_ms(score: Callable[[Recent], Float32], histories: Sequence[Recent]) -> float:
+def latency_ms(score: Callable[[History], Float32], histories: Sequence[History]) -> float:
     """The 95th percentile of look-ups of one history each: scores [1, items] and the best 20, in milliseconds."""
     times = []
     for history in [*histories[:1], *histories[:TIMED]]:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32, Objects
 from models.data import splits
 from models.data.splits import Case
@@ -182,7 +182,7 @@ def progressive(
         if not len(before):
             continue
         last = before[-DEFAULT_HISTORY_LENGTH:]
-        history = Recent(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
+        history = History(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
         seen = frozenset(items[before].tolist())
         found.append(Case(str(users[place]), history, [str(items[place])], int(at[place]), seen))
     return found

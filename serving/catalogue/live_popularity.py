@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32
 from models.data.profiles import NOBODY, Asking
 from models.recommenders.base import Vocabulary
@@ -70,13 +70,13 @@ class OpenRelease(Release):
         self.taken += 1
         return True
 
-    def knows(self, history: Recent) -> bool:
+    def knows(self, history: History) -> bool:
         return self.base.knows(history)
 
-    def scores(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
         return self._wide(self.base.scores(batch, asking), -np.inf)
 
-    def probabilities(self, batch: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+    def probabilities(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
         return self._wide(self.base.probabilities(batch, asking), 0.0)
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
@@ -120,7 +120,7 @@ def now(
     return Now(release.prior, shares, freshness.live, release.taken, unread), new
 
 
-def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Asking] = ()) -> Float32:
+def scored(aligned: "Aligned", histories: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
     """float32 [histories, items]: the release's scores, and where the domain's items age, what the minutes say.
 
     `asking` says who asks and when for each history; nothing where that is not known.
@@ -133,7 +133,7 @@ def scored(aligned: "Aligned", histories: Sequence[Recent], asking: Sequence[Ask
     return scores
 
 
-def owed(aligned: "Aligned", history: Recent, item_ids: Sequence[str], asking: Asking = NOBODY) -> dict[str, str]:
+def owed(aligned: "Aligned", history: History, item_ids: Sequence[str], asking: Asking = NOBODY) -> dict[str, str]:
     """Which of the items have more than half of their score from the minutes, and why: `popular`, or `unread`.
 
     Rules that boost an item boost both halves.

@@ -17,8 +17,8 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         ColdstreamError: the system runs, or the store is Redis (there, empty the database and let the consumer read the
             log again).
     """
-    from features.activity import Rules
-    from features.rebuild import log_ends, logged_events, rebuild
+    from features.activity import FoldSettings
+    from features.rebuild import last_offsets, log_by_partition, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
     from serving.domain_presets import counting as counting_of
@@ -37,17 +37,17 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     aside, home = settings.state_path / "feast.aside", settings.state_path / "feast"
     shutil.rmtree(aside, ignore_errors=True)
     store = open_store(aside, SQLITE, settings.domain_names)
-    rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
+    rules = FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms)
     broker = None if settings.kafka else Broker(settings.state_path / "kafka", settings.kafka_port)
     try:
         if broker is not None:
             broker.start()
         where = (settings.bootstrap, settings.kafka_security)
         limits = TimeLimits(max_future_ms=settings.max_future_ms)
-        log = logged_events(settings.state_path / "archive", *where, settings.domain_names, limits)
+        log = log_by_partition(settings.state_path / "archive", *where, settings.domain_names, limits)
         with counting("events") as tell:
             say = lambda name, done: tell(done, None, name)  # noqa: E731
-            report = rebuild(log, store, rules, say, log_ends(*where), popular)
+            report = rebuild(log, store, rules, say, last_offsets(*where), popular)
     finally:
         store.close()
         if broker is not None:

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from features.activity import Activity, Logged, Rules, apply_batch
-from features.store import Key, OnlineStore, decode_activity
+from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
+from features.store import OnlineStore, UserKey, decode_activity
 
 
 class States:
@@ -17,9 +17,9 @@ class States:
     def __init__(self, store: OnlineStore, capacity: int) -> None:
         self._store = store
         self._capacity = capacity
-        self._rows: OrderedDict[Key, bytes] = OrderedDict()
+        self._rows: OrderedDict[UserKey, bytes] = OrderedDict()
 
-    def fold(self, log: Sequence[Logged], rules: Rules) -> dict[Key, Activity]:
+    def fold(self, log: Sequence[LoggedEvent], rules: FoldSettings) -> dict[UserKey, Activity]:
         """Apply `log` to the users' rows and write them; the rows as they are now.
 
         Where anything fails the users' rows are forgotten: the store has the truth, and the next try begins with it.
@@ -34,19 +34,19 @@ class States:
         self._keep(written)
         return after
 
-    def drop(self, keys: Sequence[Key] | None = None) -> None:
+    def drop(self, keys: Sequence[UserKey] | None = None) -> None:
         """Forget some, or all."""
         if keys is None:
             self._rows.clear()
         for key in keys or ():
             self._rows.pop(key, None)
 
-    def _get(self, keys: Sequence[Key]) -> dict[Key, Activity]:
+    def _get(self, keys: Sequence[UserKey]) -> dict[UserKey, Activity]:
         found = {key: decode_activity(self._rows[key]) for key in keys if key in self._rows}
         missing = [key for key in keys if key not in found]
         return found | self._store.read_activities(missing) if missing else found
 
-    def _keep(self, rows: dict[Key, bytes]) -> None:
+    def _keep(self, rows: dict[UserKey, bytes]) -> None:
         for key, row in rows.items():
             self._rows[key] = row
             self._rows.move_to_end(key)

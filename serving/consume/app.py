@@ -16,9 +16,9 @@ from aiokafka.errors import KafkaError
 from mode import Service
 from prometheus_client import start_http_server
 
-from features.activity import Rules
+from features.activity import FoldSettings
 from features.errors import StoreError
-from features.outcomes import Window
+from features.outcomes import JoinWindow
 from features.store import OnlineStore, open_store
 from models.domains.tuning import PresetError
 from serving import metrics
@@ -121,14 +121,14 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath,
     options = Options(
         bootstrap=settings.bootstrap,
         security=settings.kafka_security,
-        rules=Rules(history_length=settings.history_length, late_ms=settings.late_ms),
+        rules=FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms),
         limits=TimeLimits(max_future_ms=settings.max_future_ms),
         batch_events=settings.batch_events,
         batch_ms=settings.batch_ms,
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
         counting=counting(settings),
-        window=Window(settings.click_window_ms, settings.waiting_lists),
+        window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
     )
     path = EventPath(store, options)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")

@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, RetriableError
 from prometheus_client import start_http_server
 
-from features.archive import Archive, Row
+from features.archive import Archive, ArchiveRow
 from features.errors import ArchiveError
 from serving import metrics
 from serving.process import logs, memory
@@ -96,7 +96,7 @@ def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Co
                 record = _record(place.topic, one, limits)
             except EventError:
                 continue  # the consumer has said so, and set it aside
-            rows.append(Row(one.partition, one.offset, one.timestamp, record))
+            rows.append(ArchiveRow(one.partition, one.offset, one.timestamp, record))
         taken[place.topic] += len(rows)
         store.append(place.topic, rows)
     return True

@@ -19,11 +19,11 @@ from aiokafka.structs import ConsumerRecord
 from mode import Service
 
 from features import popularity
-from features.activity import Activity, Logged, Rules
+from features.activity import Activity, FoldSettings, LoggedEvent
 from features.errors import StoreError
-from features.outcomes import Outcomes, Waiting, Window
-from features.popularity import Popularity
-from features.store import Key, OnlineStore
+from features.outcomes import JoinBuffer, JoinWindow, PartitionOutcomes
+from features.popularity import PartitionPopularity
+from features.store import OnlineStore, UserKey
 from serving import metrics
 from serving.consume.activity_cache import States
 from serving.consume.impression_join import Joined
@@ -54,15 +54,15 @@ class Options(msgspec.Struct, frozen=True):
 
     bootstrap: str
     security: dict[str, str]
-    rules: Rules
+    rules: FoldSettings
     limits: TimeLimits
     batch_events: int
     batch_ms: int
     cached_users: int
     flush_ms: int
-    counting: popularity.Rules = {}
+    counting: popularity.SettingsByDomain = {}
     """Popularity's rules by domain."""
-    window: Window = Window()
+    window: JoinWindow = JoinWindow()
 
 
 class EventPath(Service, ConsumerRebalanceListener):
@@ -75,7 +75,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         self.states = States(store, options.cached_users)
         self._domains = frozenset(store.domains)
         self.joined = Joined(options.bootstrap, options.security, options.window)
-        self.rows: dict[TopicPartition, Popularity] = {}
+        self.rows: dict[TopicPartition, PartitionPopularity] = {}
         self.next: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
         self.thread = ThreadPoolExecutor(1, "feast")
@@ -151,7 +151,7 @@ class EventPath(Service, ConsumerRebalanceListener):
             kept = await self.stored(lambda: self.store.read_popularity(names), "read")
             joined = await self._joined(assigned)
             for place in assigned:
-                row = self._countable(_name(place), kept.get(_name(place)) or Popularity())
+                row = self._countable(_name(place), kept.get(_name(place)) or PartitionPopularity())
                 committed = await self.consumer.committed(place)
                 start = self.joined.begin(place, joined.get(place), min(committed or 0, row.position + 1))
                 self.consumer.seek(place, start)
@@ -160,15 +160,17 @@ class EventPath(Service, ConsumerRebalanceListener):
             self.states.drop()
         log.info("partitions %s are ours", ", ".join(names) or "none")
 
-    def _countable(self, name: str, row: Popularity) -> Popularity:
+    def _countable(self, name: str, row: PartitionPopularity) -> PartitionPopularity:
         """The row, or an empty one where a preset changed: then the log is read again, and only popularity moves."""
-        changed = popularity.stale(row, self.options.counting)
+        changed = popularity.outdated_domains(row, self.options.counting)
         if not changed:
             return row
         log.warning("%s: popularity of %s has other rules now; counted anew from the log", name, ", ".join(changed))
-        return Popularity()
+        return PartitionPopularity()
 
-    async def _joined(self, assigned: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[Outcomes, Waiting]]:
+    async def _joined(
+        self, assigned: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
         """What the join knew of partitions; Kafka is waited for, as without it lists would be counted twice."""
         while True:
             try:
@@ -222,14 +224,14 @@ class EventPath(Service, ConsumerRebalanceListener):
         await self._announce(fetched, changed)
         self._measure(fetched, entries)
 
-    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[Logged], list[bytes]]:
-        entries: list[Logged] = []
+    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[LoggedEvent], list[bytes]]:
+        entries: list[LoggedEvent] = []
         letters: list[bytes] = []
         for place, records in fetched.items():
             name = _name(place)
             for one in records:
                 try:
-                    entries.append(Logged(self._event(one), name, one.offset))
+                    entries.append(LoggedEvent(self._event(one), name, one.offset))
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
                     at = (one.topic, one.partition, one.offset, one.key, one.value or b"")
@@ -245,7 +247,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         return event
 
     async def _announce(
-        self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[Key, Activity]
+        self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[UserKey, Activity]
     ) -> None:
         now = int(time.time() * 1000)
         for place, records in fetched.items():
@@ -255,7 +257,7 @@ class EventPath(Service, ConsumerRebalanceListener):
             update = Update(name, records[-1].offset, now, records[-1].timestamp, named)
             await self.producer.send(topics.FEATURE_UPDATES, msgspec.json.encode(update), partition=place.partition)
 
-    def _measure(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[Logged]) -> None:
+    def _measure(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[LoggedEvent]) -> None:
         now = time.time()
         counts: dict[tuple[str, str], int] = {}
         for entry in entries:
@@ -289,7 +291,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         if not self.rows:
             return
         rows = {_name(place): row for place, row in self.rows.items() if row.position >= 0}
-        rows |= {popularity.TOP + name: popularity.top(row, TOP_ITEMS) for name, row in rows.items()}
+        rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row, TOP_ITEMS) for name, row in rows.items()}
         try:
             if wait:
                 await self.stored(lambda: self.store.write_popularity(rows), "write")

@@ -14,8 +14,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from features import outcomes
-from features.activity import Logged
-from features.outcomes import SLACK_MS, Delta, Outcomes, Waiting, Window
+from features.activity import LoggedEvent
+from features.outcomes import SLACK_MS, BufferDelta, JoinBuffer, JoinWindow, PartitionOutcomes
 from serving import metrics
 from serving.http.read_your_writes import FETCH_BYTES
 from stream import topics
@@ -25,25 +25,25 @@ HASTE_MS: Final = 100
 STILL_S: Final = 10.0
 """So often a row is written although nothing was counted: how far a restart goes back in the log."""
 
-_rows = msgspec.json.Decoder(Outcomes)
-_deltas = msgspec.json.Decoder(Delta)
+_rows = msgspec.json.Decoder(PartitionOutcomes)
+_deltas = msgspec.json.Decoder(BufferDelta)
 _encode = msgspec.json.Encoder().encode
 
 
 class Joined:
     """Rows and waiting lists of the partitions that are ours."""
 
-    def __init__(self, bootstrap: str, security: Mapping[str, str], window: Window) -> None:
+    def __init__(self, bootstrap: str, security: Mapping[str, str], window: JoinWindow) -> None:
         self._config = aiokafka_config(bootstrap, security)
         self._window = window
-        self._rows: dict[TopicPartition, Outcomes] = {}
-        self._waiting: dict[TopicPartition, Waiting] = {}
+        self._rows: dict[TopicPartition, PartitionOutcomes] = {}
+        self._waiting: dict[TopicPartition, JoinBuffer] = {}
         self._published: dict[TopicPartition, tuple[int, int, float]] = {}
-        self._unsent: dict[TopicPartition, list[Delta]] = {}
+        self._unsent: dict[TopicPartition, list[BufferDelta]] = {}
 
-    def begin(self, place: TopicPartition, found: tuple[Outcomes, Waiting] | None, start: int) -> int:
+    def begin(self, place: TopicPartition, found: tuple[PartitionOutcomes, JoinBuffer] | None, start: int) -> int:
         """Take over a partition; where to begin reading: at `start`, or earlier where a row lacks what lies there."""
-        row, waiting = found if found is not None else (Outcomes(position=start - 1), Waiting(self._window))
+        row, waiting = found if found is not None else (PartitionOutcomes(position=start - 1), JoinBuffer(self._window))
         self._rows[place], self._waiting[place] = row, waiting
         self._published[place], self._unsent[place] = (self._counted(place), row.position, time.monotonic()), []
         return min(start, row.position + 1)
@@ -53,7 +53,7 @@ class Joined:
         for kept in (self._rows, self._waiting, self._published, self._unsent):
             kept.pop(place, None)
 
-    def apply(self, place: TopicPartition, log: Iterable[Logged], through: int) -> None:
+    def apply(self, place: TopicPartition, log: Iterable[LoggedEvent], through: int) -> None:
         """Fold events in; everything through the offset `through` is then in."""
         row, waiting = self._rows[place], self._waiting[place]
         outcomes.apply(row, waiting, log)
@@ -77,7 +77,9 @@ class Joined:
             unsent.clear()
         metrics.lists_waiting.set(sum(len(one) for one in self._waiting.values()))
 
-    async def restore(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[Outcomes, Waiting]]:
+    async def restore(
+        self, places: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
         """The newest rows of partitions, with the lists that waited at their positions. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
             **self._config, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=FETCH_BYTES
@@ -91,12 +93,14 @@ class Joined:
 
     async def _read_rows(
         self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]
-    ) -> dict[TopicPartition, Outcomes]:
+    ) -> dict[TopicPartition, PartitionOutcomes]:
         newest = {key: value for key, value in await _all(consumer, TopicPartition(topics.OUTCOMES, 0), 0) if value}
         return {place: _rows.decode(newest[_key(place)]) for place in places if _key(place) in newest}
 
-    async def _read_waiting(self, consumer: AIOKafkaConsumer, place: TopicPartition, row: Outcomes) -> Waiting:
-        waiting = Waiting(self._window)
+    async def _read_waiting(
+        self, consumer: AIOKafkaConsumer, place: TopicPartition, row: PartitionOutcomes
+    ) -> JoinBuffer:
+        waiting = JoinBuffer(self._window)
         since = row.clock - self._window.ms - 2 * SLACK_MS
         for _, value in await _all(consumer, TopicPartition(topics.SHOWN, place.partition), max(0, since)):
             delta = _deltas.decode(value or b"")

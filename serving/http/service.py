@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from features import popularity
-from features.activity import Activity, Rules
+from features.activity import Activity, FoldSettings
 from features.errors import StoreError
 from models.errors import ReleaseError
 from serving import metrics
@@ -52,7 +52,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
-        self.rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
+        self.rules = FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms)
         self.domains = {
             name: Domain(Habits.of(preset_for(settings, name)), name=name) for name in settings.domain_names
         }
@@ -225,11 +225,11 @@ class Service:
         while not partitions:
             partitions = await loop.run_in_executor(self._background, partitions_of, *where)
             await asyncio.sleep(RETRY_S)
-        names = [f"{popularity.TOP}{topics.EVENTS}/{one}" for one in range(partitions)]
+        names = [f"{popularity.TOP_PREFIX}{topics.EVENTS}/{one}" for one in range(partitions)]
         while True:
             took_s = await loop.run_in_executor(self._background, self._read_popularity, names)
             for name, position in self._popular_at.items():  # user rows are written before popularity rows
-                self.updates.reach(name.removeprefix(popularity.TOP), position)
+                self.updates.reach(name.removeprefix(popularity.TOP_PREFIX), position)
             for domain in self.domains.values():
                 for aligned in (domain.aligned, *domain.beside):
                     domain.freshen(aligned)

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32
 from models.data.interactions import batch_of
 from models.data.profiles import Asking
@@ -52,7 +52,7 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
 def whys(
     domain: Domain,
     aligned: Aligned | None,
-    recent: Recent,
+    recent: History,
     queries: Sequence[str],
     chosen: Sequence[Chosen],
     asking: Asking,
@@ -90,7 +90,7 @@ def _why(domain: Domain, causes: "_Causes", queries: Sequence[str], one: Chosen)
 class _Causes:
     """The events of a history, and what they did for each item that the release ranked."""
 
-    def __init__(self, domain: Domain, aligned: Aligned | None, recent: Recent, items: Sequence[str]) -> None:
+    def __init__(self, domain: Domain, aligned: Aligned | None, recent: History, items: Sequence[str]) -> None:
         self._domain = domain
         self._aligned = aligned
         self.owed: dict[str, str] = {}

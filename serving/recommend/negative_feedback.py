@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from features.activity import Recent
+from features.activity import History
 from models.arrays import Float32
 from serving.catalogue.domain import Aligned
 from serving.rules.compiled import weigh
@@ -19,7 +19,7 @@ NEWEST: Final = 10
 """So many of the newest such events count."""
 
 
-def lowered_by(recent: Recent, judged: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+def lowered_by(recent: History, judged: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     """The newest items whose last word is a skip, a dislike or a hide, with that kind.
 
     `judged` maps items to the newest kind that speaks for or against them.

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from features.activity import Activity, Recent
+from features.activity import Activity, History
 from features.popularity import EVERYONE
 from models.arrays import Float32
 from models.data.profiles import NOBODY, Asking, Attributes
@@ -141,7 +141,7 @@ class Query(msgspec.Struct, frozen=True):
     moment, for releases that read them.
     """
 
-    recent: Recent
+    recent: History
     ask: Ask
     excluded: frozenset[str]
     unwanted: frozenset[str] = frozenset()
@@ -165,7 +165,7 @@ def query(
     """What is to be ranked for a user's state: unwanted items never come back, seen ones as asked or as is usual."""
     asking = Asking(profile, now_ms)
     if state is None:
-        return Query(Recent(), ask, frozenset(), segment=segment, who=who, asking=asking)
+        return Query(History(), ask, frozenset(), segment=segment, who=who, asking=asking)
     recent, weights, against = state.recent, habits.weights, habits.unwanted
     rows = zip(recent.items, recent.kinds, strict=True)
     judged = {item: kind for item, kind in rows if weights[kind] > 0 or kind in LOWERED or kind in against}
@@ -176,7 +176,7 @@ def query(
     return Query(recent, ask, excluded, unwanted, lowered, tuple(state.summary.queries), segment, who, asking)
 
 
-def _seen(recent: Recent, ask: Ask, habits: Habits, now_ms: int) -> Iterable[str]:
+def _seen(recent: History, ask: Ask, habits: Habits, now_ms: int) -> Iterable[str]:
     """What was taken and must not be an answer: as asked, or as the domain's habit is."""
     seen_ms = habits.seen_ms if ask.exclude_seen is None else None if ask.exclude_seen else 0
     if seen_ms is None:
@@ -329,7 +329,7 @@ def _members(domain: Domain, category: str) -> list[str]:
     return list(domain.members.get(category, ()))
 
 
-def _categories(domain: Domain, recent: Recent, queries: Sequence[str]) -> Iterable[str]:
+def _categories(domain: Domain, recent: History, queries: Sequence[str]) -> Iterable[str]:
     """The categories of what the user took, newest first, then those that the user searched for by name."""
     newest = zip(reversed(recent.items), reversed(recent.kinds), strict=True)
     found = [domain.category_of(item) for item, kind in newest if domain.habits.weights[kind] > 0]
@@ -388,7 +388,7 @@ def _because(domain: Domain, aligned: Aligned | None, item: str, events: Sequenc
     return (alike or list(events))[:1]
 
 
-def _events(recent: Recent, weights: Sequence[float]) -> list[Because]:
+def _events(recent: History, weights: Sequence[float]) -> list[Because]:
     """The events that speak for items, newest first."""
     rows = list(zip(recent.items, recent.kinds, recent.times, strict=True))[::-1]
     return [Because(other, KINDS[kind], at) for other, kind, at in rows if weights[kind] > 0]

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from features.activity import Activity
-from features.outcomes import TAKEN
+from features.outcomes import CLICK_KINDS
 from models.releases.arms import draw
 from serving import metrics
 from serving.recommend.pipeline import Answer
@@ -40,7 +40,7 @@ BATCH: Final = 200
 
 log = logging.getLogger("coldstream.api")
 _encode = msgspec.json.Encoder().encode
-_taken = frozenset(KIND_CODES[kind] for kind in TAKEN)
+_taken = frozenset(KIND_CODES[kind] for kind in CLICK_KINDS)
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from features import outcomes
-from features.outcomes import Counts, Outcomes
+from features.outcomes import ImpressionCounts, PartitionOutcomes
 from models.errors import ReleaseError
 from models.releases import arms, baseline, canary, rollout
 from models.releases.arms import Arm
@@ -34,7 +34,7 @@ Say = Callable[[str, str], Awaitable[None]]
 """Called with a domain and what was done (`rollback`, `promote`) once it is done."""
 
 log = logging.getLogger("coldstream.api")
-_rows = msgspec.json.Decoder(Outcomes)
+_rows = msgspec.json.Decoder(PartitionOutcomes)
 
 
 class Told:
@@ -48,7 +48,7 @@ class Told:
         if key is not None and value is not None:
             self._raw[key] = value
 
-    def counts(self) -> dict[str, dict[str, Counts]]:
+    def counts(self) -> dict[str, dict[str, ImpressionCounts]]:
         """Lists shown and clicked, by domain and release, over all partitions."""
         rows = []
         for key, value in list(self._raw.items()):
@@ -170,7 +170,7 @@ def bounds_of(settings: Settings) -> Bounds:
     )
 
 
-def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, Counts]) -> dict[str, Any]:
+def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, ImpressionCounts]) -> dict[str, Any]:
     """What `/v1/releases` says of a domain's rollout: state, figures of each arm, verdict, outcomes by release."""
     trial = domain.trial
     try:
@@ -193,7 +193,7 @@ def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, Co
     }
 
 
-def _side(counts: Counts, figures: Figures, since: float) -> Side:
+def _side(counts: ImpressionCounts, figures: Figures, since: float) -> Side:
     return Side(counts, figures.answers, figures.errors, figures.seconds(since))
 
 
@@ -223,6 +223,6 @@ def _shadow_figures(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _outcome(counts: Counts) -> dict[str, Any]:
+def _outcome(counts: ImpressionCounts) -> dict[str, Any]:
     hours = {time.strftime("%Y-%m-%dT%HZ", time.gmtime(hour / 1000)): pair for hour, pair in counts.hours.items()}
     return {"impressions": sum(counts.impressions), "clicks": sum(counts.clicks), "hours": hours}

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from features.activity import Recent
+from features.activity import History
 from models.errors import ReleaseError
 from models.releases import arms, release_store, rollout
 from models.releases.arms import Arm, Role
@@ -202,7 +202,7 @@ class Current:
 
 def _load(folder: Path) -> Release:
     loaded = release_store.load(folder)
-    loaded.scores([Recent()])  # the first call of a session is slow, so it is not a visitor's
+    loaded.scores([History()])  # the first call of a session is slow, so it is not a visitor's
     return loaded
 
 

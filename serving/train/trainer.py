@@ -303,7 +303,7 @@ def _archived(settings: Settings) -> dict[str, int]:
     """How many interactions of each domain are archived."""
     if not parts(settings.state_path / "archive", topics.EVENTS):
         return {}
-    lines = dataset.scanned(settings.state_path / "archive", topics.EVENTS)
+    lines = dataset.scan_topic(settings.state_path / "archive", topics.EVENTS)
     counts = lines.filter(pl.col("type") == "interaction").group_by("domain").len().collect()
     return {str(domain): int(count) for domain, count in counts.iter_rows()}
 

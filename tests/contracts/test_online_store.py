@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from benchmarks.ingest import redis_server
-from features.activity import Activity, Logged, Rules, apply
+from features.activity import Activity, FoldSettings, LoggedEvent, apply
 from features.errors import FeatureError, StoreError
-from features.popularity import Counts, Popularity
-from features.rebuild import differences, rebuild
+from features.popularity import DomainPopularity, PartitionPopularity
+from features.rebuild import differing_keys, rebuild
 from features.store import OnlineStore, open_store
 from stream.events import Interaction, Item, User
 
@@ -42,7 +42,7 @@ def state(*items: str) -> Activity:
         Interaction(event_id=f"{n}{item}", user_id="ann", item_id=item, kind="view", at=NOON + n, category="é")
         for n, item in enumerate(items)
     ]
-    return apply(None, [Logged(one, "events/0", n) for n, one in enumerate(events)], Rules())
+    return apply(None, [LoggedEvent(one, "events/0", n) for n, one in enumerate(events)], FoldSettings())
 
 
 def test_what_is_written_is_read(store: OnlineStore) -> None:
@@ -71,7 +71,7 @@ def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:
 def test_profiles_items_and_popularity(store: OnlineStore) -> None:
     user = User(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
     item = Item(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
-    row = Popularity(7, [1, -2], {"shop": Counts("rules", 3, {"": {"tea": 1.5}})})
+    row = PartitionPopularity(7, [1, -2], {"shop": DomainPopularity("rules", 3, {"": {"tea": 1.5}})})
     store.write_profiles([user])
     store.write_items([item, msgspec.structs.replace(item, domain="news", title="News of tea")])
     store.write_popularity({"events/0": row})
@@ -116,7 +116,7 @@ def test_a_domain_that_is_not_there_is_named(store: OnlineStore) -> None:
 
 def test_a_rebuild_gives_the_same_bytes_as_the_live_fold(store: OnlineStore, address: str, tmp_path: Path) -> None:
     log = [
-        Logged(
+        LoggedEvent(
             Interaction(
                 event_id=f"e{n % 90}", user_id=f"u{n % 7}", item_id=f"i{n % 11}", kind="view", at=NOON + n * 997
             ),
@@ -128,14 +128,14 @@ def test_a_rebuild_gives_the_same_bytes_as_the_live_fold(store: OnlineStore, add
     live: dict[tuple[str, str], Activity] = {}
     for entry in log:
         key = (entry.event.domain, entry.event.user_id)
-        live[key] = apply(live.get(key), [entry], Rules())
+        live[key] = apply(live.get(key), [entry], FoldSettings())
     store.write_activities(live)
     again = open_store(tmp_path / "again", "sqlite", DOMAINS)
-    report = rebuild({"events/0": log}, again, Rules(), ends={"events/0": 250})
+    report = rebuild({"events/0": log}, again, FoldSettings(), ends={"events/0": 250})
     assert (report.events, report.users, report.positions) == (100, 7, {"events/0": 250})
-    assert differences(store, again, live) == []
+    assert differing_keys(store, again, live) == []
     again.write_activities({("shop", "u3"): state("x")})
-    assert differences(store, again, live) == [("shop", "u3")]
+    assert differing_keys(store, again, live) == [("shop", "u3")]
     again.close()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.activity import Recent
+from features.activity import History
 from models.data.interactions import Batch, Log, batch_of
 from models.data.item_features import Catalogue
 from models.recommenders.base import Recommender
@@ -66,11 +66,11 @@ def clubs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
 
 
-def history(*items: str, kind: int = VIEW) -> Recent:
-    return Recent(list(items), [kind] * len(items), [1_000 * n for n in range(len(items))], [None] * len(items))
+def history(*items: str, kind: int = VIEW) -> History:
+    return History(list(items), [kind] * len(items), [1_000 * n for n in range(len(items))], [None] * len(items))
 
 
-def asked(made: Recommender, *histories: Recent, length: int = 50) -> Batch:
+def asked(made: Recommender, *histories: History, length: int = 50) -> Batch:
     return batch_of(histories, made.vocabulary, length)
 
 

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.activity import DAY_MS, Activity, Logged, Rules, apply, apply_batch
+from features.activity import DAY_MS, Activity, FoldSettings, LoggedEvent, apply, apply_batch
 from stream.events import KIND_CODES, Event, Impression, Interaction, Search
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
-RULES = Rules(history_length=4, event_ids=6, categories=2, queries=2, unwanted=3)
+RULES = FoldSettings(history_length=4, event_ids=6, categories=2, queries=2, unwanted=3)
 
 
 def view(number: int, at: int = NOON, item: str = "tea", **more: object) -> Interaction:
     return Interaction(event_id=f"e{number}", user_id="ann", item_id=item, kind="view", at=at, **more)  # type: ignore[arg-type]
 
 
-def logged(*events: Event, start: int = 0) -> list[Logged]:
-    return [Logged(event, "events/0", start + number) for number, event in enumerate(events)]
+def logged(*events: Event, start: int = 0) -> list[LoggedEvent]:
+    return [LoggedEvent(event, "events/0", start + number) for number, event in enumerate(events)]
 
 
 def test_one_event_is_kept_as_it_came() -> None:
@@ -154,7 +154,7 @@ searches = st.builds(
 logs = st.lists(interactions | searches, max_size=40).map(lambda events: logged(*events))
 
 
-def folded(log: list[Logged], cuts: list[int]) -> bytes:
+def folded(log: list[LoggedEvent], cuts: list[int]) -> bytes:
     states: dict[tuple[str, str], Activity] = {}
     bounds = [0, *sorted(cuts), len(log)]
     for start, stop in pairwise(bounds):
@@ -164,14 +164,14 @@ def folded(log: list[Logged], cuts: list[int]) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(logs, st.data())
-def test_any_cut_into_batches_gives_the_same_bytes(log: list[Logged], data: st.DataObject) -> None:
+def test_any_cut_into_batches_gives_the_same_bytes(log: list[LoggedEvent], data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(log)), max_size=5))
     assert folded(log, cuts) == folded(log, [])
 
 
 @settings(max_examples=150, deadline=None)
 @given(logs, st.data())
-def test_going_back_in_the_log_changes_nothing(log: list[Logged], data: st.DataObject) -> None:
+def test_going_back_in_the_log_changes_nothing(log: list[LoggedEvent], data: st.DataObject) -> None:
     """A consumer that died after a write reads the same stretch again, from any place before."""
     reached = data.draw(st.integers(0, len(log)))
     back = data.draw(st.integers(0, reached))
@@ -183,7 +183,7 @@ def test_going_back_in_the_log_changes_nothing(log: list[Logged], data: st.DataO
 
 @settings(max_examples=100, deadline=None)
 @given(logs)
-def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: list[Logged]) -> None:
+def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: list[LoggedEvent]) -> None:
     for row in apply_batch({}, log, RULES).values():
         recent = row.recent
         assert len(recent.items) == len(recent.kinds) == len(recent.times) == len(recent.values) <= 4

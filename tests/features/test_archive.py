@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.archive import Archive, Row, events_of, parts
+from features.archive import Archive, ArchiveRow, parts, read_events
 from features.dataset import interactions
 from features.errors import ArchiveError
 from stream.events import Impression, Interaction, Record, Search
@@ -13,8 +13,8 @@ from stream.events import Impression, Interaction, Record, Search
 NOON = 1_760_000_000_000
 
 
-def rows(count: int, start: int = 0) -> list[Row]:
-    return [Row(0, n, NOON + n, record(n)) for n in range(start, start + count)]
+def rows(count: int, start: int = 0) -> list[ArchiveRow]:
+    return [ArchiveRow(0, n, NOON + n, record(n)) for n in range(start, start + count)]
 
 
 def record(n: int) -> Record:
@@ -39,7 +39,7 @@ def test_what_is_read_is_what_was_logged(tmp_path: Path) -> None:
         "000000000010.parquet",
         "000000000020.parquet",
     ]
-    found = list(events_of(tmp_path, "events", 0))
+    found = list(read_events(tmp_path, "events", 0))
     assert [one.event for one in found] == [record(n) for n in range(25)]
     assert [one.offset for one in found] == list(range(25))
 
@@ -77,7 +77,7 @@ def test_a_damaged_part_says_what_to_do(tmp_path: Path) -> None:
     archive.flush()
     parts(tmp_path, "events")[0].write_bytes(b"PAR1 broken")
     with pytest.raises(ArchiveError, match=r"damaged .* delete it"):
-        list(events_of(tmp_path, "events", 0))
+        list(read_events(tmp_path, "events", 0))
 
 
 def test_a_training_set_ends_at_its_cut_and_counts_an_event_once(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_training_set_ends_at_its_cut_and_counts_an_event_once(tmp_path: Path)
         msgspec.structs.replace(first, event_id="future", item_id="future", at=NOON + 1),
     ]
     archive = Archive(tmp_path)
-    archive.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    archive.append("events", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(events)])
     archive.flush()
     assert interactions(tmp_path, "shop", until_at=NOON + 1)["item_id"].tolist() == ["c", "a", "b"]
     assert interactions(tmp_path, "shop")["item_id"].tolist() == ["c", "a", "b", "future"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import cache, dataset
-from features.archive import Archive, Row, parts
+from features.archive import Archive, ArchiveRow, parts
 from features.errors import ArchiveError
 from stream.events import Interaction, Record, Search
 
@@ -29,7 +29,7 @@ def record(user: int, item: int, at: int, domain: str, act: bool) -> Record:
     return Interaction(**base, item_id=f"i{item}", kind="view", category="x" if item else None)  # type: ignore[arg-type]
 
 
-def check_equal(archive: Path, folder: Path) -> cache.Read:
+def check_equal(archive: Path, folder: Path) -> cache.CacheStats:
     frame, read = cache.interactions(archive, "shop", folder)
     pd.testing.assert_frame_equal(frame, dataset.interactions(archive, "shop"))
     return read
@@ -45,7 +45,9 @@ def test_reading_what_is_new_equals_reading_everything(
         kept, offsets = Archive(folder / "archive", part=5), [0, 0]
         for batch in batches:
             for user, item, at, domain, act, partition in batch:
-                kept.append("events", [Row(partition, offsets[partition], NOON, record(user, item, at, domain, act))])
+                kept.append(
+                    "events", [ArchiveRow(partition, offsets[partition], NOON, record(user, item, at, domain, act))]
+                )
                 offsets[partition] += 1
             kept.flush()
             if any(offsets):
@@ -53,19 +55,23 @@ def test_reading_what_is_new_equals_reading_everything(
                 assert check_equal(folder / "archive", folder / "cache").opened == []
 
 
-def rows(count: int, start: int = 0) -> list[Row]:
-    return [Row(0, n, NOON, record(n, n % 3, n, "shop", act=True)) for n in range(start, start + count)]
+def rows(count: int, start: int = 0) -> list[ArchiveRow]:
+    return [ArchiveRow(0, n, NOON, record(n, n % 3, n, "shop", act=True)) for n in range(start, start + count)]
 
 
 def test_only_parts_that_are_new_or_have_grown_are_opened(tmp_path: Path) -> None:
     kept = Archive(tmp_path / "archive", part=10)
     kept.append("events", rows(25))
     kept.flush()
-    assert check_equal(tmp_path / "archive", tmp_path) == cache.Read([f"events-0-{n:012d}" for n in (0, 10, 20)], 3, 25)
+    assert check_equal(tmp_path / "archive", tmp_path) == cache.CacheStats(
+        [f"events-0-{n:012d}" for n in (0, 10, 20)], 3, 25
+    )
     kept.append("events", rows(8, 25))
     kept.flush()
-    assert check_equal(tmp_path / "archive", tmp_path) == cache.Read([f"events-0-{n:012d}" for n in (20, 30)], 4, 8)
-    assert check_equal(tmp_path / "archive", tmp_path) == cache.Read([], 4, 0)
+    assert check_equal(tmp_path / "archive", tmp_path) == cache.CacheStats(
+        [f"events-0-{n:012d}" for n in (20, 30)], 4, 8
+    )
+    assert check_equal(tmp_path / "archive", tmp_path) == cache.CacheStats([], 4, 0)
 
 
 def test_a_part_that_is_gone_and_a_cache_that_is_damaged_make_it_begin_anew(tmp_path: Path) -> None:

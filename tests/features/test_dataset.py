@@ -6,8 +6,8 @@ import msgspec
 import pandas as pd
 import pytest
 
-from features.activity import Activity, Rules
-from features.archive import Archive, Row
+from features.activity import Activity, FoldSettings
+from features.archive import Archive, ArchiveRow
 from features.dataset import training_set, write_snapshots
 from features.errors import ArchiveError
 from features.store import open_store
@@ -32,15 +32,15 @@ def archive(tmp_path: Path) -> Path:
         seen(5, NOON - HOUR, "other", "bob"),
     ]
     kept = Archive(tmp_path / "archive")
-    kept.append("events", [Row(0, n, NOON + 3 * HOUR, one) for n, one in enumerate(events)])
-    kept.append("users", [Row(0, 0, NOON, User(user_id="ann", at=NOON - 2 * HOUR, segment="old"))])
+    kept.append("events", [ArchiveRow(0, n, NOON + 3 * HOUR, one) for n, one in enumerate(events)])
+    kept.append("users", [ArchiveRow(0, 0, NOON, User(user_id="ann", at=NOON - 2 * HOUR, segment="old"))])
     kept.flush()
     return tmp_path / "archive"
 
 
 def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
-    written = write_snapshots(archive, "shop", tmp_path / "feast" / "offline", Rules(), every_ms=0)
+    written = write_snapshots(archive, "shop", tmp_path / "feast" / "offline", FoldSettings(), every_ms=0)
     assert written == 4  # ann: past, both of now together, future; bob: one
     asked = pd.DataFrame(
         {
@@ -67,7 +67,7 @@ def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> 
 
 def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
-    write_snapshots(archive, "shop", tmp_path / "feast" / "offline", Rules())
+    write_snapshots(archive, "shop", tmp_path / "feast" / "offline", FoldSettings())
     asked = pd.DataFrame({"user_id": ["ann", "ann"], "at": [NOON + HOUR, NOON + 3 * HOUR]})
     states = training_set(store.feast, "shop", asked).sort_values("at")["state"].tolist()
     for state, least in zip(states, [0, 4], strict=True):
@@ -77,4 +77,4 @@ def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp
 
 def test_nothing_is_archived_yet(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no events are archived"):
-        write_snapshots(tmp_path, "shop", tmp_path / "offline", Rules())
+        write_snapshots(tmp_path, "shop", tmp_path / "offline", FoldSettings())

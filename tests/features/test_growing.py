@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from features import cache, dataset
-from features.archive import Archive, Row, parts
+from features.archive import Archive, ArchiveRow, parts
 from features.errors import ArchiveError
 from stream.events import Interaction
 
 
-def rows(first: int, count: int) -> list[Row]:
+def rows(first: int, count: int) -> list[ArchiveRow]:
     return [
-        Row(0, n, 1_000 + n, Interaction(event_id=f"e{n}", user_id=f"u{n % 7}", item_id=f"i{n}", kind="view", at=n))
+        ArchiveRow(
+            0, n, 1_000 + n, Interaction(event_id=f"e{n}", user_id=f"u{n % 7}", item_id=f"i{n}", kind="view", at=n)
+        )
         for n in range(first, first + count)
     ]
 

@@ -4,12 +4,23 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.activity import Logged
-from features.outcomes import GROUPS, Counts, Delta, Outcomes, Waiting, Window, add, apply, group_of, merge
+from features.activity import LoggedEvent
+from features.outcomes import (
+    GROUPS,
+    BufferDelta,
+    ImpressionCounts,
+    JoinBuffer,
+    JoinWindow,
+    PartitionOutcomes,
+    add,
+    apply,
+    group_of,
+    merge,
+)
 from stream.events import Event, Impression, Interaction
 
 NOON = 1_760_000_000_000
-WINDOW = Window(ms=60_000)
+WINDOW = JoinWindow(ms=60_000)
 
 
 def shown(key: str, *items: str, user: str = "u", release: str | None = "r1", at: int = NOON) -> Impression:
@@ -20,14 +31,14 @@ def taken(item: str, user: str = "u", kind: str = "click", at: int = NOON + 1_00
     return Interaction(event_id="t", user_id=user, item_id=item, kind=kind, at=at, context=context)  # type: ignore[arg-type]
 
 
-def logged(*events: Event) -> list[Logged]:
-    return [Logged(event, "events/0", number) for number, event in enumerate(events)]
+def logged(*events: Event) -> list[LoggedEvent]:
+    return [LoggedEvent(event, "events/0", number) for number, event in enumerate(events)]
 
 
-def outcome(*events: Event, window: Window = WINDOW) -> dict[str, tuple[int, int]]:
+def outcome(*events: Event, window: JoinWindow = WINDOW) -> dict[str, tuple[int, int]]:
     """Lists and clicked lists by release."""
-    row = Outcomes()
-    apply(row, Waiting(window), logged(*events))
+    row = PartitionOutcomes()
+    apply(row, JoinBuffer(window), logged(*events))
     return {name: (sum(one.impressions), sum(one.clicks)) for name, one in row.counts.get("shop", {}).items()}
 
 
@@ -56,14 +67,16 @@ def test_a_list_that_is_sent_twice_counts_once() -> None:
 
 
 def test_where_memory_ends_the_oldest_list_is_forgotten() -> None:
-    small = Window(ms=60_000, lists=1)
+    small = JoinWindow(ms=60_000, lists=1)
     assert outcome(shown("a", "x"), shown("b", "y"), taken("x"), window=small) == {"r1": (2, 0)}
 
 
 def test_users_stay_in_their_group() -> None:
-    row = Outcomes()
+    row = PartitionOutcomes()
     apply(
-        row, Waiting(WINDOW), logged(shown("a", "x", user="ann"), shown("b", "x", user="ann"), taken("x", user="ann"))
+        row,
+        JoinBuffer(WINDOW),
+        logged(shown("a", "x", user="ann"), shown("b", "x", user="ann"), taken("x", user="ann")),
     )
     counts = row.counts["shop"]["r1"]
     assert (counts.impressions[group_of("ann")], counts.clicks[group_of("ann")]) == (2, 1)
@@ -79,8 +92,8 @@ def test_names_that_a_client_makes_up_do_not_push_out_those_that_serve() -> None
 
 
 def test_what_came_since() -> None:
-    before = Counts([1] * GROUPS, [0] * GROUPS, {0: (GROUPS, 0)}, 5)
-    now = Counts([3] * GROUPS, [1] * GROUPS, {0: (3 * GROUPS, GROUPS)}, 9)
+    before = ImpressionCounts([1] * GROUPS, [0] * GROUPS, {0: (GROUPS, 0)}, 5)
+    now = ImpressionCounts([3] * GROUPS, [1] * GROUPS, {0: (3 * GROUPS, GROUPS)}, 9)
     since = add(now, before, -1)
     assert (since.impressions, since.clicks, since.hours) == ([2] * GROUPS, [1] * GROUPS, {0: (2 * GROUPS, GROUPS)})
 
@@ -106,17 +119,17 @@ def test_a_restart_from_rows_and_deltas_changes_nothing(events: list[Event], one
     """The row of `first` events was kept, more came before the crash, and the log is read again from further back."""
     first, crashed = sorted((min(one, len(events)), min(other, len(events))))
     log = logged(*events)
-    whole = Outcomes()
-    apply(whole, Waiting(WINDOW), log)
-    row, waiting = Outcomes(), Waiting(WINDOW)
+    whole = PartitionOutcomes()
+    apply(whole, JoinBuffer(WINDOW), log)
+    row, waiting = PartitionOutcomes(), JoinBuffer(WINDOW)
     apply(row, waiting, log[:first])
     deltas = [msgspec.json.encode(delta) for delta in waiting.changes(row.position)]
     kept = msgspec.json.encode(row)
     apply(row, waiting, log[first:crashed])
     deltas += [msgspec.json.encode(delta) for delta in waiting.changes(row.position)]  # written, its row was not
-    again, later = msgspec.json.decode(kept, type=Outcomes), Waiting(WINDOW)
+    again, later = msgspec.json.decode(kept, type=PartitionOutcomes), JoinBuffer(WINDOW)
     for raw in deltas:
-        delta = msgspec.json.decode(raw, type=Delta)
+        delta = msgspec.json.decode(raw, type=BufferDelta)
         if delta.through <= again.position:
             later.follow(delta)
     apply(again, later, log[max(0, first - back) :])

@@ -5,16 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.activity import Logged
+from features.activity import LoggedEvent
 from features.decay import rescale, value_at, weight
-from features.popularity import EVERYONE, Popularity, PopularityRules, apply, merge, stale, top
+from features.popularity import (
+    EVERYONE,
+    PartitionPopularity,
+    PopularitySettings,
+    apply,
+    merge,
+    most_popular,
+    outdated_domains,
+)
 from stream.events import Interaction
 
 DAY = 24 * 60 * 60 * 1000
 NOON = 1_760_000_000_000
-RULES = PopularityRules()
+RULES = PopularitySettings()
 HOUR = 60 * 60 * 1000
-FAST = PopularityRules(half_life_ms=HOUR, kinds={"view": 1.0, "click": 2.0}, least=2.0**-10)
+FAST = PopularitySettings(half_life_ms=HOUR, kinds={"view": 1.0, "click": 2.0}, least=2.0**-10)
 BY_DOMAIN = {"shop": RULES, "news": FAST}
 
 
@@ -22,11 +30,11 @@ def taken(number: int, item: str, kind: str = "view", at: int = NOON, **more: st
     return Interaction(event_id=f"e{number}", user_id="u", item_id=item, kind=kind, at=at, **more)  # type: ignore[arg-type]
 
 
-def logged(*events: Interaction, partition: str = "events/0") -> list[Logged]:
-    return [Logged(event, partition, number) for number, event in enumerate(events)]
+def logged(*events: Interaction, partition: str = "events/0") -> list[LoggedEvent]:
+    return [LoggedEvent(event, partition, number) for number, event in enumerate(events)]
 
 
-def now(row: Popularity, item: str, at: int = NOON, segment: str = EVERYONE) -> float:
+def now(row: PartitionPopularity, item: str, at: int = NOON, segment: str = EVERYONE) -> float:
     one = row.domains["shop"]
     return value_at(one.segments[segment][item], one.landmark, at, RULES.half_life_ms)
 
@@ -65,7 +73,7 @@ def test_the_sum_over_partitions_meets_at_the_newest_landmark() -> None:
 
 def test_top_keeps_the_most_popular() -> None:
     row = apply(None, logged(taken(1, "a"), taken(2, "b"), taken(3, "b"), taken(4, "c", "purchase")), BY_DOMAIN)
-    assert list(top(row, 2).domains["shop"].segments[EVERYONE]) == ["c", "b"]
+    assert list(most_popular(row, 2).domains["shop"].segments[EVERYONE]) == ["c", "b"]
 
 
 def test_each_domain_counts_by_its_own_rules() -> None:
@@ -88,9 +96,9 @@ def test_what_nobody_takes_any_more_is_let_go() -> None:
 
 def test_counts_of_other_rules_are_known_as_such() -> None:
     row = apply(None, logged(taken(1, "a"), taken(2, "n", domain="news")), BY_DOMAIN)
-    assert stale(row, BY_DOMAIN) == []
-    assert stale(row, {**BY_DOMAIN, "news": PopularityRules(half_life_ms=2 * HOUR)}) == ["news"]
-    assert stale(row, {"news": FAST}) == []  # a shop that nothing is said of has the default's rules
+    assert outdated_domains(row, BY_DOMAIN) == []
+    assert outdated_domains(row, {**BY_DOMAIN, "news": PopularitySettings(half_life_ms=2 * HOUR)}) == ["news"]
+    assert outdated_domains(row, {"news": FAST}) == []  # a shop that nothing is said of has the default's rules
 
 
 events = st.builds(

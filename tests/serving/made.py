@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.activity import Activity, Logged, Rules, apply
+from features.activity import Activity, FoldSettings, LoggedEvent, apply
 from models.domains import preset as presets
 from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
@@ -51,7 +51,7 @@ def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:
         Interaction(event_id=f"e{n}", user_id="ann", item_id=item, kind=kind, at=start + 1000 * n)  # type: ignore[arg-type]
         for n, (kind, item) in enumerate(acts)
     ]
-    return apply(None, [Logged(event, "events/0", n) for n, event in enumerate(events)], Rules())
+    return apply(None, [LoggedEvent(event, "events/0", n) for n, event in enumerate(events)], FoldSettings())
 
 
 def stocked(domain: Domain, categories: Mapping[str, str | None], **attributes: Mapping[str, object]) -> Domain:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.running import free_port
-from features.popularity import PopularityRules
+from features.popularity import PopularitySettings
 from models.domains.preset import shipped
 from models.domains.tuning import PresetError
 from serving.cli import app
@@ -47,12 +47,12 @@ def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is
     }
     rules = counting(settings)
     assert rules["shop"].half_life_ms == 24 * 60 * 60 * 1000
-    assert rules["books"] == PopularityRules()
+    assert rules["books"] == PopularitySettings()
     assert read(None, environment(settings)) == settings  # what `up` hands to its parts
 
 
 def test_without_a_word_the_shipped_ones_are_in_force() -> None:
-    assert counting(Settings())["shop"] == PopularityRules()
+    assert counting(Settings())["shop"] == PopularitySettings()
     assert preset_for(Settings(), "news").freshness is not None
 
 

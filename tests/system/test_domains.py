@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from benchmarks.kill import System
-from features.activity import Rules
-from features.rebuild import differences, log_ends, logged_events, rebuild
+from features.activity import FoldSettings
+from features.rebuild import differing_keys, last_offsets, log_by_partition, rebuild
 from features.store import open_store
 from serving import domain_presets
 from serving.settings import Settings, read
@@ -143,7 +143,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     system: System, client: httpx.Client, settings: Settings, trained: dict[str, str], tmp_path: Path
 ) -> None:
     until(lambda: system.lag() == 0, 60, "everything is applied")
-    ends = log_ends(system.broker.bootstrap, None)
+    ends = last_offsets(system.broker.bootstrap, None)
     live = system.open_store()
     until(
         lambda: {name: row.position for name, row in live.read_popularity(list(ends)).items()} == ends,
@@ -151,14 +151,14 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
         "popularity is written",
     )
     aside = open_store(tmp_path / "aside", "sqlite", tuple(KINDS))
-    log = logged_events(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
-    rebuild(log, aside, Rules(), ends=ends, counting=domain_presets.counting(settings))
+    log = log_by_partition(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
+    rebuild(log, aside, FoldSettings(), ends=ends, counting=domain_presets.counting(settings))
     encode = msgspec.json.encode
     one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
     assert {name: encode(row) for name, row in one.items()} == {name: encode(row) for name, row in other.items()}
     assert any("news" in row.domains for row in one.values())
     keys = [(domain, f"u{user}") for domain in KINDS for user in range(USERS)]
-    assert differences(live, aside, keys) == []
+    assert differing_keys(live, aside, keys) == []
     live.close()
     aside.close()
 

@@ -24,7 +24,7 @@ from benchmarks.kill import System, Writer, await_archived, count, measure
 from benchmarks.lookups import release
 from benchmarks.running import environment
 from features.archive import parts
-from features.rebuild import log_ends
+from features.rebuild import last_offsets
 from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
@@ -102,7 +102,7 @@ def settle(system: System, within_s: float = 60) -> None:
 def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
     """What became of everything that was ever acknowledged, once it is applied, popular and archived."""
     settle(system, within_s)
-    ends, live = log_ends(system.broker.bootstrap, None), system.open_store()
+    ends, live = last_offsets(system.broker.bootstrap, None), system.open_store()
 
     def counts() -> dict[str, int]:
         return {name: row.position for name, row in live.read_popularity(list(ends)).items()}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from features.activity import Logged
-from features.outcomes import Window
+from features.activity import LoggedEvent
+from features.outcomes import JoinWindow
 from serving.consume.impression_join import Joined
 from stream.broker import Broker
 from stream.events import Event, Impression, Interaction
@@ -27,8 +27,8 @@ def taken(number: int) -> Interaction:
     return Interaction(event_id=f"t{number}", user_id="ann", item_id=item, kind="read", at=NOON + 500, domain="news")
 
 
-def logged(events: Sequence[Event], start: int) -> list[Logged]:
-    return [Logged(event, "events/2", start + place) for place, event in enumerate(events)]
+def logged(events: Sequence[Event], start: int) -> list[LoggedEvent]:
+    return [LoggedEvent(event, "events/2", start + place) for place, event in enumerate(events)]
 
 
 async def crash_and_return(bootstrap: str) -> tuple[int, int, int, int]:
@@ -37,12 +37,12 @@ async def crash_and_return(bootstrap: str) -> tuple[int, int, int, int]:
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
-        first = Joined(bootstrap, {}, Window())
+        first = Joined(bootstrap, {}, JoinWindow())
         assert first.begin(PLACE, (await first.restore([PLACE])).get(PLACE), 10) == 10
         first.apply(PLACE, log[:6], 15)
         await first.publish(producer)
         first.apply(PLACE, log[6:8], 17)  # lost with the process
-        second = Joined(bootstrap, {}, Window())
+        second = Joined(bootstrap, {}, JoinWindow())
         start = second.begin(PLACE, (await second.restore([PLACE])).get(PLACE), 16)
         second.apply(PLACE, [one for one in log if one.offset >= start - 3], 18)
         await second.publish(producer)

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent
 
-from features.activity import Activity, Logged, apply
+from features.activity import Activity, LoggedEvent, apply
 from features.popularity import EVERYONE
 from serving.bounds import MOST_EXPLORE
 from serving.http.problems import Problem
@@ -155,7 +155,7 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
             check(event, now, service.limits)
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
-    log = [Logged(event, "session/0", offset) for offset, event in enumerate(data.events)]
+    log = [LoggedEvent(event, "session/0", offset) for offset, event in enumerate(data.events)]
     found = await service.lookups.of_state(apply(None, log, service.rules), ask, data.profile)
     return Response(found.body, media_type=JSON)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from features.popularity import PopularityRules
+from features.popularity import PopularitySettings
 from models.domains import preset as domain
 from models.domains import tuning
 from models.domains.preset import DomainPreset, Seen
@@ -42,7 +42,7 @@ def test_four_domains_come_with_the_package() -> None:
 def test_a_shop_counts_as_one_without_a_preset_does() -> None:
     """Features of a shop must not move because it has a preset now."""
     shop = domain.preset_of("shop")
-    assert shop.counting == PopularityRules()
+    assert shop.counting == PopularitySettings()
     assert shop.kinds == dict(KIND_WEIGHTS)
     assert domain.preset_of("garden") == DomainPreset()
 

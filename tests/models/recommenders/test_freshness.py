@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.activity import Recent
+from features.activity import History
 from models.data.interactions import Log, batch_of
 from models.data.item_features import Catalogue
 from models.evaluation.progressive import Replay, Way, Window, interval
@@ -52,7 +52,7 @@ def test_shares_times_age_and_what_is_popular_now() -> None:
 def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
     log = Log.of(frame(*[(f"u{n}", "old", n) for n in range(8)], ("u8", "new", 48 * HOUR), ("u9", "new", 48 * HOUR)))
     plain, fresh = Popularity(None), Fresh(Popularity(None), 12 * HOUR, HOUR, 0.5)
-    asked = batch_of([Recent()], log.vocabulary, 5)
+    asked = batch_of([History()], log.vocabulary, 5)
     old, new = log.vocabulary.index["old"], log.vocabulary.index["new"]
     for model in (plain, fresh):
         model.fit(log)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.activity import Recent
+from features.activity import History
 from models.data.interactions import FIRST, Log, batch_of, windows_of
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemKNN, SequentialRules, heaviest
@@ -24,8 +24,8 @@ def sets(**users: str) -> Log:
     return Log.of(frame(*sorted(rows, key=lambda one: one[3])))
 
 
-def recent(items: str, kind: int = VIEW) -> Recent:
-    return Recent(list(items), [kind] * len(items), [1_000 * n for n in range(len(items))], [None] * len(items))
+def recent(items: str, kind: int = VIEW) -> History:
+    return History(list(items), [kind] * len(items), [1_000 * n for n in range(len(items))], [None] * len(items))
 
 
 def row(table: ItemKNN | SequentialRules | EASE, log: Log, item: str) -> dict[str, float]:
@@ -156,7 +156,7 @@ def test_a_log_has_each_users_events_together_and_in_order() -> None:
 
 def test_a_batch_holds_the_newest_on_the_right_with_gaps() -> None:
     log = sets(u="ab")
-    history = Recent(["a", "x", "b", "a"], [VIEW] * 4, [0, 1, 3_000, 3_000], [None] * 4)
+    history = History(["a", "x", "b", "a"], [VIEW] * 4, [0, 1, 3_000, 3_000], [None] * 4)
     batch = batch_of([history], log.vocabulary, 4)
     index = log.vocabulary.index
     assert batch.items[0].tolist() == [0, index["a"] + 1, index["b"] + 1, index["a"] + 1]

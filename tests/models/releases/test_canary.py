@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from features.outcomes import GROUPS, Counts
+from features.outcomes import GROUPS, ImpressionCounts
 from models.releases.baseline import Baseline, since
 from models.releases.canary import Bounds, Side, bounds_of, judge, rate
 
 BOUNDS = Bounds(impressions=2_000)
 
 
-def counts(impressions: int, clicks: int) -> Counts:
+def counts(impressions: int, clicks: int) -> ImpressionCounts:
     """Spread evenly over the groups."""
     spread = lambda n: [n // GROUPS + (one < n % GROUPS) for one in range(GROUPS)]  # noqa: E731
-    return Counts(spread(impressions), spread(clicks))
+    return ImpressionCounts(spread(impressions), spread(clicks))
 
 
 def side(impressions: int = 0, clicks: int = 0, answers: int = 0, errors: int = 0, ms: float = 2.0) -> Side:
@@ -63,8 +63,8 @@ def test_failed_answers_and_slow_ones_roll_back_at_once() -> None:
 
 
 def test_users_who_are_alike_make_a_rate_less_sure() -> None:
-    alike = Counts([100] * GROUPS, [100, 0] * (GROUPS // 2))
-    even = Counts([100] * GROUPS, [50] * GROUPS)
+    alike = ImpressionCounts([100] * GROUPS, [100, 0] * (GROUPS // 2))
+    even = ImpressionCounts([100] * GROUPS, [50] * GROUPS)
     assert rate(alike).value == rate(even).value == 0.5
     assert rate(even).variance == pytest.approx(0.25 / 5_000)
     assert rate(alike).variance == pytest.approx(0.25 / GROUPS * GROUPS / (GROUPS - 1))
@@ -97,7 +97,7 @@ def trial(rng: np.random.Generator, lift: float, users: int = 3_000, looks: int 
         clicks = rng.random(200) < rates[who] * np.where(arm == 1, 1 + lift, 1)
         np.add.at(shown, (arm, groups[who]), 1)
         np.add.at(clicked, (arm, groups[who]), clicks)
-        sides: Sequence[Side] = [Side(Counts(shown[n].tolist(), clicked[n].tolist())) for n in (1, 0)]
+        sides: Sequence[Side] = [Side(ImpressionCounts(shown[n].tolist(), clicked[n].tolist())) for n in (1, 0)]
         verdict = judge(sides[0], sides[1], BOUNDS)
         if verdict.action != "wait":
             return verdict.action

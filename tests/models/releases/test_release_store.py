@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lookups import release
-from features.activity import Recent
+from features.activity import History
 from models.errors import ReleaseError
 from models.releases import release_store
 from models.releases.manifest import FORMAT, ITEM_KNN, read_manifest
@@ -160,12 +160,12 @@ def test_a_release_reads_as_many_events_as_it_was_trained_on(counts: tuple[Path,
     shutil.copytree(counts[0], root)
     folder = root / "shop" / counts[1]
     first, other, *_ = item_ids = release_store.load(folder).item_ids
-    history = Recent([first] + [other] * 60, [KIND_CODES["purchase"]] * 61, list(range(61)), [None] * 61)
+    history = History([first] + [other] * 60, [KIND_CODES["purchase"]] * 61, list(range(61)), [None] * 61)
     scores = {}
     for length in (50, 61):
         edit_manifest(history_length=length)(folder)
         scores[length] = release_store.load(folder).scores([history])[0]
-    newest = Recent(history.items[-50:], history.kinds[-50:], history.times[-50:], history.values[-50:])
+    newest = History(history.items[-50:], history.kinds[-50:], history.times[-50:], history.values[-50:])
     edit_manifest(history_length=61)(folder)
     assert len(item_ids) == 200
     np.testing.assert_array_equal(scores[50], release_store.load(folder).scores([newest])[0])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.activity import Recent
+from features.activity import History
 from models.data.interactions import Log, batch_of
 from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
@@ -32,7 +32,7 @@ def fitted(made: Recommender) -> Recommender:
     return made
 
 
-HISTORY = Recent(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4], [None] * 4)
+HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4], [None] * 4)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ HISTORY = Recent(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4],
 def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None:
     one = fitted(made)
     batch = batch_of([HISTORY], one.vocabulary, 50)
-    nothing = batch_of([Recent()], one.vocabulary, 50)
+    nothing = batch_of([History()], one.vocabulary, 50)
     places = np.arange(len(one.vocabulary))
     found = contributions(one, batch, places)
     assert found is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features import cache
-from features.archive import Archive, Row
+from features.archive import Archive, ArchiveRow
 from models.data.interactions import Log, batch_of
 from models.evaluation import metrics
 from models.recommenders.item_item import ItemKNN
@@ -34,7 +34,7 @@ def write(folder: Path, first: int, events: int) -> None:
         user = int(rng.integers(200))
         item = CLUB * (user % 2) + min(int(rng.geometric(0.08)) - 1, CLUB - 1)
         one = Interaction(event_id=f"e{n}", user_id=f"u{user}", item_id=f"i{item}", kind="view", at=NOON + MINUTE * n)
-        rows.append(Row(0, n, NOON, one))
+        rows.append(ArchiveRow(0, n, NOON, one))
     kept.append("events", rows)
     kept.flush()
 

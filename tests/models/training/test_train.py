@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.activity import Recent
-from features.archive import Archive, Row
+from features.activity import History
+from features.archive import Archive, ArchiveRow
 from models.domains.preset import DomainPreset
 from models.domains.tuning import Tuning
 from models.errors import TrainingError
@@ -38,10 +38,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events.sort(key=lambda one: one.at)
     folder = tmp_path_factory.mktemp("archive")
     kept = Archive(folder)
-    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("events", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(events)])
     people = [User(f"u{n}", NOON - 1, attributes={"group": "even" if n % 2 == 0 else "odd"}) for n in range(60)]
-    kept.append("users", [Row(0, n, NOON, one) for n, one in enumerate(people)])
-    kept.append("items", [Row(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
+    kept.append("users", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(people)])
+    kept.append("items", [ArchiveRow(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
     kept.flush()
     return folder
 
@@ -68,7 +68,7 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     items = [3]
     for _ in range(9):
         items.append((7 * items[-1] + 1) % 40)
-    history = Recent([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, [n * MINUTE for n in range(10)], [None] * 10)
+    history = History([f"i{n}" for n in items], [KIND_CODES["view"]] * 10, [n * MINUTE for n in range(10)], [None] * 10)
     best = [served.item_ids[place] for place in np.argsort(-served.scores([history])[0])[:3]]
     assert f"i{(7 * items[-1] + 1) % 40}" in best
     assert tuned.events == 3_600
@@ -122,9 +122,9 @@ def archived(folder: Path, stars: list[float], title: str = "tea", group: str = 
         Interaction(f"e{n}", f"u{n % 50}", f"i{n % 30}", "rate", NOON + n, value=stars[n % len(stars)])
         for n in range(1_200)
     ]
-    kept.append("events", [Row(0, n, NOON, one) for n, one in enumerate(events)])
-    kept.append("users", [Row(0, 0, NOON, User("u0", NOON, attributes={"group": group}))])
-    kept.append("items", [Row(0, 0, NOON, Item(item_id="i0", at=NOON, title=title))])
+    kept.append("events", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("users", [ArchiveRow(0, 0, NOON, User("u0", NOON, attributes={"group": group}))])
+    kept.append("items", [ArchiveRow(0, 0, NOON, Item(item_id="i0", at=NOON, title=title))])
     kept.flush()
     return folder
 
@@ -172,7 +172,7 @@ def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path
 def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
     kept = Archive(tmp_path / "archive")
     one = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
-    kept.append("events", [Row(0, 0, NOON, one)])
+    kept.append("events", [ArchiveRow(0, 0, NOON, one)])
     kept.flush()
     with pytest.raises(TrainingError, match="1 interactions are archived; training asks for 1000"):
         train.train_counts(Run(tmp_path / "archive", tmp_path, "shop"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.activity import Activity, Recent
+from features.activity import Activity, History
 from features.popularity import EVERYONE
 from models.data.interactions import Log
 from models.domains.preset import DomainPreset, Filters, Freshness, Seen
@@ -58,7 +58,7 @@ def asked(
     domain: Domain, *taken: tuple[str, int, int], now_ms: int = NOW, n: int = 10, seen: bool | None = None
 ) -> list[str]:
     items, kinds, times = ([one[place] for one in taken] for place in range(3))
-    state = Activity(Recent(items, kinds, times, [None] * len(taken)))
+    state = Activity(History(items, kinds, times, [None] * len(taken)))
     one = query(state, Ask("news", n, seen), domain.habits, now_ms)
     ranked = []
     if domain.aligned is not None and personal(domain.aligned, one):
@@ -98,7 +98,7 @@ def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
     domain.put([Item(item_id="sheet", at=now, domain="news", attributes={"published_at": now})])
     domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
     domain.freshen(domain.aligned)
-    state = Activity(Recent(["start"], [CLICK], [NOW], [None]))
+    state = Activity(History(["start"], [CLICK], [NOW], [None]))
     one = query(state, Ask("news", 10, explain=True), domain.habits, NOW)
     assert domain.aligned is not None
     (ranked,) = best(domain.aligned, [one], score(domain.aligned, [one]))
@@ -146,16 +146,16 @@ def test_seen_and_unwanted_are_the_domains(release: Release) -> None:
 
 
 def test_a_release_weighs_kinds_as_its_domain_did(release: Release, tmp_path: Path) -> None:
-    assert release.knows(Recent(["start"], [CLICK], [NOW], [None]))
-    assert not release.knows(Recent(["start"], [SKIP], [NOW], [None]))
+    assert release.knows(History(["start"], [CLICK], [NOW], [None]))
+    assert not release.knows(History(["start"], [SKIP], [NOW], [None]))
     model = release.recommender
     params = {**model.describe(), "kinds": {"skip": 1.0}}
     odd = Manifest("20260101T000000-bbbbbb", "news", "item-knn", NOW, NOW, 0, 24, 12, {}, params)
     release_store.save(tmp_path, odd, release.item_ids, model.save)
     other = release_store.load(tmp_path / "news" / odd.id)
-    assert other.knows(Recent(["start"], [SKIP], [NOW], [None]))
-    assert not other.knows(Recent(["start"], [CLICK], [NOW], [None]))
+    assert other.knows(History(["start"], [SKIP], [NOW], [None]))
+    assert not other.knows(History(["start"], [CLICK], [NOW], [None]))
     start = other.index["start"]
-    scores = other.scores([Recent(["start"], [SKIP], [NOW], [None]), Recent(["start"], [CLICK], [NOW], [None])])
+    scores = other.scores([History(["start"], [SKIP], [NOW], [None]), History(["start"], [CLICK], [NOW], [None])])
     assert scores[0].argmax() != start  # neighbours of what was skipped
     assert scores[1].argmax() == start  # nothing is known: popularity

@@ -269,12 +269,12 @@ def test_reasons_of_lists_that_no_release_ranks(domain: Domain) -> None:
 
 
 def test_a_search_for_a_category_by_name_leads_there_and_is_the_reason() -> None:
-    from features.activity import Logged, Rules, apply
+    from features.activity import FoldSettings, LoggedEvent, apply
     from stream.events import Search
 
     domain = stocked(Domain(SHOP, clock=lambda: NOW), CATEGORIES)
     search = Search(event_id="q", user_id="ann", query=" Books ", at=NOW)
-    state = apply(None, [Logged(search, "events/0", 0)], Rules())
+    state = apply(None, [LoggedEvent(search, "events/0", 0)], FoldSettings())
     found = look_up(domain, state, Ask("shop", 2, explain=True))
     assert ids(found) == ["i9", "i10"]
     assert found.items[0].why is not None

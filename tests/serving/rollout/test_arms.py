@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lookups import release
-from features.activity import Activity, Recent
+from features.activity import Activity, History
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
 from models.releases import release_store
@@ -38,7 +38,7 @@ class Failing(Release):
 def store(tmp_path_factory: pytest.TempPathFactory) -> OnlineStore:
     opened = open_store(tmp_path_factory.mktemp("feast"), "sqlite", ("shop",))
     now = int(time.time() * 1000)
-    row = Activity(recent=Recent(["i1"], [0], [now], [None]))
+    row = Activity(recent=History(["i1"], [0], [now], [None]))
     opened.write_activities({("shop", user): row for user in USERS})
     return opened
 

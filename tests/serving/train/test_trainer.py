@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.running import free_port
-from features.archive import Archive, Row
+from features.archive import Archive, ArchiveRow
 from models.errors import ReleaseError, TrainingError
 from models.releases import release_store
 from models.releases.manifest import Manifest
@@ -38,7 +38,7 @@ def write(state: Path, first: int, events: int, shift: int = 0, domain: str = "s
         user, item = int(rng.integers(150)), int(rng.integers(30)) + shift
         item += 30 * (user % 2)
         one = Interaction(f"e{n}", f"u{user}", f"i{item}", "view", NOON + MINUTE * n, domain=domain)
-        rows.append(Row(0, n, NOON, one))
+        rows.append(ArchiveRow(0, n, NOON, one))
     kept.append("events", rows)
     kept.flush()
 
