@@ -326,9 +326,9 @@ def import_file(
     import msgspec
 
     from serving.commands.data import import_table
-    from stream.cleaning import Cleaning, Rate
+    from stream.cleaning import BotRule, CleaningOptions
 
-    cleaning = Cleaning(strict=strict, rejects=rejects, bots=Rate(bots, HOUR_MS) if bots else None)
+    cleaning = CleaningOptions(strict=strict, rejects=rejects, bots=BotRule(bots, HOUR_MS) if bots else None)
     report, sent = import_table(
         _with(domain=domain),
         file,

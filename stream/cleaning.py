@@ -24,14 +24,14 @@ DUPLICATES: Final = "duplicates"
 BOTS: Final = "bots"
 
 
-class Rate(msgspec.Struct, frozen=True):
+class BotRule(msgspec.Struct, frozen=True):
     """A user with more than `events` events within `within_ms` is a bot; all of that user's events are left out."""
 
     events: int
     within_ms: int
 
 
-class Cleaning(msgspec.Struct, frozen=True):
+class CleaningOptions(msgspec.Struct, frozen=True):
     """What is asked of the cleaning.
 
     `strict` stops at the first unparseable row. `rejects` is the file for unparseable rows: JSON lines, or CSV where
@@ -40,11 +40,11 @@ class Cleaning(msgspec.Struct, frozen=True):
 
     strict: bool = False
     rejects: Path | None = None
-    bots: Rate | None = None
+    bots: BotRule | None = None
     now_ms: int | None = None
 
 
-class Reject(msgspec.Struct, frozen=True):
+class RejectedRow(msgspec.Struct, frozen=True):
     """A row that cannot become an event. `line` counts from 1, the header included; of a Parquet file it is the row."""
 
     file: str
@@ -53,7 +53,7 @@ class Reject(msgspec.Struct, frozen=True):
     row: dict[str, str | None]
 
 
-class Step(msgspec.Struct, frozen=True):
+class CleaningStep(msgspec.Struct, frozen=True):
     """One step of the cleaning and the number of rows that it took out."""
 
     name: str
@@ -65,10 +65,10 @@ class CleaningReport(msgspec.Struct, frozen=True):
 
     source: str
     read: int
-    steps: list[Step]
+    steps: list[CleaningStep]
     kept: int
     notes: list[str]
-    examples: list[Reject]
+    examples: list[RejectedRow]
     rejects_file: str | None = None
 
     def removed(self, name: str) -> int:
@@ -91,14 +91,14 @@ class CleaningReport(msgspec.Struct, frozen=True):
 class Cleaner:
     """Takes rows out of frames, and counts. One for each opening of a source."""
 
-    def __init__(self, source: str, cleaning: Cleaning) -> None:
+    def __init__(self, source: str, cleaning: CleaningOptions) -> None:
         self.source = source
         self.cleaning = cleaning
         self.now_ms = cleaning.now_ms if cleaning.now_ms is not None else int(time.time() * 1000)
         self._read = 0
         self._steps: dict[str, int] = {}
         self._notes: list[str] = []
-        self._rejects: list[Reject] = []
+        self._rejects: list[RejectedRow] = []
 
     @property
     def rejected(self) -> int:
@@ -124,7 +124,7 @@ class Cleaner:
         self.remove(step, frame.height - after.height)
         return after
 
-    def reject(self, rejected: list[Reject]) -> None:
+    def reject(self, rejected: list[RejectedRow]) -> None:
         """Set unparseable rows aside.
 
         Raises:
@@ -152,7 +152,7 @@ class Cleaner:
         found = raw.filter(bad)
         lines = found[LINE].to_list()
         rows = found.drop(LINE).cast(pl.String, strict=False).to_dicts()
-        self.reject([Reject(file, *one) for one in zip(lines, reasons.filter(bad).to_list(), rows, strict=True)])
+        self.reject([RejectedRow(file, *one) for one in zip(lines, reasons.filter(bad).to_list(), rows, strict=True)])
         return typed.filter(~bad)
 
     def keep_people(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -179,7 +179,7 @@ class Cleaner:
         path = self.cleaning.rejects
         if path is not None:
             _write(path, self._rejects)
-        steps = [Step(name, removed) for name, removed in self._steps.items()]
+        steps = [CleaningStep(name, removed) for name, removed in self._steps.items()]
         examples = self._rejects[:EXAMPLES]
         return CleaningReport(
             self.source, self._read, steps, kept, self._notes, examples, str(path) if path is not None else None
@@ -198,7 +198,7 @@ def _shown(row: dict[str, str | None]) -> str:
     return text if len(text) <= 300 else text[:300] + "..."
 
 
-def _write(path: Path, rejects: list[Reject]) -> None:
+def _write(path: Path, rejects: list[RejectedRow]) -> None:
     try:
         with replacing(path) as temporary:
             if path.suffix == ".csv":
@@ -209,7 +209,7 @@ def _write(path: Path, rejects: list[Reject]) -> None:
         raise SourceError(f"{path}: rejected rows cannot be written: {error.strerror}; name another file") from None
 
 
-def _write_csv(path: Path, rejects: list[Reject]) -> None:
+def _write_csv(path: Path, rejects: list[RejectedRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "line", "reason", "row"])

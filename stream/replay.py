@@ -25,7 +25,7 @@ SAVE_EVERY_S: Final = 1.0
 WEEK_MS: Final = 7 * 24 * 60 * 60 * 1000
 
 
-class Progress(msgspec.Struct, frozen=True):
+class ReplayProgress(msgspec.Struct, frozen=True):
     """How far a replay is: `phase` is items, users or events; `at` is the dataset's own time, epoch ms."""
 
     phase: str
@@ -34,7 +34,7 @@ class Progress(msgspec.Struct, frozen=True):
     at: int
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplayReport(msgspec.Struct, frozen=True):
     """What a replay did. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
 
     items: int
@@ -47,7 +47,7 @@ class Replayed(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class Place(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """What a resume file holds. All events of one replay are moved by one `shift_ms`."""
 
     fingerprint: str
@@ -57,7 +57,7 @@ class Place(msgspec.Struct, frozen=True):
     """Whether catalogue and profiles were sent."""
 
 
-class Stop(Protocol):
+class StopSignal(Protocol):
     """A `threading.Event` is one."""
 
     def is_set(self) -> bool:
@@ -69,14 +69,14 @@ def shift_to_now(end_at: int, now_ms: int) -> int:
     return (now_ms - end_at) // WEEK_MS * WEEK_MS
 
 
-def read_place(file: Path) -> Place | None:
+def read_resume_point(file: Path) -> ResumePoint | None:
     """The place in a resume file; None where there is no file.
 
     Raises:
         StreamError: the file is not a resume file.
     """
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Place)
+        return msgspec.json.decode(file.read_bytes(), type=ResumePoint)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
@@ -92,12 +92,12 @@ def replay(
     start: int | None = None,
     until: int | None = None,
     resume_file: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ReplayProgress], None] | None = None,
     shift_ms: int = 0,
     catalogue: bool = True,
     longest_wait_s: float | None = None,
-    stop: Stop | None = None,
-) -> Replayed:
+    stop: StopSignal | None = None,
+) -> ReplayReport:
     """Send catalogue and profiles, then the events with start <= at < until (dataset time, epoch ms).
 
     `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
@@ -134,12 +134,12 @@ async def play(
     start: int | None = None,
     until: int | None = None,
     resume_file: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ReplayProgress], None] | None = None,
     shift_ms: int = 0,
     catalogue: bool = True,
     longest_wait_s: float | None = None,
-    stop: Stop | None = None,
-) -> Replayed:
+    stop: StopSignal | None = None,
+) -> ReplayReport:
     """`replay`, for callers with an event loop; cancelling it notes the place as well."""
     if speed is not None and not speed > 0:
         raise StreamError(f"speed={speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
@@ -157,7 +157,7 @@ async def play(
     finally:
         run.save()
         await producer.stop()
-    return Replayed(
+    return ReplayReport(
         items,
         users,
         run.acknowledged - place.sent,
@@ -205,11 +205,11 @@ class _Run:
         source: Source,
         window: Source,
         producer: BulkProducer,
-        place: Place,
+        place: ResumePoint,
         *,
         resume_file: Path | None,
-        progress: Callable[[Progress], None] | None,
-        stop: Stop | None,
+        progress: Callable[[ReplayProgress], None] | None,
+        stop: StopSignal | None,
     ) -> None:
         self.source, self.window, self.producer = source, window, producer
         self.acknowledged = place.sent
@@ -270,16 +270,16 @@ class _Run:
 
     def _tell(self, phase: str, sent: int, total: int, at: int) -> None:
         if self._progress is not None:
-            self._progress(Progress(phase, sent, total, at))
+            self._progress(ReplayProgress(phase, sent, total, at))
 
 
-def _open_place(window: Source, file: Path | None, shift_ms: int) -> Place:
+def _open_place(window: Source, file: Path | None, shift_ms: int) -> ResumePoint:
     if file is None:
-        return Place("", 0, shift_ms, known=False)
+        return ResumePoint("", 0, shift_ms, known=False)
     fingerprint = window.fingerprint()
-    place = read_place(file)
+    place = read_resume_point(file)
     if place is None:
-        return Place(fingerprint, 0, shift_ms, known=False)
+        return ResumePoint(fingerprint, 0, shift_ms, known=False)
     if place.fingerprint != fingerprint or place.sent > len(window):
         raise StreamError(
             f"{file}: is of another data set, window or cleaning than {window.name}; "

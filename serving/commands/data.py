@@ -11,9 +11,9 @@ import msgspec
 
 from serving.commands.progress import counting
 from serving.settings import Settings
-from stream.cleaning import Cleaning, CleaningReport
+from stream.cleaning import CleaningOptions, CleaningReport
 from stream.errors import ColdstreamError
-from stream.replay import Progress, Replayed, replay, shift_to_now
+from stream.replay import ReplayProgress, ReplayReport, replay, shift_to_now
 from stream.sources.source import Source
 
 
@@ -21,18 +21,18 @@ def import_table(
     settings: Settings,
     file: Path,
     mapping: str | None,
-    cleaning: Cleaning,
+    cleaning: CleaningOptions,
     *,
     kind: str | None = None,
     users: Path | None = None,
     items: Path | None = None,
     delimiter: str | None = None,
     time_format: str | None = None,
-) -> tuple[CleaningReport, Replayed]:
+) -> tuple[CleaningReport, ReplayReport]:
     """Read, clean and send a table of events; the cleaning report and what was sent."""
-    from stream.sources.table import KIND, Form, open_table
+    from stream.sources.table import KIND, TableOptions, open_table
 
-    form = Form(delimiter=delimiter, time_format=time_format)
+    form = TableOptions(delimiter=delimiter, time_format=time_format)
     columns = columns_of(mapping)
     source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
     return source.report, _replay(settings, source, resume=_resume(settings, source, source.fingerprint()))
@@ -90,7 +90,7 @@ def shift_of(settings: Settings, source: Source) -> int:
 
 def play_window(
     settings: Settings, source: Source, window: str, stop: threading.Event, tell: Any = None, **choices: Any
-) -> Replayed:
+) -> ReplayReport:
     """One named window of a data set, resumable, times shifted; `stop` ends it early."""
     return replay(
         source,
@@ -104,10 +104,10 @@ def play_window(
     )
 
 
-def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> Replayed:
+def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> ReplayReport:
     with counting(source.name) as bar:
 
-        def tell(one: Progress) -> None:
+        def tell(one: ReplayProgress) -> None:
             when = datetime.fromtimestamp(one.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
             bar(one.sent, one.total, f"{one.phase} {when}")
 

@@ -20,9 +20,9 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """Every dead letter that is kept."""
-    from stream import deadletter
+    from stream import dead_letters
 
-    listed = deadletter.read(ctx.obj.bootstrap, ctx.obj.kafka_security, reason)
+    listed = dead_letters.read(ctx.obj.bootstrap, ctx.obj.kafka_security, reason)
     rows = [
         {
             "number": one.number,
@@ -45,9 +45,9 @@ def list_letters(
 @app.command("show")
 def show_letter(ctx: typer.Context, number: int, as_json: AsJson = False) -> None:
     """One dead letter, with its bytes."""
-    from stream import deadletter
+    from stream import dead_letters
 
-    one = deadletter.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
+    one = dead_letters.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
     text = one.letter.value.decode("utf-8", "replace")
     show(
         {
@@ -73,11 +73,11 @@ def replay_letters(
     again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
 ) -> None:
     """Send dead letters to their topics once more."""
-    from stream import deadletter
+    from stream import dead_letters
 
     settings: Settings = ctx.obj
     mended = value.read_bytes() if value is not None else None
-    sent = deadletter.replay(
+    sent = dead_letters.replay(
         settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=mended, again=again
     )
     typer.echo(f"sent {len(sent)} again: {', '.join(str(one.number) for one in sent) or 'none'}")

@@ -17,7 +17,7 @@ from serving.commands.data import open_source, play_window
 from serving.commands.status import Samples, quantile, scrape, total
 from serving.process.supervisor import Supervisor, parts_of
 from serving.settings import Settings
-from stream.replay import Progress, Replayed
+from stream.replay import ReplayProgress, ReplayReport
 from stream.sources.source import Source
 
 WEEK_MS: Final = 7 * 24 * 60 * 60 * 1000
@@ -51,7 +51,7 @@ class View:
             sys.stdout.write(f"{name:>8} | {line}\n")
             sys.stdout.flush()
 
-    def tell(self, phase: str, one: Progress) -> None:
+    def tell(self, phase: str, one: ReplayProgress) -> None:
         """How far a replay is."""
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.at / 1000))
         self.phase = f"{phase}: {one.phase} {one.sent:,} of {one.total:,} (data set time {when})"
@@ -197,7 +197,7 @@ def busiest(source: Source, since: int) -> str:
     return str(source.window(start=since).events["user_id"].mode().sort()[0])
 
 
-def _say_done(view: View, name: str, done: Replayed) -> None:
+def _say_done(view: View, name: str, done: ReplayReport) -> None:
     view.say(
         "run", f"{name}: {done.events:,} events sent in {done.seconds:.0f} s, {done.before:,} before, of {done.total:,}"
     )

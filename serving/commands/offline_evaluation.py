@@ -196,7 +196,7 @@ def _write(lists: pl.DataFrame, path: Path) -> None:
 
 
 def _opened(asked: Asked) -> Source:
-    from stream.sources.table import KIND, Form, open_table
+    from stream.sources.table import KIND, TableOptions, open_table
 
     if (asked.events is None) == (asked.source is None):
         raise ColdstreamError(
@@ -206,7 +206,7 @@ def _opened(asked: Asked) -> Source:
         return open_source(asked.source)
     assert asked.events is not None
     columns = columns_of(asked.mapping)
-    return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=Form())
+    return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=TableOptions())
 
 
 def _masked(seen: str) -> bool | None:

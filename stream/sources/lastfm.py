@@ -11,10 +11,10 @@ from typing import Final
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.sources.delimited import read_text
 from stream.sources.files import find, find_optional
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "lastfm-hetrec"
 BEGIN_MS: Final = 1_304_208_000_000
@@ -22,13 +22,13 @@ BEGIN_MS: Final = 1_304_208_000_000
 STEP_MS: Final = 60 * 60 * 1000
 
 
-def open_lastfm(folder: Path, *, domain: str = "music", cleaning: Cleaning | None = None) -> Source:
+def open_lastfm(folder: Path, *, domain: str = "music", cleaning: CleaningOptions | None = None) -> Source:
     """user_artists.dat, artists.dat and user_friends.dat, gz or not.
 
     Raises:
         SourceError: a file is missing or cannot be read.
     """
-    cleaner = Cleaner(NAME, cleaning or Cleaning())
+    cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     file = find(folder, "user_artists.dat")
     raw = keep_users(cleaner, read_text(file, cleaner, delimiter="\t", quote=False), "userID")
     typed = raw.select(
@@ -39,12 +39,12 @@ def open_lastfm(folder: Path, *, domain: str = "music", cleaning: Cleaning | Non
         at=pl.lit(BEGIN_MS, pl.Int64),
         value=pl.col("weight").cast(pl.Float64, strict=False),
     )
-    reasons = faults(typed, cleaner.now_ms, {"value": raw["weight"]})
+    reasons = row_faults(typed, cleaner.now_ms, {"value": raw["weight"]})
     events = keep_first(cleaner, cleaner.keep_parsed(file.name, raw, typed, reasons), ["user_id", "item_id"])
     cleaner.note(
         "times are made up: an order without real time, each user's artists one an hour, by a hash of the pair"
     )
-    events = _timed(events).with_columns(event_id=numbered(pl.format("lastfm-{}-{}", "user_id", "item_id")))
+    events = _timed(events).with_columns(event_id=unique_ids(pl.format("lastfm-{}-{}", "user_id", "item_id")))
     return assemble(cleaner, NAME, domain, events, items=_artists(folder), users=_friends(folder))
 
 
@@ -57,7 +57,7 @@ def _timed(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _artists(folder: Path) -> pl.DataFrame:
-    raw = read_text(find(folder, "artists.dat"), Cleaner("artists", Cleaning()), delimiter="\t", quote=False)
+    raw = read_text(find(folder, "artists.dat"), Cleaner("artists", CleaningOptions()), delimiter="\t", quote=False)
     return raw.select(item_id="id", title="name", attributes=pl.struct("url"))
 
 
@@ -65,6 +65,6 @@ def _friends(folder: Path) -> pl.DataFrame | None:
     file = find_optional(folder, "user_friends.dat")
     if file is None:
         return None
-    raw = read_text(file, Cleaner("friends", Cleaning()), delimiter="\t", quote=False)
+    raw = read_text(file, Cleaner("friends", CleaningOptions()), delimiter="\t", quote=False)
     friends = raw.group_by("userID", maintain_order=True).agg(pl.col("friendID").alias("friends"))
     return friends.select(user_id="userID", attributes=pl.struct("friends"))

@@ -9,10 +9,10 @@ from typing import Final
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.sources.delimited import read_text
 from stream.sources.files import find, find_optional
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 from stream.sources.times import to_epoch_ms
 
 AGES: Final = {"1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "56+"}
@@ -43,25 +43,25 @@ COLUMNS: Final = ["user", "item", "rating", "timestamp"]
 MAX_TAGS: Final = 20
 
 
-def open_movielens_1m(folder: Path, *, domain: str = "video", cleaning: Cleaning | None = None) -> Source:
+def open_movielens_1m(folder: Path, *, domain: str = "video", cleaning: CleaningOptions | None = None) -> Source:
     """ratings.dat, movies.dat and users.dat as in ml-1m.zip.
 
     Raises:
         SourceError: a file is missing or cannot be read.
     """
-    cleaner = Cleaner("movielens-1m", cleaning or Cleaning())
+    cleaner = Cleaner("movielens-1m", cleaning or CleaningOptions())
     file = find(folder, "ratings.dat")
     events = _events(cleaner, file, read_text(file, cleaner, columns=COLUMNS, delimiter="::", quote=False), "ml1m")
     return assemble(cleaner, cleaner.source, domain, events, items=_films_1m(folder), users=_people_1m(folder))
 
 
-def open_movielens_small(folder: Path, *, domain: str = "video", cleaning: Cleaning | None = None) -> Source:
+def open_movielens_small(folder: Path, *, domain: str = "video", cleaning: CleaningOptions | None = None) -> Source:
     """ratings.csv, movies.csv and tags.csv as in ml-latest-small.zip (and its larger siblings).
 
     Raises:
         SourceError: a file is missing or cannot be read.
     """
-    cleaner = Cleaner("movielens-small", cleaning or Cleaning())
+    cleaner = Cleaner("movielens-small", cleaning or CleaningOptions())
     file = find(folder, "ratings.csv")
     raw = read_text(file, cleaner, delimiter=",").rename({"userId": "user", "movieId": "item"}, strict=False)
     events = _events(cleaner, file, raw, "ml")
@@ -80,9 +80,9 @@ def _events(cleaner: Cleaner, file: Path, raw: pl.DataFrame, prefix: str) -> pl.
         at=at,
         value=pl.col("rating").cast(pl.Float64, strict=False),
     )
-    reasons = faults(typed, cleaner.now_ms, {"at": raw["timestamp"], "value": raw["rating"]})
+    reasons = row_faults(typed, cleaner.now_ms, {"at": raw["timestamp"], "value": raw["rating"]})
     events = keep_first(cleaner, cleaner.keep_parsed(file.name, raw, typed, reasons))
-    return events.with_columns(event_id=numbered(pl.format("{}-{}-{}", pl.lit(prefix), "user_id", "item_id")))
+    return events.with_columns(event_id=unique_ids(pl.format("{}-{}-{}", pl.lit(prefix), "user_id", "item_id")))
 
 
 def _films(raw: pl.DataFrame, attributes: list[pl.Expr]) -> pl.DataFrame:
@@ -99,7 +99,7 @@ def _films(raw: pl.DataFrame, attributes: list[pl.Expr]) -> pl.DataFrame:
 def _films_1m(folder: Path) -> pl.DataFrame:
     raw = read_text(
         find(folder, "movies.dat"),
-        Cleaner("movies", Cleaning()),
+        Cleaner("movies", CleaningOptions()),
         columns=["item", "title", "genres"],
         delimiter="::",
         encoding="latin-1",
@@ -109,12 +109,12 @@ def _films_1m(folder: Path) -> pl.DataFrame:
 
 
 def _films_csv(folder: Path) -> pl.DataFrame:
-    raw = read_text(find(folder, "movies.csv"), Cleaner("movies", Cleaning()), delimiter=",")
+    raw = read_text(find(folder, "movies.csv"), Cleaner("movies", CleaningOptions()), delimiter=",")
     raw = raw.rename({"movieId": "item"})
     tagged = find_optional(folder, "tags.csv")
     if tagged is None:
         return _films(raw, [])
-    tags = read_text(tagged, Cleaner("tags", Cleaning()), delimiter=",").drop_nulls("tag")
+    tags = read_text(tagged, Cleaner("tags", CleaningOptions()), delimiter=",").drop_nulls("tag")
     by_film = (
         tags.group_by("movieId", pl.col("tag").str.to_lowercase(), maintain_order=True)
         .len()
@@ -133,7 +133,7 @@ def _people_1m(folder: Path) -> pl.DataFrame | None:
         return None
     raw = read_text(
         file,
-        Cleaner("users", Cleaning()),
+        Cleaner("users", CleaningOptions()),
         columns=["user", "gender", "age", "occupation", "zip"],
         delimiter="::",
         quote=False,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.cleaning import Cleaning
+from stream.cleaning import CleaningOptions
 from stream.errors import SourceError
 from stream.sources.amazon import open_amazon
 from stream.sources.complete_journey import open_complete_journey
@@ -20,7 +20,7 @@ from stream.sources.source import Source
 DEFAULT: Final = "complete-journey"
 
 
-class Named(msgspec.Struct, frozen=True):
+class DataSet(msgspec.Struct, frozen=True):
     """A data set: how it is opened, its domain, whether it asks for a file or a folder, and what it is."""
 
     open: Callable[..., Source]
@@ -29,20 +29,25 @@ class Named(msgspec.Struct, frozen=True):
     about: str
 
 
-SOURCES: Final[dict[str, Named]] = {
-    "complete-journey": Named(open_complete_journey, "shop", "nothing", "groceries, in a package of its own"),
-    "movielens-1m": Named(open_movielens_1m, "video", "folder", "film ratings, ratings.dat"),
-    "movielens-small": Named(open_movielens_small, "video", "folder", "film ratings, ratings.csv"),
-    "online-retail": Named(open_online_retail, "shop", "folder", "a British shop, with cancellations"),
-    "globo": Named(open_globo, "news", "folder", "news clicks"),
-    "amazon": Named(open_amazon, "shop", "file", "reviews as purchases, JSON lines or Parquet"),
-    "lastfm-hetrec": Named(open_lastfm, "music", "folder", "play counts without times"),
-    "rees46": Named(open_rees46, "shop", "file", "views, carts and purchases, one csv a month"),
+SOURCES: Final[dict[str, DataSet]] = {
+    "complete-journey": DataSet(open_complete_journey, "shop", "nothing", "groceries, in a package of its own"),
+    "movielens-1m": DataSet(open_movielens_1m, "video", "folder", "film ratings, ratings.dat"),
+    "movielens-small": DataSet(open_movielens_small, "video", "folder", "film ratings, ratings.csv"),
+    "online-retail": DataSet(open_online_retail, "shop", "folder", "a British shop, with cancellations"),
+    "globo": DataSet(open_globo, "news", "folder", "news clicks"),
+    "amazon": DataSet(open_amazon, "shop", "file", "reviews as purchases, JSON lines or Parquet"),
+    "lastfm-hetrec": DataSet(open_lastfm, "music", "folder", "play counts without times"),
+    "rees46": DataSet(open_rees46, "shop", "file", "views, carts and purchases, one csv a month"),
 }
 
 
 def open_named(
-    name: str, path: Path | None = None, *, domain: str | None = None, cleaning: Cleaning | None = None, **asked: Any
+    name: str,
+    path: Path | None = None,
+    *,
+    domain: str | None = None,
+    cleaning: CleaningOptions | None = None,
+    **asked: Any,
 ) -> Source:
     """The data set of that name, from `path` where it needs one.
 

@@ -12,10 +12,10 @@ from typing import Final, Literal
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.sources.delimited import read_text
 from stream.sources.files import find
-from stream.sources.source import Source, assemble, faults, keep_first, keep_users, numbered
+from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 from stream.sources.times import to_epoch_ms
 
 NAME: Final = "online-retail"
@@ -29,20 +29,24 @@ Cancellations = Literal["remove", "emit"]
 
 
 def open_online_retail(
-    folder: Path, *, domain: str = "shop", cancellations: Cancellations = "remove", cleaning: Cleaning | None = None
+    folder: Path,
+    *,
+    domain: str = "shop",
+    cancellations: Cancellations = "remove",
+    cleaning: CleaningOptions | None = None,
 ) -> Source:
     """online_retail.csv or OnlineRetail.csv (gz or not) in `folder`, or that file itself.
 
     Raises:
         SourceError: it is missing or cannot be read.
     """
-    cleaner = Cleaner(NAME, cleaning or Cleaning())
+    cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     file = folder if folder.is_file() else find(folder, "online_retail.csv", "OnlineRetail.csv", "data.csv")
     raw = keep_users(cleaner, read_text(file, cleaner, delimiter=",", fallback="cp1252"), "CustomerID")
     rows = keep_first(cleaner, _typed(cleaner, file, raw))
     rows = cleaner.keep(NOT_PRODUCTS, rows, pl.col("item_id").str.contains(PRODUCT))
     items, users = _items(rows), _users(rows)
-    rows = rows.with_columns(event_id=numbered(pl.format("uci-{}-{}", "session_id", "item_id")))
+    rows = rows.with_columns(event_id=unique_ids(pl.format("uci-{}-{}", "session_id", "item_id")))
     events = _take_back(cleaner, rows) if cancellations == "remove" else _emit(cleaner, rows)
     return assemble(cleaner, NAME, domain, events.drop("quantity", "price"), items=items, users=users, listed=False)
 
@@ -67,7 +71,7 @@ def _typed(cleaner: Cleaner, file: Path, raw: pl.DataFrame) -> pl.DataFrame:
     )
     amount = raw.select(pl.concat_str("Quantity", "UnitPrice", separator=" x ", ignore_nulls=True)).to_series()
     return cleaner.keep_parsed(
-        file.name, raw, typed, faults(typed, cleaner.now_ms, {"at": raw["InvoiceDate"], "value": amount})
+        file.name, raw, typed, row_faults(typed, cleaner.now_ms, {"at": raw["InvoiceDate"], "value": amount})
     )
 
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, Cleaning
+from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
 from stream.sources.delimited import read_text
-from stream.sources.source import Source, assemble, digested, faults, keep_first, keep_users
+from stream.sources.source import Source, assemble, content_ids, keep_first, keep_users, row_faults
 from stream.sources.times import to_epoch_ms
 
 NAME: Final = "rees46"
@@ -19,18 +19,18 @@ KINDS: Final = {"view": "view", "cart": "cart", "remove_from_cart": "remove", "p
 KEY: Final = ["at", "kind", "item_id", "user_id", "session_id"]
 
 
-def open_rees46(place: Path, *, domain: str = "shop", cleaning: Cleaning | None = None) -> Source:
+def open_rees46(place: Path, *, domain: str = "shop", cleaning: CleaningOptions | None = None) -> Source:
     """One month's csv (gz or not), or every csv of a folder.
 
     Raises:
         SourceError: there is none, or one cannot be read.
     """
-    cleaner = Cleaner(NAME, cleaning or Cleaning())
+    cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     files = sorted(place.glob("*.csv*")) if place.is_dir() else [place]
     if not files:
         raise SourceError(f"{place}: has no csv file; give one month such as 2019-Oct.csv")
     rows = keep_first(cleaner, pl.concat(_typed(cleaner, file) for file in files))
-    events = rows.with_columns(event_id=digested(NAME, rows, KEY))
+    events = rows.with_columns(event_id=content_ids(NAME, rows, KEY))
     return assemble(cleaner, NAME, domain, events.drop("brand"), items=_items(rows), listed=False)
 
 
@@ -49,7 +49,7 @@ def _typed(cleaner: Cleaner, file: Path) -> pl.DataFrame:
         category=pl.coalesce("category_code", "category_id"),
         brand="brand",
     )
-    reasons = faults(typed, cleaner.now_ms, {"at": raw["event_time"], "value": raw["price"]})
+    reasons = row_faults(typed, cleaner.now_ms, {"at": raw["event_time"], "value": raw["price"]})
     return cleaner.keep_parsed(file.name, raw, typed, reasons)
 
 

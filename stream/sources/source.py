@@ -189,22 +189,22 @@ def keep_first(cleaner: Cleaner, frame: pl.DataFrame, columns: list[str] | None 
     return kept
 
 
-def numbered(key: pl.Expr) -> pl.Expr:
+def unique_ids(key: pl.Expr) -> pl.Expr:
     """Event ids from a natural key: rows that share it are told apart by their number in the order of the file."""
     number = pl.int_range(pl.len()).over(key)
     return pl.when(number == 0).then(key).otherwise(pl.format("{}~{}", key, number))
 
 
-def digested(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
+def content_ids(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
     """Event ids from the contents of `columns`, for rows without a natural key; the same row has the same id."""
     texts = frame.select(
         pl.concat_str([pl.col(one).cast(pl.String).fill_null("\x00") for one in columns], separator="\x1f")
     ).to_series()
     ids = [f"{name}-{blake2b(text.encode(), digest_size=12).hexdigest()}" for text in texts]
-    return pl.DataFrame({"key": ids}).select(numbered(pl.col("key")).alias("event_id")).to_series()
+    return pl.DataFrame({"key": ids}).select(unique_ids(pl.col("key")).alias("event_id")).to_series()
 
 
-def faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
+def row_faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
     """What the event schema would have against each row, null where nothing; columns as in `EVENT_COLUMNS`.
 
     `written` holds columns (at, value) as the file has them: for the message, and to tell a missing value from a bad

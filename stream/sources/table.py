@@ -12,13 +12,13 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from stream.cleaning import DUPLICATES, LINE, Cleaner, Cleaning
+from stream.cleaning import DUPLICATES, LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
 from stream.events import DEFAULT_LIMITS, KINDS
 from stream.sources.columns import OF_ITEMS, choose
 from stream.sources.delimited import NULLS, read_text
 from stream.sources.files import is_parquet, read_parquet
-from stream.sources.source import Source, assemble, digested, faults, keep_first, keep_users
+from stream.sources.source import Source, assemble, content_ids, keep_first, keep_users, row_faults
 from stream.sources.times import to_epoch_ms
 
 DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -45,7 +45,7 @@ ALIASES: Final[dict[str, str]] = {
 """Names that other systems give to kinds."""
 
 
-class Form(msgspec.Struct, frozen=True):
+class TableOptions(msgspec.Struct, frozen=True):
     """How a text file is written; `delimiter` is taken from its first line where none is named."""
 
     delimiter: str | None = None
@@ -63,8 +63,8 @@ def open_table(
     *,
     kind: str = KIND,
     kinds: Mapping[str, str] | None = None,
-    form: Form | None = None,
-    cleaning: Cleaning | None = None,
+    form: TableOptions | None = None,
+    cleaning: CleaningOptions | None = None,
 ) -> Source:
     """The events of a file.
 
@@ -77,9 +77,9 @@ def open_table(
     Raises:
         SourceError: a file cannot be read as asked, or the map does not fit it.
     """
-    form = form or Form()
+    form = form or TableOptions()
     _check(domain, kind, kinds)
-    cleaner = Cleaner(path.name, cleaning or Cleaning())
+    cleaner = Cleaner(path.name, cleaning or CleaningOptions())
     raw = _texts(_open(path, cleaner, form))
     of_items = {field: column for field, column in (columns or {}).items() if field in OF_ITEMS}
     if of_items and items is None:
@@ -90,7 +90,7 @@ def open_table(
     typed = _typed(cleaner, raw, chosen, kind=kind, kinds=kinds, form=form)
     written = {"at": raw[chosen["at"]]} | ({"value": raw[chosen["value"]]} if "value" in chosen else {})
     whole = pl.concat([typed, raw.drop(LINE).select(pl.all().name.prefix("raw "))], how="horizontal")
-    events = cleaner.keep_parsed(path.name, raw, whole, faults(typed, cleaner.now_ms, written))
+    events = cleaner.keep_parsed(path.name, raw, whole, row_faults(typed, cleaner.now_ms, written))
     events = keep_first(cleaner, events, [name for name in events.columns if name.startswith("raw ")])
     return assemble(
         cleaner,
@@ -110,7 +110,7 @@ def _check(domain: str, kind: str, kinds: Mapping[str, str] | None) -> None:
         raise SourceError(f"kind {', '.join(map(repr, unknown))} is not known; known are {', '.join(KINDS)}")
 
 
-def _open(path: Path, cleaner: Cleaner, form: Form) -> pl.DataFrame:
+def _open(path: Path, cleaner: Cleaner, form: TableOptions) -> pl.DataFrame:
     if is_parquet(path):
         return read_parquet(path, cleaner)
     return read_text(path, cleaner, delimiter=form.delimiter, encoding=form.encoding, quote=form.quote)
@@ -151,7 +151,7 @@ def _typed(
     *,
     kind: str,
     kinds: Mapping[str, str] | None,
-    form: Form,
+    form: TableOptions,
 ) -> pl.DataFrame:
     at, note = to_epoch_ms(raw[chosen["at"]], form.time_format)
     cleaner.note(f"at: {note}")
@@ -175,12 +175,12 @@ def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataF
     """Event ids of the file, or from what each row says, so that importing it twice is harmless."""
     said = [name for name in events.columns if name not in {LINE, "event_id"}]
     if "event_id" not in events.columns:
-        return events.with_columns(event_id=digested(domain, events, said))
+        return events.with_columns(event_id=content_ids(domain, events, said))
     known = events.filter(pl.col("event_id").is_not_null())
     first = known.unique("event_id", keep="first", maintain_order=True)
     cleaner.remove(DUPLICATES, known.height - first.height)
     bare = events.filter(pl.col("event_id").is_null())
-    bare = bare.with_columns(event_id=digested(domain, bare, said))
+    bare = bare.with_columns(event_id=content_ids(domain, bare, said))
     return pl.concat([first, bare]).sort(LINE)
 
 
@@ -189,14 +189,14 @@ def _known(
     path: Path | None,
     key: str,
     labels: tuple[str, ...],
-    form: Form,
+    form: TableOptions,
     asked: Mapping[str, str] | None = None,
 ) -> pl.DataFrame | None:
     """A file of users or items: its key, its labels where it has such columns, and the rest as attributes."""
     if path is None:
         return None
-    inner = Cleaner(path.name, Cleaning())
-    raw = _texts(_open(path, inner, Form(None, form.encoding, form.quote)))
+    inner = Cleaner(path.name, CleaningOptions())
+    raw = _texts(_open(path, inner, TableOptions(None, form.encoding, form.quote)))
     columns = [name for name in raw.columns if name != LINE]
     chosen, guessed = choose(str(path), columns, asked, required=(key,), optional=labels, guess=True)
     said = ", ".join(f"{field}={column}" for field, column in guessed.items())

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, Cleaning, Rate
+from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, BotRule, CleaningOptions
 from stream.errors import SourceError
 from stream.sources.table import open_table
 
@@ -31,7 +31,7 @@ def messy(tmp_path: Path) -> Path:
 
 def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
     rejects = tmp_path / "rejects.jsonl"
-    source = open_table(messy(tmp_path), MAP, kind="purchase", cleaning=Cleaning(rejects=rejects))
+    source = open_table(messy(tmp_path), MAP, kind="purchase", cleaning=CleaningOptions(rejects=rejects))
     report = source.report
     assert (report.read, report.kept) == (7, 2)
     assert report.removed(MISSING_USERS) == 1
@@ -47,7 +47,7 @@ def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
 
 def test_strict_stops_at_the_first(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="line 5"):
-        open_table(messy(tmp_path), MAP, cleaning=Cleaning(strict=True))
+        open_table(messy(tmp_path), MAP, cleaning=CleaningOptions(strict=True))
 
 
 def items_file(tmp_path: Path, column: str, *times: object) -> Path:
@@ -119,7 +119,7 @@ def test_bots_are_left_out_only_when_asked(tmp_path: Path) -> None:
     lines = [f"bot,i{n},{1_700_000_000 + n}" for n in range(20)] + ["ann,i1,1700000000"]
     file.write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
     assert len(open_table(file)) == 21
-    kept = open_table(file, cleaning=Cleaning(bots=Rate(10, 3_600_000)))
+    kept = open_table(file, cleaning=CleaningOptions(bots=BotRule(10, 3_600_000)))
     assert kept.events["user_id"].to_list() == ["ann"]
     assert kept.report.removed(BOTS) == 20
 

@@ -28,7 +28,7 @@ from features.rebuild import last_offsets
 from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
-from stream import deadletter
+from stream import dead_letters
 from stream.broker import Broker
 from stream.events import Interaction, encode
 from tests.system.conftest import ready, system_in, until
@@ -190,21 +190,21 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
     row = httpx.get(f"http://127.0.0.1:{system.port}/v1/users/ann/features").json()
     assert row["summary"]["totals"] == {"view": 1}
     bootstrap = system.broker.bootstrap
-    letters = deadletter.read(bootstrap)
+    letters = dead_letters.read(bootstrap)
     assert sorted(one.letter.reason for one in letters) == sorted(
         ["not-json", "too-large", "not-utf8", "wrong-key", "wrong-key", "unknown-domain", "wrong-topic", "not-json"]
     )
     (first,) = [one for one in letters if one.letter.value == half]
     assert (first.letter.topic, first.letter.key) == ("events", "ann")
     mended = encode(view("ann", "g2"))
-    deadletter.replay(bootstrap, [first.number], value=mended)
+    dead_letters.replay(bootstrap, [first.number], value=mended)
     until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
-    assert [one.number for one in deadletter.read(bootstrap) if one.replayed] == [first.number]
+    assert [one.number for one in dead_letters.read(bootstrap) if one.replayed] == [first.number]
     wrong = [one for one in letters if one.letter.reason == "wrong-key"]
-    deadletter.replay(bootstrap, [one.number for one in wrong])
+    dead_letters.replay(bootstrap, [one.number for one in wrong])
     settle(system)
     assert _totals(system, "ann") == {"view": 2}  # keyed rightly now, and known by its id
-    assert len(deadletter.read(bootstrap)) == len(letters)
+    assert len(dead_letters.read(bootstrap)) == len(letters)
 
 
 def test_the_consumer_waits_for_a_locked_store(counted: Counted) -> None:

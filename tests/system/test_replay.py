@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from stream.broker import Broker
 from stream.errors import StreamError
 from stream.events import Interaction
-from stream.replay import Progress, replay, shift_to_now
+from stream.replay import ReplayProgress, replay, shift_to_now
 from stream.sources.source import Source
 from stream.sources.table import open_table
 
@@ -46,7 +46,7 @@ def test_a_replay_that_is_stopped_goes_on_where_it_was(fresh_broker: Broker, tmp
     data, place = source(tmp_path), tmp_path / "place.json"
     stop = threading.Event()
 
-    def tell(one: Progress) -> None:
+    def tell(one: ReplayProgress) -> None:
         if one.sent > 1_000:
             stop.set()
 

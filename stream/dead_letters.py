@@ -14,11 +14,11 @@ from stream.client import kafka_python_config
 from stream.errors import BrokerError, EventError, StreamError
 from stream.events import decode, key_of
 
-REPLAYED: Final = "replayed-letter"
+REPLAYED_HEADER: Final = "replayed-letter"
 """Header on an event that was sent again, and kind of the marker that says so on the topic `dead-letters`."""
 
 
-class Letter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
+class DeadLetter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
     """An event that was refused: why, where it stood in the log, and its bytes (base64)."""
 
     reason: str
@@ -35,54 +35,56 @@ class Letter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
         return base64.b64decode(self.raw)
 
 
-class Replayed(msgspec.Struct, frozen=True, tag_field="type", tag="replayed"):
+class ReplayMarker(msgspec.Struct, frozen=True, tag_field="type", tag="replayed"):
     """A marker: the letter at `letter` (its own offset) was sent again at `at`."""
 
     letter: int
     at: int
 
 
-class Listed(msgspec.Struct, frozen=True):
+class ListedLetter(msgspec.Struct, frozen=True):
     """A letter with its own offset on `dead-letters`, and whether it was sent again."""
 
     number: int
-    letter: Letter
+    letter: DeadLetter
     replayed: bool
 
 
-_decoder: msgspec.json.Decoder[Letter | Replayed] = msgspec.json.Decoder(Letter | Replayed)
+_decoder: msgspec.json.Decoder[DeadLetter | ReplayMarker] = msgspec.json.Decoder(DeadLetter | ReplayMarker)
 
 
-def make(reason: str, detail: str, topic: str, partition: int, offset: int, key: bytes | None, raw: bytes) -> bytes:
+def encode_letter(
+    reason: str, detail: str, topic: str, partition: int, offset: int, key: bytes | None, raw: bytes
+) -> bytes:
     """The value of a dead letter for a message that stood at topic, partition, offset."""
     shown = key.decode("utf-8", "replace") if key is not None else None
-    letter = Letter(
+    letter = DeadLetter(
         reason, detail, topic, partition, offset, shown, base64.b64encode(raw).decode(), int(time.time() * 1000)
     )
     return msgspec.json.encode(letter)
 
 
-def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str | None = None) -> list[Listed]:
+def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str | None = None) -> list[ListedLetter]:
     """Every letter that is kept, oldest first; of one `reason` where given.
 
     Raises:
         BrokerError: the cluster does not answer.
     """
-    letters: dict[int, Letter] = {}
+    letters: dict[int, DeadLetter] = {}
     again: set[int] = set()
     known: set[tuple[str, int, int]] = set()
     for offset, value in _messages(bootstrap, security):
         one = _decoder.decode(value)
-        if isinstance(one, Replayed):
+        if isinstance(one, ReplayMarker):
             again.add(one.letter)
         elif (place := (one.topic, one.partition, one.offset)) not in known:  # a crash may set one aside twice
             known.add(place)
             letters[offset] = one
     chosen = letters.items() if reason is None else [(n, one) for n, one in letters.items() if one.reason == reason]
-    return [Listed(number, letter, number in again) for number, letter in chosen]
+    return [ListedLetter(number, letter, number in again) for number, letter in chosen]
 
 
-def show(bootstrap: str, number: int, security: Mapping[str, str] | None = None) -> Listed:
+def show(bootstrap: str, number: int, security: Mapping[str, str] | None = None) -> ListedLetter:
     """The letter with that number (its offset on `dead-letters`).
 
     Raises:
@@ -102,7 +104,7 @@ def replay(
     reason: str | None = None,
     value: bytes | None = None,
     again: bool = False,
-) -> list[Listed]:
+) -> list[ListedLetter]:
     """Send letters to their topics once more: those numbered, of a reason, or all. Returns those that were sent.
 
     A letter that was sent before is passed over unless `again`. `value` replaces the bytes (of one letter only).
@@ -120,9 +122,9 @@ def replay(
             letter = one.letter
             sent = value if value is not None else letter.value
             producer.send(
-                letter.topic, sent, _key(sent, letter.key), headers=[(REPLAYED, str(one.number).encode())]
+                letter.topic, sent, _key(sent, letter.key), headers=[(REPLAYED_HEADER, str(one.number).encode())]
             ).get(30)
-            marker = Replayed(one.number, int(time.time() * 1000))
+            marker = ReplayMarker(one.number, int(time.time() * 1000))
             producer.send(topics.DEAD_LETTERS, msgspec.json.encode(marker)).get(30)
     except KafkaError as error:
         raise BrokerError(f"no Kafka at {bootstrap}: {error}") from error
