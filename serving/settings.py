@@ -26,8 +26,8 @@ from serving.bounds import (
     SomeShare,
     worded,
 )
+from serving.errors import SettingsError
 from stream.durations import UNITS, seconds
-from stream.errors import ColdstreamError
 
 DEFAULT_FILE: Final = "coldstream.toml"
 PREFIX: Final = "COLDSTREAM_"
@@ -44,10 +44,6 @@ RECOMMENDERS: Final = (
     *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
     *("dnn", "cnn", "rnn", "transformer"),
 )
-
-
-class SettingsError(ColdstreamError):
-    """A setting that does not exist or does not fit."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from serving import metrics
 from serving.catalogue.domain import Domain
+from serving.messages import decode_rule_change
 from serving.rules.rule import MOST_RULES, Rule, RuleError, applies, read_file, rule_of
 
 LOOK_EVERY_S: Final = 1.0
@@ -73,12 +74,12 @@ class Standing:
 
     def hear(self, key: bytes | None, value: bytes | None) -> None:
         """A message of the topic `rules`: a rule, or nothing for one that is deleted."""
-        name = (key or b"").decode("utf-8", "replace")
-        if value is None:
-            self.told.pop(name, None)
+        change = decode_rule_change(key, value)
+        if change.definition is None:
+            self.told.pop(change.rule_id, None)
             return
         try:
-            self.told[name] = rule_of(value, name)
+            self.told[change.rule_id] = rule_of(change.definition, change.rule_id)
         except RuleError as error:
             metrics.rules_refused.labels("topic").inc()
             log.warning("a message on rules is passed over: %s", error)

@@ -9,7 +9,7 @@ import typer
 from serving.commands.output import AsJson, DomainOption
 from serving.commands.release_cards import card_lines, difference_lines, differences
 from serving.commands.rollout_figures import figures_of, trial_lines
-from stream.errors import ColdstreamError
+from stream.errors import BrokerError, ColdstreamError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What training made.")
 
-LIMIT_S: Final = 10
 SHOWN_ITEMS: Final = 10
 
 Share = Annotated[float | None, typer.Option("--share", help="Above 0, at most 1: .1 is a tenth.")]
@@ -121,24 +120,12 @@ def shadow(
 
 def announce(settings: "Settings", domain: str, action: str) -> None:
     """Say on the topic `releases` what serves and what is tried out now; a warning where Kafka is away."""
-    import msgspec
-    from kafka import KafkaProducer
-    from kafka.errors import KafkaError
+    from serving.messages import publish, release_announcement
 
-    from serving.rollout.loader import announcement
-    from stream import topics
-    from stream.client import kafka_python_config
-
-    said = msgspec.json.encode(announcement(settings.state_path / "releases", domain, action))
-    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
     try:
-        producer = KafkaProducer(**config, acks="all", bootstrap_timeout_ms=LIMIT_S * 1000)
-        try:
-            producer.send(topics.RELEASES, said, domain.encode()).get(LIMIT_S)
-        finally:
-            producer.close(LIMIT_S)
-    except KafkaError as error:
-        typer.echo(f"not announced ({type(error).__name__}); the API finds it in its folder", err=True)
+        publish(settings, release_announcement(settings.state_path / "releases", domain, action))
+    except BrokerError as error:
+        typer.echo(f"not announced ({error}); the API finds it in its folder", err=True)
 
 
 def _try(ctx: typer.Context, role: Any, release: str, share: float | None, domain: str | None, as_json: bool) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import faust
-import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from mode import Service
@@ -24,13 +23,14 @@ from models.domains.tuning import PresetError
 from serving import metrics
 from serving.consume.events import EventPath, Options, parted
 from serving.domain_presets import counting
+from serving.errors import ConsumerError, MessageError
+from serving.messages import decode_announcement, decode_forget
 from serving.process import logs, memory
-from serving.rollout.loader import Announcement
 from serving.settings import HOPELESS, Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import aiokafka_config
-from stream.errors import BrokerError, ColdstreamError, EventError
+from stream.errors import BrokerError, EventError
 from stream.events import Item, TimeLimits, User, decode
 
 CATALOGUE_GROUP: Final = "coldstream-catalogue"
@@ -40,17 +40,6 @@ CRASH_LOOK_S: Final = 0.5
 SESSION_S: Final = 10.0
 
 log = logging.getLogger("coldstream.consumer")
-
-
-class ConsumerError(ColdstreamError):
-    """The consumer cannot go on."""
-
-
-class Forget(msgspec.Struct, frozen=True):
-    """A message on `forget`: empty this user's rows."""
-
-    user_id: str
-    at: int
 
 
 class CataloguePath(Service):
@@ -137,17 +126,23 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath,
     @app.agent(forget)
     async def on_forget(stream: Any) -> None:
         async for value in stream:
-            message = _control(value, Forget, topics.FORGET)
-            if message is not None:
-                await path.forget(message.user_id)
-                log.info("forgot user %s", message.user_id)
+            try:
+                message = decode_forget(value)
+            except MessageError as error:
+                log.warning("%s", error)
+                continue
+            await path.forget(message.user_id)
+            log.info("deleted the features of user %s", message.user_id)
 
     @app.agent(releases)
     async def on_release(stream: Any) -> None:
         async for value in stream:
-            message = _control(value, Announcement, topics.RELEASES)
-            if message is not None:
-                log.info("%s: release %s (%s)", message.domain, message.release, message.action)
+            try:
+                message = decode_announcement(value)
+            except MessageError as error:
+                log.warning("%s", error)
+                continue
+            log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
     return app, path, [path, CataloguePath(store, path)]
 
@@ -258,14 +253,6 @@ def _record(value: bytes) -> Item | User | None:
         log.warning("a catalogue record is passed over: %s", error.detail)
         return None
     return record if isinstance(record, Item | User) else None
-
-
-def _control(value: Any, shape: type, topic: str) -> Any:
-    try:
-        return msgspec.json.decode(value, type=shape)
-    except (msgspec.DecodeError, TypeError) as error:
-        log.warning("a message on %s is passed over: %s", topic, error)
-        return None
 
 
 if __name__ == "__main__":

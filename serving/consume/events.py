@@ -27,7 +27,7 @@ from features.store import OnlineStore, UserKey
 from serving import metrics
 from serving.consume.activity_cache import States
 from serving.consume.impression_join import Joined
-from serving.http.read_your_writes import FETCH_BYTES, Update
+from serving.messages import FETCH_BYTES, FeatureUpdate, encode
 from stream import dead_letters, topics
 from stream.client import aiokafka_config
 from stream.errors import EventError
@@ -254,8 +254,9 @@ class EventPath(Service, ConsumerRebalanceListener):
             name = _name(place)
             users = [key for key, row in changed.items() if name in row.applied.positions]
             named = users if len(users) <= UPDATE_USERS else None
-            update = Update(name, records[-1].offset, now, records[-1].timestamp, named)
-            await self.producer.send(topics.FEATURE_UPDATES, msgspec.json.encode(update), partition=place.partition)
+            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, named)
+            topic, _, value = encode(update)
+            await self.producer.send(topic, value, partition=place.partition)
 
     def _measure(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[LoggedEvent]) -> None:
         now = time.time()

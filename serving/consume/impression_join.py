@@ -17,7 +17,7 @@ from features import outcomes
 from features.activity import LoggedEvent
 from features.outcomes import SLACK_MS, BufferDelta, JoinBuffer, JoinWindow, PartitionOutcomes
 from serving import metrics
-from serving.http.read_your_writes import FETCH_BYTES
+from serving.messages import FETCH_BYTES
 from stream import topics
 from stream.client import aiokafka_config
 

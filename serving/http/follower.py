@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
-from serving.http.read_your_writes import FETCH_BYTES
+from serving.messages import FETCH_BYTES
 from stream.admin import describe
 from stream.client import aiokafka_config
 from stream.errors import BrokerError

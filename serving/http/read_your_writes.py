@@ -2,26 +2,9 @@
 
 import asyncio
 import time
-from typing import Final
-
-import msgspec
 
 from serving import metrics
-
-FETCH_BYTES: Final = 16 * 1024 * 1024
-
-
-class Update(msgspec.Struct, frozen=True):
-    """What `feature-updates` says after a write: everything of `partition` through `through` is in the features.
-
-    `users` are (domain, user) pairs, or None where there were too many to name. Times are epoch ms.
-    """
-
-    partition: str
-    through: int
-    at: int
-    logged_at: int
-    users: list[tuple[str, str]] | None
+from serving.messages import FeatureUpdate
 
 
 class Watch(asyncio.Event):
@@ -54,7 +37,7 @@ class Updates:
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
         self._watching: dict[tuple[str, str], set[Watch]] = {}
 
-    def hear(self, update: Update) -> None:
+    def hear(self, update: FeatureUpdate) -> None:
         """Take in one message of `feature-updates`."""
         metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))
         self.reach(update.partition, update.through)

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from features import popularity
 from features.activity import Activity, FoldSettings
 from features.errors import StoreError
@@ -18,14 +16,16 @@ from serving import metrics
 from serving.catalogue.domain import Domain, Habits
 from serving.catalogue.rules_feed import Standing
 from serving.domain_presets import preset_for
+from serving.errors import MessageError
 from serving.http.follower import Follower
-from serving.http.read_your_writes import Update, Updates
+from serving.http.read_your_writes import Updates
+from serving.messages import decode_update, encode, release_announcement
 from serving.process import memory
 from serving.recommend.pipeline import Ask
 from serving.recommend.shadow import Shadow
 from serving.recommend.worker import NOT_OPEN, Found, Lookups
 from serving.rollout.canary import Decider, Told, bounds_of
-from serving.rollout.loader import Current, announcement
+from serving.rollout.loader import Current
 from serving.settings import Settings
 from stream import topics
 from stream.admin import partitions_of
@@ -43,7 +43,6 @@ RETRY_S: Final = 0.5
 PROBE_S: Final = 1.0
 
 log = logging.getLogger("coldstream.api")
-_updates = msgspec.json.Decoder(Update)
 
 
 class Service:
@@ -137,8 +136,7 @@ class Service:
         """A canary ended: look at once, and say so to the other processes."""
         self.current.look()
         try:
-            said = msgspec.json.encode(announcement(self.current.root, name, action))
-            await self.producer.send_raw([(topics.RELEASES, name.encode(), said)])
+            await self.producer.send_raw([encode(release_announcement(self.current.root, name, action))])
         except (BrokerError, ReleaseError) as error:
             log.warning("%s: the canary's end is not announced (%s); the folder has it", name, error)
 
@@ -214,9 +212,9 @@ class Service:
 
     def _take_update(self, _key: bytes | None, value: bytes | None) -> None:
         try:
-            self.updates.hear(_updates.decode(value or b""))
-        except msgspec.DecodeError as error:
-            log.warning("a message on %s is passed over: %s", topics.FEATURE_UPDATES, error)
+            self.updates.hear(decode_update(value))
+        except MessageError as error:
+            log.warning("%s", error)
 
     async def _watch_popularity(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,8 +17,8 @@ from typing import IO, Final
 
 import msgspec
 
+from serving.errors import SupervisorError
 from serving.settings import HOPELESS, Settings
-from stream.errors import ColdstreamError
 
 COLOURS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
 STOP_WITHIN_S: Final = 40.0
@@ -49,10 +49,6 @@ MODULES: Final = {
 
 Say = Callable[[str, str], None]
 """Called with a part's name and one line of its log."""
-
-
-class SupervisorError(ColdstreamError):
-    """The system cannot be brought up."""
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -17,24 +17,14 @@ from models.releases.arms import Arm, Role
 from models.releases.release import Release
 from serving import metrics
 from serving.catalogue.domain import Domain
+from serving.errors import MessageError
+from serving.messages import decode_announcement
 from serving.rollout.arms import Beside, Trial, Tried
 
 LOOK_EVERY_S: Final = 1.0
 POINTER: Final = "current.json"
 
 log = logging.getLogger("coldstream.api")
-
-
-class Announcement(msgspec.Struct, frozen=True):
-    """A message on the topic `releases`: a domain's serving release or its trials changed, at `at` (epoch ms)."""
-
-    domain: str
-    release: str
-    action: str
-    at: int
-    canary: Arm | None = None
-    shadow: Arm | None = None
-    reason: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -44,16 +34,6 @@ class Refused(msgspec.Struct, frozen=True):
     release: str
     reason: str
     detail: str
-
-
-_announcements = msgspec.json.Decoder(Announcement)
-
-
-def announcement(root: Path, domain: str, action: str) -> Announcement:
-    """What is to be said of a domain after `action`: what serves and what is tried out now. Raises ReleaseError."""
-    now, said = arms.read(root, domain), release_store.current_id(root, domain) or ""
-    reason = now.ended[-1].reason if now.ended else ""
-    return Announcement(domain, said, action, int(time.time() * 1000), now.canary, now.shadow, reason)
 
 
 class Current:
@@ -72,11 +52,11 @@ class Current:
     def hear(self, _key: bytes | None, value: bytes | None) -> None:
         """A message of `releases`: look at once, also at a release that was refused before."""
         try:
-            said = _announcements.decode(value or b"")
-        except msgspec.DecodeError as error:
-            log.warning("a message on releases is passed over: %s", error)
+            announcement = decode_announcement(value)
+        except MessageError as error:
+            log.warning("%s", error)
             return
-        self.refused.pop((said.domain, said.release), None)
+        self.refused.pop((announcement.domain, announcement.release), None)
         self._look.set()
 
     def look(self) -> None:

@@ -22,14 +22,13 @@ from typing import Final
 
 import msgspec
 import polars as pl
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from features import dataset
 from features.archive import parts
 from models.errors import ModelError, ReleaseError, TrainingError
-from models.releases import release_store
+from models.releases import arms, release_store
+from models.releases.arms import Arm
 from models.releases.gate import GateThresholds
 from models.releases.manifest import ITEM_KNN, read_manifest
 from models.training import train
@@ -37,12 +36,12 @@ from models.training.champion_challenger import Candidate
 from models.training.drift import Drift
 from serving import metrics
 from serving.domain_presets import preset_for
+from serving.messages import publish, release_announcement
 from serving.process import logs, memory
 from serving.settings import Settings, read, seconds_of
 from serving.train.drift import summary, tell
 from stream import topics
-from stream.client import kafka_python_config
-from stream.errors import ColdstreamError
+from stream.errors import BrokerError, ColdstreamError
 
 GROWTH: Final = 1.02
 FIRST_MINUTES: Final = 0.75
@@ -128,12 +127,21 @@ def bounds_of(settings: Settings) -> GateThresholds:
 
 
 def _settle(settings: Settings, run: train.Run, candidates: Sequence[Candidate]) -> train.Result:
-    """Ask the gate, and announce what it promotes."""
-    before = release_store.current_id(run.root, run.domain)
+    """Ask the gate, and announce the release that it promoted or made a canary."""
+    serving_before, canary_before = release_store.current_id(run.root, run.domain), _canary(run)
     result = train.settle(run, candidates)
-    if result.serving is not None and result.serving != before:
-        announce(settings, run.domain, result.serving, "promote")
+    if result.serving is not None and result.serving != serving_before:
+        announce(settings, run.domain, "promote")
+    elif _canary(run) != canary_before:
+        announce(settings, run.domain, "canary")
     return result
+
+
+def _canary(run: train.Run) -> Arm | None:
+    try:
+        return arms.read(run.root, run.domain).canary
+    except ReleaseError:
+        return None  # the API reports the damaged file
 
 
 def _minutes(settings: Settings, domain: str) -> float:
@@ -143,17 +151,12 @@ def _minutes(settings: Settings, domain: str) -> float:
     return min(settings.train_minutes, FIRST_MINUTES) if first else settings.train_minutes
 
 
-def announce(settings: Settings, domain: str, release: str, action: str) -> None:
-    """Say on the topic `releases` that a domain's serving release changed; the folder is what counts."""
-    message = {"domain": domain, "release": release, "action": action, "at": int(time.time() * 1000)}
+def announce(settings: Settings, domain: str, action: str) -> None:
+    """Announce what a domain serves after `action`; without Kafka a warning: the API reads the folder every second."""
     try:
-        producer = KafkaProducer(**kafka_python_config(settings.bootstrap, settings.kafka_security), acks="all")
-        try:
-            producer.send(topics.RELEASES, json.dumps(message).encode(), domain.encode()).get(10)
-        finally:
-            producer.close()
-    except KafkaError as error:
-        log.warning("release %s is not announced (%s); the API finds it in its folder", release, error)
+        publish(settings, release_announcement(settings.state_path / "releases", domain, action))
+    except BrokerError as error:
+        log.warning("%s: %s is not announced: %s; the API reads the releases folder instead", domain, action, error)
 
 
 def loop(settings: Settings, stop: threading.Event, every_s: float, only: str | None = None) -> None:

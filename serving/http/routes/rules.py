@@ -9,6 +9,7 @@ from litestar.params import FromPath
 
 from serving.http.problems import Problem
 from serving.http.service import Service
+from serving.messages import RuleChange, encode
 from serving.rules.rule import MOST_RULES, Rule, RuleError, rule_of
 from stream import topics
 
@@ -64,7 +65,7 @@ async def delete_rule(service: Injected, rule_id: FromPath[str]) -> Response[Tol
 
 
 async def _tell(service: Service, rule_id: str, value: bytes | None) -> Response[Told]:
-    (place,) = await service.producer.send_raw([(topics.RULES, rule_id.encode(), value)])
+    (place,) = await service.producer.send_raw([encode(RuleChange(rule_id, value))])
     return Response(Told(rule_id, f"{topics.RULES}/{place.token()}"), status_code=202)
 
 
