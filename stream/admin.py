@@ -76,7 +76,7 @@ def create_topics(
         created: list[str] = []
         if missing:
             answer = admin.create_topics([_new(topic, replication) for topic in missing], raise_errors=False)
-            created = [one["name"] for one in answer["topics"] if _was_created(bootstrap, one)]
+            created = [topic["name"] for topic in answer["topics"] if _was_created(bootstrap, topic)]
         admin.wait_for_topics([topic.name for topic in topics], timeout_ms=int(timeout_s * 1000))
         return created
 
@@ -88,14 +88,14 @@ def describe(bootstrap: str, security: Mapping[str, str] | None = None, timeout_
         BrokerError: the cluster does not answer in time.
     """
     with _admin(bootstrap, security, timeout_s) as admin:
-        found = [one for one in admin.describe_topics() if not one.get("is_internal")]
-    return {one["name"]: _state(one) for one in found}
+        descriptions = [description for description in admin.describe_topics() if not description.get("is_internal")]
+    return {description["name"]: _state(description) for description in descriptions}
 
 
 def partitions_of(bootstrap: str, security: Mapping[str, str] | None, topic: str) -> int:
     """How many partitions a topic has; 0 where it does not exist. Raises like `describe`."""
-    found = describe(bootstrap, security).get(topic)
-    return found.partitions if found else 0
+    state = describe(bootstrap, security).get(topic)
+    return state.partitions if state else 0
 
 
 @contextmanager
@@ -133,10 +133,10 @@ def _was_created(bootstrap: str, answer: Mapping[str, Any]) -> bool:
     return True
 
 
-def _state(found: Mapping[str, Any]) -> TopicState:
-    partitions = found.get("partitions") or []
-    led = sum(one.get("leader_id", -1) >= 0 for one in partitions)
-    return TopicState(found["name"], len(partitions), led)
+def _state(description: Mapping[str, Any]) -> TopicState:
+    partitions = description.get("partitions") or []
+    led = sum(partition.get("leader_id", -1) >= 0 for partition in partitions)
+    return TopicState(description["name"], len(partitions), led)
 
 
 def _new(topic: Topic, replication: int) -> NewTopic:

@@ -191,16 +191,21 @@ def _check_port(port: int) -> None:
 
 def _free_port() -> int:
     """For the controller, which only the node itself talks to."""
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _holder(port: int) -> str:
     try:
-        for one in psutil.net_connections("tcp"):
-            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid:
-                return f": {psutil.Process(one.pid).name()} (pid {one.pid}) listens there"
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.laddr
+                and connection.laddr.port == port
+                and connection.status == psutil.CONN_LISTEN
+                and connection.pid
+            ):
+                return f": {psutil.Process(connection.pid).name()} (pid {connection.pid}) listens there"
     except psutil.Error:  # another user's process: the system does not say whose
         pass
     return ""

@@ -82,7 +82,7 @@ class CleaningReport(msgspec.Struct, frozen=True):
         width = max(len(label) for label, _ in rows)
         lines = [f"{label:<{width}}  {number:>13,}" for label, number in rows]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"rejected: {one.file} line {one.line}: {one.reason}" for one in self.examples]
+        lines += [f"rejected: {row.file} line {row.line}: {row.reason}" for row in self.examples]
         if self.rejects_file is not None:
             lines.append(f"every rejected row: {self.rejects_file}")
         return "\n".join(lines)
@@ -131,7 +131,7 @@ class Cleaner:
             SourceError: under `strict`, for the first of them.
         """
         if rejected and self.cleaning.strict:
-            first = min(rejected, key=lambda one: one.line)
+            first = min(rejected, key=lambda row: row.line)
             raise SourceError(
                 f"{first.file} line {first.line}: {first.reason}; row {_shown(first.row)} (--strict stops at the first "
                 "unparseable row; without it such rows are set aside and counted)"
@@ -149,10 +149,10 @@ class Cleaner:
         if not bad.any():
             self.reject([])
             return typed
-        found = raw.filter(bad)
-        lines = found[LINE].to_list()
-        rows = found.drop(LINE).cast(pl.String, strict=False).to_dicts()
-        self.reject([RejectedRow(file, *one) for one in zip(lines, reasons.filter(bad).to_list(), rows, strict=True)])
+        rejected = raw.filter(bad)
+        lines = rejected[LINE].to_list()
+        rows = rejected.drop(LINE).cast(pl.String, strict=False).to_dicts()
+        self.reject([RejectedRow(file, *row) for row in zip(lines, reasons.filter(bad).to_list(), rows, strict=True)])
         return typed.filter(~bad)
 
     def keep_people(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -213,4 +213,6 @@ def _write_csv(path: Path, rejects: list[RejectedRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "line", "reason", "row"])
-        writer.writerows([one.file, one.line, one.reason, msgspec.json.encode(one.row).decode()] for one in rejects)
+        writer.writerows(
+            [reject.file, reject.line, reject.reason, msgspec.json.encode(reject.row).decode()] for reject in rejects
+        )

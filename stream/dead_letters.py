@@ -1,4 +1,4 @@
-"""Dead letters: events that could not enter, kept whole with the reason, to be listed, shown and sent again."""
+"""Dead letters: rejected events, stored unchanged with the reason, to list, show and replay."""
 
 import base64
 import time
@@ -74,13 +74,17 @@ def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str 
     again: set[int] = set()
     known: set[tuple[str, int, int]] = set()
     for offset, value in _messages(bootstrap, security):
-        one = _decoder.decode(value)
-        if isinstance(one, ReplayMarker):
-            again.add(one.letter)
-        elif (place := (one.topic, one.partition, one.offset)) not in known:  # a crash may set one aside twice
+        message = _decoder.decode(value)
+        if isinstance(message, ReplayMarker):
+            again.add(message.letter)
+        elif (
+            place := (message.topic, message.partition, message.offset)
+        ) not in known:  # a crash may set one aside twice
             known.add(place)
-            letters[offset] = one
-    chosen = letters.items() if reason is None else [(n, one) for n, one in letters.items() if one.reason == reason]
+            letters[offset] = message
+    chosen = (
+        letters.items() if reason is None else [(n, letter) for n, letter in letters.items() if letter.reason == reason]
+    )
     return [ListedLetter(number, letter, number in again) for number, letter in chosen]
 
 
@@ -90,9 +94,9 @@ def show(bootstrap: str, number: int, security: Mapping[str, str] | None = None)
     Raises:
         StreamError: there is none.
     """
-    for one in read(bootstrap, security):
-        if one.number == number:
-            return one
+    for listed in read(bootstrap, security):
+        if listed.number == number:
+            return listed
     raise StreamError(f"dead letter {number} does not exist; `coldstream dead-letters list` shows those that do")
 
 
@@ -105,26 +109,33 @@ def replay(
     value: bytes | None = None,
     again: bool = False,
 ) -> list[ListedLetter]:
-    """Send letters to their topics once more: those numbered, of a reason, or all. Returns those that were sent.
+    """Send letters to their topics again: those with `numbers`, with a `reason`, or all. Returns the letters sent.
 
-    A letter that was sent before is passed over unless `again`. `value` replaces the bytes (of one letter only).
+    Letters that were already replayed are skipped unless `again`. `value` replaces the bytes (of one letter only).
 
     Raises:
         StreamError: `value` is given for more than one letter. BrokerError: the cluster does not answer.
     """
     listed = read(bootstrap, security, reason)
-    chosen = [one for one in listed if (numbers is None or one.number in numbers) and (again or not one.replayed)]
+    chosen = [
+        listed_letter
+        for listed_letter in listed
+        if (numbers is None or listed_letter.number in numbers) and (again or not listed_letter.replayed)
+    ]
     if value is not None and len(chosen) != 1:
-        raise StreamError(f"a new value fits one letter, and {len(chosen)} are chosen; name one number")
+        raise StreamError(f"a new value needs exactly one letter, but {len(chosen)} match; give one number")
     producer = KafkaProducer(**kafka_python_config(bootstrap, security), acks="all")
     try:
-        for one in chosen:
-            letter = one.letter
+        for listed_letter in chosen:
+            letter = listed_letter.letter
             sent = value if value is not None else letter.value
             producer.send(
-                letter.topic, sent, _key(sent, letter.key), headers=[(REPLAYED_HEADER, str(one.number).encode())]
+                letter.topic,
+                sent,
+                _key(sent, letter.key),
+                headers=[(REPLAYED_HEADER, str(listed_letter.number).encode())],
             ).get(30)
-            marker = ReplayMarker(one.number, int(time.time() * 1000))
+            marker = ReplayMarker(listed_letter.number, int(time.time() * 1000))
             producer.send(topics.DEAD_LETTERS, msgspec.json.encode(marker)).get(30)
     except KafkaError as error:
         raise BrokerError(f"no Kafka at {bootstrap}: {error}") from error
@@ -134,7 +145,7 @@ def replay(
 
 
 def _key(value: bytes, before: str | None) -> bytes | None:
-    """The key that the record asks for, so that a mended or wrongly keyed one comes to its own partition."""
+    """The key that belongs to the record, so that a corrected event reaches the partition of its user."""
     try:
         return key_of(decode(value, 2**53))
     except EventError:
@@ -154,6 +165,6 @@ def _messages(bootstrap: str, security: Mapping[str, str] | None) -> Iterator[tu
         end = consumer.end_offsets([place])[place]
         while consumer.position(place) < end:
             for messages in consumer.poll(1000).values():
-                yield from ((one.offset, one.value) for one in messages)
+                yield from ((message.offset, message.value) for message in messages)
     finally:
         consumer.close()

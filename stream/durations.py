@@ -12,7 +12,7 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: anything else.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match:
         raise ValueError(f"{text!r} is no duration; give a number and s, m, h or d, such as 15m")
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNITS[match[2]]

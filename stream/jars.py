@@ -68,8 +68,8 @@ def install(folder: Path, lock: Path = LOCK, progress: Progress | None = None) -
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         waiting = [pool.submit(_install, jar, folder / jar.file) for jar in jars]
         try:
-            for number, one in enumerate(waiting, 1):
-                one.result()
+            for number, download in enumerate(waiting, 1):
+                download.result()
                 if progress is not None:
                     progress(number, len(jars))
         except BaseException:
@@ -81,10 +81,10 @@ def install(folder: Path, lock: Path = LOCK, progress: Progress | None = None) -
 def _install(jar: Jar, place: Path) -> None:
     if not place.exists():
         _fetch(jar, place)
-    found = _sha256(place)
-    if found != jar.sha256:
+    sha256 = _sha256(place)
+    if sha256 != jar.sha256:
         raise BrokerError(
-            f"{place}: SHA-256 {found} is not the locked {jar.sha256}; delete the file, and it is fetched again"
+            f"{place}: SHA-256 {sha256} is not the locked {jar.sha256}; delete the file, and it is fetched again"
         )
 
 
@@ -94,20 +94,20 @@ def _fetch(jar: Jar, place: Path) -> None:
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetched-") as aside:
         component = MavenContext(repo_cache=Path(aside), timeout=60).project(jar.group, jar.artifact)
         try:
-            found = Path(component.at_version(jar.version).artifact().resolve())
+            fetched = Path(component.at_version(jar.version).artifact().resolve())
         except Exception as error:  # jgo raises what requests and its own parsing raise
             raise BrokerError(
                 f"{jar.file} cannot be fetched ({type(error).__name__}: {error}); check the network and the proxy "
                 f"(HTTPS_PROXY, REQUESTS_CA_BUNDLE), or copy the jar into {place.parent}"
             ) from error
-        sha256 = _sha256(found)
+        sha256 = _sha256(fetched)
         if sha256 != jar.sha256:
             raise BrokerError(
                 f"{jar.file} as fetched has SHA-256 {sha256}, not the locked {jar.sha256}; nothing was kept: "
                 "try again, and do not trust the network in between if it stays so"
             )
-        sync(found)
-        found.replace(place)
+        sync(fetched)
+        fetched.replace(place)
 
 
 def _sha256(place: Path) -> str:

@@ -127,14 +127,14 @@ def format_storage(folder: Path, jars: list[Path]) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = _causes(done.stderr or done.stdout)
-        raise BrokerError(f"{folder}: the log folder cannot be made: {said}; check disk space and rights")
+        reason = _causes(done.stderr or done.stdout)
+        raise BrokerError(f"{folder}: the log folder cannot be made: {reason}; check disk space and rights")
 
 
 def _causes(text: str) -> str:
     """What a Java program says of its end without its stack; the end of the text where it names no exception."""
-    found = [line.strip() for line in text.splitlines() if "Exception" in line and not line.startswith("\tat ")]
-    return "; ".join(found) or text.strip()[-800:]
+    exceptions = [line.strip() for line in text.splitlines() if "Exception" in line and not line.startswith("\tat ")]
+    return "; ".join(exceptions) or text.strip()[-800:]
 
 
 def _escaped(value: str) -> str:

@@ -112,8 +112,8 @@ class Producer:
         async with self._acknowledged() as client:
             if len(messages) == 1:  # shares a batch with the single messages of other tasks
                 topic, key, value = messages[0]
-                one = await (await client.send(topic, value, key))
-                places = [(one.partition, one.offset)]
+                metadata = await (await client.send(topic, value, key))
+                places = [(metadata.partition, metadata.offset)]
             else:
                 places = await send_batches(client, messages, self._partitioner)
         if any(offset < 0 for _, offset in places):

@@ -230,7 +230,7 @@ class _Run:
                     return 0, 0
                 await (await self.producer.send(topic, messages))
                 sent += len(messages)
-                self._tell(phase, sent, total, self.source.start)
+                self._report(phase, sent, total, self.source.start)
         self._place = msgspec.structs.replace(self._place, known=True)
         return self.source.items.height, self.source.users.height
 
@@ -261,14 +261,14 @@ class _Run:
             through, answer = self._waiting.popleft()
             await answer
             self.acknowledged = through
-            self._tell("events", through, len(self.window), int(self.window.events["at"][through - 1]))
+            self._report("events", through, len(self.window), int(self.window.events["at"][through - 1]))
             if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
                 self.save()
 
     def _stopped(self) -> bool:
         return self._stop is not None and self._stop.is_set()
 
-    def _tell(self, phase: str, sent: int, total: int, at: int) -> None:
+    def _report(self, phase: str, sent: int, total: int, at: int) -> None:
         if self._progress is not None:
             self._progress(ReplayProgress(phase, sent, total, at))
 

@@ -14,6 +14,7 @@ from serving.settings import Settings
 from stream.cleaning import CleaningOptions, CleaningReport
 from stream.errors import ColdstreamError
 from stream.replay import ReplayProgress, ReplayReport, replay, shift_to_now
+from stream.sources.columns import parse_map
 from stream.sources.source import Source
 
 
@@ -33,7 +34,7 @@ def import_table(
     from stream.sources.table import KIND, TableOptions, open_table
 
     form = TableOptions(delimiter=delimiter, time_format=time_format)
-    columns = columns_of(mapping)
+    columns = parse_map(mapping) if mapping is not None else None
     source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
     return source.report, _replay(settings, source, resume=_resume(settings, source, source.fingerprint()))
 
@@ -116,20 +117,6 @@ def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any)
 
 def _resume(settings: Settings, source: Source, window: str) -> Path:
     return settings.state_path / "replay" / f"{source.name}.{window.replace('/', '-').replace(':', '')}.json"
-
-
-def columns_of(mapping: str | None) -> dict[str, str] | None:
-    """A `--map` as fields and columns.
-
-    Raises:
-        ColdstreamError: it is not FIELD=COLUMN,...
-    """
-    if mapping is None:
-        return None
-    pairs = [part.split("=", 1) for part in mapping.split(",") if part]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ColdstreamError(f"--map {mapping}: give FIELD=COLUMN,..., such as user_id=uid,item_id=sku,at=ts")
-    return dict(pairs)
 
 
 def _instant(text: str | None) -> int | None:

@@ -23,9 +23,10 @@ from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best
 from models.evaluation.report import Figures, Report
 from models.recommenders import registry
 from models.recommenders.registry import MEMBERS
-from serving.commands.data import columns_of, open_source
+from serving.commands.data import open_source
 from serving.commands.progress import training
 from stream.errors import ColdstreamError
+from stream.sources.columns import parse_map
 from stream.sources.source import Source
 
 LEAST_EVENTS = 100
@@ -205,7 +206,7 @@ def _opened(asked: Asked) -> Source:
     if asked.source is not None:
         return open_source(asked.source)
     assert asked.events is not None
-    columns = columns_of(asked.mapping)
+    columns = parse_map(asked.mapping) if asked.mapping is not None else None
     return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=TableOptions())
 
 

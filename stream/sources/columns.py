@@ -42,10 +42,12 @@ def parse_map(text: str) -> dict[str, str]:
         SourceError: a part is not FIELD=COLUMN, or names a field twice.
     """
     chosen: dict[str, str] = {}
-    for part in text.split(","):
-        field, equals, column = (one.strip() for one in part.partition("="))
+    for part in filter(str.strip, text.split(",")):
+        field, equals, column = (piece.strip() for piece in part.partition("="))
         if not (field and equals and column):
-            raise SourceError(f"--map {text!r}: {part!r} is not FIELD=COLUMN; like user_id=uid,item_id=sku,at=ts")
+            raise SourceError(
+                f"--map {text!r}: {part!r} is not FIELD=COLUMN; give pairs such as user_id=uid,item_id=sku,at=ts"
+            )
         if field in chosen:
             raise SourceError(f"--map {text!r}: {field} is named twice")
         chosen[field] = column
@@ -55,7 +57,7 @@ def parse_map(text: str) -> dict[str, str]:
 def choose(
     file: str,
     columns: Sequence[str],
-    asked: Mapping[str, str] | None,
+    column_map: Mapping[str, str] | None,
     *,
     required: Sequence[str] = REQUIRED,
     optional: Sequence[str] = OPTIONAL,
@@ -67,7 +69,7 @@ def choose(
     Raises:
         SourceError: the map names a field or a column that there is not, or a required field is not to be found.
     """
-    chosen = dict(asked or {})
+    chosen = dict(column_map or {})
     unknown = [field for field in chosen if field not in (*required, *optional)]
     if unknown:
         fields = ", ".join((*required, *optional))
@@ -77,8 +79,8 @@ def choose(
         raise SourceError(
             f"{file}: there is no column {', '.join(map(repr, absent))}; its columns are {', '.join(columns)}"
         )
-    guessed = _guess(columns, set(chosen.values()), [one for one in required if one not in chosen])
-    if guess if guess is not None else asked is None:
+    guessed = _guess(columns, set(chosen.values()), [field for field in required if field not in chosen])
+    if guess if guess is not None else column_map is None:
         guessed |= _guess(columns, {*chosen.values(), *guessed.values()}, optional)
     lacking = [field for field in required if field not in chosen and field not in guessed]
     if lacking:
@@ -93,11 +95,11 @@ def _guess(columns: Sequence[str], taken: set[str], fields: Sequence[str]) -> di
     plain: dict[str, str] = {}
     for column in columns:
         plain.setdefault(column.strip().lower().replace(" ", "_").replace("-", "_"), column)
-    found: dict[str, str] = {}
+    guessed: dict[str, str] = {}
     for field in fields:
         free = (plain[name] for name in COMMON.get(field, ()) if name in plain and plain[name] not in taken)
         for column in free:
-            found[field] = column
+            guessed[field] = column
             taken.add(column)
             break
-    return found
+    return guessed

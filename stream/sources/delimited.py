@@ -61,7 +61,7 @@ def read_text(
     )
     numbers = _row_numbers(table.num_rows, broken, first_row=1 if columns else 2)
     cleaner.read(table.num_rows + len(broken))
-    cleaner.reject([_broken(path, names, one) for one in broken])
+    cleaner.reject([_broken(path, names, row) for row in broken])
     frame = _as_text(path, table, numbers, cleaner)
     blank = pl.all_horizontal(pl.all().exclude(LINE).is_null())
     kept = frame.filter(~blank)
@@ -75,8 +75,8 @@ def sniff(path: Path, first: str) -> str:
     Raises:
         SourceError: none of the usual ones occurs in it.
     """
-    counts = {one: first.count(one) for one in DELIMITERS}
-    best = max(counts, key=lambda one: (counts[one], len(one)))
+    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
+    best = max(counts, key=lambda delimiter: (counts[delimiter], len(delimiter)))
     if not counts[best]:
         raise SourceError(
             f"{path}: no comma, tab, semicolon, bar or :: in its first line {first[:120]!r}; "
@@ -110,8 +110,8 @@ def _line_end(raw: bytes) -> int:
 
 
 def _likely(first: str) -> str:
-    counts = {one: first.count(one) for one in DELIMITERS}
-    best = max(counts, key=lambda one: counts[one])
+    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
+    best = max(counts, key=lambda delimiter: counts[delimiter])
     return f"it looks like {best!r}" if counts[best] else "no usual delimiter is in it"
 
 
@@ -179,7 +179,7 @@ def _broken(path: Path, names: list[str], row: pa_csv.InvalidRow) -> RejectedRow
 
 def _row_numbers(good: int, broken: list[pa_csv.InvalidRow], first_row: int) -> np.ndarray:
     every = np.arange(first_row, first_row + good + len(broken))
-    return np.delete(every, [one.number - first_row for one in broken])
+    return np.delete(every, [row.number - first_row for row in broken])
 
 
 def _as_text(path: Path, table: pa.Table, numbers: np.ndarray, cleaner: Cleaner) -> pl.DataFrame:

@@ -20,11 +20,11 @@ def find(folder: Path, *names: str) -> Path:
     Raises:
         SourceError: none of them is there; the names are listed.
     """
-    found = find_optional(folder, *names)
-    if found is None:
+    path = find_optional(folder, *names)
+    if path is None:
         what = "is not a folder" if folder.exists() and not folder.is_dir() else f"has no {' or '.join(names)} (or .gz)"
         raise SourceError(f"{folder}: {what}; give the folder that holds the data set as it was downloaded")
-    return found
+    return path
 
 
 def find_optional(folder: Path, *names: str) -> Path | None:
@@ -85,7 +85,9 @@ def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> 
     cleaner.read(len(rows) + len(rejected))
     cleaner.reject(rejected)
     names = row.__struct_fields__
-    return pl.DataFrame({name: [getattr(one, name) for one in rows] for name in names} | {LINE: lines}, strict=False)
+    return pl.DataFrame(
+        {name: [getattr(parsed, name) for parsed in rows] for name in names} | {LINE: lines}, strict=False
+    )
 
 
 def read_parquet(path: Path, cleaner: Cleaner | None = None) -> pl.DataFrame:

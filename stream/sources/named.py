@@ -47,7 +47,7 @@ def open_named(
     *,
     domain: str | None = None,
     cleaning: CleaningOptions | None = None,
-    **asked: Any,
+    **options: Any,
 ) -> Source:
     """The data set of that name, from `path` where it needs one.
 
@@ -60,4 +60,4 @@ def open_named(
         raise SourceError(f"no data set {name!r}; there are {known_names}; a file of your own: coldstream import")
     if path is None and known.wants != "nothing":
         raise SourceError(f"{name} ({known.about}) asks for the {known.wants} that holds it: {name}:PATH")
-    return known.open(*([] if path is None else [path]), domain=domain or known.domain, cleaning=cleaning, **asked)
+    return known.open(*([] if path is None else [path]), domain=domain or known.domain, cleaning=cleaning, **options)

@@ -198,7 +198,7 @@ def unique_ids(key: pl.Expr) -> pl.Expr:
 def content_ids(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
     """Event ids from the contents of `columns`, for rows without a natural key; the same row has the same id."""
     texts = frame.select(
-        pl.concat_str([pl.col(one).cast(pl.String).fill_null("\x00") for one in columns], separator="\x1f")
+        pl.concat_str([pl.col(name).cast(pl.String).fill_null("\x00") for name in columns], separator="\x1f")
     ).to_series()
     ids = [f"{name}-{blake2b(text.encode(), digest_size=12).hexdigest()}" for text in texts]
     return pl.DataFrame({"key": ids}).select(unique_ids(pl.col("key")).alias("event_id")).to_series()
@@ -285,8 +285,8 @@ def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) 
 def _stamp(events: pl.DataFrame, known: pl.DataFrame, key: str, label: str) -> pl.DataFrame:
     if not known.height:
         return events
-    found = events.join(known.select(key, pl.col(label).alias("_known")), key, "left", maintain_order="left")
-    return found.with_columns(pl.coalesce(label, "_known").alias(label)).drop("_known")
+    stamped = events.join(known.select(key, pl.col(label).alias("_known")), key, "left", maintain_order="left")
+    return stamped.with_columns(pl.coalesce(label, "_known").alias(label)).drop("_known")
 
 
 def _without_nulls(json: pl.Expr, rows: pl.DataFrame) -> pl.Expr:

@@ -160,27 +160,27 @@ def _typed(
         for field in ("user_id", "item_id", "session_id", "category", "segment", "event_id")
         if field in chosen
     }
-    made: dict[str, Any] = {"at": at, "kind": pl.lit(kind)}
+    others: dict[str, Any] = {"at": at, "kind": pl.lit(kind)}
     if "kind" in chosen:
         names = pl.col(chosen["kind"]).cast(pl.String).str.to_lowercase()
-        made["kind"] = names.replace({**ALIASES, **{name.lower(): one for name, one in (kinds or {}).items()}})
+        others["kind"] = names.replace({**ALIASES, **{name.lower(): target for name, target in (kinds or {}).items()}})
     else:
         cleaner.note(f"kind: every event is a {kind}")
     if "value" in chosen:
-        made["value"] = pl.col(chosen["value"]).cast(pl.Float64, strict=False)
-    return raw.select(LINE, **texts, **made)
+        others["value"] = pl.col(chosen["value"]).cast(pl.Float64, strict=False)
+    return raw.select(LINE, **texts, **others)
 
 
 def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataFrame:
     """Event ids of the file, or from what each row says, so that importing it twice is harmless."""
-    said = [name for name in events.columns if name not in {LINE, "event_id"}]
+    contents = [name for name in events.columns if name not in {LINE, "event_id"}]
     if "event_id" not in events.columns:
-        return events.with_columns(event_id=content_ids(domain, events, said))
+        return events.with_columns(event_id=content_ids(domain, events, contents))
     known = events.filter(pl.col("event_id").is_not_null())
     first = known.unique("event_id", keep="first", maintain_order=True)
     cleaner.remove(DUPLICATES, known.height - first.height)
     bare = events.filter(pl.col("event_id").is_null())
-    bare = bare.with_columns(event_id=content_ids(domain, bare, said))
+    bare = bare.with_columns(event_id=content_ids(domain, bare, contents))
     return pl.concat([first, bare]).sort(LINE)
 
 
@@ -190,7 +190,7 @@ def _known(
     key: str,
     labels: tuple[str, ...],
     form: TableOptions,
-    asked: Mapping[str, str] | None = None,
+    column_map: Mapping[str, str] | None = None,
 ) -> pl.DataFrame | None:
     """A file of users or items: its key, its labels where it has such columns, and the rest as attributes."""
     if path is None:
@@ -198,9 +198,9 @@ def _known(
     inner = Cleaner(path.name, CleaningOptions())
     raw = _texts(_open(path, inner, TableOptions(None, form.encoding, form.quote)))
     columns = [name for name in raw.columns if name != LINE]
-    chosen, guessed = choose(str(path), columns, asked, required=(key,), optional=labels, guess=True)
-    said = ", ".join(f"{field}={column}" for field, column in guessed.items())
-    cleaner.note(f"{path.name}: {raw.height:,} rows, columns guessed: {said}")
+    chosen, guessed = choose(str(path), columns, column_map, required=(key,), optional=labels, guess=True)
+    guesses = ", ".join(f"{field}={column}" for field, column in guessed.items())
+    cleaner.note(f"{path.name}: {raw.height:,} rows, columns guessed: {guesses}")
     if inner.rejected:
         cleaner.note(f"{path.name}: {inner.rejected:,} rows could not be read and are left out")
     raw = _whole_ids(cleaner, raw, chosen)
@@ -217,15 +217,15 @@ def _expiries(cleaner: Cleaner, path: Path, raw: pl.DataFrame, column: str) -> p
     Raises:
         SourceError: the first one that is no time: an item that would be sold for ever is worse than a file to mend.
     """
-    found, note = to_epoch_ms(raw[column])
+    times, note = to_epoch_ms(raw[column])
     cleaner.note(f"{path.name}: expires_at: {note}")
     cure = "give RFC 3339 or epoch milliseconds, or nothing for an item that does not expire"
-    wrong = (found.is_null() & raw[column].is_not_null()) | (found < DEFAULT_LIMITS.earliest_at).fill_null(False)
+    wrong = (times.is_null() & raw[column].is_not_null()) | (times < DEFAULT_LIMITS.earliest_at).fill_null(False)
     for row in wrong.arg_true().head(1):
-        why = "is not a time" if found[row] is None else f"lies before 1990 ({note})"
+        why = "is not a time" if times[row] is None else f"lies before 1990 ({note})"
         written = str(raw[column][row])[:80]
         raise SourceError(f"{path} line {raw[LINE][row]}: expires_at='{written}' {why}; {cure}")
-    return found
+    return times
 
 
 def _number_where_all_are(column: pl.Series) -> pl.Series:

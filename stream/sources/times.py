@@ -61,7 +61,7 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, str]:
         days, _ = _from_text(numbers.cast(pl.Int64, strict=False).cast(pl.String), ("%Y%m%d",))
         return days, "numbers read as dates YYYYMMDD, UTC"
     middle = abs(_median(finite))
-    _, factor, unit = next((one for one in UNITS if middle < one[0]), (0.0, 1e-6, "nanoseconds"))
+    _, factor, unit = next((entry for entry in UNITS if middle < entry[0]), (0.0, 1e-6, "nanoseconds"))
     scaled = (numbers * factor).round()
     inside = scaled.is_finite() & (scaled.abs() < 2**53)
     return pl.select(pl.when(inside).then(scaled).cast(pl.Int64)).to_series(), f"numbers read as epoch {unit}"
@@ -119,8 +119,8 @@ def _milliseconds(text: pl.Series, form: str) -> pl.Series:
     zoned = "%z" in form or "%#z" in form or "%:z" in form
     if "%H" not in form and "%I" not in form:
         return text.str.to_date(form, strict=False).cast(pl.Datetime("ms")).dt.epoch("ms")
-    found = text.str.to_datetime(form, strict=False, time_unit="ms", time_zone="UTC" if zoned else None)
-    return found.dt.epoch("ms")
+    times = text.str.to_datetime(form, strict=False, time_unit="ms", time_zone="UTC" if zoned else None)
+    return times.dt.epoch("ms")
 
 
 def _without_zone(text: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -9,6 +9,7 @@ import pytest
 
 from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, BotRule, CleaningOptions
 from stream.errors import SourceError
+from stream.sources.columns import parse_map
 from stream.sources.table import open_table
 
 MESSY = """uid,sku,ts,price
@@ -161,3 +162,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "fake.parquet").write_bytes(b"not parquet")
     with pytest.raises(SourceError, match=r"fake\.parquet"):
         open_table(tmp_path / "fake.parquet")
+
+
+def test_a_column_map_is_pairs_of_field_and_column() -> None:
+    assert parse_map(" user_id = uid ,item_id=sku,at=ts,") == {"user_id": "uid", "item_id": "sku", "at": "ts"}
+    assert parse_map("at=a=b") == {"at": "a=b"}
+    for text, reason in (("user_id", "'user_id' is not FIELD=COLUMN"), ("=uid", "'=uid' is not FIELD=COLUMN")):
+        with pytest.raises(SourceError, match=reason):
+            parse_map(text)
+    with pytest.raises(SourceError, match="at is named twice"):
+        parse_map("at=ts,at=time")
