@@ -27,7 +27,7 @@ from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemKNN
 from models.recommenders.popularity import Popularity
 from models.releases import gate
-from models.releases.gate import Answers, GateThresholds
+from models.releases.gate import GateThresholds, HoldoutAnswers
 from models.releases.manifest import DEFAULT_HISTORY_LENGTH
 from models.training import champion_challenger
 from models.training.train import HELD_OUT
@@ -62,10 +62,10 @@ def candidates(log: Log, rng: np.random.Generator, *, mask_seen: bool) -> list[t
     return [
         ("the same again", "not-better", knn),
         ("EASE" if mask_seen else "what was taken counts too", "", fitted(better, log)),
-        ("popularity alone", "strangers", fitted(Popularity(), log)),
-        ("shuffled item factors", "strangers", Altered(factors, lambda table: table[:, order])),
-        ("shuffled neighbours", "strangers", mixed_up),
-        ("one item for everyone", "one-item", Altered(knn, lambda table: _set(table, spam, 1e6))),
+        ("popularity alone", "not-personalized", fitted(Popularity(), log)),
+        ("shuffled item factors", "not-personalized", Altered(factors, lambda table: table[:, order])),
+        ("shuffled neighbours", "not-personalized", mixed_up),
+        ("one item for everyone", "dominant-item", Altered(knn, lambda table: _set(table, spam, 1e6))),
         ("not a number", "not-finite", Altered(knn, lambda table: _set(table, spam, np.nan))),
         (f"the {HEAD} most popular only", "coverage", Altered(knn, _head)),
         ("slow", "slow", Altered(knn, _slowly)),
@@ -99,20 +99,22 @@ class Side:
         for one in self.held_out:
             for item in one.targets:
                 self.numbers.setdefault(item, len(self.numbers))
-        self.cases = champion_challenger.cases_of(self.held_out, before, self.numbers, np.random.default_rng(0))
+        self.cases = champion_challenger.holdout_cases(self.held_out, before, self.numbers, np.random.default_rng(0))
 
-    def answers(self, recommender: Any) -> Answers:
-        return champion_challenger.answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
+    def answers(self, recommender: Any) -> HoldoutAnswers:
+        return champion_challenger.holdout_answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
 
-    def judge(self, recommender: Any, theirs: Answers, bounds: GateThresholds) -> tuple[list[gate.Check], Answers]:
+    def judge(
+        self, recommender: Any, theirs: HoldoutAnswers, bounds: GateThresholds
+    ) -> tuple[list[gate.Check], HoldoutAnswers]:
         ours = self.answers(recommender)
         histories = [one.history for one in self.held_out]
 
         def score(history: History) -> Float32:
             return recommender.score(batch_of([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
 
-        sane = gate.sane(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)
-        return sane + gate.contest(ours, theirs, bounds, np.random.default_rng(0)), ours
+        sane = gate.sanity_checks(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)
+        return sane + gate.comparison_checks(ours, theirs, bounds, np.random.default_rng(0)), ours
 
 
 def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def alarms(side: Side, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
         found["promoted"] += all(one.passed for one in checks)
         found["other"] += any(not one.passed for one in checks if one.name != "not-better")
         rng = np.random.default_rng(0)
-        found["refreshed"] += gate.better(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
-        found["gains"].append(gate.gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
+        found["refreshed"] += gate.improvement_check(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
+        found["gains"].append(gate.relative_gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
     return found
 
 
@@ -149,7 +151,7 @@ def show(figures: dict[str, Any]) -> None:
     print(f"{figures['events']:,} events, {figures['items']:,} items, {figures['cases']:,} held-out cases")
     print(f"{'candidate':30}{'has to fail':>13}{'gain >=':>9}{'nearness':>10}{'one item':>10}{'coverage':>10}  failed")
     for row in figures["rows"]:
-        values = (row["not-better"], row["strangers"], row["one-item"], row["coverage"])
+        values = (row["not-better"], row["not-personalized"], row["dominant-item"], row["coverage"])
         shown = "".join(f"{one:{width}.3f}" for one, width in zip(values, (9, 10, 10, 10), strict=True))
         mark = "" if row["right"] else "   WRONG"
         print(f"{row['candidate']:30}{row['expected']:>13}{shown}  {', '.join(row['failed']) or 'passes'}{mark}")

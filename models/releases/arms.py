@@ -1,10 +1,8 @@
-"""Which release answers whom: a domain's canary and shadow beside its serving release, and the file that says so.
+"""The arms of a domain: its canary and shadow releases, which users belong to them, and the file that stores them.
 
-<root>/<domain>/rollout.json     what is tried out now, and how the newest trials ended
+<root>/<domain>/rollout.json     the running trials, and how the newest ones ended
 """
 
-import fcntl
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +13,20 @@ from typing import Final, Literal
 import msgspec
 
 from models.errors import ReleaseError
+from stream.files import exclusive, write_atomically
 
 FILE: Final = "rollout.json"
-ENDED: Final = 10
-"""Trials that ended and are still told of."""
+LOCK: Final = ".rollout.lock"
+KEPT_ENDED_TRIALS: Final = 10
 SPACE: Final = float(2**64)
 
 Role = Literal["canary", "shadow"]
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """A release that is tried out on a `share` (0..1) since `began_at` (epoch ms).
+    """A release that is tried out on a `share` (0..1) of users or requests since `began_at` (epoch ms).
 
-    `salt` belongs to this trial alone: another trial draws other users.
+    `salt` belongs to this trial alone: another trial assigns other users.
     """
 
     release: str
@@ -36,8 +35,8 @@ class Arm(msgspec.Struct, frozen=True):
     salt: str
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """How a trial ended: promoted, rolled-back or off, the reason in a word and in a sentence."""
+class EndedTrial(msgspec.Struct, frozen=True):
+    """How a trial ended: promoted, rolled-back, refused or off, with a short reason and a sentence."""
 
     role: Role
     release: str
@@ -49,21 +48,21 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """A domain's trials. `ready` says why a canary may be promoted, where a person is to do it."""
+    """A domain's trials. `ready` is set once a canary may be promoted and waits for a person: the reason."""
 
     canary: Arm | None = None
     shadow: Arm | None = None
     ready: str | None = None
-    ended: list[Ended] = []
+    ended: list[EndedTrial] = []
 
     @property
     def releases(self) -> set[str]:
         """The releases that are tried out."""
-        return {one.release for one in (self.canary, self.shadow) if one is not None}
+        return {arm.release for arm in (self.canary, self.shadow) if arm is not None}
 
 
-def arm(release: str, share: float, now_ms: int) -> Arm:
-    """A new arm, with a salt of its own.
+def new_arm(release: str, share: float, now_ms: int) -> Arm:
+    """A new arm with its own salt.
 
     Raises:
         ReleaseError: bad-share.
@@ -73,19 +72,19 @@ def arm(release: str, share: float, now_ms: int) -> Arm:
     return Arm(release, share, now_ms, secrets.token_hex(8))
 
 
-def draw(user_id: str, salt: str) -> float:
-    """A user's place in [0, 1) for one salt: always the same, whatever the process or the machine."""
-    raw = blake2b(user_id.encode(), digest_size=8, key=salt.encode()).digest()
+def assignment(key: str, salt: str) -> float:
+    """The place of a user (or request) in [0, 1) for one salt; the same in every process and on every machine."""
+    raw = blake2b(key.encode(), digest_size=8, key=salt.encode()).digest()
     return int.from_bytes(raw, "big") / SPACE
 
 
-def takes(one: Arm, user_id: str) -> bool:
+def includes(arm: Arm, user_id: str) -> bool:
     """Whether a user belongs to an arm."""
-    return draw(user_id, one.salt) < one.share
+    return assignment(user_id, arm.salt) < arm.share
 
 
 def read(root: Path, domain: str) -> Rollout:
-    """A domain's trials; an empty Rollout where none were ever begun.
+    """A domain's trials; an empty Rollout if there never were any.
 
     Raises:
         ReleaseError: bad-rollout.
@@ -100,22 +99,12 @@ def read(root: Path, domain: str) -> Rollout:
 
 
 def write(root: Path, domain: str, rollout: Rollout) -> None:
-    """Put a domain's trials in place at once; call it inside `changing`."""
-    path = root / domain / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".aside")
-    with aside.open("wb") as file:
-        file.write(msgspec.json.encode(rollout))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Replace a domain's trials; call it inside `locked`."""
+    write_atomically(root / domain / FILE, msgspec.json.encode(rollout))
 
 
 @contextmanager
-def changing(root: Path, domain: str) -> Iterator[None]:
-    """One process at a time reads, decides and writes; the kernel lets go of the lock with the process."""
-    home = root / domain
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".rollout.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def locked(root: Path, domain: str) -> Iterator[None]:
+    """One process at a time reads, decides and writes a domain's trials."""
+    with exclusive(root / domain / LOCK):
         yield

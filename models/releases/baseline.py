@@ -1,9 +1,8 @@
-"""Where the counts of lists stood when a canary began: what came since is what it is judged by.
+"""Impression and click counts at the start of a canary: it is judged by what came after them.
 
-<root>/<domain>/baseline.json     written once a trial, by the process that decides
+<root>/<domain>/baseline.json     written once per trial, by the process that decides
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,19 +10,20 @@ from typing import Final
 import msgspec
 
 from features.outcomes import ImpressionCounts, add
+from stream.files import write_atomically
 
 FILE: Final = "baseline.json"
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """The trial's salt, and the counts of every release of its domain at that moment."""
+    """The trial's salt, and the counts of every release of its domain when the trial began."""
 
     salt: str
     counts: dict[str, ImpressionCounts]
 
 
 def read(root: Path, domain: str) -> Baseline | None:
-    """The newest baseline; None where there is none, or none that can be read: a new one then begins the count anew."""
+    """The newest baseline; None if it is missing or unreadable: counting then restarts from a new one."""
     try:
         return msgspec.json.decode((root / domain / FILE).read_bytes(), type=Baseline)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -31,24 +31,19 @@ def read(root: Path, domain: str) -> Baseline | None:
 
 
 def write(root: Path, domain: str, baseline: Baseline) -> None:
-    """Put a baseline in place at once."""
-    aside = root / domain / f"{FILE}.aside"
-    with aside.open("wb") as file:
-        file.write(msgspec.json.encode(baseline))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(root / domain / FILE)
+    """Replace a domain's baseline."""
+    write_atomically(root / domain / FILE, msgspec.json.encode(baseline))
 
 
 def since(
     baseline: Baseline, counts: Mapping[str, ImpressionCounts], canary: str
 ) -> tuple[ImpressionCounts, ImpressionCounts]:
-    """The counts of the canary and of everything else (the control) since the baseline."""
-    ours, theirs = ImpressionCounts(), ImpressionCounts()
-    for release, found in counts.items():
-        fresh = add(found, baseline.counts.get(release, ImpressionCounts()), -1)
+    """The counts of the canary and of all other releases (the control) since the baseline."""
+    canary_counts, control_counts = ImpressionCounts(), ImpressionCounts()
+    for release, total in counts.items():
+        increase = add(total, baseline.counts.get(release, ImpressionCounts()), -1)
         if release == canary:
-            ours = fresh
+            canary_counts = increase
         else:
-            theirs = add(theirs, fresh)
-    return ours, theirs
+            control_counts = add(control_counts, increase)
+    return canary_counts, control_counts

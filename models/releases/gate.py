@@ -1,7 +1,7 @@
-"""The gate: what a candidate has to show before it serves. Arrays in, a verdict out; nothing here reads or writes.
+"""The gate: what a candidate has to show before it serves. Arrays in, a report out; nothing here reads or writes files.
 
-Each check has a stable name, a value and a bound. Sanity checks are of the release as it would serve; the contest is
-between two recommenders that were asked the same held-out cases and had seen none of them.
+Each check has a stable name, a value and a bound. Sanity checks look at the release as it would serve. Comparison
+checks put two recommenders before the same held-out cases, of which both have seen nothing.
 """
 
 from typing import Final
@@ -13,24 +13,27 @@ from scipy import sparse
 from models.arrays import Bool, Float64, Int64
 
 K: Final = 10
-"""Answers are judged by so many items."""
+"""Length of the lists that are checked."""
 RESAMPLES: Final = 2_000
 BLOCK: Final = 4_096
-STRUCTURE: Final = 1.2
-"""Where what users took next is nearer to their histories than chance by less than this, nearness says nothing."""
-FAVOURITE: Final = 0.05
-"""An item that fewer users took next is no favourite, whatever its rank."""
-CHECKS: Final = ("not-finite", "one-item", "strangers", "slow", "not-better", "coverage")
+LEAST_TRUE_FIT: Final = 1.2
+"""If real next choices fit the histories less than this, relative to chance, the personalization check passes."""
+POPULAR_TARGET: Final = 0.05
+"""A top-ten item is exempt from the dominant-item check if at least this share of users chose it next."""
+CHECKS: Final = ("not-finite", "dominant-item", "not-personalized", "slow", "not-better", "coverage")
 
 
 class GateThresholds(msgspec.Struct, frozen=True):
-    """What the checks ask for.
+    """What the checks require.
 
-    A candidate's mean NDCG@10 has to be above the serving release's times 1 + `margin` with `confidence` (one-sided);
-    where the serving release's data are `stale`, above it times 1 - `tolerance`. `coverage`: at least this share of
-    the distinct items that the serving release shows. `latency_ms`: the most for the 95th percentile of a look-up.
-    `one_item`: no item in more than this share of the answers. `known`: at least this share of the nearness to the
-    history by which what users really took exceeds chance.
+    Attributes:
+        margin: a candidate's mean NDCG@10 has to exceed the champion's times 1 + `margin`...
+        confidence: ...with this one-sided confidence.
+        tolerance: if the champion's data are stale, it only has to exceed the champion's times 1 - `tolerance`.
+        coverage: at least this share of the distinct items that the champion shows.
+        latency_ms: upper bound of the 95th percentile of a look-up.
+        dominant_item: no item in more than this share of the lists.
+        personalization: at least this share of the fit to histories (beyond chance) that real next choices show.
     """
 
     margin: float = 0.0
@@ -38,15 +41,18 @@ class GateThresholds(msgspec.Struct, frozen=True):
     tolerance: float = 0.03
     coverage: float = 0.5
     latency_ms: float = 25.0
-    one_item: float = 0.95
-    known: float = 0.1
+    dominant_item: float = 0.95
+    personalization: float = 0.1
 
 
-class Answers(msgspec.Struct, frozen=True):
-    """What a recommender said to the held-out cases.
+class HoldoutAnswers(msgspec.Struct, frozen=True):
+    """What a recommender returned for the held-out cases.
 
-    `ndcg` float64 [cases]: NDCG@10. `shown` int64 [cases, k]: item numbers, best first, -1 where there are fewer; both
-    sides of a contest number items alike. `broken`: how many scores were not finite.
+    Attributes:
+        ndcg: float64 [cases], NDCG@10.
+        shown: int64 [cases, k], item numbers, best first, -1 where there are fewer; both sides of a comparison number
+            items alike.
+        broken: number of scores that were not finite.
     """
 
     ndcg: Float64
@@ -54,9 +60,14 @@ class Answers(msgspec.Struct, frozen=True):
     broken: int = 0
 
 
-class Cases(msgspec.Struct, frozen=True):
-    """The held-out cases in numbers: `histories` int64 [cases, events] and `targets` int64 [cases, targets], -1 where
-    there are fewer; `evidence` float32 [users, items]: 1 where a user took an item before the cut; `items`: how many.
+class HoldoutCases(msgspec.Struct, frozen=True):
+    """The held-out cases, in item numbers.
+
+    Attributes:
+        histories: int64 [cases, events], -1 where there are fewer.
+        targets: int64 [cases, targets], what users really chose next, -1 where there are fewer.
+        evidence: [users, items], 1 where a user chose an item before the holdout.
+        items: number of items.
     """
 
     histories: Int64
@@ -66,7 +77,7 @@ class Cases(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One check: `name` is stable, safe as a metric label; `detail` says what the value is."""
+    """One check: `name` is stable and safe as a metric label; `detail` is a sentence with the value and the bound."""
 
     name: str
     passed: bool
@@ -76,143 +87,184 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class GateReport(msgspec.Struct, frozen=True):
-    """What the gate found. `opponent` is the serving release, None where there was none or the contest was waived;
-    `how` says in what form it was asked, or why there was no contest; `users` is the number of held-out cases."""
+    """The checks of one candidate.
+
+    Attributes:
+        champion: the serving release it was compared with; None if there was no comparison.
+        comparison: how the champion was evaluated, or why there was no comparison.
+        users: number of held-out cases.
+    """
 
     checks: list[Check]
-    opponent: str | None = None
-    how: str = ""
+    champion: str | None = None
+    comparison: str = ""
     users: int = 0
 
     @property
     def passed(self) -> bool:
-        return all(one.passed for one in self.checks)
+        return all(check.passed for check in self.checks)
 
     @property
     def reasons(self) -> list[str]:
         """The names of the checks that failed."""
-        return [one.name for one in self.checks if not one.passed]
+        return [check.name for check in self.checks if not check.passed]
 
     @property
     def detail(self) -> str:
         """What failed, with values and bounds."""
-        failed = [one for one in self.checks if not one.passed]
-        return "; ".join(f"{one.name}: {one.detail} {one.value:.4g}, bound {one.bound:.4g}" for one in failed)
+        return "; ".join(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
 
 
-def sane(
-    served: Answers, cases: Cases, latency_ms: float, bounds: GateThresholds, *, personal: bool = True
+def sanity_checks(
+    answers: HoldoutAnswers,
+    cases: HoldoutCases,
+    latency_ms: float,
+    thresholds: GateThresholds,
+    *,
+    personalized: bool = True,
 ) -> list[Check]:
-    """The checks that need no opponent, of the release as it would serve.
+    """The checks that need no champion, of the release as it would serve.
 
-    A recommender that gives everyone the same list on purpose is not `personal`: two checks do not ask it.
+    A recommender that shows everyone the same list by design is not `personalized`, and skips two of the checks.
     """
-    finite = Check("not-finite", served.broken == 0, float(served.broken), 0.0, "scores that are not finite")
-    slow = Check("slow", latency_ms <= bounds.latency_ms, latency_ms, bounds.latency_ms, "p95 of a look-up in ms")
-    if not personal or not len(served.shown):
+    finite = Check("not-finite", answers.broken == 0, float(answers.broken), 0.0, f"{answers.broken} scores not finite")
+    latency = f"the p95 latency of a look-up is {latency_ms:.1f} ms (limit {thresholds.latency_ms:g} ms)"
+    slow = Check("slow", latency_ms <= thresholds.latency_ms, latency_ms, thresholds.latency_ms, latency)
+    if not personalized or not len(answers.shown):
         return [finite, slow]
-    return [finite, one_item(served.shown, cases, bounds.one_item), strangers(served.shown, cases, bounds.known), slow]
+    return [
+        finite,
+        dominant_item_check(answers.shown, cases, thresholds.dominant_item),
+        personalization_check(answers.shown, cases, thresholds.personalization),
+        slow,
+    ]
 
 
-def contest(
-    ours: Answers, theirs: Answers, bounds: GateThresholds, rng: np.random.Generator, *, stale: bool = False
+def comparison_checks(
+    challenger: HoldoutAnswers,
+    champion: HoldoutAnswers,
+    thresholds: GateThresholds,
+    rng: np.random.Generator,
+    *,
+    stale: bool = False,
 ) -> list[Check]:
-    """The checks against the serving release, on the same cases."""
-    return [better(ours.ndcg, theirs.ndcg, bounds, rng, stale=stale), coverage(ours.shown, theirs.shown, bounds)]
+    """The checks against the serving release, on the same cases; `stale`: its data are old enough to be replaced."""
+    return [
+        improvement_check(challenger.ndcg, champion.ndcg, thresholds, rng, stale=stale),
+        coverage_check(challenger.shown, champion.shown, thresholds),
+    ]
 
 
-def better(
-    ours: Float64, theirs: Float64, bounds: GateThresholds, rng: np.random.Generator, *, stale: bool = False
+def improvement_check(
+    challenger: Float64, champion: Float64, thresholds: GateThresholds, rng: np.random.Generator, *, stale: bool = False
 ) -> Check:
     """The lower bound of the relative gain in mean NDCG@10, by a paired Poisson bootstrap over users.
 
-    It has to be above `margin`, so an equal candidate fails; above `-tolerance` where the serving release is stale.
+    It has to be above `margin`, so an equal candidate fails; above `-tolerance` if the champion is stale.
+
+    Args:
+        challenger: float64 [cases], NDCG@10; `champion` likewise.
     """
-    bound = -bounds.tolerance if stale else bounds.margin
-    lower = gain(ours, theirs, bounds.confidence, rng)[1]
-    detail = f"NDCG@10 {_mean(ours):.4f} against {_mean(theirs):.4f}; lower bound of the relative gain"
+    bound = -thresholds.tolerance if stale else thresholds.margin
+    lower = relative_gain(challenger, champion, thresholds.confidence, rng)[1]
+    detail = (
+        f"NDCG@10 {_mean(challenger):.4f} against {_mean(champion):.4f}; "
+        f"the lower bound of the relative gain is {lower:+.4f} (has to be above {bound:g})"
+    )
     return Check("not-better", lower > bound, lower, bound, detail)
 
 
-def gain(ours: Float64, theirs: Float64, confidence: float, rng: np.random.Generator) -> tuple[float, float, float]:
-    """The relative gain of mean(ours) over mean(theirs), and its one-sided lower and upper bounds at `confidence`."""
-    if not len(ours):
+def relative_gain(
+    challenger: Float64, champion: Float64, confidence: float, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """The relative gain in the mean of paired values, with one-sided lower and upper bounds at `confidence`."""
+    if not len(challenger):
         return 0.0, 0.0, 0.0
-    pair = np.stack([ours, theirs], axis=1)
+    pair = np.stack([challenger, champion], axis=1)
     sums = np.zeros((RESAMPLES, 2))
     for start in range(0, len(pair), BLOCK):
         part = pair[start : start + BLOCK]
         sums += rng.poisson(1.0, (RESAMPLES, len(part))) @ part
     gains = _relative(sums[:, 0], sums[:, 1])
     low, high = np.quantile(gains, [1 - confidence, confidence])
-    return float(_relative(ours.sum(), theirs.sum())), float(low), float(high)
+    return float(_relative(challenger.sum(), champion.sum())), float(low), float(high)
 
 
-def coverage(ours: Int64, theirs: Int64, bounds: GateThresholds) -> Check:
-    """The distinct items that the candidate shows, as a share of those that the serving release shows."""
-    share = _distinct(ours) / max(1, _distinct(theirs))
-    detail = "items shown, as a share of the serving release's"
-    return Check("coverage", share >= bounds.coverage, share, bounds.coverage, detail)
+def coverage_check(challenger: Int64, champion: Int64, thresholds: GateThresholds) -> Check:
+    """The distinct items that the challenger shows, as a share of those that the champion shows."""
+    share = _distinct(challenger) / max(1, _distinct(champion))
+    detail = f"it shows {share:.1%} as many different items as the champion (at least {thresholds.coverage:.1%})"
+    return Check("coverage", share >= thresholds.coverage, share, thresholds.coverage, detail)
 
 
-def one_item(shown: Int64, cases: Cases, most: float) -> Check:
-    """The largest share of answers that hold one item.
+def dominant_item_check(shown: Int64, cases: HoldoutCases, limit: float) -> Check:
+    """The largest share of lists that hold the same item.
 
-    More is allowed of an item that half as many really took, and in a small catalogue: with less than 4 k items it says
-    nothing, for users who have seen everything are given much the same. Everyone may be shown a favourite: one of the k
-    items that most users really took next, and at least a twentieth of them (milk, in a grocery).
+    The limit rises to twice the item's real share of next choices, and to 1 in a catalogue of less than 4 k items:
+    users who have seen nearly everything get much the same lists. Exempt are the k items that most users chose next, if
+    at least a twentieth of the users did (milk, in a grocery).
     """
-    answers = max(1, len(shown))
-    held = np.bincount(shown[shown >= 0], minlength=cases.items) / answers
-    took = _took(cases.targets, cases.items) / max(1, len(cases.targets))
-    allowed = np.minimum(1.0, np.maximum(np.maximum(most, 2 * took), 4 * shown.shape[1] / max(1, cases.items)))
-    favourite = np.sort(took)[-min(shown.shape[1], len(took)) :].min(initial=1.0)
-    allowed[took >= max(favourite, FAVOURITE)] = 1.0
-    worst = int(np.argmax(held - allowed))
-    detail = "share of the answers that hold the same item"
-    return Check("one-item", bool(held[worst] <= allowed[worst]), float(held[worst]), float(allowed[worst]), detail)
+    lists = max(1, len(shown))
+    shares = np.bincount(shown[shown >= 0], minlength=cases.items) / lists
+    chosen = _target_counts(cases.targets, cases.items) / max(1, len(cases.targets))
+    limits = np.minimum(1.0, np.maximum(np.maximum(limit, 2 * chosen), 4 * shown.shape[1] / max(1, cases.items)))
+    top_k = np.sort(chosen)[-min(shown.shape[1], len(chosen)) :].min(initial=1.0)
+    limits[chosen >= max(top_k, POPULAR_TARGET)] = 1.0
+    worst = int(np.argmax(shares - limits))
+    share, allowed = float(shares[worst]), float(limits[worst])
+    detail = f"the same item is in {share:.1%} of the lists (limit {allowed:.1%})"
+    return Check("dominant-item", share <= allowed, share, allowed, detail)
 
 
-def strangers(shown: Int64, cases: Cases, share: float) -> Check:
-    """Whether known users get what goes with their histories.
+def personalization_check(shown: Int64, cases: HoldoutCases, share: float) -> Check:
+    """Whether the lists of users with a history match that history.
 
-    The measure is `nearness` of the answers. What it has to reach hangs on what users really took next: `share` of
-    that one's excess over 1. Where even that is not near (below 1.2), the check says nothing and passes.
+    The measure is `history_fit` of the lists. The bound depends on the fit of what users really chose next: `share` of
+    its excess over 1. If even that fits poorly (below 1.2), the check passes.
     """
     known = (cases.histories >= 0).any(axis=1)
-    truth = nearness(cases.targets[known], cases.histories[known], cases.evidence)
-    ours = nearness(shown[known], cases.histories[known], cases.evidence)
-    bound = 1 + share * (truth - 1) if truth >= STRUCTURE else 0.0
-    detail = f"nearness to the history over chance (what users took next: {truth:.3g})"
-    return Check("strangers", ours >= bound, ours, bound, detail)
+    true_fit = history_fit(cases.targets[known], cases.histories[known], cases.evidence)
+    fit = history_fit(shown[known], cases.histories[known], cases.evidence)
+    bound = 1 + share * (true_fit - 1) if true_fit >= LEAST_TRUE_FIT else 0.0
+    detail = f"fit to histories, 1 being chance: {fit:.3g}; of real next choices: {true_fit:.3g}"
+    if fit < bound:
+        detail = (
+            "recommendations are barely better than chance at matching users' histories "
+            f"(below {share:.0%} of the fit that real next choices show; {detail})"
+        )
+    return Check("not-personalized", fit >= bound, fit, bound, detail)
 
 
-def nearness(lists: Int64, histories: Int64, evidence: sparse.csr_matrix) -> float:
-    """Mean cosine between a list's items and its own history's, over that between it and other users' histories.
+def history_fit(lists: Int64, histories: Int64, evidence: sparse.csr_matrix) -> float:
+    """Mean similarity of lists to their own histories, divided by that to other users' histories.
 
-    1 is chance: the same list for everyone, or lists that were shuffled among users. Two items are as near as the
-    cosine of the sets of users who took them; an item is not compared with itself. Both means are sums over pairs of
-    items, so they are products of matrices: no pair of items is looked at singly, and nothing is drawn at random.
+    1 is chance: the same list for everyone, or lists shuffled among users. The similarity of two items is the cosine of
+    the sets of users who chose them; an item is not compared with itself. Both means are sums over pairs of items, so
+    they are matrix products: no loop over pairs, and no sampling.
+
+    Args:
+        lists: int64 [n, k], item numbers, -1 where there are fewer.
+        histories: int64 [n, events], likewise.
+        evidence: [users, items], 1 where a user chose an item.
     """
     n, items = len(lists), evidence.shape[1]
     if n < 2:
         return 1.0
     counts = np.sqrt(np.asarray(evidence.sum(axis=0)).ravel())
     scaled = evidence @ sparse.diags(np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0))
-    taken = counts > 0
-    given, had = (_shares(one, items, taken) for one in (lists, histories))
-    shared = float(given.multiply(had).sum())
-    through_given, through_had = (scaled @ given.T).tocsc(), (scaled @ had.T).tocsc()
-    own = float(through_given.multiply(through_had).sum()) - shared
-    sums = [np.asarray(one.sum(axis=1)).ravel() for one in (through_given, through_had)]
-    totals = [np.asarray(one.sum(axis=0)).ravel() for one in (given, had)]
-    every = float(sums[0] @ sums[1]) - float(totals[0] @ totals[1])
+    shown, past = (_shares(rows, items, counts > 0) for rows in (lists, histories))
+    same_item = float(shown.multiply(past).sum())
+    users_of_shown, users_of_past = (scaled @ shown.T).tocsc(), (scaled @ past.T).tocsc()
+    own = float(users_of_shown.multiply(users_of_past).sum()) - same_item
+    by_user = [np.asarray(table.sum(axis=1)).ravel() for table in (users_of_shown, users_of_past)]
+    by_item = [np.asarray(table.sum(axis=0)).ravel() for table in (shown, past)]
+    every = float(by_user[0] @ by_user[1]) - float(by_item[0] @ by_item[1])
     others = (every - own) / (n * (n - 1))
     return own / n / others if others > 1e-12 else 1.0
 
 
 def _shares(lists: Int64, items: int, counted: Bool) -> sparse.csr_matrix:
-    """float [lists, items]: each list's distinct known items, together 1."""
+    """float [lists, items]: each row spreads 1 evenly over the list's distinct known items."""
     rows, columns = np.nonzero(lists >= 0)
     numbers = lists[rows, columns]
     kept = counted[numbers]
@@ -222,8 +274,8 @@ def _shares(lists: Int64, items: int, counted: Bool) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / lengths) @ table)
 
 
-def _took(targets: Int64, items: int) -> Float64:
-    """float64 [items]: in how many cases an item is wanted."""
+def _target_counts(targets: Int64, items: int) -> Float64:
+    """float64 [items]: the number of cases in which an item is a target."""
     return np.bincount(targets[targets >= 0], minlength=items).astype(np.float64)
 
 
@@ -231,10 +283,12 @@ def _distinct(shown: Int64) -> int:
     return len(np.unique(shown[shown >= 0]))
 
 
-def _relative(ours: Float64, theirs: Float64) -> Float64:
-    """ours / theirs - 1; against nothing at all, any gain is a gain of 1."""
-    found: Float64 = np.where(theirs > 0, ours / np.maximum(theirs, 1e-12) - 1, np.where(ours > 0, 1.0, 0.0))
-    return found
+def _relative(challenger: Float64, champion: Float64) -> Float64:
+    """challenger / champion - 1; where the champion has 0, any gain counts as 1."""
+    gains: Float64 = np.where(
+        champion > 0, challenger / np.maximum(champion, 1e-12) - 1, np.where(challenger > 0, 1.0, 0.0)
+    )
+    return gains
 
 
 def _mean(values: Float64) -> float:

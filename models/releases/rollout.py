@@ -1,27 +1,27 @@
-"""The verbs of a rollout: begin and end a canary or a shadow, promote, go back. All is checked before it changes.
+"""Start and end canaries and shadows, promote, roll back. Everything is checked before anything changes.
 
-`models.releases.arms` holds the state, `models.releases.canary` the rule by which a canary is judged.
+`models.releases.arms` stores the trials; `models.releases.canary` decides how a canary is doing.
 """
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from models.errors import ReleaseError
 from models.releases import arms, release_store
-from models.releases.arms import ENDED, Arm, Ended, Role, Rollout
+from models.releases.arms import KEPT_ENDED_TRIALS, Arm, EndedTrial, Role, Rollout
 
 REPLACED: Final = "replaced"
 
 
 def begin_canary(root: Path, domain: str, release: str, share: float, now_ms: int | None = None) -> Arm:
-    """Let a share of the users be answered by a release; a canary that runs already ends.
+    """Serve a share of the users from a release; a running canary ends.
 
     Raises:
-        ReleaseError: as `releases.load` where the release is damaged (it is marked as refused); `bad-share`;
-            `no-control` where nothing serves yet; `serving` where it serves already.
+        ReleaseError: as `release_store.load` if the release is damaged (it is marked as refused); `bad-share`;
+            `no-control` if no release serves yet; `serving` if it serves already.
     """
     return _begin(root, domain, "canary", release, share, now_ms)
 
@@ -31,53 +31,53 @@ def begin_shadow(root: Path, domain: str, release: str, share: float, now_ms: in
     return _begin(root, domain, "shadow", release, share, now_ms)
 
 
-def end(
+def end_trial(
     root: Path, domain: str, role: Role, *, action: str = "off", reason: str = "by-hand", detail: str = ""
 ) -> Arm | None:
-    """End a trial and remember why; the arm that ended, None where there was none."""
-    with arms.changing(root, domain):
-        before = arms.read(root, domain)
-        ended: Arm | None = getattr(before, role)
-        if ended is not None:
-            arms.write(root, domain, _without(before, role, action, reason, detail))
-    return ended
+    """End a trial and record why; returns its arm, or None if there was none."""
+    with arms.locked(root, domain):
+        rollout = arms.read(root, domain)
+        arm: Arm | None = getattr(rollout, role)
+        if arm is not None:
+            arms.write(root, domain, _without(rollout, role, action, reason, detail))
+    return arm
 
 
 def roll_back_canary(root: Path, domain: str, salt: str, reason: str, detail: str) -> Arm | None:
-    """Take a canary out at once, and leave the reason beside its release. None where another trial runs by now."""
-    with arms.changing(root, domain):
-        before = arms.read(root, domain)
-        if before.canary is None or before.canary.salt != salt:
+    """End a canary at once and mark its release as refused. None if another trial has replaced it."""
+    with arms.locked(root, domain):
+        rollout = arms.read(root, domain)
+        if rollout.canary is None or rollout.canary.salt != salt:
             return None
-        arms.write(root, domain, _without(before, "canary", "rolled-back", reason, detail))
-    release_store.refuse(root, domain, before.canary.release, ReleaseError(reason, detail))
-    return before.canary
+        arms.write(root, domain, _without(rollout, "canary", "rolled-back", reason, detail))
+    release_store.refuse(root, domain, rollout.canary.release, ReleaseError(reason, detail))
+    return rollout.canary
 
 
 def promote_canary(root: Path, domain: str, salt: str, detail: str) -> Arm | None:
-    """Let a canary serve everyone. None where another trial runs by now. Raises like `releases.promote`."""
-    with arms.changing(root, domain):
-        before = arms.read(root, domain)
-        if before.canary is None or before.canary.salt != salt:
+    """Make a canary serve everyone. None if another trial has replaced it. Raises like `release_store.promote`."""
+    with arms.locked(root, domain):
+        rollout = arms.read(root, domain)
+        if rollout.canary is None or rollout.canary.salt != salt:
             return None
-        release_store.promote(root, domain, before.canary.release)
-        arms.write(root, domain, _without(before, "canary", "promoted", "not-worse", detail))
-    return before.canary
+        release_store.promote(root, domain, rollout.canary.release)
+        arms.write(root, domain, _without(rollout, "canary", "promoted", "not-worse", detail))
+    return rollout.canary
 
 
-def say_ready(root: Path, domain: str, salt: str, detail: str) -> None:
-    """Note that a canary may be promoted, where a person is to do it."""
-    with arms.changing(root, domain):
-        before = arms.read(root, domain)
-        if before.canary is not None and before.canary.salt == salt and before.ready is None:
-            arms.write(root, domain, msgspec.structs.replace(before, ready=detail))
+def mark_ready(root: Path, domain: str, salt: str, detail: str) -> None:
+    """Record that a canary may be promoted, and waits for a person to do it."""
+    with arms.locked(root, domain):
+        rollout = arms.read(root, domain)
+        if rollout.canary is not None and rollout.canary.salt == salt and rollout.ready is None:
+            arms.write(root, domain, msgspec.structs.replace(rollout, ready=detail))
 
 
-def enter(root: Path, domain: str, release: str, share: float | None) -> str:
-    """What becomes of a candidate that passed the gate: `promote`, or with a share `canary`. Raises like both.
+def roll_out(root: Path, domain: str, release: str, share: float | None) -> Literal["promote", "canary", "waits"]:
+    """Put a candidate that passed the gate to work: `promote`, or with a share `canary`. Raises like both.
 
-    The first release of a domain is promoted. While another canary is on trial the candidate `waits`: trials that are
-    replaced by each training run would never come to an end.
+    The first release of a domain is promoted. While another canary runs, the candidate `waits`: if every training run
+    replaced the canary, no canary would ever finish.
     """
     if share is None or release_store.current_id(root, domain) is None:
         promote(root, domain, release)
@@ -89,22 +89,22 @@ def enter(root: Path, domain: str, release: str, share: float | None) -> str:
 
 
 def promote(root: Path, domain: str, release: str) -> None:
-    """Let a release serve everyone; its own trials end with that. Raises like `releases.promote`."""
-    with arms.changing(root, domain):
+    """Make a release serve everyone, and end its own trials. Raises like `release_store.promote`."""
+    with arms.locked(root, domain):
         release_store.promote(root, domain, release)
-        _end_own(root, domain, release)
+        _end_trials_of(root, domain, release)
 
 
 def rollback(root: Path, domain: str) -> str:
-    """Let the release before the serving one serve again; its id. Raises like `releases.rollback`."""
-    with arms.changing(root, domain):
+    """Make the previous release serve again; returns its id. Raises like `release_store.rollback`."""
+    with arms.locked(root, domain):
         release = release_store.rollback(root, domain)
-        _end_own(root, domain, release)
+        _end_trials_of(root, domain, release)
     return release
 
 
 def _begin(root: Path, domain: str, role: Role, release: str, share: float, now_ms: int | None) -> Arm:
-    made = arms.arm(release, share, now_ms if now_ms is not None else int(time.time() * 1000))
+    arm = arms.new_arm(release, share, now_ms if now_ms is not None else int(time.time() * 1000))
     serving = release_store.current_id(root, domain)
     if serving is None:
         raise ReleaseError("no-control", f"{domain}: no release serves yet; promote {release} instead")
@@ -115,18 +115,17 @@ def _begin(root: Path, domain: str, role: Role, release: str, share: float, now_
     except ReleaseError as error:
         release_store.refuse(root, domain, release, error)
         raise
-    with arms.changing(root, domain):
-        before = arms.read(root, domain)
-        if getattr(before, role) is not None:
-            before = _without(before, role, "off", REPLACED, f"{release} took its place")
-        arms.write(root, domain, msgspec.structs.replace(before, **{role: made}))
-    return made
+    with arms.locked(root, domain):
+        rollout = arms.read(root, domain)
+        if getattr(rollout, role) is not None:
+            rollout = _without(rollout, role, "off", REPLACED, f"{release} replaced it")
+        arms.write(root, domain, msgspec.structs.replace(rollout, **{role: arm}))
+    return arm
 
 
-def _end_own(root: Path, domain: str, release: str) -> None:
-    """A release that serves everyone is no longer on trial."""
-    before = arms.read(root, domain)
-    after = before
+def _end_trials_of(root: Path, domain: str, release: str) -> None:
+    """End the trials of a release that now serves everyone."""
+    before = after = arms.read(root, domain)
     if before.canary is not None and before.canary.release == release:
         after = _without(after, "canary", "promoted", "by-hand", "")
     if before.shadow is not None and before.shadow.release == release:
@@ -135,11 +134,19 @@ def _end_own(root: Path, domain: str, release: str) -> None:
         arms.write(root, domain, after)
 
 
-def _without(before: Rollout, role: Role, action: str, reason: str, detail: str) -> Rollout:
-    one: Arm | None = getattr(before, role)
-    assert one is not None
-    told = Ended(role, one.release, one.began_at, int(time.time() * 1000), action, reason, detail)
-    ended = [*before.ended, told][-ENDED:]
+def _without(rollout: Rollout, role: Role, action: str, reason: str, detail: str) -> Rollout:
+    arm: Arm | None = getattr(rollout, role)
+    assert arm is not None
+    trial = EndedTrial(
+        role=role,
+        release=arm.release,
+        began_at=arm.began_at,
+        ended_at=int(time.time() * 1000),
+        action=action,
+        reason=reason,
+        detail=detail,
+    )
+    ended = [*rollout.ended, trial][-KEPT_ENDED_TRIALS:]
     if role == "canary":
-        return Rollout(None, before.shadow, None, ended)
-    return Rollout(before.canary, None, before.ready, ended)
+        return Rollout(None, rollout.shadow, None, ended)
+    return Rollout(rollout.canary, None, rollout.ready, ended)

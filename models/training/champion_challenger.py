@@ -27,7 +27,7 @@ from models.recommenders.blend import members
 from models.recommenders.registry import NEURAL
 from models.recommenders.top_k import top_k
 from models.releases import gate, release_store
-from models.releases.gate import Answers, Cases, GateReport, GateThresholds
+from models.releases.gate import GateReport, GateThresholds, HoldoutAnswers, HoldoutCases
 from models.releases.manifest import DEFAULT_HISTORY_LENGTH, ITEM_KNN, Manifest
 from models.releases.release import Release
 
@@ -78,21 +78,21 @@ def judge(root: Path, candidate: Candidate, rules: Rules) -> GateReport:
     opponent, how = _opponent(home, release_store.current_id(root, manifest.domain), manifest, rules)
     theirs = (opponent.item_ids if opponent is not None else [], *(one.targets for one in candidate.cases))
     numbers = _numbered(candidate.vocabulary.item_ids, served.item_ids, *theirs)
-    cases = cases_of(candidate.cases, candidate.before, numbers, np.random.default_rng(rules.seed))
-    asked = answers(served.recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
+    cases = holdout_cases(candidate.cases, candidate.before, numbers, np.random.default_rng(rules.seed))
+    asked = holdout_answers(served.recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
     histories = [one.history for one in candidate.cases]
-    personal = manifest.recommender != "popularity"
-    checks = gate.sane(
-        asked, cases, latency_ms(lambda one: served.scores([one]), histories), rules.bounds, personal=personal
+    personalized = manifest.recommender != "popularity"
+    checks = gate.sanity_checks(
+        asked, cases, latency_ms(lambda one: served.scores([one]), histories), rules.bounds, personalized=personalized
     )
     if opponent is None:
         return GateReport(checks, None, how, len(histories))
     recommender, form = as_of(opponent, candidate.before, candidate.held_out_from)
-    answered = answers(recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
-    ours = Answers(candidate.ndcg, renumbered(candidate.shown[:, : gate.K], candidate.vocabulary, numbers))
+    answered = holdout_answers(recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
+    ours = HoldoutAnswers(candidate.ndcg, renumbered(candidate.shown[:, : gate.K], candidate.vocabulary, numbers))
     stale = 0 < rules.refresh_ms <= manifest.cutoff_at - opponent.manifest.cutoff_at
     bounds = against(opponent.manifest, rules.bounds)
-    checks += gate.contest(ours, answered, bounds, np.random.default_rng(rules.seed), stale=stale)
+    checks += gate.comparison_checks(ours, answered, bounds, np.random.default_rng(rules.seed), stale=stale)
     how = f"{form}; its data are old enough to be replaced by an equal one" if stale else form
     return GateReport(checks, opponent.id, how, len(histories))
 
@@ -104,7 +104,9 @@ def against(opponent: Manifest, bounds: GateThresholds) -> GateThresholds:
     return msgspec.structs.replace(bounds, coverage=min(bounds.coverage, COVERAGE_OF_COUNTS))
 
 
-def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool) -> Answers:
+def holdout_answers(
+    recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool
+) -> HoldoutAnswers:
     """What a recommender says to the cases: NDCG@10, the lists in common numbers, and scores that are not finite."""
     batch = splits.batch(cases, recommender.vocabulary, DEFAULT_HISTORY_LENGTH)
     broken = 0
@@ -117,7 +119,7 @@ def answers(recommender: Recommender, cases: Sequence[Case], numbers: dict[str, 
 
     ranked = metrics.rank(score, recommender.vocabulary, cases, gate.K, mask_seen=mask_seen)
     ndcg = metrics.per_user(ranked, recommender.vocabulary, cases, (gate.K,))[f"ndcg@{gate.K}"]
-    return Answers(ndcg, renumbered(ranked.items, recommender.vocabulary, numbers), broken)
+    return HoldoutAnswers(ndcg, renumbered(ranked.items, recommender.vocabulary, numbers), broken)
 
 
 def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender, str]:
@@ -139,7 +141,9 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
     return recommender, how
 
 
-def cases_of(cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator) -> Cases:
+def holdout_cases(
+    cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator
+) -> HoldoutCases:
     """Cases in numbers, with the evidence of up to 5,000 users drawn from `before`."""
     users = before["user_id"].unique()
     if len(users) > WITNESSES:
@@ -153,7 +157,7 @@ def cases_of(cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int
     spread = (table.data[kept], (table.row[kept], places[table.col[kept]]))
     histories = _padded([[numbers.get(item, -1) for item in one.history.items] for one in cases])
     targets = _padded([[numbers.get(item, -1) for item in one.targets] for one in cases])
-    return Cases(histories, targets, type(evidence)(spread, shape), len(numbers))
+    return HoldoutCases(histories, targets, type(evidence)(spread, shape), len(numbers))
 
 
 def latency_ms(score: Callable[[History], Float32], histories: Sequence[History]) -> float:

@@ -222,7 +222,7 @@ def settle(run: Run, candidates: Sequence[Candidate]) -> Result:
         failed, said = _asked(run, one)
         words.append(f"{one.manifest.recommender} {said}")
         if not failed:
-            rollout.enter(run.root, run.domain, one.manifest.id, run.canary_share)
+            rollout.roll_out(run.root, run.domain, one.manifest.id, run.canary_share)
             break
         refused[one.manifest.id] = failed
     release_store.retire(run.root, run.domain)
@@ -249,7 +249,7 @@ def _asked(run: Run, candidate: Candidate) -> tuple[list[str], str]:
     release_store.update_manifest(run.root, msgspec.structs.replace(manifest, gate=verdict))
     if verdict.passed:
         contest = next((one for one in verdict.checks if one.name == "not-better"), None)
-        return [], f"passes ({contest.detail} {contest.value:+.3f})" if contest else f"passes ({verdict.how})"
+        return [], f"passes ({contest.detail} {contest.value:+.3f})" if contest else f"passes ({verdict.comparison})"
     refusal = ReleaseError(",".join(verdict.reasons), verdict.detail)
     release_store.refuse(run.root, run.domain, manifest.id, refusal)
     log.warning("%s: release %s is refused: %s", run.domain, manifest.id, verdict.detail)

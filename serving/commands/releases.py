@@ -135,7 +135,7 @@ def _try(ctx: typer.Context, role: Any, release: str, share: float | None, domai
 
     root, name = _where(ctx, domain)
     if release == "off":
-        ended = rollout.end(root, name, role)
+        ended = rollout.end_trial(root, name, role)
         if ended is None:
             raise ColdstreamError(f"{name}: there is no {role} to end")
         _done(ctx, name, f"{role}-off", {role: None}, f"{name}: {role} {ended.release} is off", as_json)

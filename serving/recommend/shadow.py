@@ -20,7 +20,7 @@ import msgspec
 
 from features.activity import Activity
 from features.outcomes import CLICK_KINDS
-from models.releases.arms import draw
+from models.releases.arms import assignment
 from serving import metrics
 from serving.recommend.pipeline import Answer
 from serving.rollout.arms import Tried
@@ -85,7 +85,7 @@ class Shadow:
 
     def offer(self, tried: Tried, given: Answer, asked_at: int, compute: Compute) -> None:
         """A look-up of `asked_at` (epoch ms) that was answered: a share of them is answered again by the shadow."""
-        if draw(given.request_id, tried.arm.salt) >= tried.arm.share:
+        if assignment(given.request_id, tried.arm.salt) >= tried.arm.share:
             return
         try:
             self._queue.put_nowait((tried, given, asked_at, compute))

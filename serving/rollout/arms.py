@@ -4,7 +4,7 @@ import time
 from array import array
 from typing import Any, Final
 
-from models.releases.arms import Arm, takes
+from models.releases.arms import Arm, includes
 from serving import metrics
 from serving.catalogue.domain import Aligned, Domain
 
@@ -75,7 +75,7 @@ class Trial:
     def home_of(self, user_id: str | None) -> Beside | None:
         """What answers a user: the canary, or None for the serving release (also for anonymous visitors)."""
         canary = self.canary
-        if canary is None or user_id is None or not takes(canary.arm, user_id):
+        if canary is None or user_id is None or not includes(canary.arm, user_id):
             return None
         return canary.home
 

@@ -20,7 +20,7 @@ from models.errors import ReleaseError
 from models.releases import arms, baseline, canary, rollout
 from models.releases.arms import Arm
 from models.releases.baseline import Baseline
-from models.releases.canary import Bounds, Side, Verdict
+from models.releases.canary import ArmStats, CanaryDecision, CanaryThresholds
 from serving import metrics
 from serving.catalogue.domain import Domain
 from serving.rollout.arms import Figures, Trial
@@ -63,10 +63,10 @@ class Decider:
     """Judges the canaries of this process. `ready` is set once the outcomes of the past were read."""
 
     def __init__(
-        self, root: Path, domains: Mapping[str, Domain], told: Told, bounds: Bounds, *, auto: bool, say: Say
+        self, root: Path, domains: Mapping[str, Domain], told: Told, bounds: CanaryThresholds, *, auto: bool, say: Say
     ) -> None:
         self.root = root
-        self.verdicts: dict[str, Verdict] = {}
+        self.verdicts: dict[str, CanaryDecision] = {}
         self._domains = domains
         self._told = told
         self._bounds = bounds
@@ -86,7 +86,7 @@ class Decider:
                     self.verdicts.pop(name, None)
             await asyncio.sleep(EVERY_S)
 
-    def sides(self, name: str, trial: Trial) -> tuple[Side, Side] | None:
+    def sides(self, name: str, trial: Trial) -> tuple[ArmStats, ArmStats] | None:
         """Canary and control since the trial began; None before it was first looked at."""
         if trial.canary is None:
             return None
@@ -105,7 +105,7 @@ class Decider:
         self.verdicts[name] = verdict
         action = verdict.action
         if action == "promote" and not self._auto:
-            await asyncio.to_thread(rollout.say_ready, self.root, name, arm.salt, verdict.detail)
+            await asyncio.to_thread(rollout.mark_ready, self.root, name, arm.salt, verdict.detail)
             return
         if action == "wait":
             return
@@ -115,7 +115,7 @@ class Decider:
             log.warning("%s: canary %s: %s (%s): %s", name, arm.release, action, verdict.reason, verdict.detail)
             await self._say(name, action)
 
-    def _judge(self, name: str, trial: Trial, arm: Arm) -> Verdict | None:
+    def _judge(self, name: str, trial: Trial, arm: Arm) -> CanaryDecision | None:
         if not self._alone():
             return None
         began = baseline.read(self.root, name)
@@ -127,7 +127,7 @@ class Decider:
         for label, side in zip(("canary", "serving"), sides, strict=True):
             metrics.arm_lists.labels(name, label).set(sum(side.counts.impressions))
             metrics.arm_clicked.labels(name, label).set(sum(side.counts.clicks))
-        return canary.judge(*sides, self._bounds, self._hours(name, arm))
+        return canary.decide(*sides, self._bounds, self._hours(name, arm))
 
     def _hours(self, name: str, arm: Arm) -> float:
         """How long a trial has gone on; 0 for one that may be promoted: it has its verdict, and waits for a person."""
@@ -137,7 +137,7 @@ class Decider:
             waits = True
         return 0.0 if waits else (time.time() * 1000 - arm.began_at) / HOUR_MS
 
-    def _act(self, name: str, arm: Arm, verdict: Verdict) -> Arm | None:
+    def _act(self, name: str, arm: Arm, verdict: CanaryDecision) -> Arm | None:
         if verdict.action == "rollback":
             return rollout.roll_back_canary(self.root, name, arm.salt, f"canary-{verdict.reason}", verdict.detail)
         try:
@@ -158,9 +158,9 @@ class Decider:
         return True
 
 
-def bounds_of(settings: Settings) -> Bounds:
+def bounds_of(settings: Settings) -> CanaryThresholds:
     """What the settings ask of a canary."""
-    return Bounds(
+    return CanaryThresholds(
         settings.canary_alpha,
         settings.canary_impressions,
         settings.canary_margin,
@@ -193,12 +193,12 @@ def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, Im
     }
 
 
-def _side(counts: ImpressionCounts, figures: Figures, since: float) -> Side:
-    return Side(counts, figures.answers, figures.errors, figures.seconds(since))
+def _side(counts: ImpressionCounts, figures: Figures, since: float) -> ArmStats:
+    return ArmStats(counts, figures.answers, figures.errors, figures.seconds(since))
 
 
-def _figures(side: Side) -> dict[str, Any]:
-    found = canary.rate(side.counts)
+def _figures(side: ArmStats) -> dict[str, Any]:
+    found = canary.click_through_rate(side.counts)
     return {
         "impressions": found.impressions,
         "clicks": found.clicks,

@@ -170,7 +170,7 @@ class Current:
         if role == "canary":
             rollout.roll_back_canary(self.root, name, arm.salt, error.reason, error.detail)
             return
-        rollout.end(self.root, name, role, action="refused", reason=error.reason, detail=error.detail)
+        rollout.end_trial(self.root, name, role, action="refused", reason=error.reason, detail=error.detail)
         release_store.refuse(self.root, name, arm.release, error)
 
     def _refuse(self, name: str, release: str, error: ReleaseError) -> None:

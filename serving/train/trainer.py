@@ -116,13 +116,13 @@ def _run_of(settings: Settings, domain: str) -> train.Run:
 def bounds_of(settings: Settings) -> GateThresholds:
     """What the gate asks for, as the settings say."""
     return GateThresholds(
-        settings.gate_margin,
-        settings.gate_confidence,
-        settings.gate_tolerance,
-        settings.gate_coverage,
-        settings.gate_latency_ms,
-        settings.gate_one_item,
-        settings.gate_known,
+        margin=settings.gate_margin,
+        confidence=settings.gate_confidence,
+        tolerance=settings.gate_tolerance,
+        coverage=settings.gate_coverage,
+        latency_ms=settings.gate_latency_ms,
+        dominant_item=settings.gate_one_item,
+        personalization=settings.gate_known,
     )
 
 

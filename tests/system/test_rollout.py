@@ -94,7 +94,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     until(lambda: "canary" in shop(client)["rollout"]["loaded"], 20, "the canary is loaded")
     until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
     users = [f"v{one}" for one in range(300)]
-    mine = {user for user in users if arms.takes(arm, user)}
+    mine = {user for user in users if arms.includes(arm, user)}
     assert 60 < len(mine) < 180
     for turn in range(8):
         answered = visit(client, users, lambda user, by, turn=turn: by == control and hash_of(user, turn) < 0.5)
@@ -115,7 +115,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
 
 
 def hash_of(user: str, turn: int) -> float:
-    return arms.draw(user, f"click{turn}")
+    return arms.assignment(user, f"click{turn}")
 
 
 def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.Client) -> None:
@@ -139,7 +139,7 @@ def test_a_damaged_canary_never_answers(trying: System, client: httpx.Client) ->
     path = root / "shop" / other / "popularity.npy"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
-    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 1.0, 0)))  # as if it was whole when it began
+    arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 1.0, 0)))  # as if it was whole when it began
     path.write_bytes(raw)
     until(lambda: shop(client)["rollout"]["ended"], 20, "the canary is refused")
     assert shop(client)["rollout"]["ended"][-1]["reason"] == "hash-mismatch"
@@ -152,33 +152,33 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     root, control, other = two_releases(trying, client)
     know_items(client)
     began_at = int(time.time() * 1000) - 73 * 3_600_000
-    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 0.5, began_at)))
+    arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at)))
     until(lambda: shop(client)["rollout"]["ended"], 30, "the canary goes back")
     told = shop(client)
     assert (told["serving"], told["rollout"]["canary"]) == (control, None)
     ended = told["rollout"]["ended"][-1]
-    assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-time")
-    assert "no verdict within 72 h" in ended["detail"]
+    assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-timeout")
+    assert "no decision within 72 h" in ended["detail"]
 
     def listed() -> tuple[str, str | None]:
         (found,) = [one for one in shop(client)["releases"] if one["id"] == other]
         return found["state"], found["reason"]
 
-    until(lambda: listed() == ("refused", "canary-time"), 20, "the release is listed as refused")
-    line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="time"} 1.0'
+    until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
+    line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="timeout"} 1.0'
     until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
     command = [sys.executable, "-m", "serving.cli", "releases", "show", other, "--json"]
     card = subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(card.stdout)["refused"]["reason"] == "canary-time"
+    assert json.loads(card.stdout)["refused"]["reason"] == "canary-timeout"
 
 
 def test_a_canary_that_may_be_promoted_waits_for_a_person(trying: System, client: httpx.Client) -> None:
     root, _, other = two_releases(trying, client)
     began_at = int(time.time() * 1000) - 73 * 3_600_000
-    arms.write(root, "shop", arms.Rollout(canary=arms.arm(other, 0.5, began_at), ready="not worse"))
+    arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at), ready="not worse"))
     until(lambda: (shop(client)["rollout"]["verdict"] or {}).get("action") == "wait", 30, "it is judged")
     assert shop(client)["rollout"]["canary"]["release"] == other
-    rollout.end(root, "shop", "canary")
+    rollout.end_trial(root, "shop", "canary")
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
 
 
@@ -202,7 +202,7 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     elsewhere = {**trying.variables, "COLDSTREAM_STATE": str(tmp_path)}
     assert json.loads(listed(elsewhere, "--json"))["figures"] is None
     assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
-    assert rollout.end(root, "shop", "shadow") is not None
+    assert rollout.end_trial(root, "shop", "shadow") is not None
     until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from features.outcomes import GROUPS, ImpressionCounts
 from models.releases.baseline import Baseline, since
-from models.releases.canary import Bounds, Side, bounds_of, judge, rate
+from models.releases.canary import ArmStats, CanaryThresholds, click_through_rate, decide, difference_bounds
 
-BOUNDS = Bounds(impressions=2_000)
+BOUNDS = CanaryThresholds(impressions=2_000)
 
 
 def counts(impressions: int, clicks: int) -> ImpressionCounts:
@@ -18,60 +18,62 @@ def counts(impressions: int, clicks: int) -> ImpressionCounts:
     return ImpressionCounts(spread(impressions), spread(clicks))
 
 
-def side(impressions: int = 0, clicks: int = 0, answers: int = 0, errors: int = 0, ms: float = 2.0) -> Side:
-    return Side(counts(impressions, clicks), answers, errors, [ms / 1000] * min(answers, 500))
+def side(impressions: int = 0, clicks: int = 0, answers: int = 0, errors: int = 0, ms: float = 2.0) -> ArmStats:
+    return ArmStats(counts(impressions, clicks), answers, errors, [ms / 1000] * min(answers, 500))
 
 
 def test_few_lists_are_no_verdict() -> None:
-    verdict = judge(side(199, 0), side(5_000, 1_000), BOUNDS)
-    assert (verdict.action, verdict.reason) == ("wait", "few")
+    verdict = decide(side(199, 0), side(5_000, 1_000), BOUNDS)
+    assert (verdict.action, verdict.reason) == ("wait", "too-few-impressions")
 
 
 def test_fewer_clicks_roll_back_and_as_many_promote() -> None:
-    worse = judge(side(2_000, 100), side(18_000, 1_800), BOUNDS)
+    worse = decide(side(2_000, 100), side(18_000, 1_800), BOUNDS)
     assert (worse.action, worse.reason) == ("rollback", "clicks")
     assert worse.high is not None
     assert worse.high < 0
-    good = judge(side(20_000, 2_000), side(180_000, 18_000), BOUNDS)
+    good = decide(side(20_000, 2_000), side(180_000, 18_000), BOUNDS)
     assert (good.action, good.reason) == ("promote", "not-worse")
-    assert judge(side(2_000, 190), side(18_000, 1_800), BOUNDS).action == "wait"
-    early = Bounds(impressions=50_000)
-    assert judge(side(20_000, 2_400), side(180_000, 18_000), early).action == "wait"
+    assert decide(side(2_000, 190), side(18_000, 1_800), BOUNDS).action == "wait"
+    early = CanaryThresholds(impressions=50_000)
+    assert decide(side(20_000, 2_400), side(180_000, 18_000), early).action == "wait"
 
 
 def test_a_trial_without_a_verdict_ends_in_time() -> None:
     undecided = (side(2_000, 190), side(18_000, 1_800))
-    assert judge(*undecided, BOUNDS, hours=71.9).action == "wait"
-    late = judge(*undecided, BOUNDS, hours=72.0)
-    assert (late.action, late.reason) == ("rollback", "time")
-    assert "no verdict within 72 h (canary_hours): click-through 0.0950 of 2000 lists" in late.detail
-    assert judge(side(), side(), BOUNDS, hours=73.0).reason == "time"  # nobody was shown anything
-    assert judge(side(20_000, 2_000), side(180_000, 18_000), BOUNDS, hours=1_000.0).action == "promote"
-    assert judge(*undecided, Bounds(hours=0.0), hours=1e6).action == "wait"
-    assert judge(*undecided, Bounds(hours=0.5), hours=1.0).reason == "time"
+    assert decide(*undecided, BOUNDS, hours=71.9).action == "wait"
+    late = decide(*undecided, BOUNDS, hours=72.0)
+    assert (late.action, late.reason) == ("rollback", "timeout")
+    assert "no decision within 72 h (canary_hours): click-through rate 0.0950 of 2000 lists" in late.detail
+    assert decide(side(), side(), BOUNDS, hours=73.0).reason == "timeout"  # nobody was shown anything
+    assert decide(side(20_000, 2_000), side(180_000, 18_000), BOUNDS, hours=1_000.0).action == "promote"
+    assert decide(*undecided, CanaryThresholds(hours=0.0), hours=1e6).action == "wait"
+    assert decide(*undecided, CanaryThresholds(hours=0.5), hours=1.0).reason == "timeout"
 
 
 def test_failed_answers_and_slow_ones_roll_back_at_once() -> None:
-    assert judge(side(answers=200, errors=1), side(answers=2_000), BOUNDS).action == "wait"
-    failing = judge(side(answers=200, errors=8), side(answers=2_000), BOUNDS)
+    assert decide(side(answers=200, errors=1), side(answers=2_000), BOUNDS).action == "wait"
+    failing = decide(side(answers=200, errors=8), side(answers=2_000), BOUNDS)
     assert (failing.action, failing.reason) == ("rollback", "errors")
-    assert judge(side(answers=200, errors=8), side(answers=2_000, errors=80), BOUNDS).action == "wait"
-    assert judge(side(answers=200, ms=9), side(answers=2_000, ms=3), BOUNDS).action == "wait"  # too few to tell
-    slow = judge(side(answers=400, ms=9), side(answers=2_000, ms=3), BOUNDS)
+    assert decide(side(answers=200, errors=8), side(answers=2_000, errors=80), BOUNDS).action == "wait"
+    assert decide(side(answers=200, ms=9), side(answers=2_000, ms=3), BOUNDS).action == "wait"  # too few to tell
+    slow = decide(side(answers=400, ms=9), side(answers=2_000, ms=3), BOUNDS)
     assert (slow.action, slow.reason) == ("rollback", "latency")
-    assert judge(side(answers=400, ms=1.5), side(answers=2_000, ms=0.5), BOUNDS).action == "wait"  # too small to feel
+    assert decide(side(answers=400, ms=1.5), side(answers=2_000, ms=0.5), BOUNDS).action == "wait"  # too small to feel
 
 
 def test_users_who_are_alike_make_a_rate_less_sure() -> None:
     alike = ImpressionCounts([100] * GROUPS, [100, 0] * (GROUPS // 2))
     even = ImpressionCounts([100] * GROUPS, [50] * GROUPS)
-    assert rate(alike).value == rate(even).value == 0.5
-    assert rate(even).variance == pytest.approx(0.25 / 5_000)
-    assert rate(alike).variance == pytest.approx(0.25 / GROUPS * GROUPS / (GROUPS - 1))
+    assert click_through_rate(alike).value == click_through_rate(even).value == 0.5
+    assert click_through_rate(even).variance == pytest.approx(0.25 / 5_000)
+    assert click_through_rate(alike).variance == pytest.approx(0.25 / GROUPS * GROUPS / (GROUPS - 1))
 
 
 def test_bounds_are_wider_than_those_of_a_single_look() -> None:
-    low, high = bounds_of(rate(counts(2_000, 200)), rate(counts(20_000, 2_000)), 0.05, 2_000)
+    low, high = difference_bounds(
+        click_through_rate(counts(2_000, 200)), click_through_rate(counts(20_000, 2_000)), 0.05, 2_000
+    )
     once = 1.96 * (0.09 / 2_000 + 0.09 / 20_000) ** 0.5
     assert low == pytest.approx(-high)
     assert 1.3 * once < high < 2.0 * once
@@ -97,8 +99,8 @@ def trial(rng: np.random.Generator, lift: float, users: int = 3_000, looks: int 
         clicks = rng.random(200) < rates[who] * np.where(arm == 1, 1 + lift, 1)
         np.add.at(shown, (arm, groups[who]), 1)
         np.add.at(clicked, (arm, groups[who]), clicks)
-        sides: Sequence[Side] = [Side(ImpressionCounts(shown[n].tolist(), clicked[n].tolist())) for n in (1, 0)]
-        verdict = judge(sides[0], sides[1], BOUNDS)
+        sides: Sequence[ArmStats] = [ArmStats(ImpressionCounts(shown[n].tolist(), clicked[n].tolist())) for n in (1, 0)]
+        verdict = decide(sides[0], sides[1], BOUNDS)
         if verdict.action != "wait":
             return verdict.action
     return "wait"

@@ -27,16 +27,16 @@ def state_of(root: Path, name: str) -> tuple[str, str | None]:
 def test_a_share_of_the_users_is_drawn_always_the_same_and_anew_for_each_trial() -> None:
     users = [f"u{one}" for one in range(20_000)]
     one, other = Arm("r", 0.1, 0, "salt-1"), Arm("r", 0.1, 0, "salt-2")
-    first = {user for user in users if arms.takes(one, user)}
+    first = {user for user in users if arms.includes(one, user)}
     assert 1_850 < len(first) < 2_150  # 2,000 expected, standard deviation 42
-    assert first == {user for user in users if arms.takes(one, user)}
-    both = first & {user for user in users if arms.takes(other, user)}
+    assert first == {user for user in users if arms.includes(one, user)}
+    both = first & {user for user in users if arms.includes(other, user)}
     assert 140 < len(both) < 260  # 200 expected where the trials draw independently
-    assert first < {user for user in users if arms.takes(Arm("r", 0.2, 0, "salt-1"), user)}
+    assert first < {user for user in users if arms.includes(Arm("r", 0.2, 0, "salt-1"), user)}
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
-    assert arms.draw("ann", "salt") == pytest.approx(DRAWN, abs=1e-12)
+    assert arms.assignment("ann", "salt") == pytest.approx(DRAWN, abs=1e-12)
 
 
 DRAWN = 0.5947603691592789
@@ -58,7 +58,7 @@ def test_a_canary_begins_goes_back_and_leaves_its_reason(two: tuple[Path, str, s
 def test_a_canary_that_is_promoted_serves(two: tuple[Path, str, str]) -> None:
     root, _, other = two
     arm = rollout.begin_canary(root, "shop", other, 0.2)
-    rollout.say_ready(root, "shop", arm.salt, "as good")
+    rollout.mark_ready(root, "shop", arm.salt, "as good")
     assert arms.read(root, "shop").ready == "as good"
     rollout.promote_canary(root, "shop", arm.salt, "as good")
     assert (release_store.current_id(root, "shop"), arms.read(root, "shop").canary) == (other, None)
@@ -94,10 +94,10 @@ def test_a_candidate_waits_while_another_is_on_trial(two: tuple[Path, str, str])
     root, serving, other = two
     third = release(root, 30, ITEM_KNN, np.random.default_rng(1))
     release_store.promote(root, "shop", serving)
-    assert rollout.enter(root, "shop", other, 0.1) == "canary"
-    assert rollout.enter(root, "shop", third, 0.1) == "waits"
+    assert rollout.roll_out(root, "shop", other, 0.1) == "canary"
+    assert rollout.roll_out(root, "shop", third, 0.1) == "waits"
     assert arms.read(root, "shop").releases == {other}
-    assert rollout.enter(root, "shop", third, None) == "promote"
+    assert rollout.roll_out(root, "shop", third, None) == "promote"
     assert release_store.current_id(root, "shop") == third
 
 

@@ -60,7 +60,7 @@ def verdict_of(run: Run, release: str) -> GateReport:
 def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: Run) -> None:
     first = serve_first(run)
     assert first.gate is not None
-    assert (first.gate.opponent, first.gate.how, first.gate.passed) == (None, "nothing serves yet", True)
+    assert (first.gate.champion, first.gate.comparison, first.gate.passed) == (None, "nothing serves yet", True)
     again = train.train_counts(run)
     result = train.settle(run, [again])
     assert result.serving == release_store.current_id(run.root, "shop") == first.id
@@ -72,7 +72,7 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
     kept = json.loads((run.root / "shop" / again.manifest.id / "refused.json").read_text())
     assert kept["reason"] == "not-better"
     verdict = verdict_of(run, again.manifest.id)
-    assert (verdict.opponent, verdict.how) == (first.id, "as of the cut")
+    assert (verdict.champion, verdict.comparison) == (first.id, "as of the cut")
     assert [one.bound for one in verdict.checks if one.name == "coverage"] == [0.1]  # of counts, not half
     assert train.settle(run, [train.train_counts(run)]).serving == first.id  # and so it stays
 
@@ -92,12 +92,12 @@ def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_th
     assert fresh.held_out_from > first.cutoff_at
     still = msgspec.structs.replace(run, refresh_ms=600 * MINUTE + 1)
     train.settle(still, [fresh])
-    assert verdict_of(run, fresh.manifest.id).how == "as it serves"
+    assert verdict_of(run, fresh.manifest.id).comparison == "as it serves"
     result = train.settle(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
     verdict = verdict_of(run, fresh.manifest.id)
     (check,) = [one for one in verdict.checks if one.name == "not-better"]
     assert check.bound == -0.03
-    assert verdict.how == "as it serves; its data are old enough to be replaced by an equal one"
+    assert verdict.comparison == "as it serves; its data are old enough to be replaced by an equal one"
     assert (result.serving == fresh.manifest.id) == check.passed == (check.value > -0.03)
 
 
@@ -108,9 +108,9 @@ def test_what_the_serving_one_has_seen_does_not_help_it(run: Run) -> None:
     release = release_store.load(run.root / "shop" / first.id)
     for item in release.item_ids:
         numbers.setdefault(item, len(numbers))
-    leaking = champion_challenger.answers(release.recommender, candidate.cases, numbers, mask_seen=False)
+    leaking = champion_challenger.holdout_answers(release.recommender, candidate.cases, numbers, mask_seen=False)
     recommender, how = champion_challenger.as_of(release, candidate.before, candidate.held_out_from)
-    honest = champion_challenger.answers(recommender, candidate.cases, numbers, mask_seen=False)
+    honest = champion_challenger.holdout_answers(recommender, candidate.cases, numbers, mask_seen=False)
     assert how == "as of the cut"
     blind = ItemKNN()
     blind.fit(Log.of(candidate.before, release.vocabulary))
@@ -141,7 +141,7 @@ def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_a
     spoilt = msgspec.structs.replace(made, manifest=read_manifest(folder))
     result = train.settle(run, [spoilt])
     assert result.serving is None
-    assert result.refused == {made.manifest.id: ["strangers"]}
+    assert result.refused == {made.manifest.id: ["not-personalized"]}
 
 
 def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Run) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Ru
     (run.root / "shop" / first.id / "neighbours.npy").unlink()
     third = train.train_counts(run)
     assert train.settle(run, [third]).serving == third.manifest.id
-    assert verdict_of(run, third.manifest.id).how == "the serving release cannot be loaded: missing-file"
+    assert verdict_of(run, third.manifest.id).comparison == "the serving release cannot be loaded: missing-file"
 
 
 def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:

@@ -86,8 +86,8 @@ def check_card(card: Manifest, parent: str) -> None:
     assert low < card.metrics["ndcg@10"] < high
     assert 0 < card.metrics["next_hr@10"] <= 1
     assert card.gate is not None
-    assert card.gate.opponent == parent
-    assert card.gate.how == "as of the cut"
+    assert card.gate.champion == parent
+    assert card.gate.comparison == "as of the cut"
     assert {one.name for one in card.gate.checks} == set(CHECKS)
     assert card.gate.passed
     assert card.gate.users == card.metrics["users"]
@@ -108,8 +108,8 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     assert card.recommender == "popularity"
     assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
     assert card.gate is not None
-    assert card.gate.opponent is None
-    assert "asked for by name" in card.gate.how
+    assert card.gate.champion is None
+    assert "asked for by name" in card.gate.comparison
     better = train.train_counts(shop)  # counts know more, and do not come back: popularity was asked for
     assert train.settle(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):

@@ -116,7 +116,7 @@ def trials(two: tuple[Path, str, str]) -> tuple[Path, str]:
     before = rollout.begin_canary(root, "shop", one, 0.1, CUT_MS)
     rollout.roll_back_canary(root, "shop", before.salt, "canary-clicks", "worse")
     arm = rollout.begin_canary(root, "shop", one, 0.2, CUT_MS)
-    rollout.say_ready(root, "shop", arm.salt, "not worse")
+    rollout.mark_ready(root, "shop", arm.salt, "not worse")
     rollout.begin_shadow(root, "shop", one, 0.3, CUT_MS + DAY_MS)
     return state, one
 

@@ -13,7 +13,7 @@ from features.activity import Activity, History
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
 from models.releases import release_store
-from models.releases.arms import Arm, takes
+from models.releases.arms import Arm, includes
 from models.releases.manifest import ITEM_KNN
 from models.releases.release import Release
 from serving.catalogue.domain import Aligned, Domain
@@ -90,7 +90,7 @@ def looked(
 def test_a_canary_answers_its_share_and_the_catalogue_reaches_it(domain: Domain, store: OnlineStore) -> None:
     canary = tried(domain, domain.beside[0])
     domain.trial = Trial("shop", canary, None)
-    mine = {user for user in USERS if takes(ARM, user)}
+    mine = {user for user in USERS if includes(ARM, user)}
     assert 15 < len(mine) < 45
     found = looked(domain, store)
     assert {user for user, one in found.items() if one.release == canary.arm.release} == mine
@@ -108,7 +108,7 @@ def test_a_canary_that_fails_costs_no_answer(domain: Domain, store: OnlineStore)
     found = looked(domain, store)
     assert {one.release for one in found.values()} == {domain.aligned.release.id}  # type: ignore[union-attr]
     assert all(one.reason == "personal" for one in found.values())
-    mine = sum(takes(ARM, user) for user in USERS)
+    mine = sum(includes(ARM, user) for user in USERS)
     assert (canary.figures.answers, canary.figures.errors) == (mine, mine)
     assert domain.trial.control.errors == 0
 

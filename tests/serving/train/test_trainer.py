@@ -176,6 +176,6 @@ def test_the_gate_is_what_the_settings_say() -> None:
         "tolerance": 0.02,
         "coverage": 0.7,
         "latency_ms": 9.0,
-        "one_item": 0.6,
-        "known": 0.3,
+        "dominant_item": 0.6,
+        "personalization": 0.3,
     }
