@@ -19,10 +19,13 @@ import httpx
 import msgspec
 import numpy as np
 
-from benchmarks import load, made
-from benchmarks.lookups import put_catalogue, release
-from benchmarks.running import Running, machine, memory, percentiles, running
+from benchmarks.lookups import put_catalogue
+from benchmarks.measurements import machine, memory, percentiles
 from stream.events import Interaction, encode
+from testing import load
+from testing.random_release import write_random_release
+from testing.supervised import SupervisedSystem, supervised_system
+from testing.synthetic import synthetic_events
 
 BATCH: Final = 20
 USERS: Final = 20_000
@@ -37,8 +40,8 @@ def measure(seconds: int = 60, rate: int = 2_000, items: int = 100_000) -> dict[
     """The whole benchmark, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="coldstream-freshness-") as folder:
         state = Path(folder) / "state"
-        release(state / "releases", items, "transformer", np.random.default_rng(0))
-        with running("--no-train", state=state) as system:
+        write_random_release(state / "releases", items, "transformer", np.random.default_rng(0))
+        with supervised_system("--no-train", state=state) as system:
             with httpx.Client(base_url=system.url, timeout=60) as client:
                 put_catalogue(client, items)
             _until_written(system)
@@ -75,7 +78,7 @@ def show(figures: dict[str, Any]) -> None:
     print("goals: p50 <= 50 ms, p99 <= 250 ms")
 
 
-def _until_written(system: Running) -> None:
+def _until_written(system: SupervisedSystem) -> None:
     """Return once the catalogue is in the features, too: the clock runs on a system at rest."""
     url = f"http://127.0.0.1:{system.environment['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics"
     while 'coldstream_consumer_lag{partition="items/0"} 0.0' not in httpx.get(url).text:
@@ -90,9 +93,9 @@ def _until_loaded(url: str) -> None:
 
 def _load(port: int, rate: int, seconds: int, items: int) -> dict[str, float]:
     """In a process of its own: batches leave when they are due."""
-    stream = [encode(one) for one in made.events(rate * seconds, USERS, items, np.random.default_rng(3))]
+    stream = [encode(one) for one in synthetic_events(rate * seconds, USERS, items, np.random.default_rng(3))]
     bodies = [b"[" + b",".join(stream[at : at + BATCH]) + b"]" for at in range(0, len(stream), BATCH)]
-    found = asyncio.run(load.offer(port, [load.posting("/v1/events", body) for body in bodies], rate / BATCH))
+    found = asyncio.run(load.open_loop(port, [load.post_request("/v1/events", body) for body in bodies], rate / BATCH))
     accepted = found.statuses.get(202, 0) * BATCH
     figures = {"events": accepted, "seconds": found.elapsed_s, "per_second": accepted / found.elapsed_s}
     return figures | {f"{name}_ms": value for name, value in percentiles(found.latencies).items() if name != "n"}
@@ -127,13 +130,13 @@ async def _visitor(port: int, user: str, until: float, times: list[float], after
 
 
 async def _top(connection: load.Connection, path: str) -> str:
-    status, body = await connection.ask(load.getting(path))
+    status, body = await connection.request(load.get_request(path))
     return str(msgspec.json.decode(body)["items"][0]["item_id"]) if status == 200 else ""
 
 
 async def _view(connection: load.Connection, user: str, item: str, event_id: str) -> str:
     event = Interaction(event_id=event_id, user_id=user, item_id=item, kind="view", at=int(time.time() * 1000))
-    status, body = await connection.ask(load.posting("/v1/events", encode(event)))
+    status, body = await connection.request(load.post_request("/v1/events", encode(event)))
     if status != 202:
         raise RuntimeError(f"the event was not accepted: {status} {body!r}")
     return str(msgspec.json.decode(body)["token"])

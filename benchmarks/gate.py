@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmarks.measurements import machine
 from benchmarks.recommenders import users_of
-from benchmarks.running import machine
 from features.activity import History
 from models.arrays import Float32
 from models.data import splits

@@ -1,13 +1,12 @@
 """Catching up on a log until every event's features are written, on each store; and events over HTTP.
 
-The log: Zipf-popular items, users of uneven activity (see `benchmarks.made`), a user for every 20 events.
+The log: Zipf-popular items, users of uneven activity (see `testing.synthetic`), a user for every 20 events.
 `coldstream bench ingest [--events 1000000] [--store sqlite|redis] [--json]`
 """
 
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,18 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks import load, made
-from benchmarks.running import environment, free_port, machine, percentiles
+from benchmarks.measurements import machine, percentiles
 from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.bulk import BulkProducer
 from stream.events import Interaction, encode
+from testing import load
+from testing.environment import system_environment
+from testing.ports import free_port
+from testing.redis_server import redis_server
+from testing.synthetic import synthetic_events
+from testing.waiting import wait_ready
 
 EVENTS_A_USER: Final = 20
 ITEMS: Final = 20_000
@@ -37,7 +41,6 @@ HTTP_S: Final = 10.0
 HTTP_BATCH: Final = 1_000
 GORSE: Final = {"batch": 8_250, "single": 600}
 WITHIN_S: Final = 900
-REDIS_S: Final = 30.0
 
 
 def measure(events: int = 1_000_000, stores: Sequence[str] = ("sqlite", "redis")) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def catch_up(state: Path, store: str, events: int) -> dict[str, Any]:
     with Broker(state / "kafka", free_port()) as broker, _store(state, store) as address:
         create_topics(broker.bootstrap, None, topics.topics(4))
         asyncio.run(_fill(broker.bootstrap, events))
-        variables = environment(state, kafka=broker.bootstrap, store=address)
+        variables = system_environment(state, kafka=broker.bootstrap, store=address)
         url = f"http://127.0.0.1:{variables['COLDSTREAM_CONSUMER_METRICS_PORT']}/metrics"
         with _process("serving.consume.app", variables) as process:
             begun = _await_applied(process, url, 1)
@@ -79,16 +82,16 @@ def over_http(state: Path) -> dict[str, Any]:
     """POST /v1/events, in batches of 1,000 and singly: the API and the broker run, nothing else."""
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics.topics(4))
-        variables = environment(state, kafka=broker.bootstrap)
+        variables = system_environment(state, kafka=broker.bootstrap)
         port = int(variables["COLDSTREAM_PORT"])
         with _process("serving.http.app", variables) as process:
-            _await_ready(process, port)
+            wait_ready(f"http://127.0.0.1:{port}", process)
             rng = np.random.default_rng(1)
-            made_events = list(made.events(100_000, 10_000, ITEMS, rng))
-            asyncio.run(load.send(port, _singly(made_events), 4, 2.0))
-            batches = asyncio.run(load.send(port, _batches(made_events), 4, HTTP_S))
-            singles = asyncio.run(load.send(port, _singly(made_events), 32, HTTP_S))
-            one = asyncio.run(load.send(port, _singly(made_events), 1, HTTP_S))
+            events = list(synthetic_events(100_000, 10_000, ITEMS, rng))
+            asyncio.run(load.closed_loop(port, _singly(events), 4, 2.0))
+            batches = asyncio.run(load.closed_loop(port, _batches(events), 4, HTTP_S))
+            singles = asyncio.run(load.closed_loop(port, _singly(events), 32, HTTP_S))
+            one = asyncio.run(load.closed_loop(port, _singly(events), 1, HTTP_S))
     return {
         "batches_of_1000": _figures(batches, HTTP_BATCH),
         "single_32_connections": _figures(singles, 1),
@@ -117,7 +120,7 @@ def show(figures: dict[str, Any]) -> None:
 async def _fill(bootstrap: str, events: int) -> None:
     producer = BulkProducer(bootstrap)
     await producer.start()
-    stream = made.events(events, events // EVENTS_A_USER, ITEMS, np.random.default_rng(0))
+    stream = synthetic_events(events, events // EVENTS_A_USER, ITEMS, np.random.default_rng(0))
     while chunk := list(islice(stream, 10_000)):
         await (await producer.send(topics.EVENTS, [(one.user_id.encode(), encode(one)) for one in chunk]))
     await producer.stop()
@@ -127,19 +130,19 @@ def _singly(events: list[Interaction]) -> Iterator[bytes]:
     while True:
         for one in events:
             new = msgspec.structs.replace(one, event_id=f"{one.event_id}-{time.monotonic_ns()}")
-            yield load.posting("/v1/events", encode(new))
+            yield load.post_request("/v1/events", encode(new))
 
 
 def _batches(events: list[Interaction]) -> Iterator[bytes]:
     """Made before the clock starts."""
     ready = [encode(one) for one in events]
     bodies = [b"[" + b",".join(ready[at : at + HTTP_BATCH]) + b"]" for at in range(0, len(ready), HTTP_BATCH)]
-    whole = [load.posting("/v1/events", body) for body in bodies]
+    whole = [load.post_request("/v1/events", body) for body in bodies]
     while True:
         yield from whole
 
 
-def _figures(result: load.Load, size: int) -> dict[str, Any]:
+def _figures(result: load.LoadReport, size: int) -> dict[str, Any]:
     taken = result.statuses.get(202, 0) * size
     return {
         **percentiles(result.latencies),
@@ -162,18 +165,6 @@ def _await_applied(process: subprocess.Popen[bytes], url: str, count: int) -> tu
             return time.monotonic(), applied
         time.sleep(0.1)
     raise RuntimeError(f"{count} events were not applied; run `coldstream consumer` by hand to see why")
-
-
-def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError("the API is not ready; run `coldstream api` by hand to see why")
 
 
 def _peak_mib(pid: int) -> float:
@@ -201,24 +192,3 @@ def _store(state: Path, store: str) -> Iterator[str]:
         return
     with redis_server(state) as (address, _):
         yield address
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Redis on loopback that keeps nothing on disk: its address as a setting, and its process."""
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + REDIS_S
-        while True:
-            if time.monotonic() > until or server.poll() is not None:
-                raise RuntimeError(f"redis-server does not answer on port {port} within {REDIS_S:g} s")
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"redis://127.0.0.1:{port}", server
-    finally:
-        server.terminate()
-        server.wait(30)

@@ -15,15 +15,17 @@ import httpx
 import msgspec
 import numpy as np
 
-from benchmarks import load, made
-from benchmarks.lookups import SETTLE_S, fill, histories, release, serving, under_load
-from benchmarks.running import machine, percentiles
+from benchmarks.lookups import SETTLE_S, fill, histories, serving, under_load
+from benchmarks.measurements import machine, percentiles
 from features.activity import Activity
 from models.domains import preset as presets
 from models.releases import release_store
 from serving.catalogue.domain import Domain, Habits
 from serving.recommend.pipeline import Ask, answer, best, query, score
 from serving.rules.rule import Rule
+from testing import load
+from testing.random_release import write_random_release
+from testing.synthetic import synthetic_items
 
 RULES: Final = 100
 LOOK_UPS: Final = 300
@@ -65,10 +67,10 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
     """Milliseconds of one look-up by option, without store and HTTP; and of readying the rules."""
     with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
         root = Path(folder)
-        name = release(root, items, recommender, rng)
+        name = write_random_release(root, items, recommender, rng)
         loaded = release_store.load(root / "shop" / name)
     domain = Domain(Habits.of(presets.preset_of("shop")))
-    domain.put(made.items(items))
+    domain.put(synthetic_items(items))
     domain.begin()
     domain.adopt(domain.align(loaded))
     states = [state for _, state in histories(LOOK_UPS, items, rng)]
@@ -102,7 +104,7 @@ def over_http(items: int, users: int, recommender: str, seconds: float, rng: np.
     with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
         state = Path(folder)
         fill(state / "feast", users, items, rng)
-        release(state / "releases", items, recommender, rng)
+        write_random_release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             time.sleep(SETTLE_S)
             for option, asked in sorted(OPTIONS.items(), key=lambda pair: pair[0] in WITH_RULES):
@@ -119,7 +121,7 @@ def lookups(users: int, asked: Mapping[str, Any], rng: np.random.Generator) -> I
     words = "".join(f"&{name}={str(value).lower()}" for name, value in asked.items())
     while True:
         for user in rng.integers(0, users, 10_000):
-            yield load.getting(f"/v1/users/u{user}/recommendations?n=20{words}")
+            yield load.get_request(f"/v1/users/u{user}/recommendations?n=20{words}")
 
 
 def _tell(client: httpx.Client, told: list[Rule]) -> None:

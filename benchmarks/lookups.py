@@ -19,20 +19,17 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks import load, made
-from benchmarks.running import environment, free_port, machine, memory, percentiles
+from benchmarks.measurements import machine, memory, percentiles
 from features.activity import Activity, ActivitySummary, Deduplication, History
-from models.recommenders.base import Recommender, Vocabulary
-from models.recommenders.blend import EDGES, Blend
-from models.recommenders.item_item import ItemItem, ItemKNN
-from models.recommenders.onnx_scorer import ITEM_ITEM
-from models.recommenders.popularity import Personal
-from models.releases import release_store
-from models.releases.manifest import Manifest, new_id
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.events import encode
 from stream.topics import topics
+from testing import load
+from testing.environment import system_environment
+from testing.ports import free_port
+from testing.random_release import write_random_release
+from testing.synthetic import synthetic_items
 
 SETTLE_S: Final = 2.0
 NEIGHBOURS: Final = 50
@@ -67,70 +64,12 @@ def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None
     store.close()
 
 
-def release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
-    """A release of made weights: the sizes of a real one, so the time of a real one."""
-    item_ids = [f"i{one}" for one in range(items)]
-    vocabulary = Vocabulary.of(item_ids)
-    made_one = _recommender(recommender, vocabulary, rng)
-    beside = _counting(ItemKNN(), vocabulary, rng)
-    manifest = Manifest(
-        id=new_id(),
-        domain="shop",
-        recommender=recommender,
-        created_at=int(time.time() * 1000),
-        cutoff_at=0,
-        items=items,
-        events=0,
-        users=0,
-        files={},
-        params=made_one.describe(),
-    )
-
-    def write(folder: Path) -> list[str]:
-        return list({*made_one.save(folder, release_store.prefix_of(recommender)), *beside.save(folder)})
-
-    release_store.save(root, manifest, item_ids, write)
-    release_store.promote(root, "shop", manifest.id)
-    return manifest.id
-
-
-def _recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generator) -> Recommender:
-    if name == "blend":
-        names = ("personal", *ITEM_ITEM, "transformer")
-        members = [_recommender(one, vocabulary, rng) for one in names]
-        return Blend(members, np.full((len(EDGES) + 1, len(members)), 1 / len(members)))
-    if name in ITEM_ITEM:
-        return _counting(ITEM_ITEM[name](), vocabulary, rng)
-    popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
-    if name == "personal":
-        personal = Personal()
-        personal.vocabulary, personal.popularity = vocabulary, popularity
-        return personal
-    from models.recommenders.neural.recommender import Network, Neural, Params
-
-    model = Neural(Params(encoder=name))
-    model.vocabulary, model.popularity = vocabulary, popularity
-    model.network = Network(np.zeros(len(vocabulary), np.int32), model.params)
-    return model
-
-
-def _counting(made_one: ItemItem, vocabulary: Vocabulary, rng: np.random.Generator) -> ItemItem:
-    shape = (len(vocabulary), made_one.neighbours)
-    made_one.vocabulary = vocabulary
-    made_one.popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
-    made_one.near = rng.integers(0, len(vocabulary), shape, np.int32)
-    made_one.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
-    if made_one.name == "ease":  # some of its weights are negative
-        made_one.amounts[:, ::4] *= -1
-    return made_one
-
-
 @contextmanager
 def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
     """A broker and the API over a filled state, with the catalogue sent: the API's port and process id."""
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(4))
-        variables = environment(state, kafka=broker.bootstrap)
+        variables = system_environment(state, kafka=broker.bootstrap)
         process = subprocess.Popen([sys.executable, "-m", "serving.http.app"], env=variables, stdout=subprocess.DEVNULL)
         port = int(variables["COLDSTREAM_PORT"])
         try:
@@ -154,7 +93,7 @@ def _prepare(port: int, items: int, process: subprocess.Popen[bytes], within_s: 
 
 def put_catalogue(client: httpx.Client, items: int) -> None:
     """Send the catalogue through the API, 2,000 items at a time."""
-    catalogue = list(made.items(items))
+    catalogue = list(synthetic_items(items))
     for start in range(0, items, 2_000):
         body = b"[" + b",".join(encode(one) for one in catalogue[start : start + 2_000]) + b"]"
         client.put("/v1/items", content=body).raise_for_status()
@@ -175,7 +114,7 @@ def lookups(users: int, rng: np.random.Generator) -> Iterator[bytes]:
     """Look-ups of users in turn, drawn evenly."""
     while True:
         for user in rng.integers(0, users, 10_000):
-            yield load.getting(f"/v1/users/u{user}/recommendations?n=20")
+            yield load.get_request(f"/v1/users/u{user}/recommendations?n=20")
 
 
 def measure(users: int, items: int, recommender: str, seconds: float) -> dict[str, Any]:
@@ -185,10 +124,10 @@ def measure(users: int, items: int, recommender: str, seconds: float) -> dict[st
     with tempfile.TemporaryDirectory(prefix="coldstream-lookups-") as folder:
         state = Path(folder)
         fill(state / "feast", users, items, rng)
-        release(state / "releases", items, recommender, rng)
+        write_random_release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid):
             time.sleep(SETTLE_S)
-            asyncio.run(load.send(port, lookups(users, rng), 1, 2.0))
+            asyncio.run(load.closed_loop(port, lookups(users, rng), 1, 2.0))
             figures["one"] = under_load(port, pid, lookups(users, rng), 1, seconds)
             figures["memory_mib"] = memory(pid)
             _pin(pid)
@@ -200,7 +139,7 @@ def measure(users: int, items: int, recommender: str, seconds: float) -> dict[st
 def under_load(port: int, pid: int, requests: Iterator[bytes], connections: int, seconds: float) -> dict[str, Any]:
     """Latencies in milliseconds, and what a request costs the API's processor, which other load shapes less."""
     before = _worked_s(pid)
-    sent = asyncio.run(load.send(port, requests, connections, seconds))
+    sent = asyncio.run(load.closed_loop(port, requests, connections, seconds))
     cpu_us = (_worked_s(pid) - before) * 1e6 / max(1, len(sent.latencies))
     rate = {"per_second": sent.per_second, "statuses": sent.statuses, "cpu_us": cpu_us}
     return {**percentiles(sent.latencies), **rate}

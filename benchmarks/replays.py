@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.running import Running, machine, running
+from benchmarks.measurements import machine
+from testing.supervised import SupervisedSystem, supervised_system
 
 SETS: Final = {"online-retail": ("uci-online-retail", "shop"), "movielens-1m": ("ml-1m", "video")}
 WITHIN_S: Final = 600.0
@@ -23,7 +24,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """For each data set, on a system of its own: seconds of each step, the release, and a user's answer."""
     figures: dict[str, Any] = {"machine": machine()}
     for name, (place, domain) in SETS.items():
-        with running("--no-train", domain=domain) as system:
+        with supervised_system("--no-train", domain=domain) as system:
             figures[name] = _through(system, f"{name}:{folder / place}", domain)
     return figures
 
@@ -46,7 +47,7 @@ def show(figures: dict[str, Any]) -> None:
         print(f"  user {answer['user_id']}: {answer['reason']}, {[item['title'] for item in answer['items']]}")
 
 
-def _through(system: Running, source: str, domain: str) -> dict[str, Any]:
+def _through(system: SupervisedSystem, source: str, domain: str) -> dict[str, Any]:
     began = time.monotonic()
     sent = _command(system, "replay", source)
     expected = sent["events"]
@@ -68,7 +69,7 @@ def _through(system: Running, source: str, domain: str) -> dict[str, Any]:
     }
 
 
-def _personal(system: Running, release: str) -> dict[str, Any]:
+def _personal(system: SupervisedSystem, release: str) -> dict[str, Any]:
     """The first user's list, once `release` serves."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
@@ -81,7 +82,7 @@ def _personal(system: Running, release: str) -> dict[str, Any]:
     raise RuntimeError(f"release {release} gives nobody a personal answer")
 
 
-def _wait(system: Running, condition: Any) -> None:
+def _wait(system: SupervisedSystem, condition: Any) -> None:
     until = time.monotonic() + WITHIN_S
     while not condition(status := _command(system, "status")):
         if time.monotonic() > until:
@@ -89,7 +90,7 @@ def _wait(system: Running, condition: Any) -> None:
         time.sleep(0.5)
 
 
-def _command(system: Running, *words: str) -> dict[str, Any]:
+def _command(system: SupervisedSystem, *words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "serving.cli", *words, "--json"]
     done = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
     if done.returncode:

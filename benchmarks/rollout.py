@@ -22,14 +22,15 @@ import httpx
 import msgspec
 import numpy as np
 
-from benchmarks import load
-from benchmarks.running import machine, percentiles, running
+from benchmarks.measurements import machine, percentiles
 from models.errors import ReleaseError
 from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, Manifest, new_id
 from stream.events import Event, Impression, Interaction, Item, encode
+from testing import load
+from testing.supervised import supervised_system
 
 TASTES: Final = 20
 EACH: Final = 50
@@ -81,7 +82,7 @@ class Visitors:
             while not self.stopping.is_set():
                 user = int(self._rng.integers(self.number))
                 path = f"/v1/users/v{user}/recommendations?n=10"
-                body = await self._ask(connection, load.getting(path), 200)
+                body = await self._ask(connection, load.get_request(path), 200)
                 if body is not None:
                     await self._send(connection, self._visit(user, msgspec.json.decode(body)))
 
@@ -107,10 +108,10 @@ class Visitors:
 
     async def _send(self, connection: load.Connection, events: list[Event]) -> None:
         body = b"[" + b",".join(encode(one) for one in events) + b"]"
-        await self._ask(connection, load.posting("/v1/events", body), 202)
+        await self._ask(connection, load.post_request("/v1/events", body), 202)
 
     async def _ask(self, connection: load.Connection, request: bytes, wanted: int) -> bytes | None:
-        status, body = await connection.ask(request)
+        status, body = await connection.request(request)
         self.requests += 1
         if status != wanted:
             self.failed[str(status)] += 1
@@ -118,10 +119,10 @@ class Visitors:
         return body
 
 
-async def timed(port: int, visitors: int, rate: float, seconds: float) -> load.Load:
+async def timed(port: int, visitors: int, rate: float, seconds: float) -> load.LoadReport:
     """Look-ups at a fixed rate for a while."""
     paths = [f"/v1/users/v{one % visitors}/recommendations?n=20" for one in range(int(rate * seconds))]
-    return await load.offer(port, [load.getting(path) for path in paths], rate, 4)
+    return await load.open_loop(port, [load.get_request(path) for path in paths], rate, 4)
 
 
 async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: float) -> dict[str, Any]:
@@ -131,7 +132,7 @@ async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: flo
     await crowd.begin()
     visiting = [asyncio.create_task(crowd.run()) for _ in range(4)]
     found: dict[str, Any] = {}
-    loads: dict[str, load.Load] = {"before": await timed(port, visitors, rate, 10)}
+    loads: dict[str, load.LoadReport] = {"before": await timed(port, visitors, rate, 10)}
     found["damaged"] = refused(root, rng)
     loads["beside a damaged one"] = await timed(port, visitors, rate, 5)
     for name, knows in (("worse", False), ("good", True)):
@@ -165,7 +166,7 @@ def refused(root: Path, rng: np.random.Generator) -> str:
 
 async def ended(
     url: str, root: Path, made: str, port: int, visitors: int, rate: float, within_s: float
-) -> tuple[dict[str, Any], load.Load]:
+) -> tuple[dict[str, Any], load.LoadReport]:
     """How a trial ended, and look-ups meanwhile."""
     began = time.monotonic()
     latencies: list[float] = []
@@ -183,7 +184,7 @@ async def ended(
     seconds = time.monotonic() - began
     last = arms.read(root, "shop").ended[-1:] if canary is None else []
     end = {"action": last[0].action, "reason": last[0].reason} if last else {"action": "undecided", "reason": ""}
-    return {**end, "seconds": seconds, "figures": figures}, load.Load(latencies, dict(statuses), seconds)
+    return {**end, "seconds": seconds, "figures": figures}, load.LoadReport(latencies, dict(statuses), seconds)
 
 
 def measure(
@@ -195,7 +196,7 @@ def measure(
         root = state / "releases"
         asked = {"canary_impressions": impressions, "canary_margin": margin}
         release_store.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
-        with running("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
+        with supervised_system("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
             now = int(time.time() * 1000)
             items = [Item(item_id=f"i{one}", at=now, category=f"c{one // EACH}") for one in range(TASTES * EACH)]
             body = b"[" + b",".join(encode(one) for one in items) + b"]"

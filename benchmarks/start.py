@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.running import environment, machine, memory
+from benchmarks.measurements import machine, memory
 from models.releases import release_store
 from models.releases.manifest import read_manifest
 from serving.commands.live_view import busiest
 from stream.sources.complete_journey import open_complete_journey
 from stream.sources.source import Source
+from testing.environment import system_environment
 
 READY_S: Final = 180.0
 NEURAL_S: Final = 900.0
@@ -33,7 +34,7 @@ def measure() -> dict[str, Any]:
     user = _followed(open_complete_journey())
     with tempfile.TemporaryDirectory(prefix="coldstream-bench-") as folder:
         place = Path(folder) / "state"
-        variables = environment(place)
+        variables = system_environment(place)
         figures: dict[str, Any] = {"machine": machine(), "user": user}
         with _started(variables, Path(folder) / "first.log") as first:
             figures["first"] = _marks(first, variables, user)

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmarks.measurements import machine
 from benchmarks.recommenders import users_of
-from benchmarks.running import machine
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, Plan, Tuned
 from models.recommenders.base import Recommender

@@ -3,35 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from models.arrays import Float32
 from models.data.interactions import Log, batch_of
 from models.data.item_features import Catalogue
-from models.data.profiles import Asking, Profiles
-from models.recommenders.neural.recommender import Neural, Params
+from models.data.profiles import Asking
+from models.recommenders.neural.recommender import Neural
 from models.recommenders.registry import NEURAL
-from models.releases import release_store
-from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
-from stream.events import User
-from tests.contracts.test_recommenders import RING, clubs, history, ring
-
-SMALL = {
-    "embedding_size": 16,
-    "blocks": 1,
-    "heads": 1,
-    "length": 8,
-    "dropout": 0.0,
-    "learning_rate": 1e-2,
-    "compiled": False,
-    "adversarial": 0.0,
-}
-
-
-def encoder(name: str, epochs: int = 40, **more: object) -> Neural:
-    return Neural(Params(**{**SMALL, "encoder": name, "epochs": epochs, **more}))
+from testing.encoders import fit_on_tastes, save_and_load, small_encoder
+from testing.interactions import MONDAY, OLD, RING, SATURDAY, STRANGE, YOUNG, clubs, history, ring, starred, tastes
 
 
 def asked(made: Neural, *histories: tuple[str, ...]) -> Float32:
@@ -59,14 +41,14 @@ def two_clubs(text: bool) -> Catalogue:
 
 @pytest.mark.parametrize(("name", "text"), [*((name, False) for name in NEURAL), ("dnn", True)])
 def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: str, text: bool, tmp_path: Path) -> None:
-    made = encoder(name, 20)
+    made = small_encoder(name, 20)
     made.fit(Log.of(clubs(), catalogue=two_clubs(text)))
     left, right = made.vocabulary.index["left"], made.vocabulary.index["right"]
     assert {left, right} == {12, 13}
     histories = [("i0", "i1", "i2"), ("i9", "i7", "i10"), ("left",), ("right",)]
     found = [asked(made, *histories)]
     if text:
-        found.append(released(made, tmp_path).scores([history(*one) for one in histories]))
+        found.append(save_and_load(made, tmp_path).scores([history(*one) for one in histories]))
     for scores in found:
         assert scores[0, left] > scores[0, right]
         assert scores[1, right] > scores[1, left]
@@ -75,41 +57,16 @@ def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: s
         assert scores[3, theirs].mean() > scores[3, ours].mean()
 
 
-def released(made: Neural, root: Path) -> Release:
-    from models.recommenders.item_item import ItemKNN
-
-    beside = ItemKNN()
-    beside.fit(Log.of(clubs(), made.vocabulary))
-
-    def write(folder: Path) -> list[str]:
-        return list({*made.save(folder, release_store.prefix_of(made.name)), *beside.save(folder)})
-
-    whole = Manifest(new_id(), "shop", made.name, 0, 0, 0, 0, 0, {}, made.describe(), {}, "none")
-    saved = release_store.save(root, whole, made.vocabulary.item_ids, write)
-    return release_store.load(root / "shop" / saved.id)
-
-
-def starred() -> pd.DataFrame:
-    """Everyone rates in a random order: even items get 5 stars, odd ones 1; item 0 has nothing but views."""
-    rng = np.random.default_rng(0)
-    rows = [
-        (f"u{user}", f"i{item}", "rate" if item else "view", (1.0 if item % 2 else 5.0) if item else None, step * 1_000)
-        for user in range(60)
-        for step, item in enumerate(rng.permutation(RING))
-    ]
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
-
-
 @pytest.mark.parametrize("more", [{"values": 1.0}, {"loss": "mse"}])
 def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path: Path) -> None:
-    made = encoder("transformer", 60, **more)
+    made = small_encoder("transformer", 60, **more)
     made.fit(Log.of(starred()))
     histories = [history("i1", "i2"), history("i5", "i8", "i3")]
     values = made.values(batch_of(histories, made.vocabulary, 50))
     stars = [made.vocabulary.index[f"i{n}"] for n in range(1, RING)]
     wanted = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
     np.testing.assert_allclose(values[:, stars], np.tile(wanted, (2, 1)), atol=0.7)
-    served = released(made, tmp_path).recommender
+    served = save_and_load(made, tmp_path).recommender
     np.testing.assert_allclose(served.values(batch_of(histories, made.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
     np.testing.assert_allclose(
         served.score(batch_of(histories, made.vocabulary, 50)),
@@ -120,7 +77,7 @@ def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path:
 
 def untrained(name: str, **more: object) -> Neural:
     """Nobody has a second event, so nothing is learned: the encoder stays as it began."""
-    made = encoder(name, **more)
+    made = small_encoder(name, **more)
     once = ring(users=RING, steps=1)
     made.fit(Log.of(once[once["user_id"] != "x"]))
     return made
@@ -147,7 +104,9 @@ def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
-    made = [encoder("dnn", 2, dropout=0.2, mask=0.1, crop=0.5, reorder=0.5, workers=workers) for workers in (0, 2)]
+    made = [
+        small_encoder("dnn", 2, dropout=0.2, mask=0.1, crop=0.5, reorder=0.5, workers=workers) for workers in (0, 2)
+    ]
     for one in made:
         one.fit(Log.of(ring()))
     np.testing.assert_allclose(asked(made[0], *starts()), asked(made[1], *starts()), atol=1e-4)
@@ -165,42 +124,17 @@ def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
     ids=str,
 )
 def test_each_objective_and_switch_teaches_what_comes_next(more: dict[str, object], epochs: int) -> None:
-    made = encoder("dnn", epochs, **more)
+    made = small_encoder("dnn", epochs, **more)
     made.fit(Log.of(ring()))
     assert follows(made) == 1.0
 
 
 def test_similar_items_stand_in_for_each_other() -> None:
-    made = encoder("dnn", 60, substitute=0.3)
+    made = small_encoder("dnn", 60, substitute=0.3)
     made.fit(Log.of(clubs()))
     scores = asked(made, ("i0", "i1", "i2"))
     near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
     assert scores[0, near].min() > scores[0, far].max()
-
-
-SATURDAY, MONDAY = 1_759_536_000_000, 1_759_708_800_000
-"""Midnights, in UTC."""
-YOUNG, OLD, STRANGE = ({"group": one} for one in ("young", "old", "martian"))
-
-
-def tastes(by: str) -> tuple[pd.DataFrame, Profiles]:
-    """After `tea` the young take `a` and the old `b`; or everyone takes `a` on Mondays and `b` on Saturdays."""
-    rows, people = [], []
-    for user in range(60):
-        group = "young" if user % 2 else "old"
-        people.append(User(f"u{user}", 0, attributes={"group": group}))
-        first = MONDAY if user % 4 < 2 else SATURDAY
-        choice = group == "young" if by == "profile" else first == MONDAY
-        rows += [(f"u{user}", "tea", "view", first + user), (f"u{user}", "a" if choice else "b", "view", first + 9_000)]
-    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]).sort_values("at", kind="stable")
-    return frame, Profiles.of(people)
-
-
-def of_tastes(by: str, **more: object) -> Neural:
-    frame, people = tastes(by)
-    made = encoder("dnn", 60, **more)
-    made.fit(Log.of(frame, profiles=people))
-    return made
 
 
 def after_tea(made: Neural | Release, *asking: Asking) -> Float32:
@@ -217,7 +151,7 @@ def after_tea(made: Neural | Release, *asking: Asking) -> Float32:
 
 
 def test_a_profile_changes_what_is_said_and_nobody_needs_one(tmp_path: Path) -> None:
-    made = of_tastes("profile", profile=True)
+    made = fit_on_tastes("profile", profile=True)
     asking = [Asking(YOUNG), Asking(OLD), Asking(), Asking(STRANGE), Asking({"shoe": 44})]
     young, old, *others = after_tea(made, *asking)
     assert young > 1
@@ -225,43 +159,43 @@ def test_a_profile_changes_what_is_said_and_nobody_needs_one(tmp_path: Path) -> 
     assert max(abs(one) for one in others) < min(young, -old) / 2  # both groups have to be satisfied
     np.testing.assert_allclose(others, others[0], atol=1e-5)  # what is not known says nothing
     np.testing.assert_allclose(after_tea(made, Asking(YOUNG, SATURDAY)), [young], atol=1e-5)  # no context is read
-    served = released(made, tmp_path)
+    served = save_and_load(made, tmp_path)
     assert served.reads_profiles
     np.testing.assert_allclose(after_tea(served, *asking), [young, old, *others], atol=1e-4)
     np.testing.assert_allclose(served.scores([history("tea")]), served.scores([history("tea")], [Asking()]), atol=1e-6)
 
 
 def test_the_moment_changes_what_is_said(tmp_path: Path) -> None:
-    made = of_tastes("moment", context=True)
+    made = fit_on_tastes("moment", context=True)
     asking = [Asking(at=MONDAY + 30_000), Asking(at=SATURDAY + 30_000), Asking()]
     monday, saturday, unknown = after_tea(made, *asking)
     assert monday > 1
     assert saturday < -1
-    served = released(made, tmp_path)
+    served = save_and_load(made, tmp_path)
     assert not served.reads_profiles
     np.testing.assert_allclose(after_tea(served, *asking), [monday, saturday, unknown], atol=1e-4)
 
 
 def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -> None:
-    made = of_tastes("profile", profile=True, context=True, mixed=True)
+    made = fit_on_tastes("profile", profile=True, context=True, mixed=True)
     histories = [history("tea"), history(*["tea", "a", "b"] * 5), history(), history("tea", "b")]
     asking = [Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY), Asking(OLD, MONDAY), Asking(None, MONDAY)]
     wanted = made.score(batch_of(histories, made.vocabulary, 50, asking))
-    folded = released(made, tmp_path).scores(histories, asking)
+    folded = save_and_load(made, tmp_path).scores(histories, asking)
     np.testing.assert_allclose(folded, wanted, atol=0.1)  # half precision in training, whole in serving
     np.testing.assert_allclose(folded[2], np.log1p(made.popularity), atol=1e-6)  # nothing was taken: what is popular
 
 
 def test_without_profiles_or_switches_nothing_more_is_read(tmp_path: Path) -> None:
     frame, people = tastes("profile")
-    off = encoder("dnn", 0)  # no epoch: an attribute that is read says something from the beginning
+    off = small_encoder("dnn", 0)  # no epoch: an attribute that is read says something from the beginning
     off.fit(Log.of(frame, profiles=people))
-    bare = encoder("dnn", 0, profile=True)
+    bare = small_encoder("dnn", 0, profile=True)
     bare.fit(Log.of(frame))
-    other = encoder("transformer", 0, profile=True, context=True)  # the dense encoder alone reads them
+    other = small_encoder("transformer", 0, profile=True, context=True)  # the dense encoder alone reads them
     other.fit(Log.of(frame, profiles=people))
     for number, made in enumerate((off, bare, other)):
-        served = released(made, tmp_path / str(number))
+        served = save_and_load(made, tmp_path / str(number))
         assert {one.name for one in served.recommender.encoder.get_inputs()} <= {"items", "kinds", "gaps"}  # type: ignore[attr-defined]
         assert "fields" not in served.manifest.params
         one, two = after_tea(served, Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY))

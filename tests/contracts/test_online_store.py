@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.ingest import redis_server
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
 from features.errors import FeatureError, StoreError
 from features.popularity import DomainPopularity, PartitionPopularity
 from features.rebuild import differing_keys, rebuild
 from features.store import OnlineStore, open_store
 from stream.events import Interaction, Item, User
+from testing.redis_server import redis_server
 
 NOON = 1_760_000_000_000
 DOMAINS = ["shop", "news"]

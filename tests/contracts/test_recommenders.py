@@ -17,10 +17,9 @@ from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
 from stream.events import KIND_CODES
+from testing.interactions import RING, clubs, history, ring
 
-VIEW, SKIP = KIND_CODES["view"], KIND_CODES["skip"]
-RING = 12
-"""Users go round a ring of items: after item n comes n + 1."""
+SKIP = KIND_CODES["skip"]
 ORDERLESS = {"popularity", "personal", "item-knn", "ease", "ials", "blend"}
 SMALL = {
     "embedding_size": 16,
@@ -43,31 +42,6 @@ def build(name: str) -> Recommender:
 
 
 NAMES = [*CANDIDATES, "blend"]
-
-
-def ring(users: int = 60, steps: int = 20) -> pd.DataFrame:
-    rows = [
-        (f"u{user}", f"i{(user + step) % RING}", "view", None, 1_000 * step + user)
-        for step in range(steps)
-        for user in range(users)
-    ]
-    rows += [("x", "i0", "view", None, 0)] * 5  # so that one item is the most popular
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
-
-
-def clubs() -> pd.DataFrame:
-    """Half of the users take items 0 to 5, the others 6 to 11, each in an order of their own."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for user in range(80):
-        first = 6 * (user % 2)
-        for step, item in enumerate(rng.permutation(6)):
-            rows.append((f"u{user}", f"i{first + item}", "view", None, 1_000 * step + user))
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
-
-
-def history(*items: str, kind: int = VIEW) -> History:
-    return History(list(items), [kind] * len(items), [1_000 * n for n in range(len(items))], [None] * len(items))
 
 
 def asked(made: Recommender, *histories: History, length: int = 50) -> Batch:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.running import free_port
 from features.popularity import PopularitySettings
 from models.domains.preset import shipped
 from models.domains.tuning import PresetError
@@ -18,6 +17,7 @@ from serving.commands.doctor import _presets
 from serving.domain_presets import counting, preset_file, preset_for
 from serving.process.supervisor import MODULES, environment
 from serving.settings import HOPELESS, Settings, SettingsError, read
+from testing.ports import free_port
 
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
 

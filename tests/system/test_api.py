@@ -9,13 +9,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from benchmarks.kill import System
-from tests.system.conftest import until
+from testing.system import System
+from testing.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def client(system: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=30) as one:
+    with httpx.Client(base_url=system.url, timeout=30) as one:
         yield one
 
 
@@ -156,7 +156,7 @@ def test_items_come_and_go(client: httpx.Client, system: System) -> None:
     token = client.put("/v1/items", json={**items[0], "available": False}).json()["token"]
     answer = client.get(f"/v1/users/{user}/recommendations", params={"category": category, "after": token}).json()
     assert {one["item_id"] for one in answer["items"]} == set(ids[1:])
-    until(lambda: client.get(f"/v1/items/{ids[0]}").json().get("available") is False, 20, "the store has the item")
+    wait_until(lambda: client.get(f"/v1/items/{ids[0]}").json().get("available") is False, 20, "the store has the item")
 
 
 def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(client: httpx.Client) -> None:
@@ -173,7 +173,7 @@ def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(cl
         rows = client.get("/v1/popular", params={"domain": "music"}).json()["items"]
         return any(one["item_id"] == f"p0-{mark}" for one in rows)
 
-    until(popular, 20, "plays are popular")
+    wait_until(popular, 20, "plays are popular")
     user = f"new-{mark}"
     before = client.get(f"/v1/users/{user}/recommendations", params={"domain": "music"}).json()
     assert before["reason"] == "popular"
@@ -203,7 +203,7 @@ def test_a_profile_gives_a_new_user_the_popular_items_of_the_segment(client: htt
         found = client.get("/v1/popular", params={"domain": "video", "segment": f"seg-{mark}"}).json()
         return [one["item_id"] for one in found["items"]] == [f"film-{mark}"]
 
-    until(segment_known, 20, "the segment has its popular item")
+    wait_until(segment_known, 20, "the segment has its popular item")
     answer = client.get(f"/v1/users/s3-{mark}/recommendations", params={"domain": "video"}).json()
     assert answer["reason"] == "segment"
     assert answer["items"][0]["item_id"] == f"film-{mark}"

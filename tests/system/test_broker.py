@@ -13,13 +13,13 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from benchmarks.running import free_port
 from stream.admin import create_topics, describe, partitions_of, wait_ready
 from stream.broker import Broker
 from stream.errors import BrokerError
 from stream.topics import DAY_MS, Topic
+from testing.ports import free_port
+from testing.relay import relay_to
 from tests.system.conftest import FreshTopic
-from tests.system.relay import relaying
 
 DESCRIBE_CLUSTER = 60
 """The number of the request in Kafka's protocol."""
@@ -207,9 +207,9 @@ def test_a_wrong_password_is_a_clear_error(guarded: Broker) -> None:
 
 
 def test_a_broker_that_hangs_up_while_it_is_asked_is_waited_for(tmp_path: Path) -> None:
-    with relaying(to=free_port()) as relay:
+    with relay_to(free_port()) as relay:
         advertised = {"advertised.listeners": f"PLAINTEXT://{relay.address}"}
-        with Broker(tmp_path / "kafka", relay.to, settings=advertised) as started:
+        with Broker(tmp_path / "kafka", relay.broker_port, settings=advertised) as started:
             relay.refused = DESCRIBE_CLUSTER
             wait_ready(relay.address, timeout_s=20)
             assert relay.hung_up == 1

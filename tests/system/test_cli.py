@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.running import Running, running
-from tests.system.conftest import until
+from testing.supervised import SupervisedSystem, supervised_system
+from testing.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -46,7 +46,7 @@ def table(folder: Path) -> Path:
 @pytest.mark.timeout(400)
 def test_a_day_with_the_command_line(tmp_path: Path) -> None:
     file, state = table(tmp_path), tmp_path / "state"
-    with running("--no-train", state=state) as system:
+    with supervised_system("--no-train", state=state) as system:
         variables = system.environment
         options = ("--items", str(tmp_path / "items.csv"), "--kind", "purchase", "--rejects", str(tmp_path / "bad.csv"))
         said = json.loads(
@@ -54,7 +54,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         )
         assert (said["report"]["read"], said["report"]["kept"], said["sent"]["events"]) == (3_002, 3_000, 3_000)
         assert "yesterday" in (tmp_path / "bad.csv").read_text()
-        until(lambda: _status(variables)["events"] == 3_000, 60, "everything is in the features")
+        wait_until(lambda: _status(variables)["events"] == 3_000, 60, "everything is in the features")
         assert _status(variables)["lag"] == 0
         again = json.loads(
             command(variables, "import", str(file), "--map", "user_id=uid,item_id=sku,at=ts", *options, "--json")
@@ -63,7 +63,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         made = json.loads(command(variables, "train", "--once", "--json", within_s=240))  # it waits for the archive
         assert _status(variables)["archived rows"] >= 3_030
         assert made["serving"] in made["made"]
-        until(lambda: _serving(system) == made["serving"], 20, "the release serves")
+        wait_until(lambda: _serving(system) == made["serving"], 20, "the release serves")
         answer = json.loads(command(variables, "recommend", "u3", "-n", "5", "--explain", "--json"))
         assert answer["reason"] == "personal"
         assert len(answer["items"]) == 5
@@ -81,7 +81,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
     report = json.loads(command(variables, "features", "rebuild", "--json"))
     assert (report["events"], report["users"]) == (3_000, 40)
     began = time.monotonic()
-    with running("--no-train", state=state) as system:
+    with supervised_system("--no-train", state=state) as system:
         assert time.monotonic() - began < 60
         row = httpx.get(f"{system.url}/v1/users/u3/features").json()
         assert row["summary"]["totals"] == {"purchase": 75}
@@ -109,7 +109,7 @@ def test_what_is_asked_wrongly_is_answered_in_a_line(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_is_not_needed(tmp_path: Path) -> None:
-    with running("--no-train", "--no-archive", state=tmp_path / "state") as system:
+    with supervised_system("--no-train", "--no-archive", state=tmp_path / "state") as system:
         asked = time.monotonic()
         subprocess.run(["kill", f"-{int(signal.SIGINT)}", str(system.pid)], check=True)
 
@@ -120,7 +120,7 @@ def test_a_second_ctrl_c_is_not_needed(tmp_path: Path) -> None:
                 return True
             return False
 
-        until(gone, 30, "the API is gone")
+        wait_until(gone, 30, "the API is gone")
         assert time.monotonic() - asked < 30
 
 
@@ -129,7 +129,7 @@ def test_the_docs_page_shows_the_routes_in_a_browser(system: Any, tmp_path: Path
     quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
     words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path}"]
     page = subprocess.run(
-        [*words, "--virtual-time-budget=8000", "--dump-dom", f"http://127.0.0.1:{system.port}/docs"],
+        [*words, "--virtual-time-budget=8000", "--dump-dom", f"{system.url}/docs"],
         capture_output=True,
         text=True,
         timeout=90,
@@ -147,6 +147,6 @@ def _status(variables: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def _serving(system: Running) -> str | None:
+def _serving(system: SupervisedSystem) -> str | None:
     found: str | None = httpx.get(f"{system.url}/v1/releases").json()["shop"]["serving"]
     return found

@@ -10,14 +10,14 @@ import httpx
 import msgspec
 import pytest
 
-from benchmarks.kill import System
 from features.activity import FoldSettings
 from features.rebuild import differing_keys, last_offsets, log_by_partition, rebuild
 from features.store import open_store
 from serving import domain_presets
 from serving.settings import Settings, read
 from serving.train import trainer
-from tests.system.conftest import ready, until
+from testing.system import System
+from testing.waiting import wait_until
 
 KINDS = {"shop": "purchase", "music": "play", "video": "rate", "news": "click"}
 ITEMS = 12
@@ -30,18 +30,18 @@ MINUTE = 60 * 1000
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(tmp_path_factory.mktemp("domains") / "state") as running:
-        until(lambda: ready(running), 240, "the system is ready")
+        running.wait_ready(240)
         yield running
 
 
 @pytest.fixture(scope="module")
 def settings(system: System) -> Settings:
-    return msgspec.structs.replace(read(environment=system.variables), recommender="counts")
+    return msgspec.structs.replace(read(environment=system.environment), recommender="counts")
 
 
 @pytest.fixture(scope="module")
 def client(system: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=60) as one:
+    with httpx.Client(base_url=system.url, timeout=60) as one:
         yield one
 
 
@@ -68,14 +68,14 @@ def trained(system: System, client: httpx.Client, settings: Settings) -> dict[st
         ]
         send(client, log[:1_000])
         send(client, log[1_000:])
-    until(lambda: trainer._archived(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived")
+    wait_until(lambda: trainer._archived(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived")
     made = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
 
     def serves() -> bool:
         listed = [client.get("/v1/users/nobody/recommendations", params={"domain": one}).json() for one in KINDS]
         return {one["domain"]: one["release"] for one in listed} == made
 
-    until(serves, 60, "each domain's release serves")
+    wait_until(serves, 60, "each domain's release serves")
     return made
 
 
@@ -114,7 +114,7 @@ def test_each_domain_forgets_at_its_own_pace(client: httpx.Client, trained: dict
         both = [one["item_id"] for one in popular if one["item_id"] in {"yesterday", "breaking"}]
         return both[0] if len(both) == 2 else None
 
-    until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 30, "both are counted")
+    wait_until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 30, "both are counted")
 
 
 @pytest.mark.timeout(600)
@@ -132,20 +132,20 @@ def test_news_of_this_minute_is_recommended_before_a_release_knows_it(
         answer = client.get("/v1/users/reader/recommendations", params=reader).json()
         return answer["release"] == trained["news"] and item in {one["item_id"] for one in answer["items"]}
 
-    until(shown, 30, "what the crowd reads now is shown")
+    wait_until(shown, 30, "what the crowd reads now is shown")
     client.put("/v1/items", json=[{"type": "item", "item_id": item, "at": 1_767_225_600_000, "domain": "news",
                                    "available": False}]).raise_for_status()  # fmt: skip
-    until(lambda: not shown(), 30, "what is taken from the catalogue is not shown")
+    wait_until(lambda: not shown(), 30, "what is taken from the catalogue is not shown")
 
 
 @pytest.mark.timeout(600)
 def test_a_rebuild_gives_the_same_rows_in_every_domain(
     system: System, client: httpx.Client, settings: Settings, trained: dict[str, str], tmp_path: Path
 ) -> None:
-    until(lambda: system.lag() == 0, 60, "everything is applied")
+    wait_until(lambda: system.lag() == 0, 60, "everything is applied")
     ends = last_offsets(system.broker.bootstrap, None)
     live = system.open_store()
-    until(
+    wait_until(
         lambda: {name: row.position for name, row in live.read_popularity(list(ends)).items()} == ends,
         60,
         "popularity is written",
@@ -176,14 +176,14 @@ def test_a_changed_preset_counts_anew_and_leaves_users_alone(
         both = [one["item_id"] for one in popular if one["item_id"] in {"past", "present"}]
         return both[0] if len(both) == 2 else None
 
-    until(lambda: first() == "past", 30, "both are counted")
+    wait_until(lambda: first() == "past", 30, "both are counted")
     before = client.get("/v1/users/long-1/features", params={"domain": "shop"}).json()
     file = tmp_path / "shop.toml"
     file.write_text('[popularity]\nhalf_life = "1h"\n')
     system.stop("consumer")
-    system.variables["COLDSTREAM_DOMAINS"] = json.dumps({"shop": {"preset": str(file)}})
+    system.environment["COLDSTREAM_DOMAINS"] = json.dumps({"shop": {"preset": str(file)}})
     system.start("consumer")
-    until(lambda: first() == "present", 120, "popularity is counted anew")
+    wait_until(lambda: first() == "present", 120, "popularity is counted anew")
     assert client.get("/v1/users/long-1/features", params={"domain": "shop"}).json() == before
     log = (system.state / "consumer.log").read_text()
     assert "popularity of shop has other rules now; counted anew from the log" in log

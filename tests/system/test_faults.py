@@ -1,6 +1,5 @@
 """What goes wrong in production, done to real processes: killed, locked, starved, fed with garbage."""
 
-import asyncio
 import os
 import resource
 import signal
@@ -16,14 +15,9 @@ from typing import Any
 import httpx
 import msgspec
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaProducer
 
-from benchmarks.kill import System, Writer, await_archived, count, measure
-from benchmarks.lookups import release
-from benchmarks.running import environment
-from features.archive import parts
 from features.rebuild import last_offsets
 from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
@@ -31,8 +25,16 @@ from serving.settings import read
 from stream import dead_letters
 from stream.broker import Broker
 from stream.events import Interaction, encode
-from tests.system.conftest import ready, system_in, until
-from tests.system.relay import relaying
+from testing.delivery import archived_events, delivery_report, wait_archived
+from testing.environment import system_environment
+from testing.event_writer import write_for
+from testing.random_kills import kill_at_random
+from testing.random_release import write_random_release
+from testing.redis_server import redis_server
+from testing.relay import relay_to
+from testing.system import System
+from testing.waiting import metric_sum, wait_until
+from tests.system.conftest import system_in
 
 CLEAN = {
     "lost": 0,
@@ -57,9 +59,9 @@ class Counted(System):
 
     def write(self, seconds: float) -> list[Interaction]:
         """What was acknowledged in a while of writing."""
-        found = write(self, seconds)
-        self.written += found
-        return found
+        events = write_for(self.port, seconds)
+        self.written += events
+        return events
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def counted(in_turn: tuple[ExitStack, list[Counted]], tmp_path_factory: pytest.T
     if not started or not started[-1].sound:
         started.append(running.enter_context(Counted(tmp_path_factory.mktemp("counted") / "state")))
     system = started[-1]
-    until(lambda: ready(system), 90, "the system is ready")
+    system.wait_ready(90)
     system.sound = False
     return system
 
@@ -96,7 +98,7 @@ def judged(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def settle(system: System, within_s: float = 60) -> None:
-    until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
+    wait_until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
 
 
 def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
@@ -107,10 +109,12 @@ def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
     def counts() -> dict[str, int]:
         return {name: row.position for name, row in live.read_popularity(list(ends)).items()}
 
-    until(lambda: counts() == {name: end for name, end in ends.items() if end >= 0}, within_s, "popularity is written")
+    wait_until(
+        lambda: counts() == {name: end for name, end in ends.items() if end >= 0}, within_s, "popularity is written"
+    )
     live.close()
-    await_archived(system, within_s)
-    found = judged(count(system, system.written))
+    wait_archived(system, within_s)
+    found = judged(delivery_report(system, system.written))
     system.sound = found == CLEAN
     return found
 
@@ -118,24 +122,10 @@ def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
 def stopped(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
     """What became of the events, once everything is applied and every part has stopped."""
     settle(system, within_s)
-    await_archived(system, within_s)
+    wait_archived(system, within_s)
     for name in ("api", "consumer", "archiver"):
         assert system.stop(name) == 0
-    return judged(count(system, written))
-
-
-def write(system: System, seconds: float) -> list[Interaction]:
-    """What was acknowledged in a while of writing."""
-
-    async def go() -> list[Interaction]:
-        writer = Writer(system.port, 7)
-        writing = asyncio.create_task(writer.run(f"t{time.monotonic_ns()}"))
-        await asyncio.sleep(seconds)
-        writer.stopping.set()
-        await writing
-        return writer.acknowledged
-
-    return asyncio.run(go())
+    return judged(delivery_report(system, written))
 
 
 def produce(system: System, messages: list[tuple[bytes | None, bytes]]) -> None:
@@ -151,16 +141,16 @@ def view(user: str, event_id: str, item: str = "i1") -> Interaction:
 
 @pytest.mark.timeout(600)
 def test_twenty_kills_at_random_moments_lose_nothing_and_count_nothing_twice() -> None:
-    figures = measure(times=20, seed=11)
+    figures = kill_at_random(times=20, seed=11)
     assert sum(figures["kills"].values()) == 20
     assert figures["acknowledged"] > 1_000
     assert judged(figures) == CLEAN, figures
 
 
 def test_a_consumer_whose_broker_goes_away_while_it_starts_says_so(broker: Broker, tmp_path: Path) -> None:
-    with relaying(broker.port) as relay:
+    with relay_to(broker.port) as relay:
         relay.left = 1  # of the client that waits for the cluster; the consumer's own find nobody
-        variables = environment(tmp_path, kafka=relay.address)
+        variables = system_environment(tmp_path, kafka=relay.address)
         command = [sys.executable, "-m", "serving.consume.app"]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
@@ -187,7 +177,7 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
         ],
     )
     settle(system)
-    row = httpx.get(f"http://127.0.0.1:{system.port}/v1/users/ann/features").json()
+    row = httpx.get(f"{system.url}/v1/users/ann/features").json()
     assert row["summary"]["totals"] == {"view": 1}
     bootstrap = system.broker.bootstrap
     letters = dead_letters.read(bootstrap)
@@ -198,7 +188,7 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
     assert (first.letter.topic, first.letter.key) == ("events", "ann")
     mended = encode(view("ann", "g2"))
     dead_letters.replay(bootstrap, [first.number], value=mended)
-    until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
+    wait_until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
     assert [one.number for one in dead_letters.read(bootstrap) if one.replayed] == [first.number]
     wrong = [one for one in letters if one.letter.reason == "wrong-key"]
     dead_letters.replay(bootstrap, [one.number for one in wrong])
@@ -208,15 +198,23 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
 
 
 def test_the_consumer_waits_for_a_locked_store(counted: Counted) -> None:
-    system, failed = counted, 'coldstream_store_errors_total{operation="write"}'
+    system = counted
+
+    def errors() -> float:
+        return metric_sum(system.metrics_url("consumer"), 'coldstream_store_errors_total{operation="write"}')
+
     system.write(1)
     settle(system)
-    before = measured(system, "CONSUMER", failed)
+    before = errors()
     lock = sqlite3.connect(system.state / "feast" / "online.db", timeout=30)
     lock.execute("begin immediate")
     system.write(2)
-    until(lambda: (system.lag() or 0) > 0, 10, "the lag shows that the store is away")
-    until(lambda: measured(system, "CONSUMER", failed) > before, 30, "the consumer says that it cannot write")
+    wait_until(lambda: (system.lag() or 0) > 0, 10, "the lag shows that the store is away")
+    wait_until(
+        lambda: errors() > before,
+        30,
+        "the consumer says that it cannot write",
+    )
     system.write(1)
     lock.rollback()
     lock.close()
@@ -228,14 +226,12 @@ def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
 
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server is installed")
-    from benchmarks.ingest import redis_server
-
     with redis_server(tmp_path) as (address, server), System(tmp_path / "state", address) as system:
-        until(lambda: system.lag() is not None, 90, "the consumer has its partitions")
-        until(lambda: httpx.get(f"http://127.0.0.1:{system.port}/healthz").status_code == 200, 30, "the API answers")
-        before = write(system, 1)
+        wait_until(lambda: system.lag() is not None, 90, "the consumer has its partitions")
+        wait_until(lambda: httpx.get(f"{system.url}/healthz").status_code == 200, 30, "the API answers")
+        before = write_for(system.port, 1)
         server.send_signal(signal.SIGSTOP)
-        during = write(system, 1)
+        during = write_for(system.port, 1)
         time.sleep(9)
         server.send_signal(signal.SIGCONT)
         assert stopped(system, [*before, *during]) == CLEAN
@@ -244,13 +240,13 @@ def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
 def test_consumers_join_and_leave(counted: Counted) -> None:
     system = counted
     system.write(1)
-    other = dict(system.variables)
+    other = dict(system.environment)
     other["COLDSTREAM_CONSUMER_METRICS_PORT"] = str(int(other["COLDSTREAM_TRAINER_METRICS_PORT"]))
     log = (system.state / "second.log").open("wb")
     second = subprocess.Popen([sys.executable, "-m", "serving.consume.app"], env=other, stdout=log, stderr=log)
     try:
         shared = (system.state / "second.log").read_text
-        until(lambda: system.write(0.5) and "are ours" in shared("utf-8"), 60, "the second one joins")
+        wait_until(lambda: system.write(0.5) and "are ours" in shared("utf-8"), 60, "the second one joins")
         system.write(2)
         system.kill("consumer")
         system.write(1)
@@ -261,7 +257,7 @@ def test_consumers_join_and_leave(counted: Counted) -> None:
         assert second.wait(60) == 0
         log.close()
     system.write(1)
-    until(lambda: system.lag() is not None, 60, "the first one is back")
+    wait_until(lambda: system.lag() is not None, 60, "the first one is back")
     assert outcome(system) == CLEAN
 
 
@@ -285,7 +281,7 @@ def test_parts_stop_when_asked_although_the_broker_is_gone(counted: Counted) -> 
     system.start("broker")
     for name in ("api", "archiver", "consumer"):
         system.start(name)
-    until(lambda: system.lag() is not None, 60, "the consumer is back")
+    wait_until(lambda: system.lag() is not None, 60, "the consumer is back")
     assert outcome(system) == CLEAN
 
 
@@ -302,24 +298,28 @@ def test_a_consumer_ends_although_the_broker_says_nothing(counted: Counted) -> N
     finally:
         os.kill(system.broker.pid, signal.SIGCONT)
     system.start("consumer")
-    until(lambda: system.lag() is not None, 90, "the consumer is back")
+    wait_until(lambda: system.lag() is not None, 90, "the consumer is back")
     assert outcome(system, within_s=90) == CLEAN
 
 
 def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counted) -> None:
     system = counted
-    pid, failed = system.processes["archiver"].pid, "coldstream_archive_errors_total"
-    errors, archived = measured(system, "ARCHIVE", failed), _archived(system)
+    pid = system.processes["archiver"].pid
+
+    def errors() -> float:
+        return metric_sum(system.metrics_url("archive"), "coldstream_archive_errors_total")
+
+    before, archived = errors(), archived_events(system.state / "archive")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
     written = system.write(2)
-    until(lambda: measured(system, "ARCHIVE", failed) > errors, 30, "the archive says that it cannot write")
-    assert _archived(system) == archived
-    settings, said = read(None, system.variables), list[str]()
+    wait_until(lambda: errors() > before, 30, "the archive says that it cannot write")
+    assert archived_events(system.state / "archive") == archived
+    settings, said = read(None, system.environment), list[str]()
     assert wait_for_archive(settings, said.append, within_s=1) >= len(written)
     assert said[1].startswith("the archive lacks")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert wait_for_archive(settings, said.append) == 0
-    assert _archived(system) >= archived + len(written)
+    assert archived_events(system.state / "archive") >= archived + len(written)
     assert outcome(system) == CLEAN
 
 
@@ -327,9 +327,9 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
     system = uncounted
     root = system.state / "releases"
     rng = np.random.default_rng(0)
-    base = f"http://127.0.0.1:{system.port}"
-    first = release(root, 200, ITEM_KNN, rng)
-    until(lambda: _serving(base) == first, 20, "the first release serves")
+    base = system.url
+    first = write_random_release(root, 200, ITEM_KNN, rng)
+    wait_until(lambda: _serving(base) == first, 20, "the first release serves")
     token = httpx.post(f"{base}/v1/events", content=encode(view("eve", "r1", "i7"))).json()["token"]
     statuses: list[int] = []
     seen: set[str] = set()
@@ -341,29 +341,24 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
             seen.add(answer.json()["release"])
 
         for number in range(5):
-            made = release(root, 200 + number, ITEM_KNN, rng)
-            until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
+            made = write_random_release(root, 200 + number, ITEM_KNN, rng)
+            wait_until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
         good = made
-        damaged = release(root, 50, ITEM_KNN, rng)
+        damaged = write_random_release(root, 50, ITEM_KNN, rng)
         file = root / "shop" / damaged / "popularity.npy"
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1
         file.write_bytes(raw)
-        until(lambda: _serving(base) in {good, damaged}, 5, "something serves")
+        wait_until(lambda: _serving(base) in {good, damaged}, 5, "something serves")
         (root / "shop" / "current.json").write_text(f'{{"release":"{good}"}}')
-        until(lambda: (look(), _serving(base) == good)[1], 20, "the good one serves again")
+        wait_until(lambda: (look(), _serving(base) == good)[1], 20, "the good one serves again")
         (root / "shop" / "current.json").write_text(f'{{"release":"{damaged}"}}')
-        until(lambda: _refused(base) is not None, 20, "the damaged one is refused")
+        wait_until(lambda: _refused(base) is not None, 20, "the damaged one is refused")
         for _ in range(20):
             look()
     assert set(statuses) == {200}
     assert len(seen) >= 5
     assert _serving(base) == good
-
-
-def _archived(system: System) -> int:
-    """Events in the archive's files."""
-    return sum(pq.read_metadata(path).num_rows for path in parts(system.state / "archive", "events"))
 
 
 def _serving(base: str) -> str | None:
@@ -377,12 +372,6 @@ def _refused(base: str) -> dict[str, Any] | None:
 
 
 def _totals(system: System, user: str) -> dict[str, int]:
-    row = httpx.get(f"http://127.0.0.1:{system.port}/v1/users/{user}/features").json()
+    row = httpx.get(f"{system.url}/v1/users/{user}/features").json()
     found: dict[str, int] = row["summary"]["totals"]
     return found
-
-
-def measured(system: System, part: str, name: str) -> float:
-    """What a part says of itself, summed over the labels that `name` leaves open; 0 where nothing is said yet."""
-    url = f"http://127.0.0.1:{system.variables[f'COLDSTREAM_{part}_METRICS_PORT']}/metrics"
-    return sum(float(line.rsplit(" ", 1)[1]) for line in httpx.get(url).text.splitlines() if line.startswith(name))

@@ -13,11 +13,12 @@ import httpx
 import msgspec
 import pytest
 
-from benchmarks.kill import System
 from models.rerank.exploration import propensities_of
 from stream.events import Impression
-from tests.serving.made import write_release
-from tests.system.conftest import ready, until
+from testing.api import get_recommendations, item_ids, post_actions
+from testing.lookups import write_release
+from testing.system import System
+from testing.waiting import wait_until
 
 ITEMS = [f"i{n}" for n in range(40)]
 NEAR = {"i0": [(f"i{n}", 1.0 - n / 40) for n in range(1, 21)], "i30": [("i1", 1.0), ("i31", 0.9)]}
@@ -31,19 +32,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("lookups")
     (folder / "rules.toml").write_text(RULES)
     with System(folder / "state", rules=folder / "rules.toml") as running:
-        until(lambda: ready(running), START_S, "the system is ready")
+        running.wait_ready(START_S)
         write_release(folder / "state" / "releases", ITEMS, NEAR, neighbours=20)
-        with httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=30) as client:
+        with httpx.Client(base_url=running.url, timeout=30) as client:
             catalogue = [described(item, "tea" if n % 2 else "cups") for n, item in enumerate(ITEMS)]
             client.put("/v1/items", json=catalogue).raise_for_status()
-            token = act(client, "warm", ("view", "i0"))
-            until(lambda: look(client, "warm", after=token)["reason"] == "personal", 30, "the release serves")
+            token = post_actions(client, "warm", ("view", "i0"))
+            wait_until(
+                lambda: get_recommendations(client, "warm", after=token)["reason"] == "personal",
+                30,
+                "the release serves",
+            )
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(served: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=30) as one:
+    with httpx.Client(base_url=served.url, timeout=30) as one:
         yield one
 
 
@@ -52,48 +57,27 @@ def described(item: str, category: str, **more: Any) -> dict[str, Any]:
     return {"type": "item", "item_id": item, "at": now, "title": item.upper(), "category": category, **more}
 
 
-def act(client: httpx.Client, user: str, *acts: tuple[str, str]) -> str:
-    now = int(time.time() * 1000)
-    events = [
-        {"type": "interaction", "event_id": uuid4().hex, "user_id": user, "item_id": item, "kind": kind, "at": now + n}
-        for n, (kind, item) in enumerate(acts)
-    ]
-    answer = client.post("/v1/events", json=events)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["token"])
-
-
-def look(client: httpx.Client, user: str, **query: Any) -> dict[str, Any]:
-    answer = client.get(f"/v1/users/{user}/recommendations", params=query)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-def shown(found: dict[str, Any]) -> list[str]:
-    return [one["item_id"] for one in found["items"]]
-
-
 def someone(client: httpx.Client, *acts: tuple[str, str]) -> tuple[str, str]:
     """A new user who took i0 and did `acts`, and the token of it."""
     user = uuid4().hex
-    return user, act(client, user, ("view", "i0"), *acts)
+    return user, post_actions(client, user, ("view", "i0"), *acts)
 
 
 def test_a_rule_holds_when_its_token_is_reached_and_is_gone_when_deleted(client: httpx.Client) -> None:
     user, token = someone(client)
-    assert shown(look(client, user, n=3, after=token)) == ["i1", "i2", "i3"]
+    assert item_ids(get_recommendations(client, user, n=3, after=token)) == ["i1", "i2", "i3"]
     rule = {"action": "pin", "position": 1, "items": ["i39"]}
     made = client.put("/v1/rules/front", json=rule)
     assert made.status_code == 202
-    found = look(client, user, n=3, after=made.json()["token"], explain=True)
-    assert (shown(found), found["applied"]) == (["i39", "i1", "i2"], ["front", "from-file"])
+    found = get_recommendations(client, user, n=3, after=made.json()["token"], explain=True)
+    assert (item_ids(found), found["applied"]) == (["i39", "i1", "i2"], ["front", "from-file"])
     assert found["items"][0]["why"]["code"] == "pinned"
     assert found["items"][1]["why"]["code"] == "because_you_viewed"
     listed = client.get("/v1/rules").json()
     assert {one["id"]: one["source"] for one in listed["rules"]} == {"front": "api", "from-file": "file"}
     assert "coldstream_rules_applied_total" in client.get("/metrics").text
     gone = client.delete("/v1/rules/front")
-    assert shown(look(client, user, n=3, after=gone.json()["token"])) == ["i1", "i2", "i3"]
+    assert item_ids(get_recommendations(client, user, n=3, after=gone.json()["token"])) == ["i1", "i2", "i3"]
     assert client.get("/v1/rules/front").status_code == 404
     assert client.delete("/v1/rules/from-file").status_code == 404
 
@@ -115,45 +99,45 @@ def test_a_bad_rule_is_refused_with_its_cure(client: httpx.Client, body: dict[st
 
 
 def test_the_file_is_followed_and_a_bad_one_changes_nothing(client: httpx.Client, served: System) -> None:
-    file = Path(served.variables["COLDSTREAM_RULES"])
+    file = Path(served.environment["COLDSTREAM_RULES"])
     user, token = someone(client)
-    assert "i20" not in shown(look(client, user, n=30, after=token))
+    assert "i20" not in item_ids(get_recommendations(client, user, n=30, after=token))
     file.write_text(RULES + '[[rule]]\nid = "worse"\naction = "lift"\nitems = ["i1"]\n')
-    until(lambda: client.get("/v1/rules").json()["file"]["error"], 20, "the bad file is seen")
+    wait_until(lambda: client.get("/v1/rules").json()["file"]["error"], 20, "the bad file is seen")
     assert "line 7" in client.get("/v1/rules").json()["file"]["error"]
-    assert "i20" not in shown(look(client, user, n=30))
+    assert "i20" not in item_ids(get_recommendations(client, user, n=30))
     file.write_text(RULES.replace("i20", "i19"))
-    until(lambda: "i19" not in shown(look(client, user, n=30)), 20, "the new file holds")
-    assert "i20" in shown(look(client, user, n=30))
+    wait_until(lambda: "i19" not in item_ids(get_recommendations(client, user, n=30)), 20, "the new file holds")
+    assert "i20" in item_ids(get_recommendations(client, user, n=30))
     assert client.get("/v1/rules").json()["file"]["error"] is None
     file.write_text(RULES)
-    until(lambda: "i20" not in shown(look(client, user, n=30)), 20, "the old file holds")
+    wait_until(lambda: "i20" not in item_ids(get_recommendations(client, user, n=30)), 20, "the old file holds")
 
 
 def test_rules_outlive_the_process(client: httpx.Client, served: System) -> None:
     client.put("/v1/rules/kept", json={"action": "exclude", "items": ["i2"]}).raise_for_status()
     served.kill("api")
     served.start("api")
-    until(lambda: ready(served), START_S, "the API is back")
+    served.wait_ready(START_S)
     user, token = someone(client)
-    until(lambda: look(client, user)["reason"] == "personal", 30, "the release serves again")
-    assert "i2" not in shown(look(client, user, n=30, after=token))
+    wait_until(lambda: get_recommendations(client, user)["reason"] == "personal", 30, "the release serves again")
+    assert "i2" not in item_ids(get_recommendations(client, user, n=30, after=token))
     gone = client.delete("/v1/rules/kept")
-    assert "i2" in shown(look(client, user, n=30, after=gone.json()["token"]))
+    assert "i2" in item_ids(get_recommendations(client, user, n=30, after=gone.json()["token"]))
 
 
 def test_negative_feedback_counts_on_the_next_answer(client: httpx.Client) -> None:
     user, token = someone(client)
-    before = {one["item_id"]: one["score"] for one in look(client, user, after=token)["items"]}
-    token = act(client, user, ("hide", "i3"), ("skip", "i30"))
-    after = {one["item_id"]: one["score"] for one in look(client, user, after=token)["items"]}
+    before = {one["item_id"]: one["score"] for one in get_recommendations(client, user, after=token)["items"]}
+    token = post_actions(client, user, ("hide", "i3"), ("skip", "i30"))
+    after = {one["item_id"]: one["score"] for one in get_recommendations(client, user, after=token)["items"]}
     assert "i3" not in after
     assert after["i1"] == pytest.approx(0.8 * before["i1"], rel=1e-3)
-    token = act(client, user, *[("view", "i0")] * 60)
-    assert "i3" not in shown(look(client, user, n=40, after=token))
+    token = post_actions(client, user, *[("view", "i0")] * 60)
+    assert "i3" not in item_ids(get_recommendations(client, user, n=40, after=token))
     assert "i3" not in client.get(f"/v1/users/{user}/features").json()["recent"]["items"]
-    token = act(client, user, ("like", "i3"))
-    assert "i3" in shown(look(client, user, n=40, after=token))
+    token = post_actions(client, user, ("like", "i3"))
+    assert "i3" in item_ids(get_recommendations(client, user, n=40, after=token))
 
 
 def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
@@ -162,35 +146,35 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     """Rankings, pins, sessions, similar items. How long it took goes into the report: from the acknowledgement, or from
     when the item expires, to lists without it."""
     user, token = someone(client)
-    look(client, user, after=token)
+    get_recommendations(client, user, after=token)
     pin = client.put("/v1/rules/pinned", json={"action": "pin", "position": 1, "items": ["i5"]})
-    assert shown(look(client, user, n=2, after=pin.json()["token"]))[0] == "i5"
+    assert item_ids(get_recommendations(client, user, n=2, after=pin.json()["token"]))[0] == "i5"
     visit = {"events": [{"type": "interaction", "event_id": "v", "user_id": "v", "item_id": "i0", "kind": "view"}]}
 
     def everywhere() -> set[str]:
         visit["events"][0]["at"] = int(time.time() * 1000)  # type: ignore[assignment]
         lists = [
-            look(client, user, n=40),
-            look(client, uuid4().hex, n=40),
+            get_recommendations(client, user, n=40),
+            get_recommendations(client, uuid4().hex, n=40),
             client.post("/v1/sessions/recommendations", json={**visit, "n": 40}).json(),
             client.get("/v1/items/i0/similar", params={"n": 40}).json(),
         ]
-        return {item for found in lists for item in shown(found)}
+        return {item for found in lists for item in item_ids(found)}
 
     assert {"i5", "i6"} <= everywhere()
     client.put("/v1/items", json=described("i5", "tea", available=False)).raise_for_status()
     acknowledged = time.monotonic()
-    until(lambda: "i5" not in everywhere(), 10, "what is out of stock is gone")
+    wait_until(lambda: "i5" not in everywhere(), 10, "what is out of stock is gone")
     record_property("out of stock, gone after s", time.monotonic() - acknowledged)
     expires_at = int(time.time() * 1000) + 2_000
     token = client.put("/v1/items", json=described("i6", "cups", expires_at=expires_at)).json()["token"]
-    found = look(client, user, n=40, after=token)
-    assert "i6" in shown(found) or time.time() * 1000 > expires_at
-    until(lambda: "i6" not in everywhere(), 10, "what has expired is gone")
+    found = get_recommendations(client, user, n=40, after=token)
+    assert "i6" in item_ids(found) or time.time() * 1000 > expires_at
+    wait_until(lambda: "i6" not in everywhere(), 10, "what has expired is gone")
     record_property("expired, gone after s", time.time() - expires_at / 1000)
     for item, category in (("i5", "tea"), ("i6", "cups")):
         token = client.put("/v1/items", json=described(item, category)).json()["token"]
-    look(client, user, after=token)
+    get_recommendations(client, user, after=token)
     assert {"i5", "i6"} <= everywhere()
     client.delete("/v1/rules/pinned").raise_for_status()
 
@@ -200,7 +184,7 @@ def next_list(lines: Iterator[str], other_than: list[str], within_s: float = 20)
     same list again: a change that it had read already may be announced after it."""
     until_s = time.monotonic() + within_s
     for line in lines:
-        if line.startswith("data:") and (found := shown(json.loads(line[5:]))) != other_than:
+        if line.startswith("data:") and (found := item_ids(json.loads(line[5:]))) != other_than:
             return found
         if time.monotonic() > until_s:
             break
@@ -216,7 +200,7 @@ def test_a_live_stream_follows_rules_stock_and_expiry(
     client: httpx.Client, record_property: Callable[[str, object], None]
 ) -> None:
     user, token = someone(client)
-    assert shown(look(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
+    assert item_ids(get_recommendations(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
     with client.stream("GET", f"/v1/users/{user}/recommendations/stream", params={"n": 4}) as answer:
         lines = answer.iter_lines()
         assert next_list(lines, []) == ["i1", "i2", "i3", "i4"]
@@ -235,12 +219,12 @@ def test_a_live_stream_follows_rules_stock_and_expiry(
         record_property("expired, list after s", time.time() - expires_at / 1000)
         asked = answered(client)
         client.put("/v1/items", json=described("i38", "cups", available=False)).raise_for_status()
-        until(lambda: answered(client) > asked, 20, "the stream looked again")  # and has nothing to say
+        wait_until(lambda: answered(client) > asked, 20, "the stream looked again")  # and has nothing to say
         client.delete("/v1/rules/live").raise_for_status()
         assert next_list(lines, ["i1", "i5", "i6", "i7"]) == ["i1", "i2", "i5", "i6"]
     back = [described(item, "cups" if int(item[1:]) % 2 == 0 else "tea") for item in ("i3", "i4", "i38")]
     token = client.put("/v1/items", json=back).json()["token"]
-    assert shown(look(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
+    assert item_ids(get_recommendations(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
 
 
 def test_imported_items_expire(client: httpx.Client, served: System, tmp_path: Path) -> None:
@@ -253,16 +237,16 @@ def test_imported_items_expire(client: httpx.Client, served: System, tmp_path: P
     (tmp_path / "films.csv").write_text("\n".join(["item_id,until", *ends]) + "\n")
     words = ["import", str(tmp_path / "plays.csv"), "--domain", "video", "--items", str(tmp_path / "films.csv")]
     command = [sys.executable, "-m", "serving.cli", *words, "--map", "expires_at=until", "--json"]
-    done = subprocess.run(command, env=served.variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=served.environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
     def films() -> set[str]:
-        return set(shown(look(client, uuid4().hex, domain="video")))
+        return set(item_ids(get_recommendations(client, uuid4().hex, domain="video")))
 
-    until(lambda: {"later", "never"} <= films(), 10, "the imported items are known")
+    wait_until(lambda: {"later", "never"} <= films(), 10, "the imported items are known")
     assert "past" not in films()
     assert "soon" in films() or time.time() * 1000 > soon
-    until(lambda: films() == {"later", "never"}, 30, "what has expired is gone")
+    wait_until(lambda: films() == {"later", "never"}, 30, "what has expired is gone")
     assert time.time() * 1000 >= soon
 
 
@@ -270,30 +254,30 @@ def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -
     fresh, category = f"new-{uuid4().hex[:6]}", uuid4().hex[:8]
     user, seen = someone(client)
     token = client.put("/v1/items", json=described(fresh, category)).json()["token"]
-    assert shown(look(client, user, category=category, after=f"{token},{seen}")) == [fresh]
-    assert shown(client.get(f"/v1/items/{fresh}/similar").json()) == []
+    assert item_ids(get_recommendations(client, user, category=category, after=f"{token},{seen}")) == [fresh]
+    assert item_ids(client.get(f"/v1/items/{fresh}/similar").json()) == []
     other = f"new-{uuid4().hex[:6]}"
     token = client.put("/v1/items", json=described(other, category)).json()["token"]
-    look(client, user, after=token)
-    assert shown(client.get(f"/v1/items/{fresh}/similar").json()) == [other]
+    get_recommendations(client, user, after=token)
+    assert item_ids(client.get(f"/v1/items/{fresh}/similar").json()) == [other]
 
     def explored() -> bool:
-        found = look(client, user, n=5, explore=0.5)
+        found = get_recommendations(client, user, n=5, explore=0.5)
         assert all(0 < one["propensity"] <= 1 for one in found["items"])
         assert found["items"][0]["propensity"] == 1
-        return fresh in shown(found)
+        return fresh in item_ids(found)
 
-    until(explored, 30, "a new item is explored")
+    wait_until(explored, 30, "a new item is explored")
 
 
 def test_propensities_come_back_with_the_impression(client: httpx.Client) -> None:
     user, token = someone(client)
-    found = look(client, user, n=4, explore=0.5, after=token)
+    found = get_recommendations(client, user, n=4, explore=0.5, after=token)
     impression = {
         "type": "impression",
         "event_id": uuid4().hex,
         "user_id": user,
-        "item_ids": shown(found),
+        "item_ids": item_ids(found),
         "at": int(time.time() * 1000),
         "release": found["release"],
         "request_id": found["request_id"],
@@ -309,14 +293,14 @@ def test_a_request_brings_candidates_rules_and_options(client: httpx.Client) -> 
     user, token = someone(client)
     body = {"n": 3, "candidates": ["i4", "i2", "i38"], "after": token, "explain": True}
     path = f"/v1/users/{user}/recommendations"
-    assert shown(client.post(path, json=body).json()) == ["i2", "i4", "i38"]
+    assert item_ids(client.post(path, json=body).json()) == ["i2", "i4", "i38"]
     rules = [{"id": "own", "action": "boost", "factor": 50, "where": {"category": "cups"}}]
     found = client.post(path, json={"n": 3, "rules": rules, "explain": True}).json()
-    assert shown(found) == ["i2", "i4", "i6"]
+    assert item_ids(found) == ["i2", "i4", "i6"]
     assert "own" in found["applied"]
     assert found["items"][0]["rules"] == [{"rule": "own", "action": "boost", "factor": 50.0}]
-    spread = look(client, user, n=4, per_category=2, diversity=0.3)
-    assert sorted(int(one.removeprefix("i")) % 2 for one in shown(spread)) == [0, 0, 1, 1]
+    spread = get_recommendations(client, user, n=4, per_category=2, diversity=0.3)
+    assert sorted(int(one.removeprefix("i")) % 2 for one in item_ids(spread)) == [0, 0, 1, 1]
     for bad in ({"nn": 3}, {"n": 0}, {"diversity": 2}, {"rules": [{"id": "x", "action": "pin", "items": ["a"]}]}):
         answer = client.post(path, json=bad)
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
@@ -332,7 +316,7 @@ def test_the_command_line_sends_rules_and_prints_reasons(client: httpx.Client, s
     def command(*words: str, code: int = 0) -> str:
         ran = subprocess.run(
             [sys.executable, "-m", "serving.cli", *words],
-            env=served.variables,
+            env=served.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -342,19 +326,19 @@ def test_the_command_line_sends_rules_and_prints_reasons(client: httpx.Client, s
         return ran.stdout + ran.stderr
 
     user, token = someone(client)
-    look(client, user, after=token)
+    get_recommendations(client, user, after=token)
     file = tmp_path / "mine.toml"
     file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nfactor = 9\n[rule.where]\ncategory = "cups"\n')
     assert command("rules", "check", str(file)).split()[:3] == ["cli", "boost", "x9"]
     assert command("rules", "put", str(file)).strip() == "1 rules: cli"
-    until(lambda: "cli" in look(client, user)["applied"], 10, "the rule holds")
+    wait_until(lambda: "cli" in get_recommendations(client, user)["applied"], 10, "the rule holds")
     listed = command("rules", "list")
     assert "cli " in listed
     assert "(api)" in listed
     printed = command("recommend", user, "-n", "3", "--diversity", "0.2")
     assert "because you viewed I0, boost by cli" in printed
     command("rules", "delete", "cli")
-    until(lambda: "cli" not in look(client, user)["applied"], 10, "the rule is gone")
+    wait_until(lambda: "cli" not in get_recommendations(client, user)["applied"], 10, "the rule is gone")
     assert "does not exist" in command("rules", "delete", "cli", code=1)
     file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nitems = ["a"]\n')
     assert "line 1: rule cli: boost needs a factor" in command("rules", "check", str(file), code=1)

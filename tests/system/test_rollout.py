@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.kill import System
-from benchmarks.lookups import release
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, read_manifest
-from tests.system.conftest import ready, until
+from testing.random_release import write_random_release
+from testing.system import System
+from testing.waiting import wait_until
 
 SETTINGS = {"canary_impressions": 400, "canary_margin": 0.5, "click_window_ms": 5_000}
 pytestmark = pytest.mark.timeout(900)
@@ -28,21 +28,21 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def trying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(tmp_path_factory.mktemp("trying") / "state", **SETTINGS) as running:
-        until(lambda: ready(running), 300, "the system is ready")
+        running.wait_ready(300)
         yield running
 
 
 @pytest.fixture
 def client(trying: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{trying.port}", timeout=30) as one:
+    with httpx.Client(base_url=trying.url, timeout=30) as one:
         yield one
 
 
 def two_releases(system: System, client: httpx.Client) -> tuple[Path, str, str]:
     """The control serves; the other one is whole and does not."""
     root, rng = system.state / "releases", np.random.default_rng(0)
-    other, control = release(root, 60, ITEM_KNN, rng), release(root, 60, ITEM_KNN, rng)
-    until(lambda: shop(client)["serving"] == control, 20, "the control serves")
+    other, control = write_random_release(root, 60, ITEM_KNN, rng), write_random_release(root, 60, ITEM_KNN, rng)
+    wait_until(lambda: shop(client)["serving"] == control, 20, "the control serves")
     return root, control, other
 
 
@@ -79,7 +79,7 @@ def know_items(client: httpx.Client) -> None:
     now = int(time.time() * 1000)
     items = [{"type": "item", "item_id": f"i{one}", "at": now, "category": "c"} for one in range(60)]
     client.put("/v1/items", json=items).raise_for_status()
-    until(lambda: client.get("/v1/users/x/recommendations").json()["items"], 20, "the catalogue is there")
+    wait_until(lambda: client.get("/v1/users/x/recommendations").json()["items"], 20, "the catalogue is there")
 
 
 def totals(client: httpx.Client, name: str) -> tuple[int, int]:
@@ -91,8 +91,8 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     root, control, other = two_releases(trying, client)
     know_items(client)
     arm = rollout.begin_canary(root, "shop", other, 0.4)
-    until(lambda: "canary" in shop(client)["rollout"]["loaded"], 20, "the canary is loaded")
-    until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
+    wait_until(lambda: "canary" in shop(client)["rollout"]["loaded"], 20, "the canary is loaded")
+    wait_until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
     users = [f"v{one}" for one in range(300)]
     mine = {user for user in users if arms.includes(arm, user)}
     assert 60 < len(mine) < 180
@@ -103,13 +103,13 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
             assert {by for _, by in answered} == {control, other}
         if shop(client)["rollout"]["canary"] is None:
             break
-    until(lambda: shop(client)["rollout"]["canary"] is None, 60, "the canary goes")
+    wait_until(lambda: shop(client)["rollout"]["canary"] is None, 60, "the canary goes")
     told = shop(client)
     ended = told["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-clicks")
     (listed,) = [one for one in told["releases"] if one["id"] == other]
     assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
-    until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
+    wait_until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
     metrics = client.get("/metrics").text
     assert 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="clicks"} 1.0' in metrics
 
@@ -122,13 +122,13 @@ def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.
     root, _, other = two_releases(trying, client)
     know_items(client)
     rollout.begin_canary(root, "shop", other, 0.5)
-    until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
+    wait_until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
     users = [f"v{one}" for one in range(400)]
     for turn in range(10):
         visit(client, users, lambda user, _, turn=turn: hash_of(user, turn) < 0.6)
         if shop(client)["serving"] == other:
             break
-    until(lambda: shop(client)["serving"] == other, 60, "the canary is promoted")
+    wait_until(lambda: shop(client)["serving"] == other, 60, "the canary is promoted")
     ended = shop(client)["rollout"]["ended"][-1]
     assert (ended["action"], ended["reason"]) == ("promoted", "not-worse")
 
@@ -141,7 +141,7 @@ def test_a_damaged_canary_never_answers(trying: System, client: httpx.Client) ->
     raw[-1] ^= 1
     arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 1.0, 0)))  # as if it was whole when it began
     path.write_bytes(raw)
-    until(lambda: shop(client)["rollout"]["ended"], 20, "the canary is refused")
+    wait_until(lambda: shop(client)["rollout"]["ended"], 20, "the canary is refused")
     assert shop(client)["rollout"]["ended"][-1]["reason"] == "hash-mismatch"
     assert shop(client)["rollout"]["canary"] is None
     assert {by for _, by in visit(client, [f"v{one}" for one in range(50)], lambda *_: False)} == {control}
@@ -153,7 +153,7 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     know_items(client)
     began_at = int(time.time() * 1000) - 73 * 3_600_000
     arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at)))
-    until(lambda: shop(client)["rollout"]["ended"], 30, "the canary goes back")
+    wait_until(lambda: shop(client)["rollout"]["ended"], 30, "the canary goes back")
     told = shop(client)
     assert (told["serving"], told["rollout"]["canary"]) == (control, None)
     ended = told["rollout"]["ended"][-1]
@@ -164,11 +164,11 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
         (found,) = [one for one in shop(client)["releases"] if one["id"] == other]
         return found["state"], found["reason"]
 
-    until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
+    wait_until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
     line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="timeout"} 1.0'
-    until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
+    wait_until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
     command = [sys.executable, "-m", "serving.cli", "releases", "show", other, "--json"]
-    card = subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=True, timeout=60)
+    card = subprocess.run(command, env=trying.environment, capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(card.stdout)["refused"]["reason"] == "canary-timeout"
 
 
@@ -176,34 +176,34 @@ def test_a_canary_that_may_be_promoted_waits_for_a_person(trying: System, client
     root, _, other = two_releases(trying, client)
     began_at = int(time.time() * 1000) - 73 * 3_600_000
     arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at), ready="not worse"))
-    until(lambda: (shop(client)["rollout"]["verdict"] or {}).get("action") == "wait", 30, "it is judged")
+    wait_until(lambda: (shop(client)["rollout"]["verdict"] or {}).get("action") == "wait", 30, "it is judged")
     assert shop(client)["rollout"]["canary"]["release"] == other
     rollout.end_trial(root, "shop", "canary")
-    until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
+    wait_until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the trial is over")
 
 
 def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Client, tmp_path: Path) -> None:
     root, control, other = two_releases(trying, client)
     know_items(client)
     rollout.begin_shadow(root, "shop", other, 1.0)
-    until(lambda: "shadow" in shop(client)["rollout"]["loaded"], 20, "the shadow is loaded")
+    wait_until(lambda: "shadow" in shop(client)["rollout"]["loaded"], 20, "the shadow is loaded")
     answered = visit(client, [f"s{one}" for one in range(20)], lambda *_: True)
     assert {by for _, by in answered} == {control}
-    until(lambda: figures(client)["judged"] + figures(client)["dropped"] >= 20, 60, "the windows have passed")
+    wait_until(lambda: figures(client)["judged"] + figures(client)["dropped"] >= 20, 60, "the windows have passed")
     found = figures(client)
     assert found["overlap@10"] == 1.0  # of users of whom nothing is known both say what is popular
     assert found["hits"] == found["shown_hits"] == found["judged"] > 0
     lines = [json.loads(line) for line in (trying.state / "shadow" / "shop.jsonl").read_text().splitlines()]
     assert len(lines) == found["answers"]
-    assert json.loads(listed(trying.variables, "--json"))["figures"]["shadow"] == found
-    assert "overlap@10 1, " in listed(trying.variables)
+    assert json.loads(listed(trying.environment, "--json"))["figures"]["shadow"] == found
+    assert "overlap@10 1, " in listed(trying.environment)
     shutil.copytree(root, tmp_path / "releases")
     rollout.begin_shadow(tmp_path / "releases", "shop", other, 1.0)  # the same release, another trial
-    elsewhere = {**trying.variables, "COLDSTREAM_STATE": str(tmp_path)}
+    elsewhere = {**trying.environment, "COLDSTREAM_STATE": str(tmp_path)}
     assert json.loads(listed(elsewhere, "--json"))["figures"] is None
     assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
     assert rollout.end_trial(root, "shop", "shadow") is not None
-    until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
+    wait_until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
 
 
 def listed(variables: dict[str, str], *words: str) -> str:
@@ -218,8 +218,8 @@ def figures(client: httpx.Client) -> dict[str, Any]:
 
 def test_kill_9_of_the_consumer_counts_no_list_twice_and_loses_none(tmp_path: Path) -> None:
     with System(tmp_path / "state", click_window_ms=600_000) as system:
-        until(lambda: ready(system), 300, "the system is ready")
-        with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=30) as client:
+        system.wait_ready(300)
+        with httpx.Client(base_url=system.url, timeout=30) as client:
             shown, clicked = 0, 0
             waiting: list[dict[str, Any]] = []
             for turn in range(4):
@@ -234,14 +234,14 @@ def test_kill_9_of_the_consumer_counts_no_list_twice_and_loses_none(tmp_path: Pa
                 client.post("/v1/events", json=batch + batch[:50]).raise_for_status()  # some are sent twice
                 client.post("/v1/events", json=late + late).raise_for_status()
                 if turn % 2:
-                    until(lambda: totals(client, "r")[0] > 0, 120, "something was written")
+                    wait_until(lambda: totals(client, "r")[0] > 0, 120, "something was written")
                 system.kill("consumer")
                 system.start("consumer")
             client.post("/v1/events", json=waiting).raise_for_status()
             clicked += len(waiting)
             assert (shown, clicked) == (800, 800)
-            until(lambda: totals(client, "r") == (800, 800), 240, "every list is counted once, with its click")
-            until(lambda: system.lag() == 0, 30, "nothing waits")
+            wait_until(lambda: totals(client, "r") == (800, 800), 240, "every list is counted once, with its click")
+            wait_until(lambda: system.lag() == 0, 30, "nothing waits")
             assert totals(client, "r") == (800, 800)
 
 
@@ -254,7 +254,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "serving.cli", "releases", *words]
-        return subprocess.run(command, env=trying.variables, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, env=trying.environment, capture_output=True, text=True, check=False, timeout=60)
 
     assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
     every = json.loads(run("list", "--json").stdout)
@@ -269,7 +269,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     assert "no canary" in run("canary", "off").stderr
     assert run("promote", "20200101T000000-none").returncode == 1
     assert run("promote", other).returncode == 0
-    until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
+    wait_until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
     assert json.loads(run("show", other, "--json").stdout)["state"] == "serving"
     assert json.loads(run("rollback", "--json").stdout)["serving"] == control
 

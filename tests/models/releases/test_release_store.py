@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.lookups import release
 from features.activity import History
 from models.errors import ReleaseError
 from models.releases import release_store
 from models.releases.manifest import FORMAT, ITEM_KNN, read_manifest
 from stream.events import KIND_CODES
+from testing.random_release import write_random_release
 
 Damage = Callable[[Path], None]
 
@@ -78,19 +78,19 @@ ENCODED: dict[str, tuple[str, Damage]] = {
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("counts")
-    return root, release(root, 200, ITEM_KNN, np.random.default_rng(0))
+    return root, write_random_release(root, 200, ITEM_KNN, np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
 def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("neural")
-    return root, release(root, 200, "transformer", np.random.default_rng(0))
+    return root, write_random_release(root, 200, "transformer", np.random.default_rng(0))
 
 
 def check_refused(made: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:
     root = tmp_path / "releases"
     shutil.copytree(made[0], root)
-    good = release(root, 150, ITEM_KNN, np.random.default_rng(1))
+    good = write_random_release(root, 150, ITEM_KNN, np.random.default_rng(1))
     release_store.promote(root, "shop", good)
     damage(root / "shop" / made[1])
     with pytest.raises(ReleaseError) as caught:
@@ -120,10 +120,13 @@ def test_a_damaged_encoder_is_refused_and_the_old_one_serves(
 
 def test_the_way_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    first = release(tmp_path, 100, ITEM_KNN, rng)  # promoted as it is made
+    first = write_random_release(tmp_path, 100, ITEM_KNN, rng)  # promoted as it is made
     with pytest.raises(ReleaseError, match="no earlier release"):
         release_store.rollback(tmp_path, "shop")
-    second, third = release(tmp_path, 100, ITEM_KNN, rng), release(tmp_path, 100, ITEM_KNN, rng)
+    second, third = (
+        write_random_release(tmp_path, 100, ITEM_KNN, rng),
+        write_random_release(tmp_path, 100, ITEM_KNN, rng),
+    )
     assert release_store.current_id(tmp_path, "shop") == third
     assert release_store.rollback(tmp_path, "shop") == second
     assert release_store.rollback(tmp_path, "shop") == first
@@ -132,7 +135,7 @@ def test_the_way_back(tmp_path: Path) -> None:
 
 
 def test_what_was_not_finished_is_no_release(tmp_path: Path) -> None:
-    made = release(tmp_path, 100, ITEM_KNN, np.random.default_rng(0))
+    made = write_random_release(tmp_path, 100, ITEM_KNN, np.random.default_rng(0))
     manifest = read_manifest(tmp_path / "shop" / made)
 
     def broken(_: Path) -> list[str]:

@@ -5,18 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.lookups import release
 from models.errors import ReleaseError
 from models.releases import arms, release_store, rollout
 from models.releases.arms import Arm
 from models.releases.manifest import ITEM_KNN
+from testing.random_release import write_random_release
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, str, str]:
     """A root, the release that serves, and another."""
     rng = np.random.default_rng(0)
-    other, serving = release(tmp_path, 30, ITEM_KNN, rng), release(tmp_path, 30, ITEM_KNN, rng)
+    other, serving = (
+        write_random_release(tmp_path, 30, ITEM_KNN, rng),
+        write_random_release(tmp_path, 30, ITEM_KNN, rng),
+    )
     return tmp_path, serving, other
 
 
@@ -92,7 +95,7 @@ def test_what_cannot_be_tried_is_said(two: tuple[Path, str, str]) -> None:
 
 def test_a_candidate_waits_while_another_is_on_trial(two: tuple[Path, str, str]) -> None:
     root, serving, other = two
-    third = release(root, 30, ITEM_KNN, np.random.default_rng(1))
+    third = write_random_release(root, 30, ITEM_KNN, np.random.default_rng(1))
     release_store.promote(root, "shop", serving)
     assert rollout.roll_out(root, "shop", other, 0.1) == "canary"
     assert rollout.roll_out(root, "shop", third, 0.1) == "waits"
@@ -105,7 +108,7 @@ def test_releases_on_trial_are_not_cleaned_away(two: tuple[Path, str, str]) -> N
     root, _, other = two
     rollout.begin_shadow(root, "shop", other, 0.1)
     for seed in range(9):
-        release(root, 30, ITEM_KNN, np.random.default_rng(seed))
+        write_random_release(root, 30, ITEM_KNN, np.random.default_rng(seed))
     assert state_of(root, other) == ("shadow", None)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.lookups import release
-from benchmarks.running import free_port
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, read_manifest
 from serving.cli import app
 from serving.commands.rollout_figures import trial_lines
+from testing.ports import free_port
+from testing.random_release import write_random_release
 
 CUT_MS = 1_767_225_600_000
 """2026-01-01 00:00:00 UTC."""
@@ -34,7 +34,7 @@ def told(state: Path, *words: str, port: int | None = None) -> str:
 def two(tmp_path: Path) -> tuple[Path, str, str]:
     """A state folder with two releases that differ in data, parent and one interval; the second serves."""
     root, rng = tmp_path / "releases", np.random.default_rng(0)
-    one, other = release(root, 30, ITEM_KNN, rng), release(root, 30, ITEM_KNN, rng)
+    one, other = write_random_release(root, 30, ITEM_KNN, rng), write_random_release(root, 30, ITEM_KNN, rng)
     metrics = {"ndcg@10": 0.2, "hr@10": 0.4}
     first = {"held_out_from": CUT_MS, "data": "aaaa", "intervals": {"ndcg@10": (0.1, 0.3)}}
     second = {

@@ -16,15 +16,16 @@ from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.recommend.pipeline import Ask
-from tests.contracts.test_encoders import encoder, history, starred
-from tests.serving.made import NOW, SHOP, look_up, serve, state_of
+from testing.encoders import small_encoder
+from testing.interactions import history, starred
+from testing.lookups import NOW, SHOP, look_up, serve, state_of
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.0])
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A blend whose encoder learned stars beside what comes next, and one whose encoder did not."""
     root, beside = tmp_path_factory.mktemp("releases"), ItemKNN()
-    made = encoder("dnn", 60 if request.param else 1, values=request.param)
+    made = small_encoder("dnn", 60 if request.param else 1, values=request.param)
     for one in (made, beside):
         one.fit(Log.of(starred()))
     blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def test_a_preset_switches_the_head_on(tmp_path: Path) -> None:
     file.write_text('[training]\nencoder = "rnn"\nvalues = 0.5\n')
     params = preset_of("video", file).params()
     assert params == {"rnn": {"values": 0.5}}
-    assert isinstance(encoder("rnn", **params["rnn"]), Neural)
+    assert isinstance(small_encoder("rnn", **params["rnn"]), Neural)
     file.write_text("[training]\nvalues = -1.0\n")
     with pytest.raises(PresetError, match=r"training.values: -1.0 is no weight; give 0 \(no such head\) or more"):
         preset_of("video", file)

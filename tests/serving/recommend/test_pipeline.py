@@ -9,7 +9,7 @@ from serving.catalogue.domain import Domain
 from serving.recommend.pipeline import FEW, Ask
 from serving.rules.rule import Condition, Rule
 from stream.events import Item
-from tests.serving.made import NOW, SHOP, ids, look_up, read_release, serve, state_of, stocked, write_release
+from testing.lookups import NOW, SHOP, ids, look_up, read_release, serve, state_of, stocked, write_release
 
 ITEMS = [f"i{n}" for n in range(12)]
 CATEGORIES = {item: "tea" if n < 6 else "cups" if n < 9 else "books" for n, item in enumerate(ITEMS)}

@@ -14,8 +14,9 @@ from serving.catalogue.domain import Domain
 from serving.recommend.pipeline import Ask, best, query, score
 from serving.recommend.worker import Lookups
 from stream.events import User
-from tests.contracts.test_encoders import MONDAY, OLD, SATURDAY, YOUNG, of_tastes, released
-from tests.serving.made import SHOP, serve, state_of, write_release
+from testing.encoders import fit_on_tastes, save_and_load
+from testing.interactions import MONDAY, OLD, SATURDAY, YOUNG
+from testing.lookups import SHOP, serve, state_of, write_release
 
 TEA = state_of(("view", "tea"))
 ASK = Ask("shop", 1, exclude_seen=True)
@@ -23,7 +24,7 @@ ASK = Ask("shop", 1, exclude_seen=True)
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return released(of_tastes("profile", profile=True), tmp_path_factory.mktemp("releases"))
+    return save_and_load(fit_on_tastes("profile", profile=True), tmp_path_factory.mktemp("releases"))
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_a_release_that_is_tried_out_has_the_profile_too(release: Release, tmp_p
 
 def test_the_request_s_moment_is_part_of_the_question(tmp_path: Path) -> None:
     domain = Domain(SHOP)
-    serve(domain, released(of_tastes("moment", context=True), tmp_path))
+    serve(domain, save_and_load(fit_on_tastes("moment", context=True), tmp_path))
     assert domain.aligned is not None
     for at, wanted in ((MONDAY + 5_000, "a"), (SATURDAY + 5_000, "b"), (MONDAY + 5_000, "a")):
         one = query(TEA, ASK, domain.habits, at)

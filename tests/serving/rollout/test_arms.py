@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.lookups import release
 from features.activity import Activity, History
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
@@ -22,6 +21,7 @@ from serving.recommend.shadow import Shadow, overlap
 from serving.recommend.worker import Lookups
 from serving.rollout.arms import Beside, Trial, Tried
 from stream.events import Item
+from testing.random_release import write_random_release
 
 USERS = [f"u{one}" for one in range(60)]
 ARM = Arm("", 0.5, 0, "salt")
@@ -49,7 +49,7 @@ def domain(tmp_path: Path) -> Domain:
     home = Domain()
     rng = np.random.default_rng(0)
     for serve in (True, False):
-        loaded = release_store.load(tmp_path / "shop" / release(tmp_path, 40, ITEM_KNN, rng))
+        loaded = release_store.load(tmp_path / "shop" / write_random_release(tmp_path, 40, ITEM_KNN, rng))
         home.begin()
         home.adopt(home.align(loaded), serve=serve)
     return home

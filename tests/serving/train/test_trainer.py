@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.running import free_port
 from features.archive import Archive, ArchiveRow
 from models.errors import ReleaseError, TrainingError
 from models.releases import release_store
@@ -26,6 +25,7 @@ from serving.settings import Settings
 from serving.train import drift, trainer
 from stream.errors import ColdstreamError
 from stream.events import Interaction
+from testing.ports import free_port
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000

@@ -10,13 +10,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models.data.interactions import Batch, Log, batch_of, inputs_of
+from models.data.interactions import Log, inputs_of
 from models.data.profiles import Field, Fields
 from models.errors import TrainingError
 from models.recommenders.neural import export
 from models.recommenders.neural.network import Network
 from models.recommenders.neural.recommender import Neural, Params
-from tests.contracts.test_recommenders import history, ring
+from testing.interactions import ring
+from testing.jax_training import query_batch
 
 FIELDS = Fields([Field("age", ("old", "young"))])
 
@@ -64,24 +65,13 @@ TRAINED_BY_JAX = """
 import sys
 from pathlib import Path
 import keras, numpy as np
-from tests.models.test_exported import asked, trained
+from testing.jax_training import query_batch, trained_by_jax
 assert keras.backend.backend() == "jax"
-made, folder = trained(), Path(sys.argv[1])
-np.save(folder / "scores.npy", made.score(asked(made)))
-np.save(folder / "ahead.npy", trained(ahead=3).score(asked(made)))
+made, folder = trained_by_jax(), Path(sys.argv[1])
+np.save(folder / "scores.npy", made.score(query_batch(made)))
+np.save(folder / "ahead.npy", trained_by_jax(ahead=3).score(query_batch(made)))
 made.save(folder)
 """
-
-
-def trained(ahead: int = 0) -> Neural:
-    shape = {"embedding_size": 16, "blocks": 1, "heads": 1, "length": 8, "learning_rate": 1e-2, "batch_size": 16}
-    made = Neural(Params(encoder="transformer", epochs=3, steps_per_execution=ahead, **shape))
-    made.fit(Log.of(ring()))
-    return made
-
-
-def asked(made: Neural) -> Batch:
-    return batch_of([history("i1", "i2"), history("i5"), history(*["i3", "i4", "i7"] * 5)], made.vocabulary, 8)
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
@@ -92,7 +82,7 @@ def test_onnx_runtime_scores_as_jax_trained(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     here = Neural(Params(length=8))
     here.vocabulary = Log.of(ring()).vocabulary
-    inputs = inputs_of(asked(here).newest(8), Fields(), context=False)
+    inputs = inputs_of(query_batch(here).newest(8), Fields(), context=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
     hidden = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})[0]
     wanted = np.load(tmp_path / "scores.npy")

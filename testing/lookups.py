@@ -27,7 +27,7 @@ def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str =
     model = ItemKNN(neighbours=neighbours, decay=1.0)
     model.vocabulary = Vocabulary.of(list(item_ids))
     index = model.vocabulary.index
-    model.popularity = np.arange(len(item_ids), 0, -1, np.float32)
+    model.popularity = np.arange(len(item_ids), 0, -1, dtype=np.float32)
     model.near = np.full((len(item_ids), neighbours), -1, np.int32)
     model.amounts = np.zeros((len(item_ids), neighbours), np.float32)
     for item, others in near.items():
@@ -57,14 +57,16 @@ def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:
 def stocked(domain: Domain, categories: Mapping[str, str | None], **attributes: Mapping[str, object]) -> Domain:
     """Put items with categories, and attributes by name and item, into a domain."""
     domain.put(
-        Item(
-            item_id=item,
-            at=NOW,
-            title=item.upper(),
-            category=category,
-            attributes={name: values[item] for name, values in attributes.items() if item in values},  # type: ignore[misc]
-        )
-        for item, category in categories.items()
+        [
+            Item(
+                item_id=item,
+                at=NOW,
+                title=item.upper(),
+                category=category,
+                attributes={name: values[item] for name, values in attributes.items() if item in values},  # type: ignore[misc]
+            )
+            for item, category in categories.items()
+        ]
     )
     return domain
 

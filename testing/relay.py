@@ -1,4 +1,4 @@
-"""A relay between a client and a broker, which hangs up when it is told to."""
+"""A TCP relay between a client and a broker that closes connections on demand, for tests of faults."""
 
 import select
 import socket
@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Stands where clients look for a broker and passes everything on.
+    """Passes everything on between its clients and the broker on port `broker_port`.
 
-    It hangs up on the next request of the kind `refused` (a number of Kafka's protocol), and takes only so many
-    connections as are `left`.
+    It closes the connection of the next request whose API key (a number of Kafka's protocol) is `refused`, and accepts
+    only as many connections as are `left`.
     """
 
     daemon_threads = True
 
-    def __init__(self, to: int) -> None:
-        super().__init__(("127.0.0.1", 0), Relayed)
-        self.to = to
+    def __init__(self, broker_port: int) -> None:
+        super().__init__(("127.0.0.1", 0), RelayedConnection)
+        self.broker_port = broker_port
         self.refused: int | None = None
         self.hung_up = 0
         self.left: int | None = None
@@ -45,13 +45,13 @@ class Relay(socketserver.ThreadingTCPServer):
         return False
 
 
-class Relayed(socketserver.BaseRequestHandler):
+class RelayedConnection(socketserver.BaseRequestHandler):
     """One connection."""
 
     server: Relay
 
     def handle(self) -> None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.server.to)) as broker:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.server.broker_port)) as broker:
             while True:
                 for side in select.select([self.request, broker], [], [])[0]:
                     sent = side.recv(65_536)
@@ -61,9 +61,9 @@ class Relayed(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def relaying(to: int) -> Iterator[Relay]:
-    """A relay to the broker at a port."""
-    with Relay(to) as relay:
+def relay_to(port: int) -> Iterator[Relay]:
+    """A relay to the broker that listens on `port`."""
+    with Relay(port) as relay:
         threading.Thread(target=relay.serve_forever, args=(0.05,), daemon=True).start()
         yield relay
         relay.shutdown()

@@ -1,4 +1,4 @@
-"""A light HTTP/1.1 client for load: keep-alive connections that send, wait and time, and little else."""
+"""A light HTTP/1.1 load generator: keep-alive connections that send, wait and measure, and little else."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ import msgspec
 HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
 
 
-class Load(msgspec.Struct, frozen=True):
-    """What a run measured: seconds of each request, statuses by count, and the seconds it took in all."""
+class LoadReport(msgspec.Struct, frozen=True):
+    """What a run measured: the latency of each request in seconds, the number of each status, the seconds in all."""
 
     latencies: list[float]
     statuses: dict[int, int]
@@ -29,9 +29,9 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a whole request; its status and body."""
-        self._writer.write(request)
+    async def request(self, message: bytes) -> tuple[int, bytes]:
+        """Send a whole request; the status and the body of its response."""
+        self._writer.write(message)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         start = head.index(b"content-length:") + 15
         body = await self._reader.readexactly(int(head[start : head.index(b"\r\n", start)]))
@@ -47,18 +47,18 @@ class Connection:
         self._writer.close()
 
 
-def getting(path: str) -> bytes:
+def get_request(path: str) -> bytes:
     """A GET request."""
     return f"GET {path} {HEAD}\r\n".encode()
 
 
-def posting(path: str, body: bytes) -> bytes:
+def post_request(path: str, body: bytes) -> bytes:
     """A POST request with a JSON body."""
     return f"POST {path} {HEAD}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def send(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> Load:
-    """As fast as answers come, over `connections` connections; ends early when there are no more requests."""
+async def closed_loop(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> LoadReport:
+    """Send the next request of a connection when its response is there; ends early when there are no more requests."""
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     started = time.perf_counter()
@@ -67,18 +67,18 @@ async def send(port: int, requests: Iterator[bytes], connections: int, seconds: 
     async def work() -> None:
         async with Connection(port) as connection:
             while (sent := time.perf_counter()) < until and (request := next(requests, None)) is not None:
-                status, _ = await connection.ask(request)
+                status, _ = await connection.request(request)
                 latencies.append(time.perf_counter() - sent)
                 statuses[status] = statuses.get(status, 0) + 1
 
     await asyncio.gather(*(work() for _ in range(connections)))
-    return Load(latencies, statuses, time.perf_counter() - started)
+    return LoadReport(latencies, statuses, time.perf_counter() - started)
 
 
-async def offer(port: int, requests: Sequence[bytes], per_second: float, connections: int = 8) -> Load:
-    """On a schedule: each request leaves when it is due, or as soon as a connection is free after that.
+async def open_loop(port: int, requests: Sequence[bytes], per_second: float, connections: int = 8) -> LoadReport:
+    """Send on a schedule: each request when it is due, or as soon as a connection is free after that.
 
-    Latencies are counted from when a request was due.
+    Latencies count from when a request was due.
     """
     latencies: list[float] = []
     statuses: dict[int, int] = {}
@@ -89,9 +89,9 @@ async def offer(port: int, requests: Sequence[bytes], per_second: float, connect
         async with Connection(port) as connection:
             for at, request in due:
                 await asyncio.sleep(max(0.0, at - time.perf_counter()))
-                status, _ = await connection.ask(request)
+                status, _ = await connection.request(request)
                 latencies.append(time.perf_counter() - at)
                 statuses[status] = statuses.get(status, 0) + 1
 
     await asyncio.gather(*(work() for _ in range(connections)))
-    return Load(latencies, statuses, time.perf_counter() - started)
+    return LoadReport(latencies, statuses, time.perf_counter() - started)

@@ -1,0 +1,50 @@
+"""A whole system in a folder of its own, started the way a user starts it and stopped the same way."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from testing.environment import system_environment
+from testing.waiting import wait_ready
+
+
+class SupervisedSystem(msgspec.Struct, frozen=True):
+    """A started system: its API, its broker, its state folder, and the process that supervises it."""
+
+    url: str
+    bootstrap: str
+    state: Path
+    pid: int
+    environment: dict[str, str]
+
+
+@contextmanager
+def supervised_system(
+    *flags: str, within_s: float = 120, state: Path | None = None, **settings: object
+) -> Iterator[SupervisedSystem]:
+    """`coldstream up FLAGS` until the block ends; ready when `/readyz` answers 200."""
+    with tempfile.TemporaryDirectory(prefix="coldstream-bench-") as folder:
+        place = state or Path(folder)
+        variables = system_environment(place, **settings)
+        log = (place.parent / f"{place.name}.log").open("wb")
+        command = [sys.executable, "-m", "serving.cli", "up", *flags]
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+        url = f"http://127.0.0.1:{variables['COLDSTREAM_PORT']}"
+        try:
+            wait_ready(url, process, within_s, Path(log.name))
+            bootstrap = f"127.0.0.1:{variables['COLDSTREAM_KAFKA_PORT']}"
+            yield SupervisedSystem(url, bootstrap, place, process.pid, variables)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            log.close()
+            Path(log.name).unlink(missing_ok=True)
