@@ -61,7 +61,7 @@ def tried(domain: Domain, aligned: Aligned) -> Tried:
 
 def failing(domain: Domain) -> Aligned:
     good = domain.beside[0].release
-    names = {"popularity": good.popularity, "neighbours": good._neighbours, "similarities": good._similarities}
+    names = {"popularity": good.popularity, "neighbours": good._neighbors, "similarities": good._similarities}
     return Aligned(Failing(good.manifest, good.recommender, names), {}, domain.codes)
 
 
