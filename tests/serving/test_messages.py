@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.lookups import release
 from models.releases import rollout
 from models.releases.manifest import ITEM_KNN
 from serving import messages
@@ -15,6 +14,7 @@ from serving.messages import FeatureUpdate, ForgetUser, ReleaseAnnouncement, Rul
 from serving.settings import Settings
 from serving.train import trainer
 from stream.errors import BrokerError
+from testing.random_release import write_random_release
 
 ABSENT = "127.0.0.1:9"
 """No Kafka listens here."""
@@ -24,7 +24,7 @@ ABSENT = "127.0.0.1:9"
 def releases(tmp_path: Path) -> tuple[Path, list[str]]:
     """A folder of three releases of the shop; the newest one serves."""
     root, rng = tmp_path / "releases", np.random.default_rng(0)
-    return root, [release(root, 30, ITEM_KNN, rng) for _ in range(3)]
+    return root, [write_random_release(root, 30, ITEM_KNN, rng) for _ in range(3)]
 
 
 def test_a_promotion_during_a_shadow_announces_the_shadow(releases: tuple[Path, list[str]]) -> None:
