@@ -1,6 +1,6 @@
-"""Everything that can go wrong in the stream room, as one tree.
+"""The exceptions of `stream`, as one tree.
 
-Every message says what was wrong, where, and the cure.
+Every message says what was wrong, where, and how to fix it.
 """
 
 
@@ -13,10 +13,10 @@ class StreamError(ColdstreamError):
 
 
 class EventError(StreamError):
-    """An event that must not enter the system.
+    """An invalid event, which is not accepted.
 
-    `reason` is one of `stream.events.REASONS`: short, stable, and safe to use as a metric label.
-    `detail` is the sentence for people.
+    `reason` is one of `stream.events.REASONS`: short, stable, and safe as a metric label.
+    `detail` is the message for people.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -30,4 +30,4 @@ class BrokerError(StreamError):
 
 
 class SourceError(StreamError):
-    """A data set or an imported file cannot be read as asked."""
+    """A data set or an imported file cannot be read."""

@@ -1,7 +1,7 @@
-"""Replay: a source into Kafka, at a multiple of its own pace or as fast as it goes, resumable.
+"""Replay: send a source to Kafka at a multiple of its original speed, or as fast as possible. Resumable.
 
-After kill -9 a replay with the same resume file goes on behind the last event that is known to be acknowledged. Some
-events may then be sent a second time; they carry the same event ids and change nothing.
+After kill -9, a replay with the same resume file continues after the last event known to be acknowledged. Some events may
+then be sent twice; they carry the same event ids, so they change nothing.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class ReplayProgress(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What a replay did. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
+    """The result of a replay. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
 
     items: int
     users: int
@@ -48,7 +48,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
-    """What a resume file holds. All events of one replay are moved by one `shift_ms`."""
+    """The content of a resume file. One `shift_ms` moves all events of a replay."""
 
     fingerprint: str
     sent: int
@@ -61,16 +61,16 @@ class StopSignal(Protocol):
     """A `threading.Event` is one."""
 
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """True once the replay should stop."""
 
 
 def shift_to_now(end_at: int, now_ms: int) -> int:
-    """Whole weeks, in ms, that bring `end_at` up to, and not past, `now_ms`: weekday and hour stay."""
+    """The whole weeks, in ms, that move `end_at` as close to `now_ms` as possible, never past it. Weekday and hour stay."""
     return (now_ms - end_at) // WEEK_MS * WEEK_MS
 
 
 def read_resume_point(file: Path) -> ResumePoint | None:
-    """The place in a resume file; None where there is no file.
+    """The content of a resume file; None if the file does not exist.
 
     Raises:
         StreamError: the file is not a resume file.
@@ -80,7 +80,7 @@ def read_resume_point(file: Path) -> ResumePoint | None:
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise StreamError(f"{file}: is not a resume file ({error}); delete it to begin anew, or name another") from None
+        raise StreamError(f"{file}: is not a resume file ({error}); delete it to start over, or give another") from None
 
 
 def replay(
@@ -100,12 +100,13 @@ def replay(
 ) -> ReplayReport:
     """Send catalogue and profiles, then the events with start <= at < until (dataset time, epoch ms).
 
-    `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
-    `shift_ms` is added to every time that is sent; a resumed replay keeps the shift that it began with.
-    Blocks; `stop` ends it early, with everything that was handed over acknowledged and noted.
+    `speed` is dataset seconds per second; None is as fast as possible. `longest_wait_s` limits quiet periods.
+    `shift_ms` is added to every time; a resumed replay keeps the shift it started with.
+    Blocks. `stop` ends it early, after everything already sent is acknowledged and stored in the resume file.
 
     Raises:
-        BrokerError: the broker does not acknowledge. StreamError: the resume file is of another source or window.
+        BrokerError: the broker does not acknowledge.
+        StreamError: the resume file belongs to another source or window.
     """
     return asyncio.run(
         play(
@@ -140,9 +141,9 @@ async def play(
     longest_wait_s: float | None = None,
     stop: StopSignal | None = None,
 ) -> ReplayReport:
-    """`replay`, for callers with an event loop; cancelling it notes the place as well."""
+    """`replay` for callers with an event loop; cancelling it also stores the resume point."""
     if speed is not None and not speed > 0:
-        raise StreamError(f"speed={speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
+        raise StreamError(f"speed={speed} must be above 0; 1 is real time, leave it out to send as fast as possible")
     began = time.monotonic()
     window = source.window(start, until)
     place = _open_place(window, resume_file, shift_ms)
@@ -170,7 +171,7 @@ async def play(
 
 
 class _Clock:
-    """Says how many events of the window are due."""
+    """Decides how many events of the window are due."""
 
     def __init__(self, window: Source, speed: float | None, longest_wait_s: float | None) -> None:
         self._at = window.events["at"]
@@ -184,7 +185,7 @@ class _Clock:
             self._began_s, self._began_at = time.monotonic(), int(self._at[sent])
 
     def due(self, sent: int) -> int:
-        """How many of all events are due now, `sent` having been sent."""
+        """The number of events due by now, including the `sent` ones."""
         if self._speed is None:
             return len(self._at)
         if self._longest_wait_s is not None and self._wait_s(sent) > self._longest_wait_s:
@@ -198,7 +199,7 @@ class _Clock:
 
 
 class _Run:
-    """One replay under way: what was handed over, what is acknowledged, and what is noted."""
+    """A running replay: what was sent, what is acknowledged, and what the resume file says."""
 
     def __init__(
         self,
@@ -282,7 +283,7 @@ def _open_place(window: Source, file: Path | None, shift_ms: int) -> ResumePoint
         return ResumePoint(fingerprint, 0, shift_ms, known=False)
     if place.fingerprint != fingerprint or place.sent > len(window):
         raise StreamError(
-            f"{file}: is of another data set, window or cleaning than {window.name}; "
-            "name another resume file, or delete this one to begin anew"
+            f"{file}: belongs to another data set, window or cleaning than {window.name}; "
+            "give another resume file, or delete this one to start over"
         )
     return place

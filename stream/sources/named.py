@@ -1,4 +1,4 @@
-"""The data sets that are known by name."""
+"""The public data sets, by name."""
 
 from collections.abc import Callable
 from pathlib import Path
