@@ -143,7 +143,5 @@ def _new(topic: Topic, replication: int) -> NewTopic:
     configs = {"retention.ms": str(topic.retention_ms)}
     if topic.compacted:
         configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2"}
-    configs["message.timestamp.type"] = (
-        "LogAppendTime"  # the broker's clock decides which events are too old or in the future
-    )
+    configs["message.timestamp.type"] = "LogAppendTime"  # the broker's clock decides what is in the future
     return NewTopic(topic.name, topic.partitions, replication, topic_configs=configs)

@@ -105,8 +105,8 @@ class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_d
 
 
 class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defaults=True):
-    """The current catalogue entry of an item. `available=false` removes it from every answer; `expires_at` (epoch ms) does
-    so at that time."""
+    """The current catalogue entry of an item. `available=false` removes it from every answer; `expires_at` (epoch ms)
+    does so at that time."""
 
     item_id: Id
     at: int

@@ -1,7 +1,7 @@
-"""Send records to Kafka with aiokafka: acknowledged by every in-sync replica, in order, without duplicates from retries.
+"""Send records to Kafka with aiokafka: acknowledged by every in-sync replica, in order, no duplicates from retries.
 
-One request per broker is in flight, and an unacknowledged batch is sent again with the same sequence numbers. So neither a
-retry nor a restarted broker can reorder a user's events or duplicate one.
+One request per broker is in flight, and an unacknowledged batch is sent again with the same sequence numbers. So
+neither a retry nor a restarted broker can reorder a user's events or duplicate one.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ def topic_of(record: Record) -> str:
 class Producer:
     """An idempotent producer with acks=all. `start` before use; `stop` sends what is still waiting.
 
-    `acknowledged_within_s` limits every send. `linger_ms` of 0 sends at once: the next batch fills while a request is in
-    flight, so lingering gains nothing.
+    `acknowledged_within_s` limits every send. `linger_ms` of 0 sends at once: the next batch fills while a request is
+    in flight, so lingering gains nothing.
     """
 
     def __init__(
@@ -117,9 +117,7 @@ class Producer:
             else:
                 places = await send_batches(client, messages, self._partitioner)
         if any(offset < 0 for _, offset in places):
-            raise BrokerError(
-                "the broker has the messages but no longer knows their offsets; send them again with the same event ids"
-            )
+            raise BrokerError("the broker has the messages but not their offsets; send them again, with the same ids")
         return [Position(partition, offset) for partition, offset in places]
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """Replay: send a source to Kafka at a multiple of its original speed, or as fast as possible. Resumable.
 
-After kill -9, a replay with the same resume file continues after the last event known to be acknowledged. Some events may
-then be sent twice; they carry the same event ids, so they change nothing.
+After kill -9, a replay with the same resume file continues after the last event known to be acknowledged. Some events
+may then be sent twice; they carry the same event ids, so they change nothing.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class StopSignal(Protocol):
 
 
 def shift_to_now(end_at: int, now_ms: int) -> int:
-    """The whole weeks, in ms, that move `end_at` as close to `now_ms` as possible, never past it. Weekday and hour stay."""
+    """The shift in ms, in whole weeks, that moves `end_at` just before `now_ms`. Weekday and hour stay."""
     return (now_ms - end_at) // WEEK_MS * WEEK_MS
 
 
