@@ -1,4 +1,4 @@
-"""Create topics, describe topics, and wait for a cluster, with kafka-python's admin client."""
+"""Topics are created explicitly, and a cluster is waited for, with kafka-python's admin client."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ log = logging.getLogger("coldstream.kafka")
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """A topic in the cluster: its number of partitions, and how many of them currently have a leader."""
+    """A topic as the cluster has it: its partitions, and how many of them have a leader now."""
 
     name: str
     partitions: int
@@ -42,13 +42,13 @@ def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeou
 
 
 def _answers(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float) -> bool:
-    """Whether a broker works there. A starting broker listens before it has joined its own cluster, and a stopping one
-    may end during the request."""
+    """Whether a broker works there: one listens a moment before it is let into its own cluster, and another may end
+    while it is asked."""
     with _admin(bootstrap, security, timeout_s) as admin:
         try:
             return bool(admin.describe_cluster()["brokers"])
         except RetriableError as error:
-            log.warning("the connection to Kafka at %s was lost (%s); waiting for it", bootstrap, error)
+            log.warning("Kafka at %s was lost while it was asked (%s); it is waited for", bootstrap, error)
             return False
 
 
@@ -68,7 +68,7 @@ def create_topics(
         The names of those that were created.
 
     Raises:
-        BrokerError: the cluster does not answer in time, or refuses a topic, which the message names.
+        BrokerError: the cluster does not answer in time, or refuses a topic; it is named.
     """
     with _admin(bootstrap, security, timeout_s) as admin:
         present = set(admin.list_topics())
@@ -116,7 +116,7 @@ def _admin(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float)
     try:
         yield admin
     except KafkaError as error:
-        raise BrokerError(f"the request to Kafka at {bootstrap} failed: {type(error).__name__}: {error}") from error
+        raise BrokerError(f"Kafka at {bootstrap} does not do as asked: {type(error).__name__}: {error}") from error
     finally:
         admin.close()
 
@@ -143,5 +143,5 @@ def _new(topic: Topic, replication: int) -> NewTopic:
     configs = {"retention.ms": str(topic.retention_ms)}
     if topic.compacted:
         configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2"}
-    configs["message.timestamp.type"] = "LogAppendTime"  # the broker's clock decides what is in the future
+    configs["message.timestamp.type"] = "LogAppendTime"  # what is too late or too early is judged by the broker's clock
     return NewTopic(topic.name, topic.partitions, replication, topic_configs=configs)

@@ -55,7 +55,7 @@ class Broker:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the running JVM; None if it does not run."""
+        """Of the Java process, while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def install(self, progress: jars.Progress | None = None) -> list[Path]:
@@ -101,7 +101,7 @@ class Broker:
                 process.wait()
 
     def kill(self) -> None:
-        """Kill with SIGKILL, for tests."""
+        """kill -9, for tests of what survives it."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -190,7 +190,7 @@ def _check_port(port: int) -> None:
 
 
 def _free_port() -> int:
-    """A free port for the controller, which only this node uses."""
+    """For the controller, which only the node itself talks to."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

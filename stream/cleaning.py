@@ -1,7 +1,7 @@
-"""Data cleaning: how many rows were read, what each step removed and why, and what was kept. The numbers add up.
+"""Cleaning on the way in: what was read, what each step took out and why, and what was kept. The figures add up.
 
-Steps run in one order for every source: unparseable rows, missing users, unparseable values, duplicates, what a source
-removes itself (cancellations), bots. A rejected row is written to a file with its line number and the reason.
+Steps run in one order for every source: unparseable rows of the file, missing users, unparseable values, duplicates,
+what a source itself takes out (cancellations), bots. A rejected row goes to a file with its line and the reason.
 """
 
 import csv
@@ -32,7 +32,7 @@ class BotRule(msgspec.Struct, frozen=True):
 
 
 class CleaningOptions(msgspec.Struct, frozen=True):
-    """Options of the cleaning.
+    """What is asked of the cleaning.
 
     `strict` stops at the first unparseable row. `rejects` is the file for unparseable rows: JSON lines, or CSV where
     it is named so. `bots` is off by default. `now_ms` (epoch ms) bounds times; the clock's by default.
@@ -54,7 +54,7 @@ class RejectedRow(msgspec.Struct, frozen=True):
 
 
 class CleaningStep(msgspec.Struct, frozen=True):
-    """One cleaning step and the number of rows it removed."""
+    """One step of the cleaning and the number of rows that it took out."""
 
     name: str
     removed: int
@@ -72,7 +72,7 @@ class CleaningReport(msgspec.Struct, frozen=True):
     rejects_file: str | None = None
 
     def removed(self, name: str) -> int:
-        """The number of rows that the named step removed; 0 if it did not run."""
+        """Rows that the step of that name took out; 0 where it did not run."""
         return sum(step.removed for step in self.steps if step.name == name)
 
     def table(self) -> str:
@@ -89,7 +89,7 @@ class CleaningReport(msgspec.Struct, frozen=True):
 
 
 class Cleaner:
-    """Removes rows from frames and counts them. One cleaner per opened source."""
+    """Takes rows out of frames, and counts. One for each opening of a source."""
 
     def __init__(self, source: str, cleaning: CleaningOptions) -> None:
         self.source = source
@@ -102,20 +102,20 @@ class Cleaner:
 
     @property
     def rejected(self) -> int:
-        """The number of rejected rows so far."""
+        """Rows that were set aside so far."""
         return len(self._rejects)
 
     def note(self, text: str) -> None:
-        """Add a note to the report, once."""
+        """Say something in the report, once."""
         if text not in self._notes:
             self._notes.append(text)
 
     def read(self, rows: int) -> None:
-        """Count rows read from a file."""
+        """Count rows that were found in a file."""
         self._read += rows
 
     def remove(self, step: str, rows: int) -> None:
-        """Count rows that `step` removed."""
+        """Count rows that `step` took out."""
         self._steps[step] = self._steps.get(step, 0) + rows
 
     def keep(self, step: str, frame: pl.DataFrame, kept: pl.Expr) -> pl.DataFrame:
@@ -125,7 +125,7 @@ class Cleaner:
         return after
 
     def reject(self, rejected: list[RejectedRow]) -> None:
-        """Reject unparseable rows.
+        """Set unparseable rows aside.
 
         Raises:
             SourceError: under `strict`, for the first of them.
@@ -134,7 +134,7 @@ class Cleaner:
             first = min(rejected, key=lambda row: row.line)
             raise SourceError(
                 f"{first.file} line {first.line}: {first.reason}; row {_shown(first.row)} (--strict stops at the first "
-                "unparseable row; without it, such rows are rejected and counted)"
+                "unparseable row; without it such rows are set aside and counted)"
             )
         self.remove(UNPARSEABLE, len(rejected))
         self._rejects += rejected
@@ -156,7 +156,7 @@ class Cleaner:
         return typed.filter(~bad)
 
     def keep_people(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """`frame` without the users that match the bot rule, if there is one. Needs the columns user_id and at."""
+        """Without the users who break the rate rule, where one is asked for. Wants columns user_id and at."""
         rule = self.cleaning.bots
         if rule is None:
             return frame
@@ -169,7 +169,7 @@ class Cleaner:
         return self.keep(BOTS, frame, ~pl.col("user_id").is_in(bots.implode()))
 
     def finish(self, kept: int) -> CleaningReport:
-        """The report. Writes the file of rejected rows if the options name one.
+        """The report; the file of rejected rows is written where one was asked for.
 
         Raises:
             SourceError: rows were read and none is left, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Parse durations: a number followed by s, m, h or d."""
+"""Durations as people write them: a number and s, m, h or d."""
 
 import re
 from typing import Final

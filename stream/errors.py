@@ -1,6 +1,6 @@
-"""The exceptions of `stream`, as one tree.
+"""Everything that can go wrong in the stream room, as one tree.
 
-Every message says what was wrong, where, and how to fix it.
+Every message says what was wrong, where, and the cure.
 """
 
 
@@ -13,10 +13,10 @@ class StreamError(ColdstreamError):
 
 
 class EventError(StreamError):
-    """An invalid event, which is not accepted.
+    """An event that must not enter the system.
 
-    `reason` is one of `stream.events.REASONS`: short, stable, and safe as a metric label.
-    `detail` is the message for people.
+    `reason` is one of `stream.events.REASONS`: short, stable, and safe to use as a metric label.
+    `detail` is the sentence for people.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -30,4 +30,4 @@ class BrokerError(StreamError):
 
 
 class SourceError(StreamError):
-    """A data set or an imported file cannot be read."""
+    """A data set or an imported file cannot be read as asked."""

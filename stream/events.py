@@ -1,7 +1,7 @@
-"""The event schema, defined once for Kafka and HTTP.
+"""The event schema: what may enter, written once for Kafka and for HTTP.
 
-Five kinds of record, distinguished by their `type` field. `docs/events.md` shows an example of each.
-Decoding is strict: invalid input raises `EventError` with a stable reason and a precise message.
+Five kinds of record, told apart by their `type` field. `docs/events.md` shows an example of each.
+Decoding is strict: what does not fit raises `EventError` with a stable reason and a precise sentence.
 """
 
 import math
@@ -62,7 +62,7 @@ class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=Tr
 
     `at` is epoch milliseconds. `value` is the kind's own amount: a rating, a price, seconds watched.
     `category` and `segment` may be left out: the API stamps them from the catalogue and the profile at the door,
-    so that features depend on the log alone.
+    so that the log alone decides what a fold computes.
     """
 
     event_id: Id
@@ -79,7 +79,7 @@ class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=Tr
 
 
 class Impression(msgspec.Struct, tag_field="type", tag="impression", frozen=True, omit_defaults=True):
-    """A user was shown a list: `item_ids` in order, computed by `release`, in answer to `request_id`."""
+    """A user was shown a list: `item_ids` in order, by `release`, in answer to `request_id`."""
 
     event_id: Id
     user_id: Id
@@ -105,8 +105,8 @@ class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_d
 
 
 class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defaults=True):
-    """The current catalogue entry of an item. `available=false` removes it from every answer; `expires_at` (epoch ms)
-    does so at that time."""
+    """The catalogue's newest word on an item. `available=false` takes it out of every answer, `expires_at` (epoch ms)
+    does so at a time."""
 
     item_id: Id
     at: int
@@ -119,7 +119,7 @@ class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defau
 
 
 class User(msgspec.Struct, tag_field="type", tag="user", frozen=True, omit_defaults=True):
-    """The current profile of a user. Each `segment` has a popularity list of its own."""
+    """The newest word on a user's profile. `segment` groups users who get a popularity list of their own."""
 
     user_id: Id
     at: int
@@ -147,7 +147,7 @@ DEFAULT_LIMITS: Final = TimeLimits()
 
 
 def encode(record: Record) -> bytes:
-    """A record as UTF-8 JSON; `decode` returns an equal record."""
+    """UTF-8 JSON of a record; `decode` gives it back equal."""
     return _encoder.encode(record)
 
 
@@ -170,7 +170,7 @@ def decode(raw: bytes, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> Reco
 
 
 def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> None:
-    """Reject what the types cannot express: impossible times and numbers that are not finite.
+    """Refuse what the types alone cannot: absurd times and numbers that are not finite.
 
     Raises:
         EventError: `bad-time` or `not-a-number`.
@@ -195,9 +195,9 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
 
 
 def decode_event(key: bytes | None, raw: bytes, logged_at: int, limits: TimeLimits = DEFAULT_LIMITS) -> Event:
-    """The event in a message of the topic `events`. Every reader of the log decides the same way.
+    """The event in a message of the topic `events`, as every reader of the log judges it.
 
-    Times are compared with the broker's timestamp (`logged_at`, epoch ms), so a later reader reaches the same decision.
+    Times are held against the broker's (`logged_at`, epoch ms), so that who reads the log later decides alike.
 
     Raises:
         EventError: as `decode`; also `wrong-topic` and `wrong-key`.

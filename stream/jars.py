@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka: locked by name, version and hash in `jars.lock`, downloaded by jgo, verified before use.
+"""The jars of Apache Kafka: named, versioned and hashed in `jars.lock`, fetched by jgo, and checked before use.
 
 `python -m stream.jars` writes the lock anew after a change of `COORDINATES`.
 """
@@ -17,13 +17,13 @@ from stream.errors import BrokerError
 from stream.files import sync
 
 COORDINATES: Final = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
-"""Resolved one by one; the first version of an artifact wins. Resolved together, one BOM would override the other's."""
+"""Resolved one after the other, the first word on an artifact's version wins: together, one's BOM would bend both."""
 LOCK: Final = Path(__file__).with_name("jars.lock")
 CACHE_VARIABLE: Final = "COLDSTREAM_CACHE"
 FETCHED_AT_ONCE: Final = 4
 
 Progress = Callable[[int, int], None]
-"""Called with the number of verified jars and the total."""
+"""Called with the number of jars in place and the number of all."""
 
 
 class Jar(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Jar(msgspec.Struct, frozen=True):
 
 
 def cache_folder() -> Path:
-    """The cache folder of the jars, shared by all systems of this user."""
+    """Where jars are kept: shared by every system of this user."""
     base = os.environ.get(CACHE_VARIABLE) or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "coldstream" / "jars"
 
@@ -56,7 +56,7 @@ def locked(lock: Path = LOCK) -> list[Jar]:
 
 
 def install(folder: Path, lock: Path = LOCK, progress: Progress | None = None) -> list[Path]:
-    """Every locked jar in `folder`, verified by its SHA-256. Only missing ones are downloaded.
+    """Every locked jar in `folder`, checked against its SHA-256; only missing ones are fetched.
 
     A jar appears under its name only whole and checked, so an install that was cut short goes on where it stopped.
 

@@ -1,4 +1,4 @@
-"""The configuration of a single Kafka node: its properties, its logging, and the command that runs it."""
+"""What a single Kafka node is told: its properties, its logging, and the command that runs it."""
 
 import subprocess
 import uuid
@@ -55,7 +55,7 @@ def properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
 
 
 def _small() -> dict[str, str]:
-    """A single node has no replicas, and a laptop has few threads and buffers."""
+    """One node has no replicas, and a laptop no threads and buffers to spare."""
     return {
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
@@ -132,7 +132,7 @@ def format_storage(folder: Path, jars: list[Path]) -> None:
 
 
 def _causes(text: str) -> str:
-    """The exceptions in a Java program's output, without their stacks; the end of the text if there is none."""
+    """What a Java program says of its end without its stack; the end of the text where it names no exception."""
     exceptions = [line.strip() for line in text.splitlines() if "Exception" in line and not line.startswith("\tat ")]
     return "; ".join(exceptions) or text.strip()[-800:]
 

@@ -1,7 +1,7 @@
-"""Send records to Kafka with aiokafka: acknowledged by every in-sync replica, in order, no duplicates from retries.
+"""Records into Kafka with aiokafka: acknowledged by every in-sync replica, in order, never twice by a retry.
 
-One request per broker is in flight, and an unacknowledged batch is sent again with the same sequence numbers. So
-neither a retry nor a restarted broker can reorder a user's events or duplicate one.
+One request at a time is under way to a broker, and an unacknowledged batch is sent again with the same sequence numbers
+until it is in: so neither a retry nor a broker that comes back can reorder a user's events or count one twice.
 """
 
 import asyncio
@@ -28,28 +28,28 @@ log = logging.getLogger(__name__)
 
 
 class Position(msgspec.Struct, frozen=True):
-    """The log position of a record in its topic."""
+    """Where a record stands in its topic."""
 
     partition: int
     offset: int
 
     def token(self) -> str:
-        """`partition:offset`, the value of a look-up's parameter `after`."""
+        """`partition:offset`, what a look-up takes as `after`."""
         return f"{self.partition}:{self.offset}"
 
 
 def topic_of(record: Record) -> str:
-    """The topic of a record."""
+    """The topic that carries a kind of record."""
     if isinstance(record, Item):
         return topics.ITEMS
     return topics.USERS if isinstance(record, User) else topics.EVENTS
 
 
 class Producer:
-    """An idempotent producer with acks=all. `start` before use; `stop` sends what is still waiting.
+    """An idempotent producer with acks=all; `start` before use, `stop` sends what is still waiting.
 
-    `acknowledged_within_s` limits every send. `linger_ms` of 0 sends at once: the next batch fills while a request is
-    in flight, so lingering gains nothing.
+    `acknowledged_within_s` bounds every send. `linger_ms` of 0 sends at once: while one request is under way the next
+    batch gathers anyway, so waiting buys nothing.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class Producer:
             else:
                 places = await send_batches(client, messages, self._partitioner)
         if any(offset < 0 for _, offset in places):
-            raise BrokerError("the broker has the messages but not their offsets; send them again, with the same ids")
+            raise BrokerError("the broker has the messages, but no longer knows where; send again, with the same ids")
         return [Position(partition, offset) for partition, offset in places]
 
     @asynccontextmanager
     async def _acknowledged(self) -> AsyncIterator[AIOKafkaProducer]:
-        """The working client. Time-outs and Kafka errors become a `BrokerError`."""
+        """The client that works; what goes wrong with it in time or in Kafka becomes a `BrokerError`."""
         client = await self._working()
         try:
             async with asyncio.timeout(self._within_s):

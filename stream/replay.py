@@ -1,7 +1,7 @@
-"""Replay: send a source to Kafka at a multiple of its original speed, or as fast as possible. Resumable.
+"""Replay: a source into Kafka, at a multiple of its own pace or as fast as it goes, resumable.
 
-After kill -9, a replay with the same resume file continues after the last event known to be acknowledged. Some events
-may then be sent twice; they carry the same event ids, so they change nothing.
+After kill -9 a replay with the same resume file goes on behind the last event that is known to be acknowledged. Some
+events may then be sent a second time; they carry the same event ids and change nothing.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class ReplayProgress(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """The result of a replay. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
+    """What a replay did. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
 
     items: int
     users: int
@@ -48,7 +48,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
-    """The content of a resume file. One `shift_ms` moves all events of a replay."""
+    """What a resume file holds. All events of one replay are moved by one `shift_ms`."""
 
     fingerprint: str
     sent: int
@@ -61,16 +61,16 @@ class StopSignal(Protocol):
     """A `threading.Event` is one."""
 
     def is_set(self) -> bool:
-        """True once the replay should stop."""
+        """Whether to stop."""
 
 
 def shift_to_now(end_at: int, now_ms: int) -> int:
-    """The shift in ms, in whole weeks, that moves `end_at` just before `now_ms`. Weekday and hour stay."""
+    """Whole weeks, in ms, that bring `end_at` up to, and not past, `now_ms`: weekday and hour stay."""
     return (now_ms - end_at) // WEEK_MS * WEEK_MS
 
 
 def read_resume_point(file: Path) -> ResumePoint | None:
-    """The content of a resume file; None if the file does not exist.
+    """The place in a resume file; None where there is no file.
 
     Raises:
         StreamError: the file is not a resume file.
@@ -80,7 +80,7 @@ def read_resume_point(file: Path) -> ResumePoint | None:
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise StreamError(f"{file}: is not a resume file ({error}); delete it to start over, or give another") from None
+        raise StreamError(f"{file}: is not a resume file ({error}); delete it to begin anew, or name another") from None
 
 
 def replay(
@@ -100,13 +100,12 @@ def replay(
 ) -> ReplayReport:
     """Send catalogue and profiles, then the events with start <= at < until (dataset time, epoch ms).
 
-    `speed` is dataset seconds per second; None is as fast as possible. `longest_wait_s` limits quiet periods.
-    `shift_ms` is added to every time; a resumed replay keeps the shift it started with.
-    Blocks. `stop` ends it early, after everything already sent is acknowledged and stored in the resume file.
+    `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
+    `shift_ms` is added to every time that is sent; a resumed replay keeps the shift that it began with.
+    Blocks; `stop` ends it early, with everything that was handed over acknowledged and noted.
 
     Raises:
-        BrokerError: the broker does not acknowledge.
-        StreamError: the resume file belongs to another source or window.
+        BrokerError: the broker does not acknowledge. StreamError: the resume file is of another source or window.
     """
     return asyncio.run(
         play(
@@ -141,9 +140,9 @@ async def play(
     longest_wait_s: float | None = None,
     stop: StopSignal | None = None,
 ) -> ReplayReport:
-    """`replay` for callers with an event loop; cancelling it also stores the resume point."""
+    """`replay`, for callers with an event loop; cancelling it notes the place as well."""
     if speed is not None and not speed > 0:
-        raise StreamError(f"speed={speed} must be above 0; 1 is real time, leave it out to send as fast as possible")
+        raise StreamError(f"speed={speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
     began = time.monotonic()
     window = source.window(start, until)
     place = _open_place(window, resume_file, shift_ms)
@@ -171,7 +170,7 @@ async def play(
 
 
 class _Clock:
-    """Decides how many events of the window are due."""
+    """Says how many events of the window are due."""
 
     def __init__(self, window: Source, speed: float | None, longest_wait_s: float | None) -> None:
         self._at = window.events["at"]
@@ -185,7 +184,7 @@ class _Clock:
             self._began_s, self._began_at = time.monotonic(), int(self._at[sent])
 
     def due(self, sent: int) -> int:
-        """The number of events due by now, including the `sent` ones."""
+        """How many of all events are due now, `sent` having been sent."""
         if self._speed is None:
             return len(self._at)
         if self._longest_wait_s is not None and self._wait_s(sent) > self._longest_wait_s:
@@ -199,7 +198,7 @@ class _Clock:
 
 
 class _Run:
-    """A running replay: what was sent, what is acknowledged, and what the resume file says."""
+    """One replay under way: what was handed over, what is acknowledged, and what is noted."""
 
     def __init__(
         self,
@@ -283,7 +282,7 @@ def _open_place(window: Source, file: Path | None, shift_ms: int) -> ResumePoint
         return ResumePoint(fingerprint, 0, shift_ms, known=False)
     if place.fingerprint != fingerprint or place.sent > len(window):
         raise StreamError(
-            f"{file}: belongs to another data set, window or cleaning than {window.name}; "
-            "give another resume file, or delete this one to start over"
+            f"{file}: is of another data set, window or cleaning than {window.name}; "
+            "name another resume file, or delete this one to begin anew"
         )
     return place

@@ -1,4 +1,4 @@
-"""The Kafka topics: names, partitions and retention."""
+"""The topics: their names, and how each one is kept."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ FOREVER: Final = -1
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """A topic to create. `retention_ms` of -1 keeps messages forever; `compacted` keeps the newest message per key."""
+    """One topic as it is to be created. `retention_ms` of -1 keeps for ever; `compacted` keeps the newest per key."""
 
     name: str
     partitions: int

@@ -1,6 +1,6 @@
-"""Find, open and decompress files; read JSON lines and Parquet into frames. `delimited` reads CSV.
+"""Files and folders: found, opened, unpacked; JSON lines and Parquet into frames. `delimited` reads CSV and its kin.
 
-An unreadable file raises `SourceError`; an invalid row is rejected with its line number.
+What is wrong with a file as a whole raises `SourceError`; what is wrong with a row rejects that row, with its line.
 """
 
 import gzip

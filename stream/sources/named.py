@@ -1,4 +1,4 @@
-"""The public data sets, by name."""
+"""The data sets that are known by name."""
 
 from collections.abc import Callable
 from pathlib import Path

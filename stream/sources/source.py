@@ -1,6 +1,6 @@
-"""A source: the events of a data set in time order, with its catalogue and its user profiles.
+"""A source: the events of one data set in time order, with its catalogue and its profiles.
 
-Every loader ends in `assemble`, which checks, cleans, labels and sorts, so all sources have the same guarantees.
+Every loader ends in `assemble`, which checks, cleans, stamps and sorts, so that all sources keep the same promises.
 """
 
 from collections.abc import Iterator, Mapping
@@ -70,7 +70,7 @@ class Source(msgspec.Struct, frozen=True):
         return int(self.events["at"][-1])
 
     def fingerprint(self) -> str:
-        """A hash of the events, their order and times. It differs for another data set or window."""
+        """Stands for the events, their order and their times: another one means another dataset or window."""
         digest = blake2b(f"{self.name}/{self.domain}/{len(self)}".encode(), digest_size=12)
         ordered = self.events.select(pl.col("event_id"), pl.col("at").cast(pl.String))
         for batch in ordered.iter_slices(100_000):
@@ -85,7 +85,7 @@ class Source(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, events=self.events.slice(low, max(0, high - low)))
 
     def since(self, start: int) -> "Source":
-        """Only the events from `start` on, copied, so that the memory of earlier ones is freed."""
+        """Only the events from `start` on, in memory of their own: what came before is given back."""
         window = self.window(start=start)
         parts = {"events": window.events, "items": window.items, "users": window.users}
         return msgspec.structs.replace(window, **{name: _apart(frame) for name, frame in parts.items()})
@@ -101,14 +101,14 @@ class Source(msgspec.Struct, frozen=True):
             yield [_items.decode(value) for _, value in messages]
 
     def profiles(self, batch: int = BATCH) -> Iterator[list[User]]:
-        """The users with a profile, in lists of at most `batch`."""
+        """The users of whom more is known than what they do, in lists of at most `batch`."""
         for messages in self.encoded_users(batch):
             yield [_users.decode(value) for _, value in messages]
 
     def encoded(self, batch: int = BATCH, *, skip: int = 0, shift_ms: int = 0) -> Iterator[list[Message]]:
         """The events as Kafka messages, from number `skip` on, their times moved by `shift_ms`.
 
-        Six times faster than encoding one struct after another: the JSON is built by column.
+        Six times as fast as one struct after the other: the JSON is made by column.
         """
         for first in range(skip, len(self), batch):
             yield self.messages(first, batch, shift_ms=shift_ms)
@@ -143,7 +143,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 def _apart(frame: pl.DataFrame) -> pl.DataFrame:
-    """A copy that shares no memory. A slice would keep the strings of the whole frame alive."""
+    """A copy that shares no memory: a slice's texts would keep those of the whole frame."""
     copy = BytesIO()
     frame.write_ipc(copy)
     copy.seek(0)
@@ -177,7 +177,7 @@ def assemble(
 
 
 def keep_users(cleaner: Cleaner, frame: pl.DataFrame, user_id: str) -> pl.DataFrame:
-    """The rows with a user id; the others are counted as missing users."""
+    """Rows that name a user; the others are counted as missing users."""
     return cleaner.keep(MISSING_USERS, frame, pl.col(user_id).is_not_null())
 
 
@@ -190,7 +190,7 @@ def keep_first(cleaner: Cleaner, frame: pl.DataFrame, columns: list[str] | None 
 
 
 def unique_ids(key: pl.Expr) -> pl.Expr:
-    """Event ids from a natural key. Rows with the same key get a number, in file order."""
+    """Event ids from a natural key: rows that share it are told apart by their number in the order of the file."""
     number = pl.int_range(pl.len()).over(key)
     return pl.when(number == 0).then(key).otherwise(pl.format("{}~{}", key, number))
 
@@ -205,7 +205,7 @@ def content_ids(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series
 
 
 def row_faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
-    """Why the event schema rejects each row, null for valid rows; columns as in `EVENT_COLUMNS`.
+    """What the event schema would have against each row, null where nothing; columns as in `EVENT_COLUMNS`.
 
     `written` holds columns (at, value) as the file has them: for the message, and to tell a missing value from a bad
     one.
@@ -273,7 +273,7 @@ def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl
 
 
 def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """The catalogue, followed by items that only occur in events, with the category of their first event."""
+    """The catalogue and, behind it, items that only the events know, with the category of their first event."""
     known = [name for name in ("item_id", "category") if name in events.columns]
     first = events.select(known).unique("item_id", keep="first", maintain_order=True)
     unlisted = first.join(items, on="item_id", how="anti", maintain_order="left")
@@ -290,7 +290,7 @@ def _stamp(events: pl.DataFrame, known: pl.DataFrame, key: str, label: str) -> p
 
 
 def _without_nulls(json: pl.Expr, rows: pl.DataFrame) -> pl.Expr:
-    """Remove null fields. Safe for text values, because quotes inside JSON strings are escaped."""
+    """Leave out fields that are null. Safe on text: inside a JSON string every quote has a backslash before it."""
     names = [name for name in rows.columns if rows[name].null_count()]
     for name in ("context", "attributes"):
         if name in rows.columns:

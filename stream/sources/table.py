@@ -42,11 +42,11 @@ ALIASES: Final[dict[str, str]] = {
     "fav": "like",
     "pv": "view",
 }
-"""Names of event kinds in other systems."""
+"""Names that other systems give to kinds."""
 
 
 class TableOptions(msgspec.Struct, frozen=True):
-    """The format of a text file. Without a `delimiter`, the first line decides."""
+    """How a text file is written; `delimiter` is taken from its first line where none is named."""
 
     delimiter: str | None = None
     encoding: str = "utf-8"

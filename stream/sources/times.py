@@ -1,6 +1,6 @@
-"""Parse times into epoch milliseconds. One format is chosen for a whole column and named in the report.
+"""Times as people write them, into epoch milliseconds. One form is chosen for a whole column, and said in the report.
 
-Times without a time zone are read as UTC.
+Times without a zone are taken as UTC.
 """
 
 from typing import Final

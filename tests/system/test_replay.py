@@ -90,5 +90,5 @@ def test_a_place_of_other_data_is_refused(broker: Broker, tmp_path: Path) -> Non
     place.write_text("not json")
     with pytest.raises(StreamError, match="not a resume file"):
         replay(data, broker.bootstrap, resume_file=place)
-    with pytest.raises(StreamError, match="speed=0 must be above 0"):
+    with pytest.raises(StreamError, match="speed=0 is not above 0"):
         replay(data, broker.bootstrap, speed=0)
