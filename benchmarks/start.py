@@ -16,7 +16,7 @@ import httpx
 from benchmarks.measurements import machine, memory
 from models.releases import release_store
 from models.releases.manifest import read_manifest
-from serving.commands.live_view import busiest
+from serving.commands.demonstration import busiest
 from stream.sources.complete_journey import open_complete_journey
 from stream.sources.source import Source
 from testing.environment import system_environment

@@ -1,83 +1,81 @@
-"""`coldstream dead-letters`: events that could not enter, and how they enter after all."""
+"""`coldstream dead-letters`: the dead-letter queue of records that could not be processed."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.commands.output import AsJson, show
+from serving.commands.options import AsJson
+from serving.commands.output import print_lines, print_value
 
 if TYPE_CHECKING:
     from serving.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Events that could not enter.")
+app = typer.Typer(no_args_is_help=True, help="Inspect and replay records that could not be processed.")
+
+Reason = Annotated[str | None, typer.Option("--reason", help="Only dead letters with this reason.")]
 
 
 @app.command("list")
-def list_letters(
-    ctx: typer.Context,
-    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Every dead letter that is kept."""
-    from stream import dead_letters
+def list_letters(ctx: typer.Context, reason: Reason = None, as_json: AsJson = False) -> None:
+    """List all dead letters."""
+    from stream import deadletter
 
     listed = dead_letters.read(ctx.obj.bootstrap, ctx.obj.kafka_security, reason)
     rows = [
         {
-            "number": one.number,
-            "reason": one.letter.reason,
-            "from": f"{one.letter.topic}/{one.letter.partition}:{one.letter.offset}",
-            "detail": one.letter.detail,
-            "replayed": one.replayed,
+            "number": entry.number,
+            "reason": entry.letter.reason,
+            "from": f"{entry.letter.topic}/{entry.letter.partition}:{entry.letter.offset}",
+            "detail": entry.letter.detail,
+            "replayed": entry.replayed,
         }
-        for one in listed
+        for entry in listed
     ]
-    if as_json:
-        show(rows, as_json)
-        return
-    for row in rows:
-        note = "replayed " if row["replayed"] else ""
-        typer.echo(f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {note}{row['detail']}")
-    typer.echo(f"{len(rows)} dead letters")
+    print_lines(rows, _lines(rows), as_json)
 
 
 @app.command("show")
 def show_letter(ctx: typer.Context, number: int, as_json: AsJson = False) -> None:
-    """One dead letter, with its bytes."""
-    from stream import dead_letters
+    """Show one dead letter with its original bytes."""
+    from stream import deadletter
 
-    one = dead_letters.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
-    text = one.letter.value.decode("utf-8", "replace")
-    show(
-        {
-            "number": one.number,
-            "reason": one.letter.reason,
-            "detail": one.letter.detail,
-            "key": one.letter.key,
-            "replayed": one.replayed,
-            "value": text,
-        },
-        as_json,
-    )
+    entry = deadletter.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
+    fields = {
+        "number": entry.number,
+        "reason": entry.letter.reason,
+        "detail": entry.letter.detail,
+        "key": entry.letter.key,
+        "replayed": entry.replayed,
+        "value": entry.letter.value.decode("utf-8", "replace"),
+    }
+    print_value(fields, as_json)
 
 
 @app.command("replay")
 def replay_letters(
     ctx: typer.Context,
     numbers: Annotated[
-        list[int] | None, typer.Argument(help="Which; all that were not replayed yet if left out.")
+        list[int] | None, typer.Argument(help="Numbers to replay. Default: all that were not replayed yet.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
-    value: Annotated[Path | None, typer.Option(help="A file with the mended event, for one letter.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
+    reason: Reason = None,
+    value: Annotated[Path | None, typer.Option(help="A file with the corrected event, for a single letter.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Include letters that were replayed before.")] = False,
 ) -> None:
-    """Send dead letters to their topics once more."""
-    from stream import dead_letters
+    """Send dead letters to their topics again."""
+    from stream import deadletter
 
     settings: Settings = ctx.obj
-    mended = value.read_bytes() if value is not None else None
-    sent = dead_letters.replay(
-        settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=mended, again=again
+    corrected = value.read_bytes() if value is not None else None
+    sent = deadletter.replay(
+        settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=corrected, again=again
     )
-    typer.echo(f"sent {len(sent)} again: {', '.join(str(one.number) for one in sent) or 'none'}")
+    typer.echo(f"sent {len(sent)} again: {', '.join(str(entry.number) for entry in sent) or 'none'}")
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        note = "replayed " if row["replayed"] else ""
+        yield f"{row['number']:6} {row['reason']:<14} {row['from']:<14} {note}{row['detail']}"
+    yield f"{len(rows)} dead letters"

@@ -23,7 +23,7 @@ from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best
 from models.evaluation.report import Figures, Report
 from models.recommenders import registry
 from models.recommenders.registry import MEMBERS
-from serving.commands.data import open_source
+from serving.commands.data_loading import open_source
 from serving.commands.progress import training
 from stream.errors import ColdstreamError
 from stream.sources.columns import parse_map

@@ -1,49 +1,69 @@
-"""`coldstream presets`: what each domain's preset says, and where it is from."""
+"""`coldstream presets`: each domain's preset, and the file it comes from."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
+import typer
 
-from models.domains.preset import shipped
-from serving.domain_presets import preset_file, preset_for
-from serving.settings import Settings
-from stream.errors import ColdstreamError
+from serving.commands.options import AsJson
+from serving.commands.output import print_lines
 
-NONE = "no preset: what is right for most"
+if TYPE_CHECKING:
+    from serving.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Show the presets of domains.")
+
+NO_PRESET: Final = "no preset: general defaults"
 
 
-def listed(settings: Settings) -> list[dict[str, Any]]:
+@app.command("list")
+def list_presets(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List each domain's preset with its file and main choices."""
+    rows = preset_rows(ctx.obj)
+    print_lines(rows, _lines(rows), as_json)
+
+
+@app.command()
+def show(ctx: typer.Context, domain: str, as_json: AsJson = False) -> None:
+    """Print a domain's preset file: save it, change it, and name it in the settings."""
+    import msgspec
+
+    from models.domains.preset import shipped
+    from serving.domain_presets import preset_file, preset_for
+    from stream.errors import ColdstreamError
+
+    preset, file = preset_for(ctx.obj, domain), preset_file(ctx.obj, domain)
+    if as_json:
+        typer.echo(msgspec.json.encode(preset).decode())
+        return
+    if file is None:
+        raise ColdstreamError(f"{domain} has no preset; the package has presets for {', '.join(shipped())}")
+    typer.echo(file.read_text("utf-8").rstrip())
+
+
+def preset_rows(settings: "Settings") -> list[dict[str, Any]]:
     """A row for each domain of the settings. Raises PresetError."""
+    from models.domains.preset import shipped
+    from serving.domain_presets import preset_file, preset_for
+
     rows = []
-    for name in settings.domain_names:
-        preset, file = preset_for(settings, name), preset_file(settings, name)
+    for domain in settings.domain_names:
+        preset, file = preset_for(settings, domain), preset_file(settings, domain)
         seen = preset.seen.policy + (f" {preset.seen.within}" if preset.seen.policy == "within" else "")
-        where = "shipped" if file is not None and file == shipped().get(name) else str(file or NONE)
         rows.append(
             {
-                "domain": name,
+                "domain": domain,
                 "seen": seen,
                 "half life": preset.popularity.half_life,
                 "encoder": preset.training.encoder,
                 "members": preset.training.members,
                 "tuned": sorted(preset.recommenders),
-                "file": where,
+                "file": "shipped" if file is not None and file == shipped().get(domain) else str(file or NO_PRESET),
             }
         )
     return rows
 
 
-def shown(settings: Settings, name: str, as_json: bool) -> str:
-    """A preset's text as its file has it, or all that is in force as JSON.
-
-    Raises:
-        ColdstreamError: there is no preset of that name.
-        PresetError: its file cannot be used.
-    """
-    preset, file = preset_for(settings, name), preset_file(settings, name)
-    if as_json:
-        return msgspec.json.encode(preset).decode()
-    if file is None:
-        known = ", ".join(shipped())
-        raise ColdstreamError(f"{name} has no preset; those that come with the package are {known}")
-    return file.read_text("utf-8").rstrip()
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield f"{row['domain']:<8} {row['seen']:<10} {row['half life']:<5} {row['encoder']:<12} {row['file']}"

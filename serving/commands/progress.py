@@ -1,4 +1,4 @@
-"""Progress bars for long commands: a bar where there is a terminal, a line now and then where there is none."""
+"""Progress of long commands: a bar on a terminal, otherwise an occasional line."""
 
 import sys
 import time
@@ -16,41 +16,41 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from models.training.train import Progress as Training
+from models.training.train import Progress as ReportStage
 
-QUIET_S = 5.0
+LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def training() -> Iterator[Training]:
-    """A bar per stage of a training run."""
+def training() -> Iterator[ReportStage]:
+    """A bar for each stage of a training run; the function it yields reports a stage's progress."""
     with _bars() as bars:
         tasks: dict[str, TaskID] = {}
 
-        def tell(stage: str, done: float, figures: dict[str, float]) -> None:
-            shown = " ".join(f"{name}={value:.4g}" for name, value in figures.items() if name in {"loss", "ndcg@10"})
+        def report(stage: str, done: float, figures: dict[str, float]) -> None:
+            note = " ".join(f"{name}={value:.4g}" for name, value in figures.items() if name in {"loss", "ndcg@10"})
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=100, note="")
-            bars.update(tasks[stage], completed=round(100 * done), note=shown)
+            bars.update(tasks[stage], completed=round(100 * done), note=note)
 
-        yield tell
+        yield report
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
-    """A bar over a number of things: call with how many are done, how many there are, and a note."""
+    """A bar that counts; the function it yields takes the number done, the total if known, and a note."""
     with _bars() as bars:
         task = bars.add_task(what, total=None, note="")
-        said = time.monotonic()
+        reported = time.monotonic()
 
-        def tell(done: int, total: int | None, note: str) -> None:
-            nonlocal said
+        def report(done: int, total: int | None, note: str) -> None:
+            nonlocal reported
             bars.update(task, completed=done, total=total, note=note)
-            if not sys.stderr.isatty() and time.monotonic() - said > QUIET_S:
-                said = time.monotonic()
+            if not sys.stderr.isatty() and time.monotonic() - reported > LINE_EVERY_S:
+                reported = time.monotonic()
                 sys.stderr.write(f"{what}: {done:,}{f' of {total:,}' if total else ''} {note}\n")
 
-        yield tell
+        yield report
 
 
 def _bars() -> Progress:

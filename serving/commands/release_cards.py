@@ -1,84 +1,123 @@
-"""Cards of releases for people: what a release says of itself, and what changed from one to another."""
+"""Releases for people: one as a card, several as a list, and the differences between two."""
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from models.releases.manifest import Manifest
 
 TIMES: Final = ("created_at", "cutoff_at", "held_out_from")
+SHOWN_ITEMS: Final = 10
 DATA: Final = ("cutoff_at", "held_out_from", "data", "events", "users", "items")
-MADE: Final = ("recommender", "protocol", "parent", "warm_start")
+TRAINING: Final = ("recommender", "protocol", "parent", "warm_start")
 
 Pair = list[Any]
 
 
-def differences(one: "Manifest", other: "Manifest") -> dict[str, Any]:
-    """What differs, as [one, other]: parameters, metrics and their intervals, the data, how it was made."""
+def differences(before: "Manifest", after: "Manifest") -> dict[str, Any]:
+    """The values that differ, as [before, after]: hyperparameters, metrics and intervals, data, training."""
     return {
-        "releases": [one.id, other.id],
-        "params": _pairs(one.params, other.params),
-        "metrics": _pairs(one.metrics, other.metrics),
-        "intervals": _pairs(one.intervals, other.intervals),
-        "data": _pairs(*({field: getattr(card, field) for field in DATA} for card in (one, other))),
-        "made": _pairs(*({field: getattr(card, field) for field in MADE} for card in (one, other))),
+        "releases": [before.id, after.id],
+        "params": _pairs(before.params, after.params),
+        "metrics": _pairs(before.metrics, after.metrics),
+        "intervals": _pairs(before.intervals, after.intervals),
+        "data": _pairs(*({field: getattr(card, field) for field in DATA} for card in (before, after))),
+        "made": _pairs(*({field: getattr(card, field) for field in TRAINING} for card in (before, after))),
     }
 
 
-def card_lines(told: Mapping[str, Any]) -> Iterator[str]:
-    """A card in lines: times in UTC, a metric with its interval."""
-    intervals = told.get("intervals", {})
-    for name, one in told.items():
+def item_differences(folder: Path, before: str, after: str) -> dict[str, Any]:
+    """How the item lists of two releases of a domain differ.
+
+    Raises:
+        ReleaseError: an item list cannot be read.
+    """
+    import msgspec
+
+    from models.errors import ReleaseError
+
+    try:
+        old, new = (
+            msgspec.json.decode((folder / release / "items.json").read_bytes(), type=list[str])
+            for release in (before, after)
+        )
+    except (OSError, msgspec.DecodeError) as error:
+        raise ReleaseError("unreadable", f"{folder}: items cannot be compared: {error}") from error
+    old_ids, new_ids = set(old), set(new)
+    gained, lost = [item for item in new if item not in old_ids], [item for item in old if item not in new_ids]
+    return {
+        "kept": len(old_ids & new_ids),
+        "gained": len(gained),
+        "lost": len(lost),
+        "most popular gained": gained[:SHOWN_ITEMS],
+        "most popular lost": lost[:SHOWN_ITEMS],
+    }
+
+
+def list_lines(releases: Iterable[Any]) -> Iterator[str]:
+    """A line for each release: its state, recommender, and metrics or the reason of its refusal."""
+    for release in releases:
+        metrics = [pair for pair in release.metrics.items() if pair[0].startswith(("ndcg", "hr"))]
+        measured = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics)
+        reason = f"{release.reason}: {release.detail}" if release.detail else release.reason
+        yield f"{release.id} {release.state:<8} {release.recommender:<9} {reason or measured}"
+
+
+def card_lines(card: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a card: times in UTC, metrics with their intervals."""
+    intervals = card.get("intervals", {})
+    for name, field in card.items():
         if name == "intervals":
             continue
-        if not isinstance(one, dict) or not one:
-            yield f"{name:<24} {_said(name, one)}"
+        if not isinstance(field, dict) or not field:
+            yield f"{name:<24} {_text(name, field)}"
             continue
         yield name
-        for key, value in one.items():
-            said = _figure(value, intervals.get(key)) if name == "metrics" else _said(key, value)
-            yield f"  {key:<22} {said}"
+        for key, value in field.items():
+            text = _metric(value, intervals.get(key)) if name == "metrics" else _text(key, value)
+            yield f"  {key:<22} {text}"
 
 
-def difference_lines(told: Mapping[str, Any], one: "Manifest", other: "Manifest") -> Iterator[str]:
-    """What `differences` found in lines; a metric stands with its interval where either differs."""
-    yield " -> ".join(told["releases"])
+def difference_lines(changes: Mapping[str, Any], before: "Manifest", after: "Manifest") -> Iterator[str]:
+    """The lines of `differences`; a metric is shown with its interval if either of them differs."""
+    yield " -> ".join(changes["releases"])
     for name in ("params", "metrics", "data", "made"):
-        rows: dict[str, Pair] = told[name]
+        rows: dict[str, Pair] = changes[name]
         if name == "metrics":
             sides = [
-                {key: _figure(card.metrics[key], card.intervals.get(key)) for key in card.metrics}
-                for card in (one, other)
+                {key: _metric(card.metrics[key], card.intervals.get(key)) for key in card.metrics}
+                for card in (before, after)
             ]
-            rows = {key: [side.get(key) for side in sides] for key in {**rows, **told["intervals"]}}
+            rows = {key: [side.get(key) for side in sides] for key in {**rows, **changes["intervals"]}}
         if rows:
             yield name
-            yield from (f"  {key:<22} {_said(key, pair[0])} -> {_said(key, pair[1])}" for key, pair in rows.items())
+            yield from (f"  {key:<22} {_text(key, pair[0])} -> {_text(key, pair[1])}" for key, pair in rows.items())
         else:
             yield f"{name:<24} the same"
     yield "items"
-    yield from (f"  {key:<22} {_said(key, value)}" for key, value in told["items"].items())
+    yield from (f"  {key:<22} {_text(key, value)}" for key, value in changes["items"].items())
 
 
-def moment(at: int) -> str:
+def utc(at: int) -> str:
     """Epoch ms as a time in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at / 1000))
 
 
-def _pairs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Pair]:
-    both = {key: [one.get(key), other.get(key)] for key in {**one, **other}}
+def _pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Pair]:
+    both = {key: [before.get(key), after.get(key)] for key in {**before, **after}}
     return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
 
 
-def _figure(value: float, interval: tuple[float, float] | None) -> str:
+def _metric(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval is not None else "")
 
 
-def _said(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if name in TIMES:
-        return moment(value) if value else "not known"
+        return utc(value) if value else "not known"
     if value is None or value == "":
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,44 +1,79 @@
-"""`coldstream rules`: look at a file of rules without a system, and talk to a running one."""
+"""`coldstream rules`: merchandising rules of the running API, and rule files checked without one."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import httpx
-import msgspec
+import typer
 
-from serving.rules.rule import Rule, read_any
-from serving.settings import Settings
-from stream.errors import ColdstreamError
+from serving.commands.options import AsJson
+from serving.commands.output import print_lines, print_value
 
+app = typer.Typer(no_args_is_help=True, help="Manage rules: pin, boost, bury, exclude.")
 
-def check(path: Path, now_ms: int) -> list[dict[str, Any]]:
-    """What each rule of a file says. Raises RuleError, naming the line and the cure."""
-    return [{**line_of(one), "holds now": one.valid_at(now_ms)} for one in read_any(path)]
+RulesFile = Annotated[Path, typer.Argument(help="A file of rules, TOML or JSON.")]
 
 
-def put(settings: Settings, path: Path) -> list[dict[str, Any]]:
-    """Send each rule of a file to the running API. All are checked first. Raises RuleError, ColdstreamError."""
-    told = [ask(settings, "PUT", f"/v1/rules/{one.id}", msgspec.json.encode(one)) for one in read_any(path)]
-    return [dict(one) for one in told]
+@app.command("list")
+def list_rules(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the rules of the running API."""
+    from serving.commands.client import call_api
+
+    answer = call_api(ctx.obj, "GET", "/v1/rules")
+    print_lines(answer, _listed(answer["rules"]), as_json)
+    if not as_json and answer["file"] and answer["file"]["error"]:
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {answer['file']['error']}", err=True)
 
 
-def ask(settings: Settings, verb: str, path: str, body: bytes | None = None) -> Any:
-    """What the running API answers. Raises ColdstreamError where it is away or refuses."""
-    url = f"http://{settings.host}:{settings.port}{path}"
-    try:
-        answer = httpx.request(verb, url, content=body, timeout=10)
-    except httpx.TransportError as error:
-        raise ColdstreamError(f"no API at {url} ({error}); start it with coldstream up, or give --port") from error
-    if answer.status_code >= 400:
-        raise ColdstreamError(f"{answer.status_code}: {answer.json().get('detail', answer.text)}")
-    return answer.json()
+@app.command()
+def put(ctx: typer.Context, file: RulesFile, as_json: AsJson = False) -> None:
+    """Send the rules of a file to the running API, which stores them in Kafka."""
+    import msgspec
+
+    from serving.commands.client import call_api
+    from serving.rules.rule import read_any
+
+    answers = [
+        call_api(ctx.obj, "PUT", f"/v1/rules/{rule.id}", body=msgspec.json.encode(rule)) for rule in read_any(file)
+    ]
+    summary = f"{len(answers)} rules: {', '.join(answer['id'] for answer in answers)}"
+    print_lines(answers, [summary], as_json)
 
 
-def line_of(rule: Rule) -> dict[str, Any]:
-    """A rule in a line: what it does, and to what."""
-    amount = f" x{rule.factor:g}" if rule.factor is not None else f" {rule.position}" if rule.position else ""
-    named = f"{len(rule.items)} items" if len(rule.items) > 3 else ", ".join(rule.items)
-    where = msgspec.json.encode(rule.where).decode() if rule.where else ""
-    whom = [f"segment {rule.segment}" if rule.segment else "", f"{rule.share:.0%} of users" if rule.share < 1 else ""]
-    about = " and ".join(filter(None, [named, where]))
-    return {"id": rule.id, "does": rule.action + amount, "about": about, "for": ", ".join(filter(None, whom)) or "all"}
+@app.command()
+def delete(
+    ctx: typer.Context, rule: Annotated[str, typer.Argument(help="The rule's id.")], as_json: AsJson = False
+) -> None:
+    """Delete a rule from the running API."""
+    from serving.commands.client import call_api
+
+    print_value(call_api(ctx.obj, "DELETE", f"/v1/rules/{rule}"), as_json)
+
+
+@app.command()
+def check(file: RulesFile, as_json: AsJson = False) -> None:
+    """Read a file of rules and describe each one. No running system is needed."""
+    from serving.commands.rule_summary import summary_of
+    from serving.rules.rule import read_any
+
+    now_ms = int(time.time() * 1000)
+    rows = [{**summary_of(rule), "holds now": rule.valid_at(now_ms)} for rule in read_any(file)]
+    lines = (_line(row) + ("" if row["holds now"] else " (not now)") for row in rows)
+    print_lines(rows, lines, as_json)
+
+
+def _listed(rules: list[dict[str, Any]]) -> Iterator[str]:
+    import msgspec
+
+    from serving.commands.rule_summary import summary_of
+    from serving.rules.rule import Rule
+
+    for entry in rules:
+        fields = {name: value for name, value in entry.items() if name not in {"source", "holds"}}
+        domains = ", ".join(entry["holds"]) or "not now"
+        yield f"{_line(summary_of(msgspec.convert(fields, Rule)))} · {domains} ({entry['source']})"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['id']:<20} {row['does']:<12} {row['about']} · {row['for']}"

@@ -13,7 +13,7 @@ from features.popularity import PopularitySettings
 from models.domains.preset import shipped
 from models.domains.tuning import PresetError
 from serving.cli import app
-from serving.commands.doctor import _presets
+from serving.commands.system_checks import check_presets
 from serving.domain_presets import counting, preset_file, preset_for
 from serving.process.supervisor import MODULES, environment
 from serving.settings import HOPELESS, Settings, SettingsError, read
@@ -82,9 +82,9 @@ def test_a_bad_preset_is_one_line_with_file_and_field(tmp_path: Path) -> None:
     settings = Settings(domains={"shop": {"preset": str(tmp_path / "mine.toml")}})
     with pytest.raises(PresetError, match=r"mine\.toml: seen\.policy: Invalid enum value 'forget'"):
         counting(settings)
-    (finding,) = _presets(settings)
+    (finding,) = check_presets(settings)
     assert (finding.state, "mine.toml: seen.policy" in finding.detail) == ("fail", True)
-    (finding,) = _presets(Settings())
+    (finding,) = check_presets(Settings())
     assert (finding.state, "news (shipped)" in finding.detail) == ("ok", True)
 
 

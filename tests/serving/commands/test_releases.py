@@ -137,7 +137,7 @@ def test_the_list_carries_trials_and_why_they_ended(trials: tuple[Path, str]) ->
     text = told(state, "list")
     assert f"canary: {one}, share 0.2, since 2026-01-01 00:00:00Z; may be promoted: not worse\n" in text
     assert f"shadow: {one}, share 0.3, since 2026-01-02 00:00:00Z\n" in text
-    assert text.count("figures: no API answers that has it on trial") == 2
+    assert text.count("figures: no running API has this trial") == 2
     assert f"canary {one} rolled-back: canary-clicks worse" in text
 
 
@@ -145,7 +145,7 @@ def test_without_trials_no_api_is_asked_for_figures(two: tuple[Path, str, str]) 
     state, *_ = two
     found = json.loads(told(state, "list", "--json"))
     assert found["rollout"] == {"canary": None, "shadow": None, "ready": None, "ended": []}
-    assert "no API answers" not in told(state, "list")
+    assert "no running API" not in told(state, "list")
 
 
 def test_figures_stand_below_their_trial(trials: tuple[Path, str]) -> None:

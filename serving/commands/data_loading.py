@@ -1,4 +1,4 @@
-"""Data sets and files into Kafka: what `import`, `replay` and `run` share."""
+"""Data sets and files sent to Kafka, for the commands import, replay and run."""
 
 import json
 import threading
@@ -29,14 +29,14 @@ def import_table(
     items: Path | None = None,
     delimiter: str | None = None,
     time_format: str | None = None,
-) -> tuple[CleaningReport, ReplayReport]:
-    """Read, clean and send a table of events; the cleaning report and what was sent."""
-    from stream.sources.table import KIND, TableOptions, open_table
+) -> tuple[CleaningReport, Replayed]:
+    """Read, clean and send a table of events; returns the cleaning report and what was sent."""
+    from stream.sources.table import KIND, Form, open_table
 
     form = TableOptions(delimiter=delimiter, time_format=time_format)
     columns = parse_map(mapping) if mapping is not None else None
     source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
-    return source.report, _replay(settings, source, resume=_resume(settings, source, source.fingerprint()))
+    return source.report, _replay(settings, source, resume=_resume_file(settings, source, source.fingerprint()))
 
 
 def replay_source(
@@ -49,28 +49,28 @@ def replay_source(
     restart: bool,
     shift: bool,
 ) -> dict[str, Any]:
-    """Play a data set; what was done."""
+    """Replay a data set; returns the figures of the run."""
     source = open_source(name)
-    resume = _resume(settings, source, f"{start}-{until}")
+    resume_file = _resume_file(settings, source, f"{start}-{until}")
     if restart:
-        resume.unlink(missing_ok=True)
+        resume_file.unlink(missing_ok=True)
     sent = _replay(
         settings,
         source,
-        resume=resume,
+        resume=resume_file,
         speed=speed,
-        start=_instant(start),
-        until=_instant(until),
+        start=_epoch_ms(start),
+        until=_epoch_ms(until),
         shift_ms=shift_of(settings, source) if shift else 0,
     )
     return dict(msgspec.to_builtins(sent))
 
 
 def open_source(name: str) -> Source:
-    """The data set NAME, or NAME:PATH for one that was downloaded.
+    """The data set NAME, or NAME:PATH for a downloaded one.
 
     Raises:
-        ColdstreamError: a name that is not known.
+        ColdstreamError: the name is unknown.
     """
     from stream.sources.named import open_named
 
@@ -79,7 +79,7 @@ def open_source(name: str) -> Source:
 
 
 def shift_of(settings: Settings, source: Source) -> int:
-    """Whole weeks that bring the end of a data set to about now; decided once, kept in the state folder."""
+    """The shift (ms, whole weeks) that moves a data set's end to about now; stored in the state folder."""
     file = settings.state_path / "replay" / f"{source.name}.shift.json"
     if file.exists():
         return int(json.loads(file.read_text("utf-8"))["shift_ms"])
@@ -90,16 +90,16 @@ def shift_of(settings: Settings, source: Source) -> int:
 
 
 def play_window(
-    settings: Settings, source: Source, window: str, stop: threading.Event, tell: Any = None, **choices: Any
-) -> ReplayReport:
-    """One named window of a data set, resumable, times shifted; `stop` ends it early."""
+    settings: Settings, source: Source, window: str, stop: threading.Event, report: Any = None, **choices: Any
+) -> Replayed:
+    """Replay a named part of a data set with shifted times; resumable, and `stop` ends it early."""
     return replay(
         source,
         settings.bootstrap,
         settings.kafka_security,
         resume_file=settings.state_path / "replay" / f"{source.name}.{window}.json",
         shift_ms=shift_of(settings, source),
-        progress=tell,
+        progress=report,
         stop=stop,
         **choices,
     )
@@ -108,24 +108,26 @@ def play_window(
 def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> ReplayReport:
     with counting(source.name) as bar:
 
-        def tell(one: ReplayProgress) -> None:
-            when = datetime.fromtimestamp(one.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-            bar(one.sent, one.total, f"{one.phase} {when}")
+        def report(progress: Progress) -> None:
+            when = datetime.fromtimestamp(progress.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+            bar(progress.sent, progress.total, f"{progress.phase} {when}")
 
-        return replay(source, settings.bootstrap, settings.kafka_security, resume_file=resume, progress=tell, **choices)
+        return replay(
+            source, settings.bootstrap, settings.kafka_security, resume_file=resume, progress=report, **choices
+        )
 
 
-def _resume(settings: Settings, source: Source, window: str) -> Path:
+def _resume_file(settings: Settings, source: Source, window: str) -> Path:
     return settings.state_path / "replay" / f"{source.name}.{window.replace('/', '-').replace(':', '')}.json"
 
 
-def _instant(text: str | None) -> int | None:
+def _epoch_ms(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        date = datetime.fromisoformat(text)
     except ValueError:
         raise ColdstreamError(
             f"{text!r} is not a date; give RFC 3339, such as 2017-12-01 or 2017-12-01T08:00:00"
         ) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)

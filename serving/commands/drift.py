@@ -1,0 +1,16 @@
+"""`coldstream drift`: how the serving release does on the newest events."""
+
+import typer
+
+from serving.commands.options import AsJson, DomainOption, settings_of
+from serving.commands.output import print_value
+
+
+def drift(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = False) -> None:
+    """Measure how far the newest events drifted from the training data, and the live release's hit rate on them."""
+    import msgspec
+
+    from serving.train.drift import look
+
+    settings = settings_of(ctx, domain=domain)
+    print_value(msgspec.to_builtins(look(settings, settings.domain)), as_json)

@@ -1,0 +1,87 @@
+"""`coldstream evaluate`: recommenders tuned and measured on a data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serving.commands.options import AsJson, ColumnMap, DomainOption, ItemsFile, ProfilesFile, settings_of
+from serving.commands.output import print_json
+
+EventsFile = Annotated[Path | None, typer.Option("--events", help="Events, CSV or Parquet, plain or gzip.")]
+DataSet = Annotated[
+    str | None, typer.Option("--source", metavar="NAME[:PATH]", help="A named data set instead of --events.")
+]
+Split = Annotated[str, typer.Option("--split", help="leave-one-out, last-days:N, last-share:S or random:S.")]
+Seen = Annotated[
+    str, typer.Option("--seen", help="Items in the history: keep or mask. auto chooses on the tuning cases.")
+]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Evaluate at most this many users.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
+MinCount = Annotated[int, typer.Option("--min-count", min=1, help="Drop items with fewer events.")]
+
+
+def evaluate(
+    ctx: typer.Context,
+    events: EventsFile = None,
+    source: DataSet = None,
+    mapping: ColumnMap = None,
+    users: ProfilesFile = None,
+    items: ItemsFile = None,
+    split: Split = "leave-one-out",
+    recommender: Annotated[
+        str,
+        typer.Option(help="A name, names separated by commas, auto (the default candidates and their blend) or all."),
+    ] = "auto",
+    seen: Seen = "auto",
+    trials: Annotated[int, typer.Option(min=1, help="Tuning trials for each recommender.")] = 12,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Tuning minutes for each recommender.")] = 4.0,
+    sample: Sample = None,
+    seed: Seed = 0,
+    min_count: MinCount = 1,
+    preset: Annotated[
+        Path | None, typer.Option(help="A preset from coldstream tune whose parameters start the search.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the top 20 items of each test user to this Parquet file.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report to this folder: Markdown, HTML with plots, JSON.")
+    ] = None,
+    domain: DomainOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tune and evaluate recommenders on your events: all metrics, confidence intervals, segments, a report."""
+    from models.evaluation.report import write
+    from serving.commands import offline_evaluation
+    from serving.domain_presets import preset_for
+    from serving.process import memory
+
+    settings = settings_of(ctx, domain=domain)
+    request = offline_evaluation.Asked(
+        events=events,
+        source=source,
+        mapping=mapping,
+        users=users,
+        items=items,
+        domain=settings.domain,
+        split=split,
+        recommender=recommender,
+        seen=seen,
+        trials=trials,
+        minutes=minutes,
+        sample=sample,
+        seed=seed,
+        min_count=min_count,
+        preset=preset,
+        home=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
+    )
+    memory.keep(memory.TRAINING)
+    result = offline_evaluation.evaluate(request, predictions)
+    if report is not None:
+        written = write(result, report)
+        typer.echo(f"report: {written[1]}", err=True)
+    if as_json:
+        print_json(offline_evaluation.summary(result))
+    else:
+        typer.echo(offline_evaluation.table(result))

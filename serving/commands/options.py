@@ -1,0 +1,56 @@
+"""Options that several commands share, and the settings that result from them."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from serving.settings import Settings, checked, read
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain. Default: the setting `domain`.")]
+ColumnMap = Annotated[
+    str | None,
+    typer.Option(
+        "--map", metavar="FIELD=COLUMN,...", help="Column names, such as user_id=uid,item_id=sku,at=ts[,kind=..]."
+    ),
+]
+ProfilesFile = Annotated[Path | None, typer.Option("--users", help="User profiles, CSV or Parquet.")]
+ItemsFile = Annotated[Path | None, typer.Option("--items", help="The item catalogue, CSV or Parquet.")]
+
+
+def print_version(requested: bool) -> None:
+    """The callback of `--version`."""
+    if requested:
+        typer.echo(f"coldstream {importlib.metadata.version('coldstream')}")
+        raise typer.Exit
+
+
+def global_options(
+    ctx: typer.Context,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    state: Annotated[str | None, typer.Option(help="The folder that holds all persistent state.")] = None,
+    kafka: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka cluster instead of the embedded broker.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="The port of the HTTP API.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A real-time recommender: a new event changes recommendations within 250 ms, and no accepted event is lost."""
+    from serving.process import logs
+
+    logs.quiet()
+    flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
+    ctx.obj = read(settings, flags=flags)
+
+
+def settings_of(ctx: typer.Context, **options: Any) -> Settings:
+    """The settings in force, replaced by those options of the command that were given. Raises SettingsError."""
+    given = {name: value for name, value in options.items() if value is not None}
+    settings: Settings = ctx.obj
+    return checked(msgspec.structs.asdict(settings) | given) if given else settings

@@ -1,0 +1,37 @@
+"""`coldstream broker`, `api`, `consumer` and `archive`: one process of the system, alone."""
+
+import os
+
+import typer
+
+
+def broker(ctx: typer.Context) -> None:
+    """Run only the embedded Kafka broker."""
+    from stream.broker import main
+
+    raise typer.Exit(main([str(ctx.obj.state_path / "kafka"), str(ctx.obj.kafka_port)]))
+
+
+def api(ctx: typer.Context) -> None:
+    """Run only the HTTP API."""
+    from serving.process.supervisor import FRUGAL
+
+    for name, value in FRUGAL.items():
+        os.environ.setdefault(name, value)
+    from serving.http.app import main
+
+    raise typer.Exit(main(ctx.obj))
+
+
+def consumer(ctx: typer.Context) -> None:
+    """Run only the consumer, which turns events into features."""
+    from serving.consume.app import main
+
+    raise typer.Exit(main(ctx.obj))
+
+
+def archive(ctx: typer.Context) -> None:
+    """Run only the archive process, which writes events to Parquet."""
+    from serving.consume.archiver import main
+
+    raise typer.Exit(main(ctx.obj))

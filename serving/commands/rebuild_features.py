@@ -1,0 +1,63 @@
+"""All features rebuilt from archive and event log into a new store, which then replaces the old one."""
+
+import shutil
+from typing import Any
+
+import msgspec
+
+from serving.process.state_folder import check_state_folder, is_running
+from serving.settings import Settings
+from stream.errors import ColdstreamError
+
+
+def rebuild_features(settings: Settings) -> dict[str, Any]:
+    """Rebuild the SQLite store from the archive, and from the log if Kafka answers; returns the figures of the run.
+
+    Raises:
+        ColdstreamError: the system runs, or the store is Redis: there, empty the database, and the consumer reads the
+            log again.
+    """
+    from features.activity import Rules
+    from features.rebuild import log_ends, logged_events, rebuild
+    from features.store import SQLITE, open_store
+    from serving.commands.progress import counting
+    from serving.domain_presets import counting as popularity_rules
+    from stream.broker import Broker
+    from stream.events import TimeLimits
+
+    check_state_folder(settings.state_path)
+    if is_running(settings):
+        raise ColdstreamError(
+            f"a system runs on {settings.state_path}; stop it first: its consumer writes the same rows"
+        )
+    if settings.store != SQLITE:
+        raise ColdstreamError(
+            "the store is Redis: run FLUSHDB and start the consumer, which then reads the log from the start"
+        )
+    counting_rules = popularity_rules(settings)
+    new, current = settings.state_path / "feast.aside", settings.state_path / "feast"
+    shutil.rmtree(new, ignore_errors=True)
+    store = open_store(new, SQLITE, settings.domain_names)
+    rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
+    broker = None if settings.kafka else Broker(settings.state_path / "kafka", settings.kafka_port)
+    try:
+        if broker is not None:
+            broker.start()
+        kafka = (settings.bootstrap, settings.kafka_security)
+        limits = TimeLimits(max_future_ms=settings.max_future_ms)
+        log = logged_events(settings.state_path / "archive", *kafka, settings.domain_names, limits)
+        with counting("events") as count:
+            report = rebuild(
+                log, store, rules, lambda name, done: count(done, None, name), log_ends(*kafka), counting_rules
+            )
+    finally:
+        store.close()
+        if broker is not None:
+            broker.stop()
+    old = settings.state_path / "feast.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if current.exists():
+        current.rename(old)
+    new.rename(current)
+    shutil.rmtree(old, ignore_errors=True)
+    return dict(msgspec.to_builtins(report))

@@ -1,0 +1,52 @@
+"""Metrics of the running processes, read from their endpoints."""
+
+from typing import Final
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.settings import Settings
+
+PORT_SETTINGS: Final = {
+    "api": "port",
+    "consumer": "consumer_metrics_port",
+    "archive": "archive_metrics_port",
+    "trainer": "trainer_metrics_port",
+}
+"""The setting that names each process's metrics port."""
+
+Samples = dict[str, list[tuple[dict[str, str], float]]]
+"""Label sets and values, by sample name."""
+
+
+def scrape(settings: Settings, process: str) -> Samples | None:
+    """The current metrics of a process; None if it does not answer."""
+    url = f"http://{settings.host}:{getattr(settings, PORT_SETTINGS[process])}/metrics"
+    try:
+        text = httpx.get(url, timeout=2).text
+    except httpx.HTTPError:
+        return None
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return samples
+
+
+def total(samples: Samples | None, name: str) -> float:
+    """The sum of a sample over its label sets; 0 if it is missing."""
+    return sum(value for _, value in (samples or {}).get(name, []))
+
+
+def quantile(samples: Samples | None, name: str, q: float, before: Samples | None = None) -> float | None:
+    """The q-quantile of a histogram in seconds, rounded up to a bucket edge; counts of `before` are subtracted."""
+    counts: dict[float, float] = {}
+    for sign, source in ((1, samples), (-1, before)):
+        for labels, value in (source or {}).get(f"{name}_bucket", []):
+            edge = float(labels["le"])
+            counts[edge] = counts.get(edge, 0.0) + sign * value
+    edges = sorted(counts)
+    if not edges or counts[edges[-1]] <= 0:
+        return None
+    rank = q * counts[edges[-1]]
+    return next(edge for edge in edges if counts[edge] >= rank)
