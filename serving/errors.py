@@ -19,5 +19,9 @@ class SupervisorError(ServingError):
     """`coldstream up` cannot start the system."""
 
 
+class StateFolderError(ServingError):
+    """The state folder was written in another format."""
+
+
 class ConsumerError(ServingError):
     """The consumer cannot continue."""

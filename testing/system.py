@@ -11,6 +11,7 @@ from typing import Final, Self
 import httpx
 
 from features.store import OnlineStore, open_store
+from serving.process.state_folder import prepare_state_folder
 from serving.process.supervisor import MODULES
 from stream import topics
 from stream.admin import create_topics
@@ -32,7 +33,7 @@ class System:
     def __init__(self, state: Path, store: str = "sqlite", **settings: object) -> None:
         self.state = state
         self.store = store
-        state.mkdir(parents=True, exist_ok=True)
+        prepare_state_folder(state)
         self.environment = system_environment(state, store=store, popularity_every_ms=300, cached_users=100, **settings)
         self.environment["COLDSTREAM_KAFKA"] = f"127.0.0.1:{self.environment['COLDSTREAM_KAFKA_PORT']}"
         self.broker = Broker(state / "kafka", int(self.environment["COLDSTREAM_KAFKA_PORT"]))

@@ -29,9 +29,9 @@ def import_table(
     items: Path | None = None,
     delimiter: str | None = None,
     time_format: str | None = None,
-) -> tuple[CleaningReport, Replayed]:
+) -> tuple[CleaningReport, ReplayReport]:
     """Read, clean and send a table of events; returns the cleaning report and what was sent."""
-    from stream.sources.table import KIND, Form, open_table
+    from stream.sources.table import KIND, TableOptions, open_table
 
     form = TableOptions(delimiter=delimiter, time_format=time_format)
     columns = parse_map(mapping) if mapping is not None else None
@@ -91,7 +91,7 @@ def shift_of(settings: Settings, source: Source) -> int:
 
 def play_window(
     settings: Settings, source: Source, window: str, stop: threading.Event, report: Any = None, **choices: Any
-) -> Replayed:
+) -> ReplayReport:
     """Replay a named part of a data set with shifted times; resumable, and `stop` ends it early."""
     return replay(
         source,
@@ -108,7 +108,7 @@ def play_window(
 def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> ReplayReport:
     with counting(source.name) as bar:
 
-        def report(progress: Progress) -> None:
+        def report(progress: ReplayProgress) -> None:
             when = datetime.fromtimestamp(progress.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
             bar(progress.sent, progress.total, f"{progress.phase} {when}")
 

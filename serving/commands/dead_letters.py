@@ -20,7 +20,7 @@ Reason = Annotated[str | None, typer.Option("--reason", help="Only dead letters 
 @app.command("list")
 def list_letters(ctx: typer.Context, reason: Reason = None, as_json: AsJson = False) -> None:
     """List all dead letters."""
-    from stream import deadletter
+    from stream import dead_letters
 
     listed = dead_letters.read(ctx.obj.bootstrap, ctx.obj.kafka_security, reason)
     rows = [
@@ -39,9 +39,9 @@ def list_letters(ctx: typer.Context, reason: Reason = None, as_json: AsJson = Fa
 @app.command("show")
 def show_letter(ctx: typer.Context, number: int, as_json: AsJson = False) -> None:
     """Show one dead letter with its original bytes."""
-    from stream import deadletter
+    from stream import dead_letters
 
-    entry = deadletter.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
+    entry = dead_letters.show(ctx.obj.bootstrap, number, ctx.obj.kafka_security)
     fields = {
         "number": entry.number,
         "reason": entry.letter.reason,
@@ -64,11 +64,11 @@ def replay_letters(
     again: Annotated[bool, typer.Option("--again", help="Include letters that were replayed before.")] = False,
 ) -> None:
     """Send dead letters to their topics again."""
-    from stream import deadletter
+    from stream import dead_letters
 
     settings: Settings = ctx.obj
     corrected = value.read_bytes() if value is not None else None
-    sent = deadletter.replay(
+    sent = dead_letters.replay(
         settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=corrected, again=again
     )
     typer.echo(f"sent {len(sent)} again: {', '.join(str(entry.number) for entry in sent) or 'none'}")

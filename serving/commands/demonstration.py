@@ -8,7 +8,7 @@ from serving.commands.data_loading import open_source, play_window
 from serving.commands.live_view import NO_RELEASE, LiveView, show
 from serving.process.supervisor import Supervisor, parts_of
 from serving.settings import Settings
-from stream.replay import Replayed
+from stream.replay import ReplayReport
 from stream.sources.source import Source
 
 WEEK_MS: Final = 7 * 24 * 60 * 60 * 1000
@@ -83,7 +83,7 @@ class Replay:
         if live.finished:
             view.phase = "the replay is complete; the system keeps running (Ctrl-C stops it)"
 
-    async def _replay(self, source: Source, window: str, phase: str, **choices: Any) -> Replayed:
+    async def _replay(self, source: Source, window: str, phase: str, **choices: Any) -> ReplayReport:
         view = self._view
         replayed = await asyncio.to_thread(
             play_window,

@@ -10,7 +10,9 @@ def drift(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = Fal
     """Measure how far the newest events drifted from the training data, and the live release's hit rate on them."""
     import msgspec
 
+    from serving.process.state_folder import check_state_folder
     from serving.train.drift import look
 
     settings = settings_of(ctx, domain=domain)
+    check_state_folder(settings.state_path)
     print_value(msgspec.to_builtins(look(settings, settings.domain)), as_json)

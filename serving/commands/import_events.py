@@ -32,9 +32,9 @@ def import_events(
     import msgspec
 
     from serving.commands.data_loading import import_table
-    from stream.cleaning import Cleaning, Rate
+    from stream.cleaning import BotRule, CleaningOptions
 
-    cleaning = Cleaning(strict=strict, rejects=rejects, bots=Rate(bots, HOUR_MS) if bots else None)
+    cleaning = CleaningOptions(strict=strict, rejects=rejects, bots=BotRule(bots, HOUR_MS) if bots else None)
     report, sent = import_table(
         settings_of(ctx, domain=domain),
         file,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from serving.process.scrape import Samples, quantile, scrape, total
 from serving.settings import Settings
-from stream.replay import Progress
+from stream.replay import ReplayProgress
 
 REFRESH_S: Final = 1.0
 PLAIN_EVERY_S: Final = 5.0
@@ -45,7 +45,7 @@ class LiveView:
             sys.stdout.write(f"{name:>8} | {line}\n")
             sys.stdout.flush()
 
-    def report(self, phase: str, progress: Progress) -> None:
+    def report(self, phase: str, progress: ReplayProgress) -> None:
         """Show the progress of a replay."""
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(progress.at / 1000))
         self.phase = f"{phase}: {progress.phase} {progress.sent:,} of {progress.total:,} (data set time {when})"

@@ -17,8 +17,8 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         ColdstreamError: the system runs, or the store is Redis: there, empty the database, and the consumer reads the
             log again.
     """
-    from features.activity import Rules
-    from features.rebuild import log_ends, logged_events, rebuild
+    from features.activity import FoldSettings
+    from features.rebuild import last_offsets, log_by_partition, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
     from serving.domain_presets import counting as popularity_rules
@@ -34,21 +34,26 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         raise ColdstreamError(
             "the store is Redis: run FLUSHDB and start the consumer, which then reads the log from the start"
         )
-    counting_rules = popularity_rules(settings)
+    popularity = popularity_rules(settings)
     new, current = settings.state_path / "feast.aside", settings.state_path / "feast"
     shutil.rmtree(new, ignore_errors=True)
     store = open_store(new, SQLITE, settings.domain_names)
-    rules = Rules(history_length=settings.history_length, late_ms=settings.late_ms)
+    fold_settings = FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms)
     broker = None if settings.kafka else Broker(settings.state_path / "kafka", settings.kafka_port)
     try:
         if broker is not None:
             broker.start()
         kafka = (settings.bootstrap, settings.kafka_security)
         limits = TimeLimits(max_future_ms=settings.max_future_ms)
-        log = logged_events(settings.state_path / "archive", *kafka, settings.domain_names, limits)
+        log = log_by_partition(settings.state_path / "archive", *kafka, settings.domain_names, limits)
         with counting("events") as count:
             report = rebuild(
-                log, store, rules, lambda name, done: count(done, None, name), log_ends(*kafka), counting_rules
+                log,
+                store,
+                fold_settings,
+                lambda name, done: count(done, None, name),
+                last_offsets(*kafka),
+                counting_rules,
             )
     finally:
         store.close()

@@ -3,7 +3,7 @@
 The release folder is the source of truth; the topic `releases` only announces its changes.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Manage trained releases.")
 
-KAFKA_TIMEOUT_S: Final = 10
 
 Share = Annotated[
     float | None, typer.Option("--share", help="Above 0, at most 1. Default: the setting `canary_share`.")
@@ -118,25 +117,13 @@ def shadow(
 
 
 def announce(settings: "Settings", domain: str, action: str) -> None:
-    """Announce the domain's live and tried-out releases on the topic `releases`; only warns if Kafka is unreachable."""
-    import msgspec
-    from kafka import KafkaProducer
-    from kafka.errors import KafkaError
+    """Announce the domain's live release, canary and shadow; only warns if Kafka is unreachable."""
+    from serving.messages import publish, release_announcement
 
-    from serving.rollout.loader import announcement
-    from stream import topics
-    from stream.client import kafka_python_config
-
-    message = msgspec.json.encode(announcement(settings.state_path / "releases", domain, action))
-    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
     try:
-        producer = KafkaProducer(**config, acks="all", bootstrap_timeout_ms=KAFKA_TIMEOUT_S * 1000)
-        try:
-            producer.send(topics.RELEASES, message, domain.encode()).get(KAFKA_TIMEOUT_S)
-        finally:
-            producer.close(KAFKA_TIMEOUT_S)
-    except KafkaError as error:
-        typer.echo(f"not announced ({type(error).__name__}); the API will find the change in its folder", err=True)
+        publish(settings, release_announcement(settings.state_path / "releases", domain, action))
+    except BrokerError as error:
+        typer.echo(f"not announced ({error}); the API will find the change in its folder", err=True)
 
 
 def _try_out(

@@ -41,6 +41,7 @@ def run_checks(settings: Settings) -> list[Finding]:
         check_python,
         check_packages,
         check_disk,
+        check_state,
         check_java,
         check_jars,
         check_ports,
@@ -52,12 +53,14 @@ def run_checks(settings: Settings) -> list[Finding]:
 
 
 def check_python(_: Settings) -> Iterator[Finding]:
+    """The Python version is supported."""
     version = ".".join(map(str, sys.version_info[:3]))
     supported = sys.version_info >= (3, 11)
     yield Finding("Python", "ok" if supported else "fail", version, "" if supported else "install Python 3.11 or newer")
 
 
 def check_packages(_: Settings) -> Iterator[Finding]:
+    """The main packages are installed."""
     for name in PACKAGES:
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
@@ -66,6 +69,7 @@ def check_packages(_: Settings) -> Iterator[Finding]:
 
 
 def check_presets(settings: Settings) -> Iterator[Finding]:
+    """Every domain has a readable preset."""
     from models.domains.tuning import PresetError
     from serving.commands.presets import preset_rows
 
@@ -78,6 +82,7 @@ def check_presets(settings: Settings) -> Iterator[Finding]:
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:
+    """The disk has room."""
     folder = settings.state_path
     while not folder.exists():
         folder = folder.parent
@@ -87,7 +92,19 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
     yield Finding("disk", "ok" if enough else "warn", f"{free / 2**30:.1f} GiB free for {settings.state_path}", cure)
 
 
+def check_state(settings: Settings) -> Iterator[Finding]:
+    """The state folder has the format of this version."""
+    from serving.process.state_folder import FORMAT, check_state_folder
+
+    try:
+        check_state_folder(settings.state_path)
+        yield Finding("state folder", "ok", f"{settings.state_path}, format {FORMAT}")
+    except ColdstreamError as error:
+        yield Finding("state folder", "fail", str(error))
+
+
 def check_java(settings: Settings) -> Iterator[Finding]:
+    """The bundled Java starts."""
     if settings.kafka:
         return
     try:
@@ -100,6 +117,7 @@ def check_java(settings: Settings) -> Iterator[Finding]:
 
 
 def check_jars(settings: Settings) -> Iterator[Finding]:
+    """The jars of Kafka are downloaded and intact."""
     if settings.kafka:
         return
     from stream import jars
@@ -118,6 +136,7 @@ def check_jars(settings: Settings) -> Iterator[Finding]:
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
+    """The ports of the settings are free."""
     names = ["port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port"]
     for name in names if settings.kafka else ["kafka_port", *names]:
         port = getattr(settings, name)
@@ -133,6 +152,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
 
 
 def check_cluster(settings: Settings) -> Iterator[Finding]:
+    """Kafka answers and has all topics."""
     with socket.socket() as probe:
         host, _, port = settings.bootstrap.partition(":")
         probe.settimeout(2)
@@ -156,6 +176,7 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
 
 
 def check_store(settings: Settings) -> Iterator[Finding]:
+    """The online store opens."""
     try:
         from features.store import open_store
 

@@ -20,14 +20,16 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train releases: first from counts, within seconds; then tuned recommenders and their blend. Promote the best."""
+    from serving.process.state_folder import prepare_state_folder
     from serving.train import trainer
 
     settings = settings_of(ctx, train_every=every, domain=domain)
+    prepare_state_folder(settings.state_path)
     if not once:
         if as_json:
             raise ColdstreamError(
-                "train --json prints the result of one run: add --once; a trainer that keeps running logs JSON with "
-                "coldstream --log-format json train"
+                "train --json prints the result of one run: give --once too; a trainer that keeps running logs JSON "
+                "with coldstream --log-format json train"
             )
         raise typer.Exit(trainer.main(settings, [] if domain is None else ["--domain", domain]))
     from serving.commands.progress import training

@@ -6,16 +6,16 @@ from typing import Final
 
 import msgspec
 
+from serving.errors import StateFolderError
 from serving.settings import Settings
-from stream.errors import ColdstreamError
 from stream.files import try_lock, write_atomically
 
 FORMAT: Final = 2
 """Raised by every change that makes the files of earlier versions unreadable."""
 FORMAT_FILE: Final = "format.json"
 LOCK_FILE: Final = "up.lock"
-CREATED_BY_A_START: Final = (LOCK_FILE, "kafka", "feast", "archive")
-"""A folder that holds one of these has been started on; releases alone may have been put there before a start."""
+CREATED_BY_A_START: Final = (LOCK_FILE, "kafka", "feast")
+"""One of these shows that a system was started on the folder; releases and archive may be put there before."""
 
 
 class StateFormat(msgspec.Struct, frozen=True):
@@ -23,10 +23,6 @@ class StateFormat(msgspec.Struct, frozen=True):
 
     format: int
     created_by: str = ""
-
-
-class StateFolderError(ColdstreamError):
-    """The state folder was written in another format."""
 
 
 def prepare_state_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import IO, Final
 import msgspec
 
 from serving.errors import SupervisorError
+from serving.process.state_folder import LOCK_FILE, prepare_state_folder
 from serving.settings import HOPELESS, Settings
 
 COLOURS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
@@ -102,6 +103,7 @@ class Supervisor:
 
         Raises:
             SupervisorError: a system already runs on this state folder.
+            StateFolderError: the state folder was written in another format.
         """
         self._take_lock()
         loop = asyncio.get_running_loop()
@@ -131,8 +133,8 @@ class Supervisor:
         self._stopping.set()
 
     def _take_lock(self) -> None:
-        self.settings.state_path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.settings.state_path / "up.lock").open("a+")
+        prepare_state_folder(self.settings.state_path)
+        self._lock = (self.settings.state_path / LOCK_FILE).open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
