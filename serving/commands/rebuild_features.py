@@ -53,7 +53,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
                 fold_settings,
                 lambda name, done: count(done, None, name),
                 last_offsets(*kafka),
-                counting_rules,
+                popularity,
             )
     finally:
         store.close()
