@@ -84,8 +84,8 @@ def test_what_is_sent_fits_the_schema_and_the_key(source: Source) -> None:
 
 def test_a_shift_moves_times_and_nothing_else(source: Source) -> None:
     (_, value), (_, moved) = source.messages(3, 1)[0], source.messages(3, 1, shift_ms=1_000)[0]
-    one, other = (msgspec.json.decode(raw, type=Interaction) for raw in (value, moved))
-    assert msgspec.structs.replace(one, at=one.at + 1_000) == other
+    original, shifted = (msgspec.json.decode(raw, type=Interaction) for raw in (value, moved))
+    assert msgspec.structs.replace(original, at=original.at + 1_000) == shifted
 
 
 def test_windows_part_the_events(source: Source) -> None:
@@ -100,8 +100,8 @@ def test_windows_part_the_events(source: Source) -> None:
 def test_catalogue_and_profiles_fit_the_schema(source: Source) -> None:
     items = next(iter(source.catalogue(100)), [])
     users = next(iter(source.profiles(100)), [])
-    assert all(isinstance(one, Item) and one.domain == source.domain for one in items)
-    assert all(isinstance(one, User) and one.domain == source.domain for one in users)
+    assert all(isinstance(item, Item) and item.domain == source.domain for item in items)
+    assert all(isinstance(user, User) and user.domain == source.domain for user in users)
     if source.items.height:
         assert source.items["item_id"].n_unique() == source.items.height
 

@@ -72,7 +72,7 @@ def test_a_missing_jar_that_cannot_be_fetched_is_named_with_the_cure(copied: Pat
 
 
 def test_a_fetched_jar_that_is_not_the_locked_one_is_not_kept(tmp_path: Path, installed: Path) -> None:
-    jar = next(one for one in jars.locked() if one.artifact == "jspecify")  # the smallest: 4 kB
+    jar = next(jar for jar in jars.locked() if jar.artifact == "jspecify")  # the smallest: 4 kB
     lock = tmp_path / "jars.lock"
     lock.write_text(f"{jar.group}:{jar.artifact}:{jar.version} {'0' * 64}\n", "utf-8")
     with pytest.raises(BrokerError, match=r"jspecify-1\.0\.0\.jar (as fetched|cannot be fetched)") as refused:

@@ -41,9 +41,9 @@ def test_a_partitioner_that_forgot_its_keys_says_the_same() -> None:
 
 
 def test_no_cluster_is_a_clear_error() -> None:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{one.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
 
         async def start() -> None:
             await Producer(address, acknowledged_within_s=2).start()

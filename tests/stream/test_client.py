@@ -59,7 +59,7 @@ def test_tls_files_become_a_context_for_aiokafka(certificate: tuple[Path, Path])
     config = aiokafka_config("h:1", security)
     context = config.pop("ssl_context")
     assert config == {"bootstrap_servers": "h:1", **SCRAM, "security_protocol": "SASL_SSL"}
-    assert [dict(one["subject"][0])["commonName"] for one in context.get_ca_certs()] == ["localhost"]
+    assert [dict(certificate["subject"][0])["commonName"] for certificate in context.get_ca_certs()] == ["localhost"]
     assert context.check_hostname is False
     assert context.verify_mode == ssl.CERT_REQUIRED
 
@@ -69,7 +69,7 @@ def test_the_host_name_is_checked_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("security", "told"),
+    ("security", "message"),
     [
         ({"sasl_username": "shop"}, "unknown sasl_username; known are .*sasl_plain_username"),
         ({"security_protocol": "TLS"}, "security_protocol='TLS' is not one of PLAINTEXT, SSL"),
@@ -78,9 +78,9 @@ def test_the_host_name_is_checked_unless_told_otherwise() -> None:
         ({"ssl_cafile": "ca.pem"}, "ssl_cafile has no effect with security_protocol=PLAINTEXT"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(security: dict[str, str], told: str) -> None:
+def test_what_cannot_be_meant_is_refused(security: dict[str, str], message: str) -> None:
     for config in (kafka_python_config, aiokafka_config):
-        with pytest.raises(StreamError, match=told):
+        with pytest.raises(StreamError, match=message):
             config("h:1", security)
 
 

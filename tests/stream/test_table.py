@@ -63,9 +63,9 @@ def test_items_expire_by_a_column_of_their_file(tmp_path: Path, column: str) -> 
     items = items_file(tmp_path, column, "2030-01-01T00:00:00Z", None, "2030-01-01T01:00:00+01:00")
     columns = MAP if column == "expires_at" else {**MAP, "expires_at": column}
     source = open_table(messy(tmp_path), columns, items=items)
-    found = {one.item_id: one.expires_at for part in source.catalogue() for one in part}
-    assert found == {"i0": 1_893_456_000_000, "i1": None, "i2": 1_893_456_000_000, "tea": None, "cup": None}
-    assert next(one.attributes for part in source.catalogue() for one in part) == {"shelf": 0}
+    expires_at = {item.item_id: item.expires_at for part in source.catalogue() for item in part}
+    assert expires_at == {"i0": 1_893_456_000_000, "i1": None, "i2": 1_893_456_000_000, "tea": None, "cup": None}
+    assert next(item.attributes for part in source.catalogue() for item in part) == {"shelf": 0}
     encoded = [json.loads(value) for part in source.encoded_items(shift_ms=1_000) for _, value in part]
     assert encoded[0]["expires_at"] == 1_893_456_001_000
     assert "expires_at" not in encoded[1]
@@ -79,7 +79,7 @@ def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "said"),
+    ("times", "message"),
     [
         (
             ("2030-01-01T00:00:00Z", "soon"),
@@ -88,17 +88,17 @@ def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
         ((1_893_456_000_000, None, 5), r"items.csv line 4: expires_at='5' lies before 1990 .*give RFC 3339 or epoch"),
     ],
 )
-def test_a_bad_time_of_expiry_stops_the_import(tmp_path: Path, times: tuple[object, ...], said: str) -> None:
-    with pytest.raises(SourceError, match=said):
+def test_a_bad_time_of_expiry_stops_the_import(tmp_path: Path, times: tuple[object, ...], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", *times))
 
 
 def test_a_mapped_time_of_expiry_wants_a_file_and_a_column(tmp_path: Path) -> None:
-    asked = {**MAP, "expires_at": "until"}
+    column_map = {**MAP, "expires_at": "until"}
     with pytest.raises(SourceError, match="expires_at in the column map is a field of items; give their file"):
-        open_table(messy(tmp_path), asked)
+        open_table(messy(tmp_path), column_map)
     with pytest.raises(SourceError, match=r"items.csv: there is no column 'until'; its columns are sku, ends, shelf"):
-        open_table(messy(tmp_path), asked, items=items_file(tmp_path, "ends", None))
+        open_table(messy(tmp_path), column_map, items=items_file(tmp_path, "ends", None))
 
 
 def test_csv_gz_and_parquet_give_the_same_events(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_csv_gz_and_parquet_give_the_same_events(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "plain.csv")
     (tmp_path / "small.csv.gz").write_bytes(gzip.compress((tmp_path / "plain.csv").read_bytes()))
     frame.write_parquet(tmp_path / "table.parquet")
-    found = [open_table(tmp_path / name) for name in ("plain.csv", "small.csv.gz", "table.parquet")]
-    assert found[0].events["at"].to_list() == [1_700_000_000_000, 1_700_000_001_000]
-    for other in found[1:]:
+    sources = [open_table(tmp_path / name) for name in ("plain.csv", "small.csv.gz", "table.parquet")]
+    assert sources[0].events["at"].to_list() == [1_700_000_000_000, 1_700_000_001_000]
+    for other in sources[1:]:
         assert other.events.select("user_id", "item_id", "at").equals(
-            found[0].events.select("user_id", "item_id", "at")
+            sources[0].events.select("user_id", "item_id", "at")
         )
 
 
@@ -136,14 +136,14 @@ def test_items_and_users_come_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"user_id": "uid", "item_id": "sku", "at": "when"}, "there is no column 'when'; its columns are uid, sku"),
         ({"user": "uid"}, "user in the column map is no field"),
     ],
 )
-def test_a_map_that_does_not_fit_says_how(tmp_path: Path, columns: dict[str, str], said: str) -> None:
-    with pytest.raises(SourceError, match=said):
+def test_a_map_that_does_not_fit_says_how(tmp_path: Path, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         open_table(messy(tmp_path), columns)
 
 
