@@ -30,7 +30,7 @@ from models.releases import gate
 from models.releases.gate import GateThresholds, HoldoutAnswers
 from models.releases.manifest import DEFAULT_HISTORY_LENGTH
 from models.training import champion_challenger
-from models.training.train import HELD_OUT
+from models.training.train import HOLDOUT
 
 HEAD: Final = 30
 
@@ -92,7 +92,7 @@ class Side:
     """The held-out cases, and everything that is the same for each candidate."""
 
     def __init__(self, frame: pd.DataFrame, most: int, mask_seen: bool) -> None:
-        before, after = splits.split(frame, HELD_OUT)
+        before, after = splits.split(frame, HOLDOUT)
         self.held_out = splits.cases(before, after, DEFAULT_HISTORY_LENGTH, most)
         self.log, self.mask_seen = Log.of(before), mask_seen
         self.numbers = dict(self.log.vocabulary.index)
@@ -102,7 +102,13 @@ class Side:
         self.cases = champion_challenger.holdout_cases(self.held_out, before, self.numbers, np.random.default_rng(0))
 
     def answers(self, recommender: Any) -> HoldoutAnswers:
-        return champion_challenger.holdout_answers(recommender, self.held_out, self.numbers, mask_seen=self.mask_seen)
+        return champion_challenger.holdout_answers(
+            recommender,
+            self.held_out,
+            self.numbers,
+            history_length=DEFAULT_HISTORY_LENGTH,
+            mask_seen=self.mask_seen,
+        )
 
     def judge(
         self, recommender: Any, theirs: HoldoutAnswers, bounds: GateThresholds

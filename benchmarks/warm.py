@@ -27,7 +27,7 @@ from models.evaluation.experiment import Experiment, Plan, Tuned
 from models.recommenders.base import Recommender
 from models.recommenders.neural import warm_start as warm
 from models.training import warm_start
-from models.training.train import HELD_OUT
+from models.training.train import HOLDOUT
 
 BEFORE: Final = 0.9
 """The share of the events, the oldest, that the serving network knows of."""
@@ -41,9 +41,9 @@ class Trained:
         self, frame: pd.DataFrame, recommender: str, minutes: float, seed: int, starts: Sequence[warm.Start] = ()
     ) -> None:
         self.curve: list[dict[str, float]] = []
-        plan = Plan(HELD_OUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
+        plan = Plan(HOLDOUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
         self.experiment = Experiment(frame, plan, self._note, starts=starts)
-        self.experiment.situation = warm_start.fitting(self.experiment.situation, starts)
+        self.experiment.situation = warm_start.with_length_of(self.experiment.situation, starts)
         self.began = time.process_time()
         self.tuned: Tuned = self.experiment.tune(recommender, 1, minutes)
         self.made: Recommender = self.experiment.fit(self.tuned)
@@ -55,7 +55,7 @@ class Trained:
     @property
     def starts(self) -> list[warm.Start]:
         """What it hands on."""
-        return list(warm_start.of_experiment(self.experiment, self.tuned, self.made).values())
+        return list(warm_start.kept_weights(self.experiment, self.tuned, self.made).values())
 
     def tested(self, made: Recommender | None = None) -> metrics.Values:
         """float64 [cases]: NDCG@10 of the test cases, by its own network or another."""

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features.activity import FoldSettings
 from models.arrays import Float32
 from models.data import splits
 from models.data.interactions import Batch, Log
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float, dict[str, float]], None]
 """Called with the stage, how much of it is done (0..1), and its figures."""
 
-LONGEST: Final = 50
+SHORTEST_HISTORY: Final = 10
+"""An encoder reads at least so many events, where histories may be as long."""
 PATIENCE: Final = 4
 WATCHED: Final = 600
 """Tuning cases that are looked at after each epoch."""
@@ -48,7 +50,8 @@ class Plan(msgspec.Struct, frozen=True):
     `most` bounds the tuning cases, `tested` the test cases (`most` where it is None). `clock` gives the seconds that
     `minutes` are counted in: of the wall, or of the processor (`time.process_time`), which a busy machine does not
     change.
-    `weights` and `recency_ms` are the domain's (`Vocabulary`).
+    `weights` and `recency_ms` are the domain's (`Vocabulary`). `history_length`: the newest events of a history that
+    are read; encoders read fewer where most histories are shorter.
     """
 
     protocol: splits.Protocol
@@ -63,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     clock: Callable[[], float] = time.monotonic
     weights: tuple[float, ...] = WEIGHTS
     recency_ms: float = RECENCY_MS
+    history_length: int = FoldSettings().history_length
 
 
 class Tuned(msgspec.Struct):
@@ -132,7 +136,7 @@ class Experiment:
                 )
         span = (int(frame["at"].max()) - int(frame["at"].min())) / DAY_MS
         lengths = np.bincount(self.tuning.log.users) if len(self.tuning.log) else np.ones(1)
-        length = int(np.clip(np.percentile(lengths, 95), 10, LONGEST))
+        length = int(np.clip(np.percentile(lengths, 95), SHORTEST_HISTORY, plan.history_length))
         baskets = _tied(self.tuning.cases) <= TIED
         known = self.tuning.log.known is not None and len(self.tuning.log.known.fields) > 0
         self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
@@ -145,8 +149,8 @@ class Experiment:
         plan = self.plan
         known: dict[str, Any] = {"weights": plan.weights, "recency_ms": plan.recency_ms, "catalogue": self.catalogue}
         log = Log.of(before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known)
-        found = splits.cases(before, after, LONGEST, most, plan.seed, plan.weights, self.profiles)
-        return Side(log, found, splits.batch(found, log.vocabulary, LONGEST))
+        found = splits.cases(before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles)
+        return Side(log, found, splits.batch(found, log.vocabulary, plan.history_length))
 
     def _masked(self) -> bool:
         trial = make("item-knn", {}, self.situation)
@@ -286,7 +290,7 @@ class Experiment:
         vocabulary: Vocabulary = recommender.vocabulary
         batch = side.batch
         if vocabulary is not side.log.vocabulary:
-            batch = splits.batch(side.cases, vocabulary, LONGEST)
+            batch = splits.batch(side.cases, vocabulary, self.plan.history_length)
 
         def score(start: int, stop: int) -> Float32:
             return recommender.score(batch.rows(start, stop))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from features.activity import FoldSettings
 from models.errors import ReleaseError
 from models.releases.gate import GateReport
 
@@ -16,7 +17,7 @@ ITEM_KNN: Final = "item-knn"
 """The recommender of a domain's first release, and the source of every release's neighbors."""
 TRAINING_FILE_PREFIX: Final = "training."
 """Files with this prefix are for the next training run. Serving processes never read them."""
-DEFAULT_HISTORY_LENGTH: Final = 50
+DEFAULT_HISTORY_LENGTH: Final = FoldSettings().history_length
 """Events of a history that a release reads, where a training run sets nothing else."""
 
 

@@ -1,9 +1,9 @@
-"""A candidate before the gate: asked the held-out cases beside the release that serves, its look-ups timed.
+"""A challenger before the gate: compared with the champion (the serving release) on held-out cases, its look-ups timed.
 
-Nobody is judged by what it has seen. The candidate's NDCG is that of a fit that ends before the held-out window. The
-serving release is asked as it serves where its data end before the window too; otherwise as of the cut: its counting
-members are fitted anew, with their own parameters, on what came before the window, and its networks are asked as they
-are, for they learned only from what came before a window of their own, which was earlier.
+Neither side has seen the held-out events. The challenger's NDCG is that of a fit that ends before the holdout. The
+champion is evaluated as it serves if its data end before the holdout too. Otherwise it is evaluated as of the cut: its
+non-neural members are refitted, with their own parameters, on what came before the holdout; its networks stay as they
+are, because they learned only from what came before an earlier holdout.
 """
 
 import time
@@ -28,22 +28,26 @@ from models.recommenders.registry import NEURAL
 from models.recommenders.top_k import top_k
 from models.releases import gate, release_store
 from models.releases.gate import GateReport, GateThresholds, HoldoutAnswers, HoldoutCases
-from models.releases.manifest import DEFAULT_HISTORY_LENGTH, ITEM_KNN, Manifest
+from models.releases.manifest import ITEM_KNN, Manifest
 from models.releases.release import Release
 
-WITNESSES: Final = 5_000
+EVIDENCE_USERS: Final = 5_000
 """Users whose histories say which items go together."""
-TIMED: Final = 100
+TIMED_LOOKUPS: Final = 100
 ATTEMPTS: Final = 5
-"""A look-up's time is the best of so many: what else the machine does is not the release's fault."""
-COVERAGE_OF_COUNTS: Final = 0.1
-"""Counts that nobody tuned are wide because their tails are chance: of their breadth no more than this is asked."""
+"""The time of a look-up is the fastest of so many attempts: other load on the machine does not count."""
+ITEM_KNN_COVERAGE: Final = 0.1
+"""An untuned item-kNN shows many items by chance: its successor has to cover only this share of them."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A new release, and how its recommender, fitted on `before` alone, answered the held-out `cases`.
+class Challenger(msgspec.Struct, frozen=True):
+    """A new release, and how its recommender, fitted on `before` alone, answered the held-out cases.
 
-    `ndcg` float64 [cases]; `shown` int64 [cases, k], indices of `vocabulary`. `held_out_from` is the cut, epoch ms.
+    Attributes:
+        ndcg: float64 [cases].
+        shown: int64 [cases, k], indices of `vocabulary`.
+        before: the events before the holdout.
+        held_out_from: start of the holdout, epoch ms.
     """
 
     manifest: Manifest
@@ -55,60 +59,76 @@ class Candidate(msgspec.Struct, frozen=True):
     held_out_from: int
 
 
-class Rules(msgspec.Struct, frozen=True):
-    """How a contest goes. `asked_for`: recommenders that an operator named; one of them replaces any other without a
-    contest. `refresh_ms`: a serving release whose data are this much older than the candidate's is stale; 0: never."""
+class ComparisonRules(msgspec.Struct, frozen=True):
+    """How challengers are compared with the champion.
 
-    bounds: GateThresholds = GateThresholds()
+    Attributes:
+        requested: recommenders that the operator named; they replace any other recommender without a comparison.
+        refresh_ms: a champion whose data are this much older than the challenger's is stale; 0: never.
+    """
+
+    thresholds: GateThresholds = GateThresholds()
     mask_seen: bool = False
-    asked_for: frozenset[str] | None = None
+    requested: frozenset[str] | None = None
     refresh_ms: int = 24 * 60 * 60 * 1000
     seed: int = 0
 
 
-def judge(root: Path, candidate: Candidate, rules: Rules) -> GateReport:
-    """The gate's verdict on a candidate that is written below `root` already, against the release that serves.
+def judge(root: Path, challenger: Challenger, champion_folder: Path | None, rules: ComparisonRules) -> GateReport:
+    """The gate's report on a challenger that is saved below `root`, compared with the release in `champion_folder`.
 
     Raises:
-        ReleaseError: the candidate itself cannot be loaded.
+        ReleaseError: the challenger itself cannot be loaded.
     """
-    manifest = candidate.manifest
-    home = root / manifest.domain
-    served = release_store.load(home / manifest.id)
-    opponent, how = _opponent(home, release_store.current_id(root, manifest.domain), manifest, rules)
-    theirs = (opponent.item_ids if opponent is not None else [], *(one.targets for one in candidate.cases))
-    numbers = _numbered(candidate.vocabulary.item_ids, served.item_ids, *theirs)
-    cases = holdout_cases(candidate.cases, candidate.before, numbers, np.random.default_rng(rules.seed))
-    asked = holdout_answers(served.recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
-    histories = [one.history for one in candidate.cases]
-    personalized = manifest.recommender != "popularity"
-    checks = gate.sanity_checks(
-        asked, cases, latency_ms(lambda one: served.scores([one]), histories), rules.bounds, personalized=personalized
+    manifest = challenger.manifest
+    release = release_store.load(root / manifest.domain / manifest.id)
+    champion, reason = _champion(champion_folder, manifest, rules)
+    champion_items = champion.item_ids if champion is not None else []
+    numbers = _numbered(
+        challenger.vocabulary.item_ids, release.item_ids, champion_items, *(case.targets for case in challenger.cases)
     )
-    if opponent is None:
-        return GateReport(checks, None, how, len(histories))
-    recommender, form = as_of(opponent, candidate.before, candidate.held_out_from)
-    answered = holdout_answers(recommender, candidate.cases, numbers, mask_seen=rules.mask_seen)
-    ours = HoldoutAnswers(candidate.ndcg, renumbered(candidate.shown[:, : gate.K], candidate.vocabulary, numbers))
-    stale = 0 < rules.refresh_ms <= manifest.cutoff_at - opponent.manifest.cutoff_at
-    bounds = against(opponent.manifest, rules.bounds)
-    checks += gate.comparison_checks(ours, answered, bounds, np.random.default_rng(rules.seed), stale=stale)
-    how = f"{form}; its data are old enough to be replaced by an equal one" if stale else form
-    return GateReport(checks, opponent.id, how, len(histories))
+    checks = _sanity_checks(release, challenger, numbers, rules)
+    if champion is None:
+        return GateReport(checks, None, reason, len(challenger.cases))
+    recommender, comparison = as_of(champion, challenger.before, challenger.held_out_from)
+    champion_answers = holdout_answers(
+        recommender,
+        challenger.cases,
+        numbers,
+        history_length=champion.history_length,
+        mask_seen=rules.mask_seen,
+    )
+    shown = renumbered(challenger.shown[:, : gate.K], challenger.vocabulary, numbers)
+    stale = 0 < rules.refresh_ms <= manifest.cutoff_at - champion.manifest.cutoff_at
+    checks += gate.comparison_checks(
+        HoldoutAnswers(challenger.ndcg, shown),
+        champion_answers,
+        thresholds_against(champion.manifest, rules.thresholds),
+        np.random.default_rng(rules.seed),
+        stale=stale,
+    )
+    if stale:
+        comparison += "; its data are old enough that an equal release may replace it"
+    return GateReport(checks, champion.id, comparison, len(challenger.cases))
 
 
-def against(opponent: Manifest, bounds: GateThresholds) -> GateThresholds:
-    """The bounds for a contest with a release: where counts serve, less of their breadth has to be kept."""
-    if opponent.recommender != ITEM_KNN:
-        return bounds
-    return msgspec.structs.replace(bounds, coverage=min(bounds.coverage, COVERAGE_OF_COUNTS))
+def thresholds_against(champion: Manifest, thresholds: GateThresholds) -> GateThresholds:
+    """The thresholds of a comparison: a successor of item-kNN has to keep less of its coverage."""
+    if champion.recommender != ITEM_KNN:
+        return thresholds
+    return msgspec.structs.replace(thresholds, coverage=min(thresholds.coverage, ITEM_KNN_COVERAGE))
 
 
 def holdout_answers(
-    recommender: Recommender, cases: Sequence[Case], numbers: dict[str, int], *, mask_seen: bool
+    recommender: Recommender,
+    cases: Sequence[Case],
+    numbers: dict[str, int],
+    *,
+    history_length: int,
+    mask_seen: bool,
 ) -> HoldoutAnswers:
-    """What a recommender says to the cases: NDCG@10, the lists in common numbers, and scores that are not finite."""
-    batch = splits.batch(cases, recommender.vocabulary, DEFAULT_HISTORY_LENGTH)
+    """A recommender's answers: NDCG@10, the lists in common item numbers, and the number of scores not finite."""
+    batch = splits.batch(cases, recommender.vocabulary, history_length)
     broken = 0
 
     def score(start: int, stop: int) -> Float32:
@@ -123,9 +143,9 @@ def holdout_answers(
 
 
 def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender, str]:
-    """The serving release's recommender without knowledge of what happened from `cut` (epoch ms) on, and how.
+    """A release's recommender without knowledge of what happened from `cut` (epoch ms) on, and how that was achieved.
 
-    The release's counting members are changed in place where they have to be fitted anew.
+    Non-neural members that have to be refitted are changed in place.
     """
     manifest, recommender = release.manifest, release.recommender
     if manifest.cutoff_at < cut:
@@ -135,62 +155,80 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
         if member.name not in NEURAL:
             log = log or Log.of(before, release.vocabulary)
             member.fit(log)
-    how = "as of the cut" if log is not None else "as it serves"
+    comparison = "as of the cut" if log is not None else "as it serves"
     if any(member.name in NEURAL for member in members(recommender)) and not 0 < manifest.held_out_from <= cut:
-        how += "; its networks may have seen some of the held-out events"
-    return recommender, how
+        comparison += "; its networks may have seen some of the held-out events"
+    return recommender, comparison
 
 
 def holdout_cases(
     cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator
 ) -> HoldoutCases:
-    """Cases in numbers, with the evidence of up to 5,000 users drawn from `before`."""
+    """The cases in item numbers, with the evidence of up to 5,000 users sampled from `before`."""
     users = before["user_id"].unique()
-    if len(users) > WITNESSES:
-        users = rng.choice(users, WITNESSES, replace=False)
+    if len(users) > EVIDENCE_USERS:
+        users = rng.choice(users, EVIDENCE_USERS, replace=False)
     log = Log.of(before[before["user_id"].isin(users)])
     evidence = log.matrix()
-    places = np.array([numbers.get(item, -1) for item in log.vocabulary.item_ids], np.int64)
+    common = np.array([numbers.get(item, -1) for item in log.vocabulary.item_ids], np.int64)
     table = evidence.tocoo()
-    kept = places[table.col] >= 0
+    kept = common[table.col] >= 0
+    renumbered_entries = (table.data[kept], (table.row[kept], common[table.col[kept]]))
+    histories = _padded([[numbers.get(item, -1) for item in case.history.items] for case in cases])
+    targets = _padded([[numbers.get(item, -1) for item in case.targets] for case in cases])
     shape = (evidence.shape[0], len(numbers))
-    spread = (table.data[kept], (table.row[kept], places[table.col[kept]]))
-    histories = _padded([[numbers.get(item, -1) for item in one.history.items] for one in cases])
-    targets = _padded([[numbers.get(item, -1) for item in one.targets] for one in cases])
-    return HoldoutCases(histories, targets, type(evidence)(spread, shape), len(numbers))
+    return HoldoutCases(histories, targets, type(evidence)(renumbered_entries, shape), len(numbers))
 
 
 def latency_ms(score: Callable[[History], Float32], histories: Sequence[History]) -> float:
-    """The 95th percentile of look-ups of one history each: scores [1, items] and the best 20, in milliseconds."""
+    """The 95th percentile, in milliseconds, of look-ups of one history each: scores [1, items] and the best 20."""
     times = []
-    for history in [*histories[:1], *histories[:TIMED]]:
-        taken = []
+    for history in [*histories[:1], *histories[:TIMED_LOOKUPS]]:
+        attempts = []
         for _ in range(ATTEMPTS):
             started = time.perf_counter()
             top_k(score(history), 20)
-            taken.append(time.perf_counter() - started)
-        times.append(min(taken))
+            attempts.append(time.perf_counter() - started)
+        times.append(min(attempts))
     return float(np.percentile(times[1:], 95)) * 1000 if len(times) > 1 else 0.0
 
 
 def renumbered(shown: Int64, vocabulary: Vocabulary, numbers: dict[str, int]) -> Int64:
-    """Indices of a vocabulary in common numbers, -1 staying -1."""
+    """Indices of a vocabulary as common item numbers; -1 stays -1."""
     table = np.array([*(numbers[item] for item in vocabulary.item_ids), -1], np.int64)
-    found: Int64 = table[shown]
-    return found
+    common: Int64 = table[shown]
+    return common
 
 
-def _opponent(home: Path, serving: str | None, manifest: Manifest, rules: Rules) -> tuple[Release | None, str]:
-    if serving is None:
+def _sanity_checks(
+    release: Release, challenger: Challenger, numbers: dict[str, int], rules: ComparisonRules
+) -> list[gate.Check]:
+    answers = holdout_answers(
+        release.recommender,
+        challenger.cases,
+        numbers,
+        history_length=release.history_length,
+        mask_seen=rules.mask_seen,
+    )
+    cases = holdout_cases(challenger.cases, challenger.before, numbers, np.random.default_rng(rules.seed))
+    histories = [case.history for case in challenger.cases]
+    p95_ms = latency_ms(lambda history: release.scores([history]), histories)
+    personalized = challenger.manifest.recommender != "popularity"
+    return gate.sanity_checks(answers, cases, p95_ms, rules.thresholds, personalized=personalized)
+
+
+def _champion(folder: Path | None, manifest: Manifest, rules: ComparisonRules) -> tuple[Release | None, str]:
+    """The loaded champion, or why there is no comparison."""
+    if folder is None:
         return None, "nothing serves yet"
     try:
-        release = release_store.load(home / serving)
+        champion = release_store.load(folder)
     except ReleaseError as error:
         return None, f"the serving release cannot be loaded: {error.reason}"
-    theirs = release.manifest.recommender
-    if rules.asked_for is not None and theirs not in rules.asked_for and manifest.recommender in rules.asked_for:
-        return None, f"{manifest.recommender} was asked for by name, {theirs} serves"
-    return release, ""
+    current, requested = champion.manifest.recommender, rules.requested
+    if requested is not None and current not in requested and manifest.recommender in requested:
+        return None, f"{manifest.recommender} was requested by name, {current} serves"
+    return champion, ""
 
 
 def _numbered(*groups: Iterable[str]) -> dict[str, int]:
@@ -202,7 +240,7 @@ def _numbered(*groups: Iterable[str]) -> dict[str, int]:
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Int64:
-    table = np.full((len(rows), max((len(one) for one in rows), default=0)), -1, np.int64)
-    for place, row in enumerate(rows):
-        table[place, : len(row)] = row
+    table = np.full((len(rows), max((len(row) for row in rows), default=0)), -1, np.int64)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
     return table

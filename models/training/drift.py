@@ -143,9 +143,15 @@ def stability(then: Counts, now: Counts) -> float:
     return max(0.0, float(((q - p) * np.log(q / p)).sum()) - chance)
 
 
-def hit_rate(recommender: Recommender, cases: Sequence[Case], *, mask_seen: bool) -> float:
+def hit_rate(
+    recommender: Recommender,
+    cases: Sequence[Case],
+    *,
+    history_length: int = DEFAULT_HISTORY_LENGTH,
+    mask_seen: bool,
+) -> float:
     """The share of cases whose item is among the recommender's best 10."""
-    batch = splits.batch(cases, recommender.vocabulary, DEFAULT_HISTORY_LENGTH)
+    batch = splits.batch(cases, recommender.vocabulary, history_length)
 
     def score(start: int, stop: int) -> Float32:
         return recommender.score(batch.rows(start, stop))
@@ -161,6 +167,7 @@ def progressive(
     rng: np.random.Generator,
     most: int = ASKED,
     weights: tuple[float, ...] = WEIGHTS,
+    history_length: int = DEFAULT_HISTORY_LENGTH,
 ) -> list[Case]:
     """Cases that move with time: up to `most` events from `since_at` on (epoch ms), each with its user's events before.
 
@@ -181,7 +188,7 @@ def progressive(
         before = own[(own < place) & (at[own] < at[place])]
         if not len(before):
             continue
-        last = before[-DEFAULT_HISTORY_LENGTH:]
+        last = before[-history_length:]
         history = History(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
         seen = frozenset(items[before].tolist())
         found.append(Case(str(users[place]), history, [str(items[place])], int(at[place]), seen))

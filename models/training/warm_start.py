@@ -1,12 +1,11 @@
-"""From the serving release's networks to the next run's: which weights may be begun with, and what is kept of a run.
+"""From the serving release's networks to the next run's: which weights it may start from, and which it keeps.
 
-Weights are kept at two stages. A run tunes from those that know nothing of its tuning window, and fits for good from
-those that know nothing of its held-out window: a network is never judged by what it has seen.
+Weights are kept at two stages. A run tunes from those that know nothing of its tuning window, and does its final fit
+from those that know nothing of its holdout: a network is never evaluated on what it has seen.
 """
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,62 +15,65 @@ from models.evaluation.experiment import Experiment, Tuned, settings_of
 from models.recommenders.base import Recommender
 from models.recommenders.blend import members
 from models.recommenders.neural import warm_start
+from models.recommenders.neural.warm_start import Start
 from models.recommenders.registry import NEURAL, Situation, make
 from models.releases import release_store
-from models.releases.manifest import TRAINING_FILE_PREFIX, read_manifest
+from models.releases.manifest import TRAINING_FILE_PREFIX
+from models.training.run import ServingRelease
 
-OWN: Final = frozenset({"recommender", "tuning", "epochs", "kinds", "fields"})
-"""What a card says of a network that is not a parameter to begin with: epochs are sought anew."""
+NOT_REUSED: Final = frozenset({"recommender", "tuning", "epochs", "kinds", "fields"})
+"""Entries of a card's parameters that a run does not start from; the number of epochs is tuned again."""
+LENGTH_TOLERANCE: Final = 0.2
+
 log = logging.getLogger("coldstream.trainer")
 
 
-def of_release(root: Path, domain: str) -> tuple[list[warm_start.Start], dict[str, dict[str, Any]]]:
+def of_serving(serving: ServingRelease | None) -> tuple[list[Start], dict[str, dict[str, Any]]]:
     """Weights that the serving release keeps for the next run, and its networks' parameters by name."""
-    serving = release_store.current_id(root, domain)
-    if serving is None:
+    if serving is None or serving.manifest is None:
         return [], {}
-    folder = root / domain / serving
+    manifest = serving.manifest
     try:
-        manifest = read_manifest(folder)
         names = [name for name in manifest.extras if name.endswith(warm_start.ENDING)]
-        starts = [warm_start.read(release_store.read_extra(folder, manifest, name), serving) for name in names]
+        raw = [release_store.read_extra(serving.folder, manifest, name) for name in names]
+        starts = [warm_start.read(weights, serving.id) for weights in raw]
     except ModelError as error:
-        log.warning("%s: training begins without the serving release's weights: %s", domain, error)
+        log.warning("%s: training starts without the serving release's weights: %s", manifest.domain, error)
         return [], {}
-    own = {"recommender": manifest.recommender, **manifest.params}
-    found = {str(one["recommender"]): one for one in [own, *manifest.params.get("members", [])]}
-    params = {one.encoder: _params(one.encoder, found.get(one.encoder, {})) for one in starts}
-    return starts, params
+    whole = {"recommender": manifest.recommender, **manifest.params}
+    described = {str(params["recommender"]): params for params in [whole, *manifest.params.get("members", [])]}
+    return starts, {start.encoder: _params(start.encoder, described.get(start.encoder, {})) for start in starts}
 
 
-def _params(name: str, described: dict[str, Any]) -> dict[str, Any]:
-    """The parameters on a card, where this version still knows them all."""
-    params = {key: value for key, value in settings_of(name, described).items() if key not in OWN}
-    try:
-        make(name, params, Situation())
-    except TypeError as error:
-        log.warning("%s: the serving release's parameters are of another version (%s); defaults are taken", name, error)
-        return {}
-    return params
-
-
-def fitting(situation: Situation, starts: Sequence[warm_start.Start]) -> Situation:
-    """Histories as long as the weights know, where the usual length has changed by less than a fifth."""
-    lengths = {one.length for one in starts}
-    if len(lengths) == 1 and abs(min(lengths) - situation.length) <= 0.2 * situation.length:
+def with_length_of(situation: Situation, starts: Sequence[Start]) -> Situation:
+    """A situation with the history length of the weights, if the usual length has changed by less than a fifth."""
+    lengths = {start.length for start in starts}
+    if len(lengths) == 1 and abs(min(lengths) - situation.length) <= LENGTH_TOLERANCE * situation.length:
         return msgspec.structs.replace(situation, length=min(lengths))
     return situation
 
 
-def of_experiment(experiment: Experiment, best: Tuned, recommender: Recommender) -> dict[str, warm_start.Start]:
-    """Weights of both stages by file name: the next run tunes from those that know less, and ends from the others."""
-    found: dict[str, warm_start.Start] = {}
+def kept_weights(experiment: Experiment, best: Tuned, recommender: Recommender) -> dict[str, Start]:
+    """Weights of both stages by file name: the next run tunes from `tuning` and does its final fit from `final`."""
     stages = (
-        ("tuning", experiment.tuned_from, [one.recommender for one in best.members or [best]]),
+        ("tuning", experiment.tuned_from, [tuned.recommender for tuned in best.members or [best]]),
         ("final", experiment.held_out_from, members(recommender)),
     )
-    for stage, until, made in stages:
-        for one in made:
-            if one is not None and one.name in NEURAL:
-                found[f"{TRAINING_FILE_PREFIX}{one.name}.{stage}{warm_start.ENDING}"] = warm_start.start_of(one, until)  # type: ignore[arg-type]
-    return found
+    weights: dict[str, Start] = {}
+    for stage, until, recommenders in stages:
+        for member in recommenders:
+            if member is not None and member.name in NEURAL:
+                name = f"{TRAINING_FILE_PREFIX}{member.name}.{stage}{warm_start.ENDING}"
+                weights[name] = warm_start.start_of(member, until)  # type: ignore[arg-type]
+    return weights
+
+
+def _params(name: str, described: dict[str, Any]) -> dict[str, Any]:
+    """The parameters on a card, if this version still knows them all."""
+    params = {key: value for key, value in settings_of(name, described).items() if key not in NOT_REUSED}
+    try:
+        make(name, params, Situation())
+    except TypeError as error:
+        log.warning("%s: parameters of the serving release are of another version (%s); using defaults", name, error)
+        return {}
+    return params

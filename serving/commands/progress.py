@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from models.training.train import Progress as ReportStage
+from models.evaluation.experiment import Progress as ReportStage
 
 LINE_EVERY_S = 5.0
 

@@ -40,5 +40,5 @@ def train(
     wait_for_archive(settings, lambda text: typer.echo(text, err=True))
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)
-    fields = ("made", "serving", "reason", "metrics", "refused")
+    fields = ("trained", "serving", "reason", "metrics", "refused")
     print_value({name: getattr(result, name) for name in fields}, as_json)

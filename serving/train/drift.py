@@ -45,10 +45,13 @@ def look(settings: Settings, domain: str) -> Drift:
     found = Drift(events, index, held_out_hit_rate=manifest.metrics.get(drift.HIT_RATE))
     if events >= settings.drift_events:
         home = preset_for(settings, domain)
-        cases = drift.progressive(frame, reference.until_at + 1, np.random.default_rng(0), weights=home.weights)
+        length = manifest.history_length
+        cases = drift.progressive(
+            frame, reference.until_at + 1, np.random.default_rng(0), weights=home.weights, history_length=length
+        )
         if cases:
             recommender = release_store.load(folder).recommender
-            rate = drift.hit_rate(recommender, cases, mask_seen=home.mask_seen)
+            rate = drift.hit_rate(recommender, cases, history_length=length, mask_seen=home.mask_seen)
             found = msgspec.structs.replace(found, hit_rate=rate, asked=len(cases))
     return drift.judged(found, limits_of(settings))
 

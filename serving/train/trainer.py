@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,14 +26,14 @@ from prometheus_client import start_http_server
 
 from features import dataset
 from features.archive import parts
-from models.errors import ModelError, ReleaseError, TrainingError
-from models.releases import arms, release_store
-from models.releases.arms import Arm
+from models.errors import ModelError, TrainingError
+from models.evaluation.experiment import Progress
+from models.releases import release_store
 from models.releases.gate import GateThresholds
-from models.releases.manifest import ITEM_KNN, read_manifest
-from models.training import train
-from models.training.champion_challenger import Candidate
+from models.releases.manifest import ITEM_KNN
 from models.training.drift import Drift
+from models.training.run import LEAST_EVENTS, TrainingResult, TrainingRun
+from models.training.train import train
 from serving import metrics
 from serving.domain_presets import preset_for
 from serving.messages import publish, release_announcement
@@ -49,67 +49,35 @@ FIRST_MINUTES: Final = 0.75
 log = logging.getLogger("coldstream.trainer")
 
 
-def train_once(settings: Settings, domain: str, progress: train.Progress | None = None) -> train.Result:
-    """A run in this process: counts and (unless told otherwise) what is tuned; what passes the gate is promoted.
-
-    A domain's first release comes from counts and needs no opponent: it serves as soon as it is made and sane. While
-    counts serve, what is tuned comes first: counts over more events are made only if it did not pass.
+def train_once(settings: Settings, domain: str, progress: Progress | None = None) -> TrainingResult:
+    """A training run in this process; what goes live is announced.
 
     Raises:
         TrainingError: too little data, or another trainer is at work.
     """
-    run = _run_of(settings, domain)
     with _alone(settings):
-        archived = train.read(run)
-        results: list[train.Result] = []
-        for makers in _rounds(settings, run):
-            if results and makers == [train.train_counts] and not _by_counts(run):
-                continue
-            candidates = [make(run, progress, archived) for make in makers]
-            results.append(_settle(settings, run, candidates))
-            for one in candidates:
-                train.track(settings.state_path / "mlflow", one.manifest)
-    return train.together(results)
+        return train(_run_of(settings, domain), progress, lambda action: announce(settings, domain, action))
 
 
-def _rounds(settings: Settings, run: train.Run) -> list[list[Callable[..., Candidate]]]:
-    """What is made and then judged together, one round after another."""
-    if settings.recommender == "counts":
-        return [[train.train_counts]]
-    if not _by_counts(run):
-        return [[train.train_counts, train.train_tuned]]
-    rounds: list[list[Callable[..., Candidate]]] = [[train.train_counts], [train.train_tuned]]
-    return rounds if release_store.current_id(run.root, run.domain) is None else rounds[::-1]
-
-
-def _by_counts(run: train.Run) -> bool:
-    """Whether nothing serves a domain yet, or counts."""
-    serving = release_store.current_id(run.root, run.domain)
-    if serving is None:
-        return True
-    try:
-        return read_manifest(run.root / run.domain / serving).recommender == ITEM_KNN
-    except ReleaseError:
-        return True  # what serves is damaged: anything whole is better
-
-
-def _run_of(settings: Settings, domain: str) -> train.Run:
-    home = preset_for(settings, domain)
-    return train.Run(
+def _run_of(settings: Settings, domain: str) -> TrainingRun:
+    preset = preset_for(settings, domain)
+    return TrainingRun(
         archive=settings.state_path / "archive",
         root=settings.state_path / "releases",
         domain=domain,
         recommender=settings.recommender,
         minutes=_minutes(settings, domain),
         epochs=settings.epochs,
-        mask_seen=home.mask_seen,
-        home=home,
-        preset=Path(settings.preset) if settings.preset else None,
+        mask_seen=preset.mask_seen,
+        tuned=Path(settings.preset) if settings.preset else None,
         cache=settings.state_path / "cache",
         warm_start=settings.warm_start,
-        bounds=bounds_of(settings),
+        thresholds=bounds_of(settings),
         refresh_ms=round(1000 * seconds_of(settings.gate_refresh)),
+        preset=preset,
         canary_share=settings.canary_share if settings.rollout == "canary" else None,
+        history_length=settings.history_length,
+        tracking=settings.state_path / "mlflow",
     )
 
 
@@ -126,28 +94,10 @@ def bounds_of(settings: Settings) -> GateThresholds:
     )
 
 
-def _settle(settings: Settings, run: train.Run, candidates: Sequence[Candidate]) -> train.Result:
-    """Ask the gate, and announce the release that it promoted or made a canary."""
-    serving_before, canary_before = release_store.current_id(run.root, run.domain), _canary(run)
-    result = train.settle(run, candidates)
-    if result.serving is not None and result.serving != serving_before:
-        announce(settings, run.domain, "promote")
-    elif _canary(run) != canary_before:
-        announce(settings, run.domain, "canary")
-    return result
-
-
-def _canary(run: train.Run) -> Arm | None:
-    try:
-        return arms.read(run.root, run.domain).canary
-    except ReleaseError:
-        return None  # the API reports the damaged file
-
-
 def _minutes(settings: Settings, domain: str) -> float:
     """The budget of a tuned release: a domain's first one is short, so that it serves soon."""
-    made = release_store.list_releases(settings.state_path / "releases", domain)
-    first = all(one.recommender == ITEM_KNN for one in made)
+    releases = release_store.list_releases(settings.state_path / "releases", domain)
+    first = all(release.recommender == ITEM_KNN for release in releases)
     return min(settings.train_minutes, FIRST_MINUTES) if first else settings.train_minutes
 
 
@@ -171,7 +121,7 @@ def loop(settings: Settings, stop: threading.Event, every_s: float, only: str | 
     while not stop.is_set():
         started = time.monotonic()
         rows = _archived(settings)
-        for domain in (one for one in domains if rows.get(one, 0) >= train.LEAST_EVENTS):
+        for domain in (one for one in domains if rows.get(one, 0) >= LEAST_EVENTS):
             if release_store.current_id(settings.state_path / "releases", domain) is None:
                 _run_child(settings, domain, stop, "counts")
         rows = _settled(settings, rows, stop)
@@ -186,7 +136,7 @@ def loop(settings: Settings, stop: threading.Event, every_s: float, only: str | 
 
 
 def _train_due(settings: Settings, domain: str, count: int, trained: dict[str, int], stop: threading.Event) -> None:
-    due = count >= train.LEAST_EVENTS and count > trained.get(domain, 0)
+    due = count >= LEAST_EVENTS and count > trained.get(domain, 0)
     if due and _run_child(settings, domain, stop, settings.recommender):
         trained[domain] = count
 

@@ -62,7 +62,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert again["sent"]["events"] == 0  # it goes on where it was
         made = json.loads(command(variables, "train", "--once", "--json", within_s=240))  # it waits for the archive
         assert _status(variables)["archived rows"] >= 3_030
-        assert made["serving"] in made["made"]
+        assert made["serving"] in made["trained"]
         wait_until(lambda: _serving(system) == made["serving"], 20, "the release serves")
         answer = json.loads(command(variables, "recommend", "u3", "-n", "5", "--explain", "--json"))
         assert answer["reason"] == "personal"

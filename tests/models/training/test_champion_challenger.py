@@ -16,9 +16,10 @@ from models.releases import release_store
 from models.releases.gate import GateReport, GateThresholds
 from models.releases.manifest import Manifest, read_manifest
 from models.releases.release_store import KEPT_RELEASES
-from models.training import champion_challenger, drift, train
-from models.training.train import Run
+from models.training import champion_challenger, drift
+from models.training.run import TrainingRun
 from stream.events import Interaction
+from testing import training
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
@@ -33,36 +34,38 @@ def write(folder: Path, first: int, events: int) -> None:
     for n in range(first, first + events):
         user = int(rng.integers(200))
         item = CLUB * (user % 2) + min(int(rng.geometric(0.08)) - 1, CLUB - 1)
-        one = Interaction(event_id=f"e{n}", user_id=f"u{user}", item_id=f"i{item}", kind="view", at=NOON + MINUTE * n)
-        rows.append(ArchiveRow(0, n, NOON, one))
+        event = Interaction(f"e{n}", f"u{user}", f"i{item}", "view", NOON + MINUTE * n)
+        rows.append(ArchiveRow(0, n, NOON, event))
     kept.append("events", rows)
     kept.flush()
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> TrainingRun:
     write(tmp_path / "archive", 0, 2_000)
-    return Run(tmp_path / "archive", tmp_path / "releases", "shop", "counts", cache=tmp_path / "cache", refresh_ms=0)
+    return TrainingRun(
+        tmp_path / "archive", tmp_path / "releases", "shop", "counts", cache=tmp_path / "cache", refresh_ms=0
+    )
 
 
-def serve_first(run: Run) -> Manifest:
-    first = train.train_counts(run)
-    assert train.settle(run, [first]).serving == first.manifest.id
+def serve_first(run: TrainingRun) -> Manifest:
+    first = training.item_knn(run)
+    assert training.decide(run, [first]).serving == first.manifest.id
     return read_manifest(run.root / "shop" / first.manifest.id)
 
 
-def verdict_of(run: Run, release: str) -> GateReport:
+def verdict_of(run: TrainingRun, release: str) -> GateReport:
     found = read_manifest(run.root / "shop" / release).gate
     assert found is not None
     return found
 
 
-def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: Run) -> None:
+def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: TrainingRun) -> None:
     first = serve_first(run)
     assert first.gate is not None
     assert (first.gate.champion, first.gate.comparison, first.gate.passed) == (None, "nothing serves yet", True)
-    again = train.train_counts(run)
-    result = train.settle(run, [again])
+    again = training.item_knn(run)
+    result = training.decide(run, [again])
     assert result.serving == release_store.current_id(run.root, "shop") == first.id
     assert result.refused == {again.manifest.id: ["not-better"]}
     assert "is refused: not-better: NDCG@10" in result.reason
@@ -74,43 +77,47 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
     verdict = verdict_of(run, again.manifest.id)
     assert (verdict.champion, verdict.comparison) == (first.id, "as of the cut")
     assert [one.bound for one in verdict.checks if one.name == "coverage"] == [0.1]  # of counts, not half
-    assert train.settle(run, [train.train_counts(run)]).serving == first.id  # and so it stays
+    assert training.decide(run, [training.item_knn(run)]).serving == first.id  # and so it stays
 
 
-def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: Run) -> None:
+def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: TrainingRun) -> None:
     counts = serve_first(run)
     tuned = msgspec.structs.replace(counts, recommender="ease")
-    assert champion_challenger.against(tuned, GateThresholds()).coverage == 0.5
-    assert champion_challenger.against(counts, GateThresholds()).coverage == 0.1
-    assert champion_challenger.against(counts, GateThresholds(coverage=0.05)).coverage == 0.05
+    assert champion_challenger.thresholds_against(tuned, GateThresholds()).coverage == 0.5
+    assert champion_challenger.thresholds_against(counts, GateThresholds()).coverage == 0.1
+    assert champion_challenger.thresholds_against(counts, GateThresholds(coverage=0.05)).coverage == 0.05
 
 
-def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: Run) -> None:
+def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: TrainingRun) -> None:
     first = serve_first(run)
     write(run.archive, 2_000, 600)
-    fresh = train.train_counts(run)
+    fresh = training.item_knn(run)
     assert fresh.held_out_from > first.cutoff_at
     still = msgspec.structs.replace(run, refresh_ms=600 * MINUTE + 1)
-    train.settle(still, [fresh])
+    training.decide(still, [fresh])
     assert verdict_of(run, fresh.manifest.id).comparison == "as it serves"
-    result = train.settle(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
+    result = training.decide(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
     verdict = verdict_of(run, fresh.manifest.id)
     (check,) = [one for one in verdict.checks if one.name == "not-better"]
     assert check.bound == -0.03
-    assert verdict.comparison == "as it serves; its data are old enough to be replaced by an equal one"
+    assert verdict.comparison == "as it serves; its data are old enough that an equal release may replace it"
     assert (result.serving == fresh.manifest.id) == check.passed == (check.value > -0.03)
 
 
-def test_what_the_serving_one_has_seen_does_not_help_it(run: Run) -> None:
+def test_what_the_serving_one_has_seen_does_not_help_it(run: TrainingRun) -> None:
     first = serve_first(run)
-    candidate = train.train_counts(run)
+    candidate = training.item_knn(run)
     numbers = {item: n for n, item in enumerate(candidate.vocabulary.item_ids)}
     release = release_store.load(run.root / "shop" / first.id)
     for item in release.item_ids:
         numbers.setdefault(item, len(numbers))
-    leaking = champion_challenger.holdout_answers(release.recommender, candidate.cases, numbers, mask_seen=False)
+    leaking = champion_challenger.holdout_answers(
+        release.recommender, candidate.cases, numbers, history_length=50, mask_seen=False
+    )
     recommender, how = champion_challenger.as_of(release, candidate.before, candidate.held_out_from)
-    honest = champion_challenger.holdout_answers(recommender, candidate.cases, numbers, mask_seen=False)
+    honest = champion_challenger.holdout_answers(
+        recommender, candidate.cases, numbers, history_length=50, mask_seen=False
+    )
     assert how == "as of the cut"
     blind = ItemKNN()
     blind.fit(Log.of(candidate.before, release.vocabulary))
@@ -130,8 +137,8 @@ def vouched(folder: Path, name: str, array: np.ndarray) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_are_good(run: Run) -> None:
-    made = train.train_counts(run)
+def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_are_good(run: TrainingRun) -> None:
+    made = training.item_knn(run)
     folder = run.root / "shop" / made.manifest.id
     items = json.loads((folder / "items.json").read_text())
     places = {item: n for n, item in enumerate(items)}
@@ -139,42 +146,42 @@ def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_a
     for name in ("neighbours.npy", "similarities.npy"):
         vouched(folder, name, np.load(folder / name)[other])
     spoilt = msgspec.structs.replace(made, manifest=read_manifest(folder))
-    result = train.settle(run, [spoilt])
+    result = training.decide(run, [spoilt])
     assert result.serving is None
     assert result.refused == {made.manifest.id: ["not-personalized"]}
 
 
-def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Run) -> None:
-    first, second = serve_first(run), train.train_counts(run)
+def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: TrainingRun) -> None:
+    first, second = serve_first(run), training.item_knn(run)
     (run.root / "shop" / second.manifest.id / "neighbours.npy").write_bytes(b"broken")
-    assert train.settle(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
+    assert training.decide(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
     (run.root / "shop" / first.id / "neighbours.npy").unlink()
-    third = train.train_counts(run)
-    assert train.settle(run, [third]).serving == third.manifest.id
+    third = training.item_knn(run)
+    assert training.decide(run, [third]).serving == third.manifest.id
     assert verdict_of(run, third.manifest.id).comparison == "the serving release cannot be loaded: missing-file"
 
 
-def test_refused_ones_do_not_fill_the_disk(run: Run) -> None:
+def test_refused_ones_do_not_fill_the_disk(run: TrainingRun) -> None:
     first = serve_first(run)
     for _ in range(KEPT_RELEASES + 1):
-        made = train.train_counts(run)
-        train.settle(run, [made])
+        made = training.item_knn(run)
+        training.decide(run, [made])
     left = [one.id for one in release_store.list_releases(run.root, "shop")]
     assert len(left) == KEPT_RELEASES + 1  # the newest, and the serving one
     assert left[-1] == first.id
     assert left[0] == made.manifest.id
 
 
-def test_a_promotion_by_hand_takes_the_refusal_back(run: Run) -> None:
+def test_a_promotion_by_hand_takes_the_refusal_back(run: TrainingRun) -> None:
     serve_first(run)
-    again = train.train_counts(run)
-    train.settle(run, [again])
+    again = training.item_knn(run)
+    training.decide(run, [again])
     release_store.promote(run.root, "shop", again.manifest.id)
     (listed,) = [one for one in release_store.list_releases(run.root, "shop") if one.id == again.manifest.id]
     assert (listed.state, listed.reason) == ("serving", None)
 
 
-def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: Run) -> None:
+def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: TrainingRun) -> None:
     first = serve_first(run)
     folder = run.root / "shop" / first.id
     assert list(first.extras) == [drift.REFERENCE]
@@ -190,7 +197,7 @@ def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: Run) -> None:
     assert release_store.load(folder).id == first.id  # no serving process asks for it
 
 
-def test_a_card_of_an_older_version_is_read(run: Run) -> None:
+def test_a_card_of_an_older_version_is_read(run: TrainingRun) -> None:
     first = serve_first(run)
     path = run.root / "shop" / first.id / "manifest.json"
     old = json.loads(path.read_text())
@@ -198,5 +205,5 @@ def test_a_card_of_an_older_version_is_read(run: Run) -> None:
         del old[name]
     path.write_text(json.dumps(old))
     assert release_store.load(path.parent).manifest.gate is None
-    train.settle(run, [train.train_counts(run)])
+    training.decide(run, [training.item_knn(run)])
     assert release_store.current_id(run.root, "shop") == first.id

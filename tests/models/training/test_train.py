@@ -15,9 +15,11 @@ from models.recommenders.registry import MEMBERS
 from models.releases import release_store
 from models.releases.gate import CHECKS
 from models.releases.manifest import Manifest, read_manifest
-from models.training import train, warm_start
-from models.training.train import Run
+from models.training import tracking, warm_start
+from models.training.run import TrainingRun, read_serving
+from models.training.train import train
 from stream.events import KIND_CODES, Interaction, Item, User
+from testing import training
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
@@ -49,12 +51,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(240)
 def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive: Path, tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    run = Run(archive, tmp_path, "shop", minutes=1, epochs=20)
+    run = TrainingRun(archive, tmp_path, "shop", minutes=1, epochs=20)
     say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
-    first = train.train_counts(run, say)
-    assert train.settle(run, [first]).serving == first.manifest.id  # the first has no opponent
-    second = train.train_tuned(run, say)
-    result = train.settle(run, [first, second])
+    first = training.item_knn(run, say)
+    assert training.decide(run, [first]).serving == first.manifest.id  # the first has no opponent
+    second = training.tuned(run, say)
+    result = training.decide(run, [first, second])
     counts, tuned = first.manifest, read_manifest(tmp_path / "shop" / second.manifest.id)
     assert tuned.metrics["ndcg@10"] > counts.metrics["ndcg@10"]
     assert result.serving == release_store.current_id(tmp_path, "shop") == tuned.id
@@ -73,7 +75,7 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     assert f"i{(7 * items[-1] + 1) % 40}" in best
     assert tuned.events == 3_600
     assert tuned.data == counts.data
-    train.track(tmp_path / "mlflow", tuned)
+    tracking.log_release(tmp_path / "mlflow", tuned)
     assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
 
 
@@ -94,26 +96,26 @@ def check_card(card: Manifest, parent: str) -> None:
 
 
 def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -> None:
-    run = Run(archive, tmp_path, "video", recommender="popularity,sequential-rules", mask_seen=True)
+    run = TrainingRun(archive, tmp_path, "video", recommender="popularity,sequential-rules", mask_seen=True)
     with pytest.raises(TrainingError, match="0 interactions"):
-        train.train_tuned(run)
+        training.tuned(run)
     shop = msgspec.structs.replace(run, domain="shop", recommender="popularity", mask_seen=False)
-    counts = train.train_counts(shop)
-    assert train.settle(shop, [counts]).serving == counts.manifest.id
-    tuned = train.train_tuned(shop)
+    counts = training.item_knn(shop)
+    assert training.decide(shop, [counts]).serving == counts.manifest.id
+    tuned = training.tuned(shop)
     assert tuned.manifest.metrics["ndcg@10"] < counts.manifest.metrics["ndcg@10"] + 1  # it need not be better
-    assert train.settle(shop, [counts, tuned]).serving == tuned.manifest.id
+    assert training.decide(shop, [counts, tuned]).serving == tuned.manifest.id
     served = release_store.load(tmp_path / "shop" / tuned.manifest.id)
     card = served.manifest
     assert card.recommender == "popularity"
     assert served.item_ids[-1] == "fresh"  # of the catalogue; nobody took it yet
     assert card.gate is not None
     assert card.gate.champion is None
-    assert "asked for by name" in card.gate.comparison
-    better = train.train_counts(shop)  # counts know more, and do not come back: popularity was asked for
-    assert train.settle(shop, [better]).serving == tuned.manifest.id
+    assert "requested by name" in card.gate.comparison
+    better = training.item_knn(shop)  # counts know more, and do not come back: popularity was asked for
+    assert training.decide(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
-        train.train_tuned(msgspec.structs.replace(shop, recommender="sasrec"))
+        training.tuned(msgspec.structs.replace(shop, recommender="sasrec"))
 
 
 def archived(folder: Path, stars: list[float], title: str = "tea", group: str = "even") -> Path:
@@ -131,9 +133,11 @@ def archived(folder: Path, stars: list[float], title: str = "tea", group: str = 
 
 def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Path) -> None:
     def hashed(name: str, stars: list[float], **other: str) -> str:
-        run = Run(archived(tmp_path / name, stars, **other), tmp_path / "releases", "shop", cache=tmp_path / name / "c")
-        plain = train.train_counts(msgspec.structs.replace(run, cache=None)).manifest.data
-        assert train.train_counts(run).manifest.data == plain  # read in another way, the same data
+        run = TrainingRun(
+            archived(tmp_path / name, stars, **other), tmp_path / "releases", "shop", cache=tmp_path / name / "c"
+        )
+        plain = training.item_knn(msgspec.structs.replace(run, cache=None)).manifest.data
+        assert training.item_knn(run).manifest.data == plain  # read in another way, the same data
         return plain
 
     first = hashed("first", [5.0, 1.0])
@@ -149,46 +153,79 @@ def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Pat
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
     small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1, "compiled": False})}
-    run = Run(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, home=DomainPreset(recommenders=small))
-    first = train.train_tuned(run)
-    assert train.settle(run, [first]).serving == first.manifest.id
+    run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, preset=DomainPreset(recommenders=small))
+    first = training.tuned(run)
+    assert training.decide(run, [first]).serving == first.manifest.id
     card = first.manifest
     assert card.warm_start is None
     assert {name for name in card.extras if name.endswith(".npz")} == {
         "training.dnn.tuning.npz",
         "training.dnn.final.npz",
     }
-    starts, params = warm_start.of_release(tmp_path, "shop")
+    starts, params = warm_start.of_serving(read_serving(tmp_path, "shop"))
     final, tuning = sorted(starts, key=lambda one: -one.until)
     assert tuning.until < final.until == card.held_out_from  # what tunes knows less than what is judged in the end
     assert params["dnn"]["embedding_size"] == final.items.shape[1]
-    second = train.train_tuned(run)
+    second = training.tuned(run)
     assert second.manifest.warm_start == card.id
     assert second.manifest.metrics["ndcg@10"] > 0
     (tmp_path / "shop" / card.id / "training.dnn.final.npz").write_bytes(b"PK broken")
-    assert warm_start.of_release(tmp_path, "shop") == ([], {})  # training goes on without
+    assert warm_start.of_serving(read_serving(tmp_path, "shop")) == ([], {})  # training goes on without
 
 
 def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
     kept = Archive(tmp_path / "archive")
-    one = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
-    kept.append("events", [ArchiveRow(0, 0, NOON, one)])
+    event = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
+    kept.append("events", [ArchiveRow(0, 0, NOON, event)])
     kept.flush()
-    with pytest.raises(TrainingError, match="1 interactions are archived; training asks for 1000"):
-        train.train_counts(Run(tmp_path / "archive", tmp_path, "shop"))
+    with pytest.raises(TrainingError, match="1 interactions are archived; training needs 1000"):
+        training.item_knn(TrainingRun(tmp_path / "archive", tmp_path, "shop"))
 
 
 @pytest.mark.timeout(240)
 def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
     asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})}
-    run = Run(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, home=DomainPreset(recommenders=asked))
-    made = train.train_tuned(run)
+    run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, preset=DomainPreset(recommenders=asked))
+    made = training.tuned(run)
     release_store.promote(tmp_path, "shop", made.manifest.id)
     served = release_store.load(tmp_path / "shop" / made.manifest.id)
     assert served.reads_profiles
     assert served.manifest.params["fields"] == [{"name": "group", "values": ["even", "odd"], "edges": []}]
     assert all(one.profile in ({"group": "even"}, {"group": "odd"}) for one in made.cases)
-    again = train.train_tuned(msgspec.structs.replace(run, home=DomainPreset()))
+    again = training.tuned(msgspec.structs.replace(run, preset=DomainPreset()))
     assert again.manifest.warm_start == made.manifest.id
     assert again.manifest.params["profile"]  # what serves is where the next run begins
     assert again.manifest.params["context"]
+
+
+def test_the_history_length_of_a_run_is_that_of_its_release(archive: Path, tmp_path: Path) -> None:
+    run = TrainingRun(archive, tmp_path, "shop", history_length=55)  # users have 60 events
+    challenger = training.item_knn(run)
+    assert challenger.manifest.history_length == 55
+    assert max(len(case.history.items) for case in challenger.cases) == 55
+    assert training.decide(run, [challenger]).serving == challenger.manifest.id
+    assert release_store.load(tmp_path / "shop" / challenger.manifest.id).history_length == 55
+    tuned = training.tuned(msgspec.structs.replace(run, recommender="personal"))
+    assert tuned.manifest.history_length == 55
+    assert max(len(case.history.items) for case in tuned.cases) == 55
+
+
+def test_a_whole_run_reads_the_serving_release_once_and_reports_what_goes_live(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = release_store.current_id
+
+    def counted(root: Path, domain: str) -> str | None:
+        reads.append(domain)
+        return read(root, domain)
+
+    monkeypatch.setattr("models.training.run.release_store.current_id", counted)
+    run = TrainingRun(archive, tmp_path / "releases", "shop", "popularity", tracking=tmp_path / "mlflow")
+    actions: list[str] = []
+    result = train(run, on_rollout=actions.append)
+    first, second = result.trained
+    assert (result.serving, actions) == (second, ["promote", "promote"])  # popularity was requested by name
+    assert read_manifest(tmp_path / "releases" / "shop" / second).parent == first  # the run passes on what it promoted
+    assert list((tmp_path / "mlflow").rglob("ndcg_at_10"))
+    assert reads == ["shop"]

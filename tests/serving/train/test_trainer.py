@@ -17,14 +17,16 @@ from features.archive import Archive, ArchiveRow
 from models.errors import ReleaseError, TrainingError
 from models.releases import release_store
 from models.releases.manifest import Manifest
-from models.training import train
 from models.training.drift import Drift
+from models.training.run import read_serving
+from models.training.train import train_item_knn, train_tuned, training_rounds
 from serving import metrics
 from serving.cli import app
 from serving.settings import Settings
 from serving.train import drift, trainer
 from stream.errors import ColdstreamError
 from stream.events import Interaction
+from testing import training
 from testing.ports import free_port
 
 NOON = 1_760_000_000_000
@@ -53,8 +55,8 @@ def settings(tmp_path: Path) -> Settings:
 def serve(settings: Settings, domain: str = "shop") -> Manifest:
     """A release from counts that serves, without an announcement: there is no broker here."""
     run = trainer._run_of(settings, domain)
-    made = train.train_counts(run)
-    assert train.settle(run, [made]).serving == made.manifest.id
+    made = training.item_knn(run)
+    assert training.decide(run, [made]).serving == made.manifest.id
     return made.manifest
 
 
@@ -81,11 +83,11 @@ def test_one_trainer_at_a_time_and_a_killed_one_leaves_no_lock(settings: Setting
 def test_what_is_tuned_does_not_wait_for_new_counts_while_counts_serve(settings: Settings) -> None:
     auto = msgspec.structs.replace(settings, recommender="auto")
     run = trainer._run_of(auto, "shop")
-    counts, tuned = [train.train_counts], [train.train_tuned]
-    assert trainer._rounds(auto, run) == [counts, tuned]  # something has to serve
+    counts, tuned = [train_item_knn], [train_tuned]
+    assert training_rounds(run, read_serving(run.root, "shop")) == [counts, tuned]  # something has to serve
     serve(settings)
-    assert trainer._rounds(auto, run) == [tuned, counts]
-    assert trainer._rounds(settings, run) == [counts]
+    assert training_rounds(run, read_serving(run.root, "shop")) == [tuned, counts]
+    assert training_rounds(trainer._run_of(settings, "shop"), read_serving(run.root, "shop")) == [counts]
 
 
 def test_drift_is_seen_in_new_events_and_named(settings: Settings) -> None:
