@@ -16,7 +16,7 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from models.domains.tuning import PresetError
-from serving.http.problems import respond
+from serving.http.problems import log_unexpected, problem_details
 from serving.http.routes import events, health, recommendations, rules
 from serving.http.service import Service
 from serving.process import logs, memory
@@ -63,7 +63,8 @@ def build(service: Service) -> Litestar:
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         on_startup=[service.start],
         on_shutdown=[service.stop],
-        exception_handlers={Exception: respond},
+        plugins=[problem_details()],
+        after_exception=[log_unexpected],
         openapi_config=OpenAPIConfig(
             "Coldstream", "0.1.0", path="/docs", render_plugins=[swagger], description="Recommendations in real time."
         ),
