@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,9 +15,15 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, read_manifest
+from serving.messages import decode_announcement
+from serving.settings import Settings, read
+from serving.train import trainer
+from stream import topics
+from stream.client import kafka_python_config
 from testing.random_release import write_random_release
 from testing.system import System
 from testing.waiting import wait_until
@@ -272,6 +279,33 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     wait_until(lambda: shop(client)["serving"] == other, 20, "the other one serves")
     assert json.loads(run("show", other, "--json").stdout)["state"] == "serving"
     assert json.loads(run("rollback", "--json").stdout)["serving"] == control
+
+
+def test_a_promotion_during_a_shadow_keeps_the_shadow_on_the_topic(trying: System, client: httpx.Client) -> None:
+    """`releases` is compacted: the newest message has to say everything, whoever sent it."""
+    settings = read(environment=trying.variables)
+    shadowed = write_random_release(settings.state_path / "releases", 60, ITEM_KNN, np.random.default_rng(1))
+    root, _, promoted = two_releases(trying, client)
+    shadow = rollout.begin_shadow(root, "shop", shadowed, 0.5)
+    rollout.promote(root, "shop", promoted)
+    trainer.announce(settings, "shop", "promote")  # as after a training run
+    announcement = decode_announcement(newest(settings, topics.RELEASES, b"shop"))
+    assert (announcement.release, announcement.action) == (promoted, "promote")
+    assert announcement.shadow == shadow
+    rollout.end(root, "shop", "shadow")
+
+
+def newest(settings: Settings, topic: str, key: bytes) -> bytes | None:
+    """The value that compaction keeps of a key."""
+    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
+    with closing(KafkaConsumer(**config, group_id=None, auto_offset_reset="earliest")) as consumer:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        consumer.assign(partitions)
+        ends, values = consumer.end_offsets(partitions), {}
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for messages in consumer.poll(500).values():
+                values |= {message.key: message.value for message in messages}
+    return values.get(key)
 
 
 def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
