@@ -1,7 +1,5 @@
 """`coldstream broker`, `api`, `consumer` and `archive`: one process of the system, alone."""
 
-import os
-
 import typer
 
 
@@ -16,12 +14,11 @@ def broker(ctx: typer.Context) -> None:
 
 def api(ctx: typer.Context) -> None:
     """Run only the HTTP API."""
+    from serving.process.environment import apply_part_defaults
     from serving.process.state_folder import prepare_state_folder
-    from serving.process.supervisor import FRUGAL
 
     prepare_state_folder(ctx.obj.state_path)
-    for name, value in FRUGAL.items():
-        os.environ.setdefault(name, value)
+    apply_part_defaults()
     from serving.http.app import main
 
     raise typer.Exit(main(ctx.obj))

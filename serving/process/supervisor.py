@@ -6,7 +6,6 @@ Children ask the kernel to be ended with their parent, so that even kill -9 of t
 import asyncio
 import ctypes
 import fcntl
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import IO, Final
 import msgspec
 
 from serving.errors import SupervisorError
+from serving.process.environment import part_environment
 from serving.process.state_folder import LOCK_FILE, prepare_state_folder
 from serving.settings import HOPELESS, Settings
 
@@ -26,14 +26,6 @@ STOP_WITHIN_S: Final = 40.0
 STEADY_S: Final = 30.0
 SLOWEST_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
-FRUGAL: Final = {
-    "MALLOC_ARENA_MAX": "2",
-    "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
-"""Few heaps; one thread a product: parts that share the cores would only wait for each other. What becomes of freed
-memory each part says itself (`serving.process.memory`)."""
-
 NOISE: Final = re.compile(
     r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
 )
@@ -67,18 +59,6 @@ def parts_of(settings: Settings, *, train: bool = True, archive: bool = True) ->
     parts += [Part("api", MODULES["api"]), Part("consumer", MODULES["consumer"])]
     parts += [Part("archive", MODULES["archiver"])] if archive else []
     return parts + ([Part("trainer", MODULES["trainer"])] if train else [])
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The settings as variables, for children."""
-    own = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    text = {
-        f"COLDSTREAM_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
-        for name, value in own.items()
-        if value is not None
-    }
-    quiet = {"PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "FEAST_USAGE": "False"}
-    return {**FRUGAL, **os.environ, **quiet, **text}
 
 
 class Supervisor:
@@ -189,7 +169,7 @@ class Supervisor:
             "-m",
             part.module,
             *part.arguments,
-            env=environment(self.settings),
+            env=part_environment(self.settings),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

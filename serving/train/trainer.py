@@ -6,7 +6,6 @@ with the process keeps two trainers apart, also after kill -9.
 
 import argparse
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from serving import metrics
 from serving.domain_presets import preset_for
 from serving.messages import publish, release_announcement
 from serving.process import logs, memory
+from serving.process.environment import training_environment
 from serving.settings import Settings, read, seconds_of
 from serving.train.drift import summary, tell
 from stream import topics
@@ -167,7 +167,7 @@ class Watch:
 
     def _drifts(self, domain: str) -> bool:
         command = [sys.executable, "-m", "serving.train.drift", "--domain", domain]
-        child = subprocess.Popen(command, env=_environment(self.settings), stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(command, env=training_environment(self.settings), stdout=subprocess.PIPE, text=True)
         while True:
             try:
                 said, _ = child.communicate(timeout=0.2)
@@ -202,7 +202,8 @@ def _run_child(settings: Settings, domain: str, stop: threading.Event, recommend
     command = [sys.executable, "-m", "serving.train.trainer", "--once", "--domain", domain, "--quiet-when-empty"]
     started = time.monotonic()
     before = _judged(settings, domain)
-    child = subprocess.Popen(command, env=_environment(msgspec.structs.replace(settings, recommender=recommender)))
+    variables = training_environment(msgspec.structs.replace(settings, recommender=recommender))
+    child = subprocess.Popen(command, env=variables)
     while child.poll() is None:
         if stop.wait(0.2):
             child.terminate()
@@ -239,17 +240,6 @@ def _tell_gate(domain: str, reasons: Sequence[str]) -> None:
         metrics.gate_refused.labels(domain, reason).inc()
     if not reasons:
         metrics.gate_passed.labels(domain).inc()
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    own = {f"COLDSTREAM_{name.upper()}": getattr(settings, name) for name in settings.__struct_fields__}
-    text = {
-        name: json.dumps(value) if isinstance(value, dict) else str(value)
-        for name, value in own.items()
-        if value is not None
-    }
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": str(max(1, (os.cpu_count() or 2) // 2 + 1))}
-    return {**os.environ, **quiet, **text}
 
 
 def _archived(settings: Settings) -> dict[str, int]:

@@ -15,7 +15,8 @@ from models.domains.tuning import PresetError
 from serving.cli import app
 from serving.commands.system_checks import check_presets
 from serving.domain_presets import counting, preset_file, preset_for
-from serving.process.supervisor import MODULES, environment
+from serving.process.environment import part_environment
+from serving.process.supervisor import MODULES
 from serving.settings import HOPELESS, Settings, SettingsError, read
 from testing.ports import free_port
 
@@ -48,7 +49,7 @@ def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is
     rules = counting(settings)
     assert rules["shop"].half_life_ms == 24 * 60 * 60 * 1000
     assert rules["books"] == PopularitySettings()
-    assert read(None, environment(settings)) == settings  # what `up` hands to its parts
+    assert read(None, part_environment(settings)) == settings  # what `up` hands to its parts
 
 
 def test_without_a_word_the_shipped_ones_are_in_force() -> None:

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.process import memory, supervisor
+from serving.process import memory
+from serving.process.environment import part_environment
 from serving.settings import Settings
 
 ROUNDS = """
 import resource, sys, threading
 import numpy as np
 from serving.process import memory
+from serving.process.environment import part_environment
 if sys.argv[1] != "nothing":
     memory.keep(getattr(memory, sys.argv[1]))
 def work():
@@ -58,8 +60,8 @@ def test_what_the_environment_says_holds() -> None:
 
 
 def test_no_part_is_told_by_its_environment_what_it_says_itself() -> None:
-    environment = supervisor.environment(Settings())
-    said = {name for name in environment if name.startswith("MALLOC_")} - os.environ.keys()
+    variables = part_environment(Settings())
+    said = {name for name in variables if name.startswith("MALLOC_")} - os.environ.keys()
     assert not said & memory.environment(memory.LITTLE).keys()
 
 

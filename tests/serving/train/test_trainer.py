@@ -22,6 +22,7 @@ from models.training.run import read_serving
 from models.training.train import train_item_knn, train_tuned, training_rounds
 from serving import metrics
 from serving.cli import app
+from serving.process.environment import training_environment
 from serving.settings import Settings
 from serving.train import drift, trainer
 from stream.errors import ColdstreamError
@@ -138,7 +139,7 @@ def test_a_loop_with_a_domain_trains_that_one_only(settings: Settings) -> None:
     serve(settings, "music")
     own = {"COLDSTREAM_TRAINER_METRICS_PORT": str(free_port()), "COLDSTREAM_DRIFT_EVERY": "0s"}
     command = [sys.executable, "-m", "serving.cli", "train", "--every", "1h", "--domain", "music"]
-    child = subprocess.Popen(command, env=trainer._environment(settings) | own)
+    child = subprocess.Popen(command, env=training_environment(settings) | own)
     try:
         root = settings.state_path / "releases"
         while len(release_store.list_releases(root, "music")) < 2:  # a second one is made after every domain's first
