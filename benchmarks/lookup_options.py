@@ -20,8 +20,12 @@ from benchmarks.measurements import machine, percentiles
 from features.activity import Activity
 from models.domains import preset as presets
 from models.releases import release_store
-from serving.catalogue.domain import Domain, Habits
-from serving.recommend.pipeline import Ask, answer, best, query, score
+from serving.catalogue.domain import Domain, DomainPolicy
+from serving.catalogue.domain_state import DomainState
+from serving.catalogue.release_view import ReleaseView
+from serving.recommend.pipeline import answer
+from serving.recommend.request import LookupRequest, Ranked, prepare
+from serving.recommend.scoring import score_items, top_candidates
 from serving.rules.rule import Rule
 from testing import load
 from testing.random_release import write_random_release
@@ -69,32 +73,32 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
         root = Path(folder)
         name = write_random_release(root, items, recommender, rng)
         loaded = release_store.load(root / "shop" / name)
-    domain = Domain(Habits.of(presets.preset_of("shop")))
-    domain.put(synthetic_items(items))
-    domain.begin()
-    domain.adopt(domain.align(loaded))
-    states = [state for _, state in histories(LOOK_UPS, items, rng)]
+    state = DomainState(Domain(DomainPolicy.of(presets.preset_of("shop"))))
+    state.put_items(synthetic_items(items))
+    with state.loading() as loading:
+        loading.prepare(loaded)
+    activities = [activity for _, activity in histories(LOOK_UPS, items, rng)]
     figures: dict[str, Any] = {}
     for option, asked in OPTIONS.items():
-        domain.begin_rules()
-        began = time.perf_counter()
-        ready = domain.compile(rules(items, rng) if option in WITH_RULES else [])
-        if option == "100 rules":
-            figures["readying 100 rules"] = (time.perf_counter() - began) * 1000
-        domain.adopt_rules(ready)
+        with state.compiling() as compilation:
+            began = time.perf_counter()
+            compilation.compile(rules(items, rng) if option in WITH_RULES else [])
+            if option == "100 rules":
+                figures["readying 100 rules"] = (time.perf_counter() - began) * 1000
+        request = LookupRequest("shop", **asked)
         figures[option] = percentiles(
-            [_timed(domain, Ask("shop", **asked), one) for one in [*states[:20], *states]][20:]
+            [_timed(state, request, activity) for activity in [*activities[:20], *activities]][20:]
         )
     return figures
 
 
-def _timed(domain: Domain, ask: Ask, state: Activity) -> float:
-    aligned = domain.aligned
-    assert aligned is not None
+def _timed(state: DomainState, request: LookupRequest, activity: Activity) -> float:
+    view = state.view
+    assert isinstance(view, ReleaseView)
     began = time.perf_counter()
-    one = query(state, ask, domain.habits, who="u")
-    (ranked,) = best(aligned, [one], score(aligned, [one]))
-    msgspec.json.encode(answer(domain, one, ranked, request_id=str(began), user_id="u", state=state))
+    lookup = prepare(request, view, activity, user_id="u", request_id=str(began))
+    (candidates,) = top_candidates(view, [lookup], score_items(view, [lookup]))
+    msgspec.json.encode(answer(Ranked(lookup, candidates)))
     return time.perf_counter() - began
 
 

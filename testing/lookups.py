@@ -1,6 +1,6 @@
 """A release of item-to-item weights written out by hand, and look-ups of it without a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,18 @@ from models.recommenders.item_item import ItemKNN
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
-from serving.catalogue.domain import Domain, Habits
-from serving.recommend.pipeline import Answer, Ask, answer, best, personal, query, score
+from serving.catalogue.domain import DEFAULT_POLICY, Domain, DomainPolicy
+from serving.catalogue.domain_state import DomainState
+from serving.catalogue.release_view import ReleaseView
+from serving.recommend.answer import Answer
+from serving.recommend.pipeline import answer
+from serving.recommend.request import LookupRequest, Ranked, prepare
+from serving.recommend.scoring import can_personalize, score_items, top_candidates
+from serving.rules.rule import Rule
 from stream.events import Interaction, Item
 
 NOW = 1_760_000_000_000
-SHOP = Habits.of(presets.preset_of("shop"))
+SHOP = DomainPolicy.of(presets.preset_of("shop"))
 """Where items that were taken may come again."""
 Near = Mapping[str, Sequence[tuple[str, float]]]
 
@@ -54,9 +60,18 @@ def state_of(*acts: tuple[str, str], start: int = NOW) -> Activity:
     return apply(None, [LoggedEvent(event, "events/0", n) for n, event in enumerate(events)], FoldSettings())
 
 
-def stocked(domain: Domain, categories: Mapping[str, str | None], **attributes: Mapping[str, object]) -> Domain:
+def domain_state(
+    policy: DomainPolicy = DEFAULT_POLICY, *, name: str = "shop", clock: Callable[[], int] | None = None
+) -> DomainState:
+    """A domain without items and release."""
+    return DomainState(Domain(policy, name=name, clock=clock) if clock is not None else Domain(policy, name=name))
+
+
+def stocked(
+    state: DomainState, categories: Mapping[str, str | None], **attributes: Mapping[str, object]
+) -> DomainState:
     """Put items with categories, and attributes by name and item, into a domain."""
-    domain.put(
+    state.put_items(
         [
             Item(
                 item_id=item,
@@ -68,32 +83,44 @@ def stocked(domain: Domain, categories: Mapping[str, str | None], **attributes: 
             for item, category in categories.items()
         ]
     )
-    return domain
+    return state
 
 
-def serve(domain: Domain, release: Release | None) -> None:
-    if release is not None:
-        domain.begin()
-        domain.adopt(domain.align(release))
+def serve(state: DomainState, release: Release) -> None:
+    with state.loading() as loading:
+        loading.prepare(release)
+
+
+def follow(state: DomainState, *rules: Rule) -> None:
+    with state.compiling() as compilation:
+        compilation.compile(rules)
+
+
+def release_view(state: DomainState) -> ReleaseView:
+    assert isinstance(state.view, ReleaseView)
+    return state.view
 
 
 def look_up(
-    domain: Domain,
-    state: Activity | None,
-    ask: Ask,
+    state: DomainState,
+    activity: Activity | None,
+    request: LookupRequest,
     *,
-    user_id: str = "ann",
+    user_id: str | None = "ann",
     segment: str | None = None,
     request_id: str = "r1",
+    now_ms: int = NOW,
 ) -> Answer:
     """What an API process does with a look-up."""
-    one = query(state, ask, domain.habits, NOW, segment=segment, who=user_id)
-    aligned = domain.aligned
-    ranked: list[tuple[str, float]] = []
-    if aligned is not None and personal(aligned, one):
-        (ranked,) = best(aligned, [one], score(aligned, [one]))
-    return answer(domain, one, ranked, request_id=request_id, user_id=user_id, state=state, segment=segment)
+    lookup = prepare(
+        request, state.view, activity, now_ms=now_ms, user_id=user_id, request_id=request_id, segment=segment
+    )
+    if not can_personalize(lookup):
+        return answer(Ranked(lookup))
+    view = release_view(state)
+    (candidates,) = top_candidates(view, [lookup], score_items(view, [lookup]))
+    return answer(Ranked(lookup, candidates))
 
 
 def ids(found: Answer) -> list[str]:
-    return [one.item_id for one in found.items]
+    return [item.item_id for item in found.items]

@@ -1,4 +1,4 @@
-"""The rules that stand: those of a file and those of the topic `rules`, readied for every domain when they change."""
+"""The rules that apply: those of a file and those of the topic `rules`, compiled for every domain when they change."""
 
 import asyncio
 import logging
@@ -12,136 +12,138 @@ from typing import Final
 import msgspec
 
 from serving import metrics
-from serving.catalogue.domain import Domain
+from serving.catalogue.domain_state import DomainState
 from serving.messages import decode_rule_change
 from serving.rules.rule import MOST_RULES, Rule, RuleError, applies, read_file, rule_of
 
-LOOK_EVERY_S: Final = 1.0
+CHECK_FILE_EVERY_S: Final = 1.0
 TICK_EVERY_S: Final = 0.2
-WAKE_EVERY_S: Final = 1.0
+NOTIFY_EVERY_S: Final = 1.0
 """Live streams look again at most so often, however many items and rules change meanwhile."""
 
 log = logging.getLogger("coldstream.api")
 
 
-class FileState(msgspec.Struct, frozen=True):
-    """The rules' file as it was read last; `error` says why its newest version is not followed."""
+class RulesFile(msgspec.Struct, frozen=True):
+    """The rules' file as it was read last; `error` says why its newest version does not apply."""
 
     path: str
     rules: int
     error: str | None = None
 
 
-class Standing:
-    """Keeps the domains' rules those of file and topic. `reach` is told what of the topic holds from now on, `wake` the
-    domain in which rules or items changed.
+class RuleRegistry:
+    """Keeps the domains' rules those of file and topic.
 
-    A rule of the topic stands before one of the same id in the file. Everything here runs on the event loop, but for
-    the readying, which `executor` does.
+    A rule of the topic replaces one of the same id in the file. Everything here runs on the event loop, but for
+    compiling, which `executor` does. `on_applied` is called with each partition of the topic and the offset up to which
+    it applies, `on_change` with the domain whose rules or items changed. `ready` is set once rules apply.
     """
 
     def __init__(
         self,
         file: Path | None,
-        domains: Mapping[str, Domain],
+        domains: Mapping[str, DomainState],
         executor: Executor,
-        reach: Callable[[str, int], None],
-        wake: Callable[[str], None],
+        on_applied: Callable[[str, int], None],
+        on_change: Callable[[str], None],
     ) -> None:
         self.ready = asyncio.Event()
-        self.told: dict[str, Rule] = {}
-        self._file = file
-        self._read: list[Rule] = []
-        self._seen: tuple[int, int, int] | None = None
-        self._error: str | None = None
+        self.from_topic: dict[str, Rule] = {}
+        self._path = file
+        self._from_file: list[Rule] = []
+        self._file_version: tuple[int, int, int] | None = None
+        self._file_error: str | None = None
         self._domains = domains
         self._executor = executor
-        self._reach = reach
-        self._wake = wake
-        self._reached: dict[str, int] = {}
+        self._on_applied = on_applied
+        self._on_change = on_change
+        self._offsets: dict[str, int] = {}
         self._changed = asyncio.Event()
 
     @property
     def rules(self) -> list[Rule]:
         """Every rule, by id."""
-        both = {one.id: one for one in self._read} | self.told
-        return [both[name] for name in sorted(both)][:MOST_RULES]
+        by_id = {rule.id: rule for rule in self._from_file} | self.from_topic
+        return [by_id[rule_id] for rule_id in sorted(by_id)][:MOST_RULES]
 
     @property
-    def file(self) -> FileState | None:
+    def file(self) -> RulesFile | None:
         """What is known of the file; None where the settings name none."""
-        return FileState(str(self._file), len(self._read), self._error) if self._file is not None else None
+        if self._path is None:
+            return None
+        return RulesFile(str(self._path), len(self._from_file), self._file_error)
 
-    def hear(self, key: bytes | None, value: bytes | None) -> None:
-        """A message of the topic `rules`: a rule, or nothing for one that is deleted."""
+    def on_message(self, key: bytes | None, value: bytes | None) -> None:
+        """A message of the topic `rules`: a rule, or a tombstone for one that is deleted."""
         change = decode_rule_change(key, value)
         if change.definition is None:
-            self.told.pop(change.rule_id, None)
+            self.from_topic.pop(change.rule_id, None)
             return
         try:
-            self.told[change.rule_id] = rule_of(change.definition, change.rule_id)
+            self.from_topic[change.rule_id] = rule_of(change.definition, change.rule_id)
         except RuleError as error:
             metrics.rules_refused.labels("topic").inc()
-            log.warning("a message on rules is passed over: %s", error)
+            log.warning("invalid message on rules, skipped: %s", error)
 
-    def heard(self, partition: str, offset: int) -> None:
-        """Everything of the topic through `offset` was heard: it holds as soon as it is readied."""
-        self._reached[partition] = offset
+    def on_progress(self, partition: str, offset: int) -> None:
+        """Every message of a partition through `offset` was received: it applies once it is compiled."""
+        self._offsets[partition] = offset
         self._changed.set()
 
-    async def watch(self, begin: asyncio.Event) -> None:
-        """Ready the rules at every change, and look at the file every second; from when the catalogue is there."""
+    async def run(self, begin: asyncio.Event) -> None:
+        """Compile the rules at every change, and check the file every second; from when `begin` is set."""
         await begin.wait()
         while True:
             self._changed.clear()
-            await self._look()
-            await self._ready()
+            await self._check_file()
+            await self._compile()
             self.ready.set()
             try:
-                await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self._changed.wait(), CHECK_FILE_EVERY_S)
             except TimeoutError:
                 continue
 
     async def keep_time(self) -> None:
-        """Let items expire, and rules begin and end; say where anything changed."""
-        woken = dict.fromkeys(self._domains, -WAKE_EVERY_S)
+        """Let items expire, and rules begin and end; report where anything changed."""
+        notified_at = dict.fromkeys(self._domains, -NOTIFY_EVERY_S)
         while True:
-            for name, domain in self._domains.items():
-                domain.tick()
-                if domain.moved and time.monotonic() - woken[name] >= WAKE_EVERY_S:
-                    domain.moved, woken[name] = False, time.monotonic()
-                    self._wake(name)
+            for name, state in self._domains.items():
+                state.tick()
+                if state.changed and time.monotonic() - notified_at[name] >= NOTIFY_EVERY_S:
+                    state.changed, notified_at[name] = False, time.monotonic()
+                    self._on_change(name)
             await asyncio.sleep(TICK_EVERY_S)
 
-    async def _look(self) -> None:
-        if self._file is None:
+    async def _check_file(self) -> None:
+        if self._path is None:
             return
         try:
-            found = self._file.stat()
-            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = self._path.stat()
+            version = (status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError:
-            seen = (0, 0, 0)
-        if seen == self._seen:
+            version = (0, 0, 0)
+        if version == self._file_version:
             return
-        self._seen = seen
+        self._file_version = version
         try:
-            self._read = await asyncio.get_running_loop().run_in_executor(self._executor, read_file, self._file)
+            self._from_file = await asyncio.get_running_loop().run_in_executor(self._executor, read_file, self._path)
         except RuleError as error:
             metrics.rules_refused.labels("file").inc()
-            log.error("%s; the rules that were read before stay", error)
-            self._error = str(error)
+            log.error("%s; the previous rules still apply", error)
+            self._file_error = str(error)
         else:
-            log.info("%s: %d rules", os.fspath(self._file), len(self._read))
-            self._error = None
+            log.info("%s: %d rules", os.fspath(self._path), len(self._from_file))
+            self._file_error = None
 
-    async def _ready(self) -> None:
-        reached, every = dict(self._reached), self.rules
+    async def _compile(self) -> None:
+        offsets, rules = dict(self._offsets), self.rules
         loop = asyncio.get_running_loop()
-        for name, domain in self._domains.items():
-            if tuple(applies(every, name)) == domain.rules:
+        for name, state in self._domains.items():
+            if tuple(applies(rules, name)) == state.rules:
                 continue
-            domain.begin_rules()
-            domain.adopt_rules(await loop.run_in_executor(self._executor, domain.compile, every))
-            metrics.rules_standing.labels(name).set(len(domain.rules))
-        for partition, offset in reached.items():
-            self._reach(partition, offset)
+            with state.compiling() as compilation:
+                await loop.run_in_executor(self._executor, compilation.compile, rules)
+            metrics.rules_standing.labels(name).set(len(state.rules))
+        for partition, offset in offsets.items():
+            self._on_applied(partition, offset)

@@ -13,19 +13,20 @@ from features.activity import Activity, FoldSettings
 from features.errors import StoreError
 from models.errors import ReleaseError
 from serving import metrics
-from serving.catalogue.domain import Domain, Habits
-from serving.catalogue.rules_feed import Standing
+from serving.catalogue.domain import Domain, DomainPolicy
+from serving.catalogue.domain_state import DomainState
+from serving.catalogue.rules_feed import RuleRegistry
 from serving.domain_presets import preset_for
 from serving.errors import MessageError
 from serving.http.follower import Follower
 from serving.http.read_your_writes import Updates
 from serving.messages import decode_update, encode, release_announcement
 from serving.process import memory
-from serving.recommend.pipeline import Ask
+from serving.recommend.request import LookupRequest
 from serving.recommend.shadow import Shadow
-from serving.recommend.worker import NOT_OPEN, Found, Lookups
-from serving.rollout.canary import Decider, Told, bounds_of
-from serving.rollout.loader import Current
+from serving.recommend.worker import NOT_OPEN, EncodedAnswer, Lookups
+from serving.rollout.canary import CanaryController, LatestOutcomes, canary_bounds
+from serving.rollout.loader import ReleaseLoader
 from serving.settings import Settings
 from stream import topics
 from stream.admin import partitions_of
@@ -53,26 +54,36 @@ class Service:
         self.limits = TimeLimits(max_future_ms=settings.max_future_ms)
         self.rules = FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms)
         self.domains = {
-            name: Domain(Habits.of(preset_for(settings, name)), name=name) for name in settings.domain_names
+            name: DomainState(Domain(DomainPolicy.of(preset_for(settings, name)), name=name))
+            for name in settings.domain_names
         }
         self.updates = Updates()
-        self.lookups = Lookups(self.domains)
         self.producer = Producer(settings.bootstrap, settings.kafka_security)
         self.closing = asyncio.Event()
         self._background = ThreadPoolExecutor(2, "background")
-        self.current = Current(settings.state_path / "releases", self.domains, self._background, self._swapped)
+        self.current = ReleaseLoader(settings.state_path / "releases", self.domains, self._background, self._swapped)
+        self.lookups = Lookups(self.domains, self.current.rollouts)
         file = Path(settings.rules) if settings.rules else None
-        self.standing = Standing(file, self.domains, self._background, self.updates.reach, self.updates.wake)
-        catalogue = {topics.ITEMS: self._take_item, topics.USERS: self._take_user, topics.RELEASES: self.current.hear}
-        catalogue[topics.RULES] = self.standing.hear
+        self.standing = RuleRegistry(file, self.domains, self._background, self.updates.reach, self.updates.wake)
+        catalogue = {
+            topics.ITEMS: self._take_item,
+            topics.USERS: self._take_user,
+            topics.RELEASES: self.current.on_message,
+        }
+        catalogue[topics.RULES] = self.standing.on_message
         where = (settings.bootstrap, settings.kafka_security)
         self.catalogue = Follower(*where, catalogue, from_start=True, after=self._heard)
         self.written = Follower(*where, {topics.FEATURE_UPDATES: self._take_update}, from_start=False)
-        self.told = Told()
-        self.outcomes = Follower(*where, {topics.OUTCOMES: self.told.hear}, from_start=True)
+        self.told = LatestOutcomes()
+        self.outcomes = Follower(*where, {topics.OUTCOMES: self.told.on_message}, from_start=True)
         auto = settings.canary_promote == "auto"
-        self.decider = Decider(
-            self.current.root, self.domains, self.told, bounds_of(settings), auto=auto, say=self._ended
+        self.decider = CanaryController(
+            self.current.root,
+            self.current.rollouts,
+            self.told,
+            canary_bounds(settings),
+            auto=auto,
+            on_end=self._ended,
         )
         self.lookups.shadow = self.shadow = Shadow(settings.state_path / "shadow", settings.click_window_ms)
         self._connected = False
@@ -89,8 +100,8 @@ class Service:
             "connecting to Kafka": self._connect,
             "following the catalogue": self.catalogue.run,
             "following feature updates": self.written.run,
-            "watching releases": self.current.watch,
-            "following the rules": lambda: self.standing.watch(self.catalogue.caught_up),
+            "watching releases": self.current.run,
+            "following the rules": lambda: self.standing.run(self.catalogue.caught_up),
             "keeping time": self.standing.keep_time,
             "following outcomes": self.outcomes.run,
             "judging canaries": lambda: self.decider.run(self.outcomes.caught_up),
@@ -121,7 +132,7 @@ class Service:
         memory.look_again()
         self.updates.wake_all()
 
-    async def recommend(self, user_id: str, ask: Ask) -> Found:
+    async def recommend(self, user_id: str, ask: LookupRequest) -> EncodedAnswer:
         """A user's list from the features of this moment. Raises StoreError where the store is away."""
         return await self.lookups.of_user(user_id, ask)
 
@@ -134,7 +145,7 @@ class Service:
 
     async def _ended(self, name: str, action: str) -> None:
         """A canary ended: look at once, and say so to the other processes."""
-        self.current.look()
+        self.current.check_now()
         try:
             await self.producer.send_raw([encode(release_announcement(self.current.root, name, action))])
         except (BrokerError, ReleaseError) as error:
@@ -184,29 +195,31 @@ class Service:
 
     def _heard(self, partition: str, offset: int) -> None:
         """What was taken from a topic is seen by look-ups at once; rules, once they are readied."""
-        (self.standing.heard if partition.startswith(f"{topics.RULES}/") else self.updates.reach)(partition, offset)
+        (self.standing.on_progress if partition.startswith(f"{topics.RULES}/") else self.updates.reach)(
+            partition, offset
+        )
 
     def _take_item(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
             domain, item_id = self._named(key)
             if domain is not None:
-                domain.remove(item_id)
+                domain.remove_item(item_id)
             return
         item = _record(topics.ITEMS, value)
         if isinstance(item, Item) and item.domain in self.domains:
-            self.domains[item.domain].put([item])
+            self.domains[item.domain].put_items([item])
 
     def _take_user(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
             domain, user_id = self._named(key)
             if domain is not None:
-                domain.segments.pop(user_id, None)
+                domain.remove_user(user_id)
             return
         user = _record(topics.USERS, value)
         if isinstance(user, User) and user.domain in self.domains:
             self.domains[user.domain].put_user(user)
 
-    def _named(self, key: bytes | None) -> tuple[Domain | None, str]:
+    def _named(self, key: bytes | None) -> tuple[DomainState | None, str]:
         name, _, identity = (key or b"").decode("utf-8", "replace").partition("/")
         return self.domains.get(name), identity
 
@@ -229,8 +242,7 @@ class Service:
             for name, position in self._popular_at.items():  # user rows are written before popularity rows
                 self.updates.reach(name.removeprefix(popularity.TOP_PREFIX), position)
             for domain in self.domains.values():
-                for aligned in (domain.aligned, *domain.beside):
-                    domain.freshen(aligned)
+                domain.refresh_popularity()
             await asyncio.sleep(max(POPULAR_EVERY_S, took_s / POPULAR_SHARE))
 
     def _read_popularity(self, names: list[str]) -> float:
@@ -246,9 +258,9 @@ class Service:
         by = {name: {domain: one.rules for domain, one in row.domains.items()} for name, row in rows.items()}
         if (at, by) != (self._popular_at, self._popular_by):  # counted anew by other rules, a row may end where it was
             total = popularity.merge(rows.values())
-            for name, domain in self.domains.items():
+            for name, state in self.domains.items():
                 found = total.domains.get(name)
-                domain.set_popular(found.segments if found is not None else {})
+                state.domain.set_popular(found.segments if found is not None else {})
             self._popular_at, self._popular_by = at, by
         return time.thread_time() - started
 

@@ -1,4 +1,4 @@
-"""Candidates behind the best that a list cannot do without: for a floor by category, and for pins by attribute."""
+"""Candidates beyond the top ones that a list needs: to keep limits by category, and for pins by attribute."""
 
 from typing import Final
 
@@ -7,78 +7,80 @@ import numpy as np
 from models.arrays import Float32, Int32
 from models.recommenders.top_k import top_k
 from models.rerank.diversity import Floor
-from serving.catalogue.domain import Aligned
+from serving.catalogue.release_view import ReleaseView
 
-ROUNDS: Final = 8
-"""How often at most the whole catalogue is gone through again for what a floor lacks."""
+MAX_ROUNDS: Final = 8
+"""How often at most the whole catalogue is searched for items that `per_category` still allows."""
 
-Found = dict[int, float]
-"""Scores by index."""
+ScoresByPlace = dict[int, float]
 
 
-def beyond(
-    aligned: Aligned, holding: frozenset[int], n: int, floor: Floor, row: Float32, places: list[int]
+def fallback_candidates(
+    view: ReleaseView, active: frozenset[int], n: int, floor: Floor, scores: Float32, top: list[int]
 ) -> list[tuple[int, float]]:
-    """Indices and scores, best first, of items that are not among `places` and yet needed.
+    """Places and scores, best first, of items that are not among the `top` places and yet needed.
 
-    `row` float32 [items] are the scores, `places` the indices of the best, `holding` the rules that hold for the user.
+    `scores` are float32 [items], `active` the numbers of the rules that apply to the user.
     """
-    found = _for_pins(aligned, holding, row)
+    needed = _for_pins(view, active, scores)
     if floor != Floor():
-        found |= _categories(aligned.category, floor, row, places)
-        found |= _room(aligned.category, floor, n, row, [*places, *found])
-    have = set(places)
-    return sorted(((top, value) for top, value in found.items() if top not in have), key=lambda pair: -pair[1])
+        categories = view.items.categories
+        needed |= _for_categories(categories, floor, scores, top)
+        needed |= _for_per_category(categories, floor, n, scores, [*top, *needed])
+    known = set(top)
+    pairs = [(place, score) for place, score in needed.items() if place not in known]
+    return sorted(pairs, key=lambda pair: -pair[1])
 
 
-def _for_pins(aligned: Aligned, holding: frozenset[int], row: Float32) -> Found:
-    """The best item that each pin by attribute is about."""
-    found: Found = {}
-    rules = aligned.rules
-    for number in sorted(holding) if rules is not None else ():
+def _for_pins(view: ReleaseView, active: frozenset[int], scores: Float32) -> ScoresByPlace:
+    """The best item of each pin by attribute."""
+    needed: ScoresByPlace = {}
+    rules = view.rules
+    for number in sorted(active) if rules is not None else ():
         if rules is not None and rules.source[number].action == "pin" and not rules.source[number].items:
-            about = rules.places(number)
-            if len(about) and row[top := int(about[np.argmax(row[about])])] > -np.inf:
-                found[top] = float(row[top])
-    return found
+            places = rules.places(number)
+            if len(places) and scores[best := int(places[np.argmax(scores[places])])] > -np.inf:
+                needed[best] = float(scores[best])
+    return needed
 
 
-def _categories(codes: Int32, floor: Floor, row: Float32, places: list[int]) -> Found:
+def _for_categories(codes: Int32, floor: Floor, scores: Float32, top: list[int]) -> ScoresByPlace:
     """The best item of each further category, until there are enough of them."""
-    here = np.unique(codes[places])
-    lacking = (floor.categories or 0) - int((here >= 0).sum())
-    found: Found = {}
-    if lacking <= 0:
-        return found
-    rest = row.copy()
-    rest[np.isin(codes, here) | (codes < 0)] = -np.inf
-    while lacking > 0 and rest[top := int(np.argmax(rest))] > -np.inf:
-        found[top] = float(row[top])
-        rest[codes == codes[top]] = -np.inf
-        lacking -= 1
-    return found
+    present = np.unique(codes[top])
+    missing = (floor.categories or 0) - int((present >= 0).sum())
+    needed: ScoresByPlace = {}
+    if missing <= 0:
+        return needed
+    rest = scores.copy()
+    rest[np.isin(codes, present) | (codes < 0)] = -np.inf
+    while missing > 0 and rest[best := int(np.argmax(rest))] > -np.inf:
+        needed[best] = float(scores[best])
+        rest[codes == codes[best]] = -np.inf
+        missing -= 1
+    return needed
 
 
-def _room(codes: Int32, floor: Floor, n: int, row: Float32, places: list[int]) -> Found:
-    """Further items, best first, of categories of which a list may still take some, until `n` can stand in it."""
-    most = floor.per_category
-    found: Found = {}
-    if most is None:
-        return found
+def _for_per_category(codes: Int32, floor: Floor, n: int, scores: Float32, top: list[int]) -> ScoresByPlace:
+    """Further items, best first, of categories that may still have some, until a list of `n` is possible."""
+    limit = floor.per_category
+    needed: ScoresByPlace = {}
+    if limit is None:
+        return needed
     rest: Float32 | None = None
-    for _ in range(ROUNDS):
-        here = codes[[*places, *found]]
-        kinds, counts = np.unique(here[here >= 0], return_counts=True)
-        if int((here < 0).sum() + np.minimum(counts, most).sum()) >= n:
+    for _ in range(MAX_ROUNDS):
+        present = codes[[*top, *needed]]
+        categories, counts = np.unique(present[present >= 0], return_counts=True)
+        if int((present < 0).sum() + np.minimum(counts, limit).sum()) >= n:
             break
         if rest is None:
-            rest = row.copy()
-            rest[places] = -np.inf
-        rest[np.isin(codes, kinds[counts >= most])] = -np.inf
-        top, values = top_k(rest[None], n)
-        fresh = [(place, value) for place, value in zip(top[0].tolist(), values[0].tolist(), strict=True) if place >= 0]
-        if not fresh:
+            rest = scores.copy()
+            rest[top] = -np.inf
+        rest[np.isin(codes, categories[counts >= limit])] = -np.inf
+        places, values = top_k(rest[None], n)
+        pairs = zip(places[0].tolist(), values[0].tolist(), strict=True)
+        further = [(place, score) for place, score in pairs if place >= 0]
+        if not further:
             break
-        found |= fresh
-        rest[[place for place, _ in fresh]] = -np.inf
-    return found
+        needed |= further
+        rest[[place for place, _ in further]] = -np.inf
+    return needed

@@ -1,22 +1,22 @@
-"""Reason codes: for each item of an answer a code, a sentence, and the event that caused it."""
+"""Explanations: for each item of an answer a reason code, a sentence, and the events that caused it."""
 
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from features.activity import History
 from models.arrays import Float32
 from models.data.interactions import batch_of
-from models.data.profiles import Asking
+from models.data.profiles import NOBODY, Asking
 from models.rerank.contributions import contributions
-from serving.catalogue.domain import Aligned, Domain
-from serving.catalogue.live_popularity import owed
-from serving.recommend.rerank import Chosen
+from serving.catalogue.release_view import CatalogueView, ReleaseView
+from serving.recommend.answer import Explanation, RelatedEvent
+from serving.recommend.request import Prepared
+from serving.recommend.rerank import RankedItem
 from stream.events import KINDS
 
-DONE: Final = {
+VERBS: Final = {
     "view": "viewed",
     "click": "clicked",
     "read": "read",
@@ -27,127 +27,163 @@ DONE: Final = {
     "rate": "rated",
     "purchase": "bought",
 }
+CODES: Final = VERBS | {"cart": "carted"}
 POPULAR_NOW: Final = "popular_now"
-CODES: Final = DONE | {"cart": "carted"}
+NOT_FROM_HISTORY: Final = (POPULAR_NOW, "new")
+"""Reason codes of items that no event of the history caused."""
+MAX_RELATED: Final = 3
+NEIGHBORS: Final = 50
+
+HistoryEvent = tuple[str, int, int]
+"""Item, code of the kind, and time (epoch ms) of an event of the history."""
 
 
-class Why(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why an item stands in an answer.
+def explanations(lookup: Prepared, items: Sequence[RankedItem]) -> list[Explanation]:
+    """An explanation of each item of an answer."""
+    attribution = _Attribution(lookup, [item.item_id for item in items if item.reason == "personal"])
+    return [_explanation(lookup, attribution, item) for item in items]
 
-    `item_id`, `title`, `kind` and `at` (epoch ms) are those of the event that caused it. `by` says how it was found:
-    `contribution` (it adds most to the score), `neighbour` (its item is nearest to this one), `category` (the newest
-    of the same category), or `newest` (none of these: the newest that counts).
+
+def positive_events(lookup: Prepared) -> list[RelatedEvent]:
+    """The events of the history that speak for items, newest first."""
+    history, weights = lookup.history, lookup.view.domain.policy.kind_weights
+    rows = list(zip(history.items, history.kinds, history.times, strict=True))[::-1]
+    return [RelatedEvent(item_id, KINDS[kind], at) for item_id, kind, at in rows if weights[kind] > 0]
+
+
+def related_events(view: CatalogueView, item_id: str, events: Sequence[RelatedEvent]) -> list[RelatedEvent]:
+    """The newest events on items similar to this one, else the newest of its category, else the newest one."""
+    similar = _similar_to(view, item_id)
+    on_similar = [event for event in events if event.item_id in similar]
+    if on_similar:
+        return on_similar[:MAX_RELATED]
+    domain = view.domain
+    category = domain.category_of(item_id)
+    same = [event for event in events if category is not None and domain.category_of(event.item_id) == category]
+    return (same or list(events))[:1]
+
+
+def live_share(view: ReleaseView, history: History, item_ids: Sequence[str], asking: Asking = NOBODY) -> dict[str, str]:
+    """Items that owe more than half of their score to live popularity, and why: `popular`, or `unread`.
+
+    Rules that boost an item boost both parts.
     """
-
-    code: str
-    text: str
-    item_id: str | None = None
-    title: str | None = None
-    kind: str | None = None
-    at: int | None = None
-    by: str | None = None
-    rule: str | None = None
-
-
-def whys(
-    domain: Domain,
-    aligned: Aligned | None,
-    recent: History,
-    queries: Sequence[str],
-    chosen: Sequence[Chosen],
-    asking: Asking,
-) -> list[Why]:
-    """A reason for each item of an answer."""
-    ranked = [one.item_id for one in chosen if one.reason == "personal"]
-    causes = _Causes(domain, aligned, recent, ranked)
-    causes.owed = owed(aligned, recent, ranked, asking) if aligned is not None else {}
-    return [_why(domain, causes, queries, one) for one in chosen]
+    live = view.live
+    if live is None or not item_ids:
+        return {}
+    scores = view.mixed([history], [asking], live)[0]
+    index, shares = view.release.index, {}
+    for item_id in item_ids:
+        place = index.get(item_id, live.places)
+        if place < live.places and 2 * live.weight * live.shares[place] > scores[place]:
+            shares[item_id] = "unread" if item_id in live.unread else "popular"
+    return shares
 
 
-def _why(domain: Domain, causes: "_Causes", queries: Sequence[str], one: Chosen) -> Why:
-    category = domain.category_of(one.item_id)
-    if one.reason == "pinned":
-        return Why("pinned", f"pinned by rule {one.rule}", rule=one.rule)
-    if one.reason == "explored":
-        return Why("explored", "shown to learn whether you like it")
-    if one.reason == "segment":
-        return Why("popular_in_segment", "popular with people like you")
-    if one.reason == "popular":
-        return Why("popular_in_category", f"popular in {category}") if category else Why("popular", "popular now")
-    if one.reason == "personal" and causes.owed.get(one.item_id) == "popular":
-        return Why(POPULAR_NOW, "popular right now")
-    if one.reason == "catalogue" or one.item_id in causes.owed:
-        return Why("new", "new here")
-    found = causes.of(one.item_id) if one.reason == "personal" else causes.alike(one.item_id)
-    if found is not None:
-        return found
-    for text in reversed(queries):
+def _explanation(lookup: Prepared, attribution: "_Attribution", item: RankedItem) -> Explanation:
+    category = lookup.view.domain.category_of(item.item_id)
+    if item.reason == "pinned":
+        return Explanation("pinned", f"pinned by rule {item.rule}", rule=item.rule)
+    if item.reason == "explored":
+        return Explanation("explored", "shown to learn whether you like it")
+    if item.reason == "segment":
+        return Explanation("popular_in_segment", "popular with people like you")
+    if item.reason == "popular":
+        if category:
+            return Explanation("popular_in_category", f"popular in {category}")
+        return Explanation("popular", "popular now")
+    if item.reason == "personal" and attribution.live.get(item.item_id) == "popular":
+        return Explanation(POPULAR_NOW, "popular right now")
+    if item.reason == "catalogue" or item.item_id in attribution.live:
+        return Explanation("new", "new here")
+    by_event = attribution.of(item.item_id) if item.reason == "personal" else attribution.by_category(item.item_id)
+    if by_event is not None:
+        return by_event
+    for text in reversed(lookup.searches):
         if category is not None and text.strip().casefold() == category.casefold():
-            return Why("because_you_searched", f"because you searched for {text}", title=text, by="category")
-    return Why("personal", "chosen for you")
+            return Explanation("because_you_searched", f"because you searched for {text}", title=text, by="category")
+    return Explanation("personal", "chosen for you")
 
 
-class _Causes:
-    """The events of a history, and what they did for each item that the release ranked."""
+class _Attribution:
+    """The events of a history, and what each contributed to the items that the release ranked."""
 
-    def __init__(self, domain: Domain, aligned: Aligned | None, recent: History, items: Sequence[str]) -> None:
-        self._domain = domain
-        self._aligned = aligned
-        self.owed: dict[str, str] = {}
-        self._places: dict[str, int] = {}
-        self._amounts: Float32 | None = None
-        rows = zip(recent.items, recent.kinds, recent.times, strict=True)
-        self._weights = domain.habits.weights
-        self._events = [row for row in rows if self._weights[row[1]] > 0]
+    def __init__(self, lookup: Prepared, item_ids: Sequence[str]) -> None:
+        self._view, self._domain = lookup.view, lookup.view.domain
+        self._weights = self._domain.policy.kind_weights
+        history = lookup.history
+        rows = zip(history.items, history.kinds, history.times, strict=True)
+        self._events: list[HistoryEvent] = [row for row in rows if self._weights[row[1]] > 0]
         self._known = self._events
-        if aligned is not None and items:
-            recommender = aligned.release.recommender
-            index = recommender.vocabulary.index
-            self._known = [row for row in self._events if row[0] in index][-aligned.release.history_length :]
-            inside = [item for item in items if item in index]
-            self._places = {item: number for number, item in enumerate(inside)}
-            batch = batch_of([recent], recommender.vocabulary, aligned.release.history_length)
-            self._amounts = contributions(recommender, batch, np.array([index[item] for item in inside], np.int64))
+        self._rows: dict[str, int] = {}
+        self._contributions: Float32 | None = None
+        self.live: dict[str, str] = {}
+        if isinstance(lookup.view, ReleaseView):
+            if item_ids:
+                self._attribute(lookup.view, history, item_ids)
+            self.live = live_share(lookup.view, history, item_ids, lookup.asking)
 
-    def of(self, item_id: str) -> Why | None:
-        """By contribution, else by nearness, else by category, else the newest event."""
-        place = self._places.get(item_id)
-        if place is not None and self._amounts is not None and self._known:
-            mine = self._amounts[place][-len(self._known) :]
-            top = len(mine) - 1 - int(np.argmax(mine[::-1]))  # of equal ones the newest
-            if mine[top] > 0:
+    def _attribute(self, view: ReleaseView, history: History, item_ids: Sequence[str]) -> None:
+        recommender, length = view.release.recommender, view.release.history_length
+        index = recommender.vocabulary.index
+        self._known = [event for event in self._events if event[0] in index][-length:]
+        known_ids = [item_id for item_id in item_ids if item_id in index]
+        self._rows = {item_id: row for row, item_id in enumerate(known_ids)}
+        batch = batch_of([history], recommender.vocabulary, length)
+        places = np.array([index[item_id] for item_id in known_ids], np.int64)
+        self._contributions = contributions(recommender, batch, places)
+
+    def of(self, item_id: str) -> Explanation | None:
+        """By contribution, else by similarity, else by category, else the newest event."""
+        row = self._rows.get(item_id)
+        if row is not None and self._contributions is not None and self._known:
+            values = self._contributions[row][-len(self._known) :]
+            top = len(values) - 1 - int(np.argmax(values[::-1]))  # of equal ones the newest
+            if values[top] > 0:
                 return self._because(item_id, self._known[top], "contribution")
-        return self._near(item_id) or self.alike(item_id) or self._newest(item_id)
+        return self._by_neighbor(item_id) or self.by_category(item_id) or self._by_newest(item_id)
 
-    def alike(self, item_id: str) -> Why | None:
+    def by_category(self, item_id: str) -> Explanation | None:
         """The newest event in the item's category."""
         category = self._domain.category_of(item_id)
-        for row in reversed(self._events):
-            if category is not None and self._domain.category_of(row[0]) == category:
-                return self._because(item_id, row, "category")
+        for event in reversed(self._events):
+            if category is not None and self._domain.category_of(event[0]) == category:
+                return self._because(item_id, event, "category")
         return None
 
-    def _near(self, item_id: str) -> Why | None:
-        place = self._aligned.release.index.get(item_id) if self._aligned is not None else None
-        if place is None or self._aligned is None:
+    def _by_neighbor(self, item_id: str) -> Explanation | None:
+        if not isinstance(self._view, ReleaseView):
             return None
-        release = self._aligned.release
-        near, amounts = release.neighbours
-        if place >= len(near):  # came after the release
+        release = self._view.release
+        place = release.index.get(item_id)
+        neighbors, similarities = release.neighbours
+        if place is None or place >= len(neighbors):  # newer than the release
             return None
-        mine = dict(zip(near[place].tolist(), amounts[place].tolist(), strict=True)) | {place: float("inf")}
-        best, found = 0.0, None
-        for row in self._known:
-            value = mine.get(release.index[row[0]], 0.0) * self._weights[row[1]]
-            if value >= best and value > 0:
-                best, found = value, row
-        return self._because(item_id, found, "neighbour") if found is not None else None
+        pairs = zip(neighbors[place].tolist(), similarities[place].tolist(), strict=True)
+        by_place = dict(pairs) | {place: float("inf")}
+        highest, nearest = 0.0, None
+        for event in self._known:
+            value = by_place.get(release.index[event[0]], 0.0) * self._weights[event[1]]
+            if value >= highest and value > 0:
+                highest, nearest = value, event
+        return self._because(item_id, nearest, "neighbour") if nearest is not None else None
 
-    def _newest(self, item_id: str) -> Why | None:
+    def _by_newest(self, item_id: str) -> Explanation | None:
         return self._because(item_id, self._events[-1], "newest") if self._events else None
 
-    def _because(self, item_id: str, row: tuple[str, int, int], by: str) -> Why:
-        other, kind, at = row[0], KINDS[row[1]], row[2]
+    def _because(self, item_id: str, event: HistoryEvent, by: str) -> Explanation:
+        other, kind, at = event[0], KINDS[event[1]], event[2]
         title = self._domain.title_of(other)
-        text = f"because you {DONE[kind]} {title or other}" if other != item_id else f"you {DONE[kind]} it before"
-        return Why(f"because_you_{CODES[kind]}", text, other, title, kind, at, by)
+        text = f"because you {VERBS[kind]} {title or other}" if other != item_id else f"you {VERBS[kind]} it before"
+        return Explanation(f"because_you_{CODES[kind]}", text, other, title, kind, at, by)
+
+
+def _similar_to(view: CatalogueView, item_id: str) -> set[str]:
+    """The item, and its nearest neighbors in the release."""
+    similar = {item_id}
+    if isinstance(view, ReleaseView):
+        neighbors, item_ids = view.release.neighbours[0], view.release.item_ids
+        place = view.release.index.get(item_id)
+        if place is not None and place < len(neighbors):
+            similar.update(item_ids[other] for other in neighbors[place][:NEIGHBORS].tolist() if other >= 0)
+    return similar

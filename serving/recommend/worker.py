@@ -1,4 +1,4 @@
-"""Look-ups in their own thread: read the features, rank, write the answer. What waits is served together.
+"""Look-ups in their own thread: read the features, rank, write the answer. Waiting look-ups are served in one batch.
 
 One thread does all of it, so a store that is slow or away never stops the event loop, and the look-ups that came in
 while one batch was computed share the next pass over the item matrix. Nothing waits for a batch to fill.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,67 +20,72 @@ from features.activity import Activity
 from features.errors import StoreError
 from models.data.profiles import Attributes, attributes_of
 from serving import metrics
-from serving.catalogue.domain import Aligned, Domain
-from serving.recommend.pipeline import Answer, Ask, Query, answer, best, personal, query, score
-from serving.rollout.arms import Beside
+from serving.catalogue.domain_state import DomainState
+from serving.catalogue.release_view import ReleaseView
+from serving.recommend.answer import Answer
+from serving.recommend.pipeline import answer
+from serving.recommend.request import LookupRequest, Prepared, Ranked, prepare
+from serving.recommend.scoring import can_personalize, score_items, top_candidates
+from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
 
 if TYPE_CHECKING:  # importing Feast takes seconds; the store comes when it is open
     from features.store import OnlineStore
     from serving.recommend.shadow import Shadow
 
-BATCH: Final = 32
-LABELLED: Final = 100
+MAX_BATCH: Final = 32
+MAX_RULE_LABELS: Final = 100
 NOT_OPEN: Final = "the online store is still being opened; try again in a moment"
 
 T = TypeVar("T")
+Outcome = tuple[asyncio.Future[Any], Any, Exception | None]
+"""A future with its result, or with its error."""
+
 log = logging.getLogger("coldstream.api")
 _encode = msgspec.json.Encoder().encode
 _stages = {stage: metrics.lookup_seconds.labels(stage) for stage in ("read", "encode", "rank", "total")}
 
 
-class Found(msgspec.Struct, frozen=True):
+class EncodedAnswer(msgspec.Struct, frozen=True):
     """An answer, and its JSON."""
 
     answer: Answer
     body: bytes
 
 
-class Lookup:
-    """One look-up on its way. `state` is given for a visitor whose events came with the request.
+class LookupFeatures(NamedTuple):
+    """What is known of a user, or of a visitor whose events came with the request."""
 
-    `home` is its domain as the release that answers sees it.
-    """
+    activity: Activity | None = None
+    profile: Attributes | None = None
 
-    __slots__ = (
-        "ask",
-        "failed",
-        "future",
-        "home",
-        "profile",
-        "query",
-        "ranked",
-        "request_id",
-        "started",
-        "state",
-        "user_id",
-    )
-    home: Domain
 
-    def __init__(self, ask: Ask, user_id: str | None, state: Activity | None, future: asyncio.Future[Found]) -> None:
-        self.ask = ask
-        self.user_id = user_id
-        self.state = state
-        self.profile: Attributes | None = None
+class Pending:
+    """A look-up that waits for its answer. `features` are given for a visitor, and read from the store for a user."""
+
+    __slots__ = ("features", "future", "request", "request_id", "started", "user_id")
+
+    def __init__(
+        self,
+        request: LookupRequest,
+        future: asyncio.Future[EncodedAnswer],
+        user_id: str | None = None,
+        features: LookupFeatures | None = None,
+    ) -> None:
+        self.request = request
         self.future = future
+        self.user_id = user_id
+        self.features = features
         self.started = time.perf_counter()
         self.request_id = f"{getrandbits(64):016x}"
-        self.query: Query | None = None
-        self.ranked: list[tuple[str, float]] = []
-        self.failed: Exception | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The domain and the user."""
+        return self.request.domain, self.user_id or ""
 
 
-class Call:
-    """Anything else that wants the store: run in the same thread, in turn."""
+class StoreCall:
+    """Any other call that needs the store: it runs in the same thread, in turn."""
 
     __slots__ = ("call", "future")
 
@@ -90,245 +95,249 @@ class Call:
 
 
 class Lookups:
-    """Answers look-ups from the domains' current state and the store. `start` and `stop` on the event loop."""
+    """Answers look-ups from the domains' current state and the store. `start` and `stop` on the event loop.
 
-    def __init__(self, domains: Mapping[str, Domain]) -> None:
+    `rollouts` are those in memory, by domain.
+    """
+
+    def __init__(self, domains: Mapping[str, DomainState], rollouts: Mapping[str, ActiveRollout] | None = None) -> None:
         self.store: OnlineStore | None = None
         self.shadow: Shadow | None = None
         self._domains = domains
+        self._rollouts = rollouts if rollouts is not None else {}
         self._labelled: set[str] = set()
-        self._queue: SimpleQueue[Lookup | Call | None] = SimpleQueue()
+        self._queue: SimpleQueue[Pending | StoreCall | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="lookups", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def stop(self) -> None:
-        """Answer what waits, then end."""
+        """Answer what waits, then end the thread."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def of_user(self, user_id: str, ask: Ask) -> Found:
+    async def of_user(self, user_id: str, request: LookupRequest) -> EncodedAnswer:
         """A user's list, from the features of this moment. Raises StoreError."""
-        return await self._ask(Lookup(ask, user_id, None, self._loop.create_future()))
+        return await self._submit(Pending(request, self._loop.create_future(), user_id))
 
-    async def of_state(self, state: Activity, ask: Ask, profile: Attributes | None = None) -> Found:
-        """The list for a state, and a profile, that are already in hand."""
-        lookup = Lookup(ask, None, state, self._loop.create_future())
-        lookup.profile = profile
-        return await self._ask(lookup)
+    async def of_visitor(
+        self, activity: Activity, request: LookupRequest, profile: Attributes | None = None
+    ) -> EncodedAnswer:
+        """The list for features that came with the request."""
+        features = LookupFeatures(activity, profile)
+        return await self._submit(Pending(request, self._loop.create_future(), None, features))
 
     async def call(self, call: Callable[["OnlineStore"], T]) -> T:
-        """What `call` makes of the store. Raises StoreError."""
+        """The result of `call` on the store. Raises StoreError."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(Call(call, future))
+        self._queue.put(StoreCall(call, future))
         return await future
 
-    async def _ask(self, lookup: Lookup) -> Found:
+    async def _submit(self, lookup: Pending) -> EncodedAnswer:
         self._queue.put(lookup)
         return await lookup.future
 
     def _work(self) -> None:
         while True:
-            waiting, ended = self._waiting()
-            lookups = [one for one in waiting if isinstance(one, Lookup)]
+            waiting, ended = self._next_batch()
+            lookups = [entry for entry in waiting if isinstance(entry, Pending)]
             if lookups:
                 self._serve(lookups)
-            for one in waiting:
-                if isinstance(one, Call):
-                    self._run(one)
+            for entry in waiting:
+                if isinstance(entry, StoreCall):
+                    self._run(entry)
             if ended:
                 return
 
-    def _waiting(self) -> tuple[list[Lookup | Call], bool]:
-        """Whatever waits, at least one, at most a batch; and whether `stop` was called."""
-        found: list[Lookup | Call] = []
-        one = self._queue.get()
-        while one is not None:
-            found.append(one)
-            if len(found) == BATCH:
-                return found, False
+    def _next_batch(self) -> tuple[list[Pending | StoreCall], bool]:
+        """Whatever waits, at least one entry, at most a batch; and whether `stop` was called."""
+        batch: list[Pending | StoreCall] = []
+        entry = self._queue.get()
+        while entry is not None:
+            batch.append(entry)
+            if len(batch) == MAX_BATCH:
+                return batch, False
             try:
-                one = self._queue.get_nowait()
+                entry = self._queue.get_nowait()
             except Empty:
-                return found, False
-        return found, True
+                return batch, False
+        return batch, True
 
-    def _run(self, one: Call) -> None:
+    def _run(self, entry: StoreCall) -> None:
         try:
-            result, error = one.call(self._opened()), None
-        except Exception as raised:  # it belongs to the one who called
+            result, error = entry.call(self._opened()), None
+        except Exception as raised:  # it belongs to the caller
             result, error = None, raised
-        self._settle([(one.future, result, error)])
+        self._resolve([(entry.future, result, error)])
 
-    def _serve(self, lookups: list[Lookup]) -> None:
-        self._read([one for one in lookups if one.user_id is not None])
+    def _serve(self, lookups: list[Pending]) -> None:
+        read, failure = self._read([lookup for lookup in lookups if lookup.features is None])
         now_ms = int(time.time() * 1000)
-        by_release: dict[int, tuple[Aligned, list[Lookup]]] = {}
-        for one in lookups:
-            home = one.home = self._home(one)
-            segment = home.segments.get(one.user_id) if one.user_id is not None else None
-            who = one.user_id or one.request_id
-            known: dict[str, Any] = {"segment": segment, "who": who, "profile": one.profile}
-            one.query = query(one.state, one.ask, home.habits, now_ms, **known)
-            aligned = home.aligned
-            if aligned is not None and one.failed is None and personal(aligned, one.query):
-                by_release.setdefault(id(aligned), (aligned, []))[1].append(one)
-        for aligned, group in by_release.values():
-            _rank(aligned, group)
-        results = [(one.future, *self._answer(one)) for one in lookups]
-        self._settle(results)
-        if self.shadow is not None:
-            for one, (_, found, _) in zip(lookups, results, strict=True):
-                if found is not None and (trial := one.home.trial) is not None and trial.shadow is not None:
-                    asked_at = int(1000 * (time.time() - time.perf_counter() + one.started))
-                    self.shadow.offer(trial.shadow, found.answer, asked_at, partial(_computed, one, trial.shadow.home))
+        prepared: list[Prepared | Exception] = []
+        for lookup in lookups:
+            features = lookup.features if lookup.features is not None else read.get(lookup.key, LookupFeatures())
+            failed = failure if lookup.features is None else None
+            prepared.append(failed or self._prepare(lookup, features, now_ms))
+        ranked = self._rank(prepared)
+        outcomes = [(lookup.future, *self._answer(lookup, each)) for lookup, each in zip(lookups, ranked, strict=True)]
+        self._resolve(outcomes)
+        if self.shadow is not None and self._rollouts:
+            for lookup, each, (_, encoded, _) in zip(lookups, prepared, outcomes, strict=True):
+                if encoded is not None and isinstance(each, Prepared):
+                    self._offer(self.shadow, lookup, each, encoded.answer)
 
-    def _home(self, one: Lookup) -> Domain:
-        """The domain, as the release that answers this user sees it."""
-        domain = self._domains[one.ask.domain]
-        if domain.trial is None:
-            return domain
-        return domain.trial.home_of(one.user_id) or domain
+    def _prepare(self, lookup: Pending, features: LookupFeatures, now_ms: int) -> Prepared:
+        """The look-up with its features, and the view of the release that answers this user."""
+        name, user_id = lookup.request.domain, lookup.user_id
+        state, rollout = self._domains[name], self._rollouts.get(name)
+        canary = rollout.canary_for(user_id) if rollout is not None else None
+        return prepare(
+            lookup.request,
+            canary.view if canary is not None else state.view,
+            features.activity,
+            now_ms=now_ms,
+            user_id=user_id,
+            request_id=lookup.request_id,
+            segment=state.domain.segments.get(user_id) if user_id is not None else None,
+            profile=features.profile,
+            arm="canary" if canary is not None else "serving",
+        )
 
-    def _read(self, lookups: Sequence[Lookup]) -> None:
+    def _read(self, lookups: Sequence[Pending]) -> tuple[dict[tuple[str, str], LookupFeatures], Exception | None]:
+        """The features of users by domain and user, or why they cannot be read."""
         started = time.perf_counter()
+        keys = {lookup.key for lookup in lookups}
         try:
             store = self._opened() if lookups else None
-            found = store.read_activities({(one.ask.domain, one.user_id or "") for one in lookups}) if store else {}
-            asked = {
-                (one.ask.domain, one.user_id or "") for one in lookups if self._domains[one.ask.domain].reads_profiles
-            }
-            people = store.read_profiles(asked) if store and asked else {}
+            activities = store.read_activities(keys) if store else {}
+            with_profiles = {key for key in keys if self._domains[key[0]].reads_profiles}
+            profiles = store.read_profiles(with_profiles) if store and with_profiles else {}
         except Exception as error:
             metrics.store_errors.labels("read").inc()
-            for one in lookups:
-                one.failed = error
-            return
-        for one in lookups:
-            one.state = found.get((one.ask.domain, one.user_id or ""))
-            person = people.get((one.ask.domain, one.user_id or ""))
-            one.profile = attributes_of(person) if person is not None else None
+            return {}, error
+        attributes = {key: attributes_of(user) for key, user in profiles.items()}
         _stages["read"].observe(time.perf_counter() - started)
+        return {key: LookupFeatures(activities.get(key), attributes.get(key)) for key in keys}, None
 
     def _opened(self) -> "OnlineStore":
         if self.store is None:
             raise StoreError(NOT_OPEN)
         return self.store
 
-    def _answer(self, one: Lookup) -> tuple[Found | None, Exception | None]:
-        if one.failed is not None:
-            return None, one.failed
-        try:
-            made = _made(one)
-        except Exception as error:
-            if not isinstance(one.home, Beside):  # it belongs to this look-up; the others of the batch are answered
-                return None, error
-            _leave(one, error)
-            _rank_again([one])
-            return self._answer(one)
-        if (trial := one.home.trial) is not None:
-            trial.answered(one.home, 1)
-        metrics.answers.labels(made.reason, made.domain).inc()
-        if not one.ask.plain or made.applied:
-            self._count(made)
-        _stages["total"].observe(time.perf_counter() - one.started)
-        return Found(made, _encode(made)), None
+    def _rank(self, lookups: Sequence[Prepared | Exception]) -> list[Ranked | Exception]:
+        """Candidates of those look-ups that a release knows something of, ranked together by view."""
+        ranked = [each if isinstance(each, Exception) else Ranked(each) for each in lookups]
+        groups: dict[int, list[int]] = {}
+        for number, each in enumerate(lookups):
+            if isinstance(each, Prepared) and can_personalize(each):
+                groups.setdefault(id(each.view), []).append(number)
+        for numbers in groups.values():
+            group = [each for number in numbers if isinstance(each := lookups[number], Prepared)]
+            for number, outcome in zip(numbers, self._rank_group(group), strict=True):
+                ranked[number] = outcome
+        return ranked
 
-    def _count(self, made: Answer) -> None:
-        """What rules, exploration and floors did. Labels are bounded: rules after the first hundred are one."""
-        for rule in made.applied:
-            if rule not in self._labelled and len(self._labelled) < LABELLED:
+    def _rank_group(self, group: list[Prepared]) -> Sequence[Ranked | Exception]:
+        """Rank look-ups of one view. A canary that fails costs time, never an answer."""
+        stats = self._stats(group[0])
+        try:
+            ranked, encoding_s, ranking_s = _ranked(group)
+        except Exception as error:
+            if group[0].arm == "canary":
+                return self._rank([self._give_up_canary(lookup, error) for lookup in group])
+            if stats is not None:
+                stats.count_errors(len(group))
+            return [error] * len(group)
+        if stats is not None:
+            stats.observe(encoding_s + ranking_s)
+        _stages["encode"].observe(encoding_s)
+        _stages["rank"].observe(ranking_s)
+        return ranked
+
+    def _answer(self, lookup: Pending, ranked: Ranked | Exception) -> tuple[EncodedAnswer | None, Exception | None]:
+        if isinstance(ranked, Exception):
+            return None, ranked
+        try:
+            whole = answer(ranked)
+        except Exception as error:
+            if ranked.prepared.arm != "canary":  # the other look-ups of the batch are answered
+                return None, error
+            (again,) = self._rank([self._give_up_canary(ranked.prepared, error)])
+            return self._answer(lookup, again)
+        stats = self._stats(ranked.prepared)
+        if stats is not None:
+            stats.count_answers(1)
+        metrics.answers.labels(whole.reason, whole.domain).inc()
+        if not lookup.request.plain or whole.applied:
+            self._count(whole)
+        _stages["total"].observe(time.perf_counter() - lookup.started)
+        return EncodedAnswer(whole, _encode(whole)), None
+
+    def _stats(self, lookup: Prepared) -> ArmCounters | None:
+        """Where the look-up's answer counts, if its domain has a rollout."""
+        rollout = self._rollouts.get(lookup.request.domain)
+        return rollout.stats_of(lookup.arm) if rollout is not None else None
+
+    def _give_up_canary(self, lookup: Prepared, error: Exception) -> Prepared:
+        """Move a look-up to the serving release, and count the canary's error."""
+        name = lookup.request.domain
+        rollout = self._rollouts.get(name)
+        if rollout is not None and rollout.canary is not None:
+            if not rollout.canary.stats.errors:  # the first is logged, the metric counts them
+                log.warning("%s: the canary fails (%s); the serving release answers", name, error)
+            rollout.canary.stats.count_errors(1)
+        return msgspec.structs.replace(lookup, view=self._domains[name].view, arm="serving")
+
+    def _offer(self, shadow: "Shadow", lookup: Pending, prepared: Prepared, shown: Answer) -> None:
+        rollout = self._rollouts.get(lookup.request.domain)
+        if rollout is not None and rollout.shadow is not None:
+            requested_at = int(1000 * (time.time() - time.perf_counter() + lookup.started))
+            shadow.offer(rollout.shadow, shown, requested_at, partial(_shadow_answer, prepared, rollout.shadow))
+
+    def _count(self, whole: Answer) -> None:
+        """Count the effects of rules, exploration and limits. Labels are bounded: later rules share one."""
+        for rule in whole.applied:
+            if rule not in self._labelled and len(self._labelled) < MAX_RULE_LABELS:
                 self._labelled.add(rule)
             metrics.rules_applied.labels(rule if rule in self._labelled else "other").inc()
-        metrics.explored.labels(made.domain).inc(sum(one.reason == "explored" for one in made.items))
-        for floor in made.unmet:
-            metrics.unmet.labels(made.domain, floor).inc()
+        metrics.explored.labels(whole.domain).inc(sum(item.reason == "explored" for item in whole.items))
+        for limit in whole.unmet:
+            metrics.unmet.labels(whole.domain, limit).inc()
 
-    def _settle(self, results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+    def _resolve(self, outcomes: list[Outcome]) -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve, results)
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
         except RuntimeError:  # the loop has closed: nobody waits any more
-            log.debug("%d answers came after the end", len(results))
+            log.debug("%d answers came after the end", len(outcomes))
 
 
-def _made(one: Lookup) -> Answer:
-    assert one.query is not None
-    return answer(
-        one.home,
-        one.query,
-        one.ranked,
-        request_id=one.request_id,
-        user_id=one.user_id,
-        state=one.state if one.user_id is not None else None,
-        segment=one.query.segment,
-    )
-
-
-def _rank(aligned: Aligned, group: list[Lookup]) -> None:
-    home = group[0].home
-    try:
-        encoded, ranked = _ranked(aligned, group)
-    except Exception as error:
-        if isinstance(home, Beside):  # a canary that fails costs time, never an answer
-            for one in group:
-                _leave(one, error)
-            _rank_again(group)
-            return
-        if home.trial is not None:
-            home.trial.failed(home, len(group))
-        for one in group:
-            one.failed = error
-        return
-    if home.trial is not None:
-        home.trial.ranked(home, encoded + ranked)
-    _stages["encode"].observe(encoded)
-    _stages["rank"].observe(ranked)
-
-
-def _ranked(aligned: Aligned, group: list[Lookup]) -> tuple[float, float]:
-    """Rank a group by one release; the seconds that encoding and ranking took."""
+def _ranked(group: Sequence[Prepared]) -> tuple[list[Ranked], float, float]:
+    """Look-ups of one release's view, ranked; the seconds that encoding and ranking took."""
+    view = group[0].view
+    assert isinstance(view, ReleaseView), "only a release personalizes"
     started = time.perf_counter()
-    queries = [one.query for one in group if one.query is not None]
-    scores = score(aligned, queries)
+    scores = score_items(view, group)
     scored = time.perf_counter()
-    for one, ranked in zip(group, best(aligned, queries, scores), strict=True):
-        one.ranked = ranked
-    return scored - started, time.perf_counter() - scored
+    candidates = top_candidates(view, group, scores)
+    ranked = [Ranked(*pair) for pair in zip(group, candidates, strict=True)]
+    return ranked, scored - started, time.perf_counter() - scored
 
 
-def _leave(one: Lookup, error: Exception) -> None:
-    """Give a look-up back to the serving release, and hold it against the canary."""
-    assert isinstance(one.home, Beside)
-    trial = one.home.trial
-    if trial is not None and trial.canary is not None:
-        if not trial.canary.figures.errors:  # the first says it, the metric counts them
-            log.warning("%s: the canary fails (%s); the serving release answers", one.ask.domain, error)
-        trial.failed(one.home, 1)
-    one.home, one.ranked = one.home.domain, []
+def _shadow_answer(prepared: Prepared, arm: LoadedArm) -> Answer:
+    """The answer that the shadow's release would have given. Runs in the shadow's thread."""
+    lookup = msgspec.structs.replace(prepared, view=arm.view, arm="shadow")
+    ranked = Ranked(lookup)
+    if can_personalize(lookup):
+        ((ranked,), _, _) = _ranked([lookup])
+    return answer(ranked)
 
 
-def _rank_again(group: list[Lookup]) -> None:
-    aligned = group[0].home.aligned
-    known = [one for one in group if aligned is not None and one.query is not None and personal(aligned, one.query)]
-    if aligned is not None and known:
-        _rank(aligned, known)
-
-
-def _computed(one: Lookup, home: Domain) -> Answer:
-    """What another release of the domain would have answered. Runs in the shadow's thread."""
-    other = Lookup(one.ask, one.user_id, one.state, one.future)
-    other.home, other.query, other.request_id = home, one.query, one.request_id
-    if home.aligned is not None and one.query is not None and personal(home.aligned, one.query):
-        _ranked(home.aligned, [other])
-    return _made(other)
-
-
-def _resolve(results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
-    for future, result, error in results:
-        if future.done():  # the client has gone away
+def _resolve(outcomes: list[Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.done():  # the client has disconnected
             continue
         if error is not None:
             future.set_exception(error)

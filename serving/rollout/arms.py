@@ -1,104 +1,107 @@
-"""What a domain tries out in this process: the loaded arms, who is answered by which, and how they do."""
+"""A domain's rollout in this process: the releases that are tried out, which users they answer, and how they do."""
 
 import time
 from array import array
-from typing import Any, Final
+from typing import Final
 
-from models.releases.arms import Arm, includes
+from models.releases.arms import Arm, Role, includes
 from serving import metrics
-from serving.catalogue.domain import Aligned, Domain
+from serving.catalogue.domain_state import LoadedRelease
+from serving.catalogue.release_view import ReleaseView
 
-REMEMBERED: Final = 2_000
+TIMES_KEPT: Final = 2_000
 """Rankings whose time is remembered, for the 95th percentile."""
+SERVING: Final = "serving"
 
 
-class Beside(Domain):
-    """A domain as another of its releases sees it: everything but the release is the domain's own, at every moment."""
+class ArmCounters:
+    """How an arm did since its rollout began. Written by one thread, read by any.
 
-    def __init__(self, domain: Domain, aligned: Aligned) -> None:
+    `role` is canary, shadow, or serving for the release that a canary is compared with.
+    """
+
+    def __init__(self, domain: str, role: str) -> None:
         self.domain = domain
-        self.aligned = aligned
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["domain"], name)
-
-
-class Figures:
-    """How an arm did since its trial began. Written by one thread, read by any."""
-
-    def __init__(self) -> None:
+        self.role = role
         self.answers = 0
         self.errors = 0
-        self.passes = 0
+        self.rankings = 0
         self.overlap = 0.0
         self.judged = 0
         self.hits = 0
-        self.shown_hits = 0
+        self.serving_hits = 0
         self.dropped = 0
-        self._seconds = array("d", bytes(8 * REMEMBERED))
-        self._times = array("d", bytes(8 * REMEMBERED))
+        self._seconds = array("d", bytes(8 * TIMES_KEPT))
+        self._times = array("d", bytes(8 * TIMES_KEPT))
 
-    def took(self, seconds: float) -> None:
+    def count_answers(self, answers: int) -> None:
+        """Count answers given."""
+        self.answers += answers
+        metrics.arm_answers.labels(self.domain, self.role).inc(answers)
+
+    def count_errors(self, answers: int) -> None:
+        """Count answers that failed; an attempt is an answer, too."""
+        self.answers += answers
+        self.errors += answers
+        metrics.arm_errors.labels(self.domain, self.role).inc(answers)
+
+    def observe(self, seconds: float) -> None:
         """Note the time of one ranking."""
-        self._seconds[self.passes % REMEMBERED] = seconds
-        self._times[self.passes % REMEMBERED] = time.monotonic()
-        self.passes += 1
+        self._seconds[self.rankings % TIMES_KEPT] = seconds
+        self._times[self.rankings % TIMES_KEPT] = time.monotonic()
+        self.rankings += 1
+        metrics.arm_seconds.labels(self.domain, self.role).observe(seconds)
 
-    def oldest(self) -> float:
+    def complete_since(self) -> float:
         """Since when (`time.monotonic`) every ranking is remembered."""
-        return min(self._times) if self.passes >= REMEMBERED else 0.0
+        return min(self._times) if self.rankings >= TIMES_KEPT else 0.0
 
     def seconds(self, since: float = 0.0) -> list[float]:
         """The times of the newest rankings since a moment (`time.monotonic`), in no order."""
-        known = min(self.passes, REMEMBERED)
-        return [one for one, at in zip(self._seconds[:known], self._times[:known], strict=True) if at >= since]
+        kept = min(self.rankings, TIMES_KEPT)
+        pairs = zip(self._seconds[:kept], self._times[:kept], strict=True)
+        return [seconds for seconds, at in pairs if at >= since]
 
 
-class Tried:
-    """An arm that is loaded: its domain as its release sees it, and its figures."""
+class LoadedArm:
+    """A release that is tried out, in memory."""
 
-    def __init__(self, arm: Arm, home: Beside, figures: Figures | None = None) -> None:
+    def __init__(self, arm: Arm, loaded: LoadedRelease, stats: ArmCounters) -> None:
         self.arm = arm
-        self.home = home
-        self.figures = figures or Figures()
+        self.loaded = loaded
+        self.stats = stats
+
+    @property
+    def view(self) -> ReleaseView:
+        """What look-ups see of it now."""
+        return self.loaded.view
 
 
-class Trial:
-    """A domain's arms. `control` has the figures of the serving release since the canary began."""
+class ActiveRollout:
+    """A domain's canary and shadow. `control` has the figures of the serving release since the canary began."""
 
-    def __init__(self, name: str, canary: Tried | None, shadow: Tried | None, control: Figures | None = None) -> None:
-        self.name = name
+    def __init__(self, domain: str, canary: LoadedArm | None, shadow: LoadedArm | None) -> None:
         self.canary = canary
         self.shadow = shadow
-        self.control = control or Figures()
+        self.control = ArmCounters(domain, SERVING)
 
-    def home_of(self, user_id: str | None) -> Beside | None:
-        """What answers a user: the canary, or None for the serving release (also for anonymous visitors)."""
+    @property
+    def arms(self) -> dict[Role, LoadedArm]:
+        """The arms in memory, by role."""
+        arms: dict[Role, LoadedArm] = {}
+        if self.canary is not None:
+            arms["canary"] = self.canary
+        if self.shadow is not None:
+            arms["shadow"] = self.shadow
+        return arms
+
+    def canary_for(self, user_id: str | None) -> LoadedArm | None:
+        """The canary, if it answers this user; None for the serving release (also for anonymous visitors)."""
         canary = self.canary
         if canary is None or user_id is None or not includes(canary.arm, user_id):
             return None
-        return canary.home
+        return canary
 
-    def answered(self, home: Domain, answers: int) -> None:
-        """Note answers given by an arm."""
-        self._of(home).answers += answers
-        metrics.arm_answers.labels(self.name, _arm(home)).inc(answers)
-
-    def failed(self, home: Domain, answers: int) -> None:
-        """Note answers that an arm failed to give; an attempt is an answer, too."""
-        figures = self._of(home)
-        figures.answers += answers
-        figures.errors += answers
-        metrics.arm_errors.labels(self.name, _arm(home)).inc(answers)
-
-    def ranked(self, home: Domain, seconds: float) -> None:
-        """Note the time of one ranking by an arm."""
-        self._of(home).took(seconds)
-        metrics.arm_seconds.labels(self.name, _arm(home)).observe(seconds)
-
-    def _of(self, home: Domain) -> Figures:
-        return self.canary.figures if isinstance(home, Beside) and self.canary is not None else self.control
-
-
-def _arm(home: Domain) -> str:
-    return "canary" if isinstance(home, Beside) else "serving"
+    def stats_of(self, role: str) -> ArmCounters:
+        """The figures of what answered: the canary, or the serving release."""
+        return self.canary.stats if role == "canary" and self.canary is not None else self.control

@@ -1,16 +1,16 @@
-"""The loop that ends canaries: it reads counts and figures, asks `models.releases.canary`, and acts.
+"""The loop that ends canaries: it reads outcomes and statistics, asks `models.releases.canary`, and acts.
 
 It runs in the API, because errors and latencies of the arms are known there. Where several API processes share the
-folder of releases, the one that holds a lock decides; the kernel lets go of the lock with its process.
+folder of releases, the one that holds a lock decides; the kernel releases the lock when
+that process ends.
 """
 
 import asyncio
-import fcntl
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -22,28 +22,31 @@ from models.releases.arms import Arm
 from models.releases.baseline import Baseline
 from models.releases.canary import ArmStats, CanaryDecision, CanaryThresholds
 from serving import metrics
-from serving.catalogue.domain import Domain
-from serving.rollout.arms import Figures, Trial
+from serving.rollout.arms import ActiveRollout, ArmCounters
 from serving.settings import Settings
+from stream import files
 
-EVERY_S: Final = 1.0
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+CHECK_EVERY_S: Final = 1.0
 HOUR_MS: Final = 60 * 60 * 1000
-LOCK: Final = ".decider.lock"
+LOCK: Final = ".canary.lock"
 
-Say = Callable[[str, str], Awaitable[None]]
-"""Called with a domain and what was done (`rollback`, `promote`) once it is done."""
+OnEnd = Callable[[str, str], Awaitable[None]]
+"""Called with a domain and an action (`rollback`, `promote`) once it is done."""
 
 log = logging.getLogger("coldstream.api")
 _rows = msgspec.json.Decoder(PartitionOutcomes)
 
 
-class Told:
-    """The newest rows of the topic `outcomes`, as they came; decoded when asked for."""
+class LatestOutcomes:
+    """The newest rows of the topic `outcomes`, decoded on demand."""
 
     def __init__(self) -> None:
         self._raw: dict[bytes, bytes] = {}
 
-    def hear(self, key: bytes | None, value: bytes | None) -> None:
+    def on_message(self, key: bytes | None, value: bytes | None) -> None:
         """A message of `outcomes`."""
         if key is not None and value is not None:
             self._raw[key] = value
@@ -55,51 +58,67 @@ class Told:
             try:
                 rows.append(_rows.decode(value))
             except msgspec.DecodeError as error:
-                log.warning("a message on outcomes is passed over (%s): %s", key, error)
+                log.warning("invalid message on outcomes, skipped (%s): %s", key, error)
         return outcomes.merge(rows)
 
 
-class Decider:
-    """Judges the canaries of this process. `ready` is set once the outcomes of the past were read."""
+class CanaryController:
+    """Judges the canaries of this process, and promotes them or rolls them back.
+
+    `rollouts` are those in memory, by domain. With `auto` a canary that won is promoted; without, it is marked as ready
+    for a person to promote.
+    """
 
     def __init__(
-        self, root: Path, domains: Mapping[str, Domain], told: Told, bounds: CanaryThresholds, *, auto: bool, say: Say
+        self,
+        root: Path,
+        rollouts: Mapping[str, ActiveRollout],
+        outcomes: LatestOutcomes,
+        bounds: CanaryThresholds,
+        *,
+        auto: bool,
+        on_end: OnEnd,
     ) -> None:
         self.root = root
         self.verdicts: dict[str, CanaryDecision] = {}
-        self._domains = domains
-        self._told = told
+        self._rollouts = rollouts
+        self._outcomes = outcomes
         self._bounds = bounds
         self._auto = auto
-        self._say = say
-        self._lock: IO[str] | None = None
+        self._on_end = on_end
+        self._lock: BaseFileLock | None = None
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Decide until cancelled."""
+        """Decide until cancelled; from when `ready` is set: the outcomes of the past were read."""
         await ready.wait()
         while True:
-            for name, domain in self._domains.items():
-                trial = domain.trial
-                if trial is not None and trial.canary is not None:
-                    await self._decide(name, trial, trial.canary.arm)
-                else:
-                    self.verdicts.pop(name, None)
-            await asyncio.sleep(EVERY_S)
+            for name, active in list(self._rollouts.items()):
+                if active.canary is not None:
+                    await self._decide(name, active, active.canary.arm)
+            self._forget_ended()
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    def sides(self, name: str, trial: Trial) -> tuple[ArmStats, ArmStats] | None:
-        """Canary and control since the trial began; None before it was first looked at."""
-        if trial.canary is None:
+    def sides(self, name: str, active: ActiveRollout) -> tuple[ArmStats, ArmStats] | None:
+        """Canary and control since the rollout began; None before it was first checked."""
+        canary_arm = active.canary
+        if canary_arm is None:
             return None
-        began = baseline.read(self.root, name)
-        if began is None or began.salt != trial.canary.arm.salt:
+        start = baseline.read(self.root, name)
+        if start is None or start.salt != canary_arm.arm.salt:
             return None
-        counts = self._told.counts().get(name, {})
-        ours, theirs = baseline.since(began, counts, trial.canary.arm.release)
-        since = max(trial.canary.figures.oldest(), trial.control.oldest())  # both arms under the same load
-        return _side(ours, trial.canary.figures, since), _side(theirs, trial.control, since)
+        counts = self._outcomes.counts().get(name, {})
+        ours, theirs = baseline.since(start, counts, canary_arm.arm.release)
+        since = max(canary_arm.stats.complete_since(), active.control.complete_since())  # both under the same load
+        return _side(ours, canary_arm.stats, since), _side(theirs, active.control, since)
 
-    async def _decide(self, name: str, trial: Trial, arm: Arm) -> None:
-        verdict = await asyncio.to_thread(self._judge, name, trial, arm)
+    def _forget_ended(self) -> None:
+        for name in list(self.verdicts):
+            active = self._rollouts.get(name)
+            if active is None or active.canary is None:
+                self.verdicts.pop(name)
+
+    async def _decide(self, name: str, active: ActiveRollout, arm: Arm) -> None:
+        verdict = await asyncio.to_thread(self._judge, name, active, arm)
         if verdict is None:
             return
         self.verdicts[name] = verdict
@@ -113,15 +132,15 @@ class Decider:
         if done is not None:
             metrics.trials_ended.labels(name, action, verdict.reason).inc()
             log.warning("%s: canary %s: %s (%s): %s", name, arm.release, action, verdict.reason, verdict.detail)
-            await self._say(name, action)
+            await self._on_end(name, action)
 
-    def _judge(self, name: str, trial: Trial, arm: Arm) -> CanaryDecision | None:
-        if not self._alone():
+    def _judge(self, name: str, active: ActiveRollout, arm: Arm) -> CanaryDecision | None:
+        if not self._holds_lock():
             return None
-        began = baseline.read(self.root, name)
-        if began is None or began.salt != arm.salt:
-            baseline.write(self.root, name, Baseline(arm.salt, self._told.counts().get(name, {})))
-        sides = self.sides(name, trial)
+        start = baseline.read(self.root, name)
+        if start is None or start.salt != arm.salt:
+            baseline.write(self.root, name, Baseline(arm.salt, self._outcomes.counts().get(name, {})))
+        sides = self.sides(name, active)
         if sides is None:
             return None
         for label, side in zip(("canary", "serving"), sides, strict=True):
@@ -130,12 +149,12 @@ class Decider:
         return canary.decide(*sides, self._bounds, self._hours(name, arm))
 
     def _hours(self, name: str, arm: Arm) -> float:
-        """How long a trial has gone on; 0 for one that may be promoted: it has its verdict, and waits for a person."""
+        """How long a canary has run; 0 for one that is ready: it has its verdict, and waits for a person."""
         try:
-            waits = arms.read(self.root, name).ready is not None
-        except ReleaseError:  # who follows the file says so, and ends the trial
-            waits = True
-        return 0.0 if waits else (time.time() * 1000 - arm.began_at) / HOUR_MS
+            ready = arms.read(self.root, name).ready is not None
+        except ReleaseError:  # the release loader reports it, and ends the rollout
+            ready = True
+        return 0.0 if ready else (time.time() * 1000 - arm.began_at) / HOUR_MS
 
     def _act(self, name: str, arm: Arm, verdict: CanaryDecision) -> Arm | None:
         if verdict.action == "rollback":
@@ -145,21 +164,14 @@ class Decider:
         except ReleaseError as error:
             return rollout.roll_back_canary(self.root, name, arm.salt, error.reason, error.detail)
 
-    def _alone(self) -> bool:
+    def _holds_lock(self) -> bool:
         if self._lock is None:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / LOCK).open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                return False
-            self._lock = lock
-        return True
+            self._lock = files.try_lock(self.root / LOCK)
+        return self._lock is not None
 
 
-def bounds_of(settings: Settings) -> CanaryThresholds:
-    """What the settings ask of a canary."""
+def canary_bounds(settings: Settings) -> CanaryThresholds:
+    """The limits that the settings set a canary."""
     return CanaryThresholds(
         settings.canary_alpha,
         settings.canary_impressions,
@@ -170,56 +182,57 @@ def bounds_of(settings: Settings) -> CanaryThresholds:
     )
 
 
-def told_of(name: str, domain: Domain, decider: Decider, counts: Mapping[str, ImpressionCounts]) -> dict[str, Any]:
-    """What `/v1/releases` says of a domain's rollout: state, figures of each arm, verdict, outcomes by release."""
-    trial = domain.trial
+def describe_rollout(
+    name: str, active: ActiveRollout | None, controller: CanaryController, counts: Mapping[str, ImpressionCounts]
+) -> dict[str, Any]:
+    """A domain's rollout as `/v1/releases` shows it: state, figures of each arm, verdict, outcomes by release."""
     try:
-        told = msgspec.to_builtins(arms.read(decider.root, name))
+        state = msgspec.to_builtins(arms.read(controller.root, name))
     except ReleaseError as error:
-        told = {"reason": error.reason, "detail": error.detail}
+        state = {"reason": error.reason, "detail": error.detail}
     figures: dict[str, Any] = {}
-    sides = decider.sides(name, trial) if trial is not None else None
+    sides = controller.sides(name, active) if active is not None else None
     if sides is not None:
         figures = {"canary": _figures(sides[0]), "serving": _figures(sides[1])}
-    if trial is not None and trial.shadow is not None:
-        figures["shadow"] = _shadow_figures(trial.shadow.figures)
-    verdict = decider.verdicts.get(name)
+    if active is not None and active.shadow is not None:
+        figures["shadow"] = _shadow_figures(active.shadow.stats)
+    verdict = controller.verdicts.get(name)
     return {
-        **told,
-        "loaded": [role for role in ("canary", "shadow") if trial is not None and getattr(trial, role) is not None],
+        **state,
+        "loaded": list(active.arms) if active is not None else [],
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict) if verdict is not None else None,
-        "outcomes": {release: _outcome(found) for release, found in counts.items()},
+        "outcomes": {release: _outcome(release_counts) for release, release_counts in counts.items()},
     }
 
 
-def _side(counts: ImpressionCounts, figures: Figures, since: float) -> ArmStats:
-    return ArmStats(counts, figures.answers, figures.errors, figures.seconds(since))
+def _side(counts: ImpressionCounts, stats: ArmCounters, since: float) -> ArmStats:
+    return ArmStats(counts, stats.answers, stats.errors, stats.seconds(since))
 
 
 def _figures(side: ArmStats) -> dict[str, Any]:
-    found = canary.click_through_rate(side.counts)
+    rate = canary.click_through_rate(side.counts)
     return {
-        "impressions": found.impressions,
-        "clicks": found.clicks,
-        "click_through": round(found.value, 6),
+        "impressions": rate.impressions,
+        "clicks": rate.clicks,
+        "click_through": round(rate.value, 6),
         "answers": side.answers,
         "errors": side.errors,
         "p95_ms": round(1000 * canary.p95(side.seconds), 3),
     }
 
 
-def _shadow_figures(figures: Figures) -> dict[str, Any]:
-    given = max(1, figures.answers - figures.errors)
+def _shadow_figures(stats: ArmCounters) -> dict[str, Any]:
+    answered = max(1, stats.answers - stats.errors)
     return {
-        "answers": figures.answers,
-        "errors": figures.errors,
-        "dropped": figures.dropped,
-        "overlap@10": round(figures.overlap / given, 4),
-        "p95_ms": round(1000 * canary.p95(figures.seconds()), 3),
-        "judged": figures.judged,
-        "hits": figures.hits,
-        "shown_hits": figures.shown_hits,
+        "answers": stats.answers,
+        "errors": stats.errors,
+        "dropped": stats.dropped,
+        "overlap@10": round(stats.overlap / answered, 4),
+        "p95_ms": round(1000 * canary.p95(stats.seconds()), 3),
+        "judged": stats.judged,
+        "hits": stats.hits,
+        "shown_hits": stats.serving_hits,
     }
 
 

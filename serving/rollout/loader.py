@@ -1,4 +1,4 @@
-"""The releases that serve: what was promoted is loaded beside the old one, then swapped in at once."""
+"""The releases in memory: what was promoted or is tried out is loaded in another thread, then swapped in at once."""
 
 import asyncio
 import logging
@@ -16,19 +16,19 @@ from models.releases import arms, release_store, rollout
 from models.releases.arms import Arm, Role
 from models.releases.release import Release
 from serving import metrics
-from serving.catalogue.domain import Domain
+from serving.catalogue.domain_state import DomainState, ReleaseLoading
 from serving.errors import MessageError
 from serving.messages import decode_announcement
-from serving.rollout.arms import Beside, Trial, Tried
+from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
 
-LOOK_EVERY_S: Final = 1.0
+CHECK_EVERY_S: Final = 1.0
 POINTER: Final = "current.json"
 
 log = logging.getLogger("coldstream.api")
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A release that this process would not load."""
+class RefusedRelease(msgspec.Struct, frozen=True):
+    """A release that this process does not load."""
 
     domain: str
     release: str
@@ -36,135 +36,149 @@ class Refused(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Current:
-    """Keeps each domain's release the one that its pointer names. `swapped` is called after every swap."""
+class ReleaseLoader:
+    """Keeps each domain's releases in memory those that its folder names: the serving one, a canary, a shadow.
+
+    `rollouts` has the domains that try something out now. `on_swap` is called after every change.
+    """
 
     def __init__(
-        self, root: Path, domains: Mapping[str, Domain], executor: Executor, swapped: Callable[[], None]
+        self, root: Path, domains: Mapping[str, DomainState], executor: Executor, on_swap: Callable[[], None]
     ) -> None:
         self.root = root
-        self.refused: dict[tuple[str, str], Refused] = {}
+        self.refused: dict[tuple[str, str], RefusedRelease] = {}
+        self.rollouts: dict[str, ActiveRollout] = {}
         self._domains = domains
         self._executor = executor
-        self._swapped = swapped
-        self._look = asyncio.Event()
+        self._on_swap = on_swap
+        self._check_now = asyncio.Event()
 
-    def hear(self, _key: bytes | None, value: bytes | None) -> None:
-        """A message of `releases`: look at once, also at a release that was refused before."""
+    def on_message(self, _key: bytes | None, value: bytes | None) -> None:
+        """A message of `releases`: check at once, also a release that was refused before."""
         try:
             announcement = decode_announcement(value)
         except MessageError as error:
             log.warning("%s", error)
             return
         self.refused.pop((announcement.domain, announcement.release), None)
-        self._look.set()
+        self._check_now.set()
 
-    def look(self) -> None:
-        """Look at the folder now."""
-        self._look.set()
+    def check_now(self) -> None:
+        """Check the folder without waiting for the next second."""
+        self._check_now.set()
 
-    async def watch(self) -> None:
-        """Look now, at every announcement, and every second: an announcement may be lost, the pointer is not."""
+    async def run(self) -> None:
+        """Check now, at every announcement, and every second: an announcement may be lost, the folder is not."""
         while True:
-            self._look.clear()
-            for name in self._domains:
-                await self._follow(name)
-                await self._follow_arms(name)
+            self._check_now.clear()
+            await self.check()
             try:
-                await asyncio.wait_for(self._look.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self._check_now.wait(), CHECK_EVERY_S)
             except TimeoutError:
                 continue
 
-    def serving(self, name: str) -> str | None:
-        """The id of the release that serves a domain here."""
-        aligned = self._domains[name].aligned
-        return aligned.release.id if aligned is not None else None
+    async def check(self) -> None:
+        """Load what the folder names and is not in memory yet."""
+        for name in self._domains:
+            await self._check_serving(name)
+            await self._check_rollout(name)
 
-    async def _follow(self, name: str) -> None:
+    def serving_id(self, name: str) -> str | None:
+        """The id of the release that serves a domain here."""
+        return self._domains[name].serving_id
+
+    async def _check_serving(self, name: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            wanted = await loop.run_in_executor(self._executor, release_store.current_id, self.root, name)
+            release_id = await loop.run_in_executor(self._executor, release_store.current_id, self.root, name)
         except ReleaseError as error:
             self._refuse(name, POINTER, error)
             return
         self.refused.pop((name, POINTER), None)
-        if wanted is None or wanted == self.serving(name):
+        if release_id is None or release_id == self.serving_id(name):
             return
-        if not await self._swap(name, wanted) and self._domains[name].aligned is None:
+        if not await self._swap(name, release_id) and self._domains[name].serving is None:
             await self._fall_back(name)
 
-    async def _swap(self, name: str, wanted: str) -> bool:
-        if (name, wanted) in self.refused:
+    async def _swap(self, name: str, release_id: str) -> bool:
+        if (name, release_id) in self.refused:
             return False
-        domain, loop = self._domains[name], asyncio.get_running_loop()
-        old = self.serving(name)
-        domain.begin()
-        aligned = None
+        old = self.serving_id(name)
         try:
-            loaded = await loop.run_in_executor(self._executor, _load, self.root / name / wanted)
-            aligned = await loop.run_in_executor(self._executor, domain.align, loaded)
+            with self._domains[name].loading() as loading:
+                release = await self._load(loading, name, release_id)
         except ReleaseError as error:
-            self._refuse(name, wanted, error)
+            self._refuse(name, release_id, error)
             return False
-        finally:
-            domain.adopt(aligned)
-        _tell(name, old, loaded)
-        self._swapped()
+        _report(name, old, release)
+        self._on_swap()
         return True
 
+    async def _load(self, loading: ReleaseLoading, name: str, release_id: str) -> Release:
+        loop = asyncio.get_running_loop()
+        release = await loop.run_in_executor(self._executor, _load, self.root / name / release_id)
+        await loop.run_in_executor(self._executor, loading.prepare, release)
+        return release
+
     async def _fall_back(self, name: str) -> None:
-        """With nothing in service (a start beside a damaged release), the newest whole one is better than none."""
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._executor, release_store.list_releases, self.root, name
-        )
-        for one in found:
-            if one.state == "ready" and await self._swap(name, one.id):
-                log.warning("%s: release %s serves instead of the one that was refused", name, one.id)
+        """Without a serving release (a start with a damaged one), the newest whole one is better than none."""
+        loop = asyncio.get_running_loop()
+        releases = await loop.run_in_executor(self._executor, release_store.list_releases, self.root, name)
+        for release in releases:
+            if release.state == "ready" and await self._swap(name, release.id):
+                log.warning("%s: release %s serves instead of the refused one", name, release.id)
                 return
 
-    async def _follow_arms(self, name: str) -> None:
-        """Load the releases that are tried out, each beside the serving one; those that are not whole never answer."""
-        loop, domain = asyncio.get_running_loop(), self._domains[name]
+    async def _check_rollout(self, name: str) -> None:
+        """Load the releases of a rollout; a release that cannot be loaded never answers."""
+        loop, state = asyncio.get_running_loop(), self._domains[name]
         try:
-            wanted = await loop.run_in_executor(self._executor, arms.read, self.root, name)
+            planned = await loop.run_in_executor(self._executor, arms.read, self.root, name)
         except ReleaseError as error:
             self._refuse(name, arms.FILE, error)
-            wanted = arms.Rollout()
+            planned = arms.Rollout()
         else:
             self.refused.pop((name, arms.FILE), None)
-        before, serving = domain.trial, self.serving(name)
-        canary = await self._arm(name, "canary", wanted.canary if serving is not None else None)
-        shadow = await self._arm(name, "shadow", wanted.shadow if serving is not None else None)
+        before, has_serving = self.rollouts.get(name), state.serving is not None
+        canary = await self._arm(name, "canary", planned.canary if has_serving else None)
+        shadow = await self._arm(name, "shadow", planned.shadow if has_serving else None)
         if canary is (before.canary if before else None) and shadow is (before.shadow if before else None):
             return
-        same = before is not None and canary is not None and canary is before.canary
-        control = before.control if same and before is not None else None
-        domain.trial = Trial(name, canary, shadow, control) if canary or shadow else None
-        domain.beside = tuple(one.home.aligned for one in (canary, shadow) if one and one.home.aligned)
-        for role, one in (("canary", canary), ("shadow", shadow)):
-            metrics.arm_share.labels(name, role).set(one.arm.share if one is not None else 0)
-            log.info("%s: %s %s", name, role, f"{one.arm.release}, share {one.arm.share:g}" if one else "off")
-        self._swapped()
+        self._set_rollout(name, canary, shadow)
+        self._on_swap()
 
-    async def _arm(self, name: str, role: Role, wanted: Arm | None) -> Tried | None:
-        domain, loop = self._domains[name], asyncio.get_running_loop()
-        if wanted is None or wanted.release == self.serving(name):
+    def _set_rollout(self, name: str, canary: LoadedArm | None, shadow: LoadedArm | None) -> None:
+        before = self.rollouts.get(name)
+        active = ActiveRollout(name, canary, shadow)
+        if before is not None and canary is not None and canary is before.canary:
+            active.control = before.control
+        if active.arms:
+            self.rollouts[name] = active
+        else:
+            self.rollouts.pop(name, None)
+        self._domains[name].arms = tuple(arm.loaded for arm in active.arms.values())
+        for role, arm in (("canary", canary), ("shadow", shadow)):
+            metrics.arm_share.labels(name, role).set(arm.arm.share if arm is not None else 0)
+            log.info("%s: %s %s", name, role, f"{arm.arm.release}, share {arm.arm.share:g}" if arm else "off")
+
+    async def _arm(self, name: str, role: Role, planned: Arm | None) -> LoadedArm | None:
+        """The arm as it is planned, in memory; None for one that is not planned or cannot be loaded."""
+        if planned is None or planned.release == self.serving_id(name):
             return None
-        kept = getattr(domain.trial, role, None)
-        if kept is not None and kept.arm == wanted:
+        active = self.rollouts.get(name)
+        kept = active.arms.get(role) if active is not None else None
+        if kept is not None and kept.arm == planned:
             return kept
-        domain.begin()
-        aligned = None
         try:
-            loaded = await loop.run_in_executor(self._executor, _load, self.root / name / wanted.release)
-            aligned = await loop.run_in_executor(self._executor, domain.align, loaded)
+            with self._domains[name].loading(serve=False) as loading:
+                await self._load(loading, name, planned.release)
         except ReleaseError as error:
-            self._refuse(name, wanted.release, error)
-            await loop.run_in_executor(self._executor, self._end, name, role, wanted, error)
+            self._refuse(name, planned.release, error)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, self._end, name, role, planned, error)
             return None
-        finally:
-            domain.adopt(aligned, serve=False)
-        return Tried(wanted, Beside(domain, aligned))
+        assert loading.loaded is not None, "prepared inside"
+        return LoadedArm(planned, loading.loaded, ArmCounters(name, role))
 
     def _end(self, name: str, role: Role, arm: Arm, error: ReleaseError) -> None:
         if role == "canary":
@@ -177,22 +191,23 @@ class Current:
         if (name, release) not in self.refused:
             log.error("%s: release %s is refused (%s): %s", name, release, error.reason, error.detail)
             metrics.release_refused.labels(error.reason).inc()
-            self.refused[name, release] = Refused(name, release, error.reason, error.detail)
+            self.refused[name, release] = RefusedRelease(name, release, error.reason, error.detail)
 
 
 def _load(folder: Path) -> Release:
-    loaded = release_store.load(folder)
-    loaded.scores([History()])  # the first call of a session is slow, so it is not a visitor's
-    return loaded
+    release = release_store.load(folder)
+    release.scores([History()])  # the first call of a session is slow, so it is not a visitor's
+    return release
 
 
-def _tell(name: str, old: str | None, loaded: Release) -> None:
-    manifest = loaded.manifest
-    log.info("%s: release %s (%s) serves %d items", name, loaded.id, manifest.recommender, manifest.items)
+def _report(name: str, old: str | None, release: Release) -> None:
+    """Log the release that serves now, and set its metrics."""
+    manifest = release.manifest
+    log.info("%s: release %s (%s) serves %d items", name, release.id, manifest.recommender, manifest.items)
     if old is not None:
         metrics.release_info.remove(name, old)
     created = manifest.created_at / 1000
-    metrics.release_info.labels(name, loaded.id).set(1)
+    metrics.release_info.labels(name, release.id).set(1)
     metrics.release_created.labels(name).set(created)
     metrics.release_age.labels(name).set_function(lambda: time.time() - created)
     for metric, value in manifest.metrics.items():

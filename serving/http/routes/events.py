@@ -97,7 +97,7 @@ def stamped(record: Record, service: Service) -> Record:
     """The event with its item's category and its user's segment, where it came without: the log alone decides then."""
     if not isinstance(record, Interaction) or (record.category and record.segment):
         return record
-    domain = service.domains[record.domain]
+    domain = service.domains[record.domain].domain
     category = record.category or domain.category_of(record.item_id)
     segment = record.segment or domain.segments.get(record.user_id)
     if category == record.category and segment == record.segment:

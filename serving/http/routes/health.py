@@ -15,7 +15,7 @@ from serving import metrics
 from serving.http.problems import Problem
 from serving.http.routes.recommendations import DomainName, domain_of
 from serving.http.service import Service
-from serving.rollout.canary import told_of
+from serving.rollout.canary import describe_rollout
 
 Injected = NamedDependency[Service]
 
@@ -40,12 +40,14 @@ def list_releases(service: Injected) -> dict[str, Any]:
     refused, counts = list(service.current.refused.values()), service.told.counts()
     return {
         name: {
-            "serving": service.current.serving(name),
+            "serving": service.current.serving_id(name),
             "releases": msgspec.to_builtins(release_store.list_releases(service.current.root, name)),
             "refused": [msgspec.to_builtins(one) for one in refused if one.domain == name],
-            "rollout": told_of(name, domain, service.decider, counts.get(name, {})),
+            "rollout": describe_rollout(
+                name, service.current.rollouts.get(name), service.decider, counts.get(name, {})
+            ),
         }
-        for name, domain in service.domains.items()
+        for name in service.domains
     }
 
 

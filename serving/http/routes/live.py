@@ -9,7 +9,8 @@ import msgspec
 from litestar.response import ServerSentEventMessage
 
 from serving.http.service import Service
-from serving.recommend.pipeline import Answer, Ask
+from serving.recommend.answer import Answer
+from serving.recommend.request import LookupRequest
 
 HEARTBEAT_S: Final = 15.0
 
@@ -17,7 +18,7 @@ Shown = list[tuple[str, str | None, str | None]]
 """Items with titles and categories: a list that differs in scores alone is not sent again."""
 
 
-async def lists(service: Service, user_id: str, ask: Ask) -> AsyncIterator[ServerSentEventMessage]:
+async def lists(service: Service, user_id: str, ask: LookupRequest) -> AsyncIterator[ServerSentEventMessage]:
     """The list of this moment, then one for each change of the user's features or of the release.
 
     Where items or rules of the domain changed, one more if it differs. A comment says that the stream lives where there

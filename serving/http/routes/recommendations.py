@@ -16,7 +16,7 @@ from serving.bounds import MOST_EXPLORE
 from serving.http.problems import Problem
 from serving.http.routes.live import lists
 from serving.http.service import Service
-from serving.recommend.pipeline import MOST, Ask, Method
+from serving.recommend.request import MAX_ITEMS, DiversityMethod, LookupRequest
 from serving.rules.rule import Rule, RuleError, checked
 from stream import topics
 from stream.errors import EventError
@@ -28,7 +28,7 @@ JSON: Final = "application/json"
 TOKEN: Final = re.compile(r"(?:[a-z-]+/)?\d{1,9}:\d{1,18}")
 
 Injected = NamedDependency[Service]
-N = Annotated[int, QueryParameter(ge=1, le=MOST, description="how many items")]
+N = Annotated[int, QueryParameter(ge=1, le=MAX_ITEMS, description="how many items")]
 DomainName = Annotated[
     str | None, QueryParameter(name="domain", description="the domain; the system's default if left out")
 ]
@@ -50,7 +50,7 @@ _encode = msgspec.json.Encoder().encode
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to answer: the parameters of GET, `candidates` (the only items that may appear), and rules of its own."""
 
-    n: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 20
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] = 20
     domain: str | None = None
     exclude_seen: bool | None = None
     category: str | None = None
@@ -59,7 +59,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_category: Annotated[int, msgspec.Meta(ge=1)] | None = None
     categories: Annotated[int, msgspec.Meta(ge=1)] | None = None
     explore: Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPLORE)] | None = None
-    diversify: Method = "mmr"
+    diversify: DiversityMethod = "mmr"
     candidates: Annotated[list[Id], msgspec.Meta(max_length=MOST_CANDIDATES)] | None = None
     rules: Annotated[list[Rule], msgspec.Meta(max_length=MOST_OWN_RULES)] = []
     after: str | None = None
@@ -94,7 +94,7 @@ async def recommendations(
     per_category: PerCategory = None,
     categories: Categories = None,
     explore: Explore = None,
-    diversify: FromQuery[Method] = "mmr",
+    diversify: FromQuery[DiversityMethod] = "mmr",
 ) -> Response[bytes]:
     """Computed when asked for, from the features of this moment and the serving release."""
     name = domain_of(service, domain)
@@ -133,7 +133,7 @@ async def live(
     per_category: PerCategory = None,
     categories: Categories = None,
     explore: Explore = None,
-    diversify: FromQuery[Method] = "mmr",
+    diversify: FromQuery[DiversityMethod] = "mmr",
 ) -> ServerSentEvent:
     """Server-sent events: a list at once, and a new one whenever features, release, rules or items change it."""
     name = domain_of(service, domain)
@@ -156,25 +156,29 @@ async def session(service: Injected, data: JSONBody[Visit]) -> Response[bytes]:
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
     log = [LoggedEvent(event, "session/0", offset) for offset, event in enumerate(data.events)]
-    found = await service.lookups.of_state(apply(None, log, service.rules), ask, data.profile)
+    found = await service.lookups.of_visitor(apply(None, log, service.rules), ask, data.profile)
     return Response(found.body, media_type=JSON)
 
 
 @get("/v1/items/{item_id:str}/similar", tags=["catalogue"], summary="Items near an item")
 async def similar(service: Injected, item_id: FromPath[str], n: N = 20, domain: DomainName = None) -> Response[bytes]:
     """Neighbours by co-occurrence; for an item that the release does not know, the popular ones of its category."""
-    home = service.domains[domain_of(service, domain)]
-    near = home.aligned.release.similar(item_id, MOST) if home.aligned is not None else []
+    view = service.domains[domain_of(service, domain)].view
+    home = view.domain
+    near = view.similar(item_id, MAX_ITEMS)
     reason = "similar"
     if not near:
         category = home.category_of(item_id)
         reason = "category" if category else "empty"
-        known = [*home.by_category.get(category or "", ()), *list(home.members.get(category or "", ()))]
+        known = [
+            *home.popular_by_category.get(category or "", ()),
+            *list(home.items_by_category.get(category or "", ())),
+        ]
         near = [(one, 0.0) for one in dict.fromkeys(known) if one != item_id]
     items = [
         {"item_id": one, "score": round(score, 6), "title": home.title_of(one)}
         for one, score in near
-        if home.shows(one)
+        if view.shows(one)
     ]
     return _json({"item_id": item_id, "reason": reason if items else "empty", "items": items[:n]})
 
@@ -183,7 +187,7 @@ async def similar(service: Injected, item_id: FromPath[str], n: N = 20, domain: 
 async def item(service: Injected, item_id: FromPath[str], domain: DomainName = None) -> Response[bytes]:
     """The catalogue's newest word on an item."""
     name = domain_of(service, domain)
-    entry = service.domains[name].entries.get(item_id)
+    entry = service.domains[name].domain.items.get(item_id)
     if entry is None:
         raise Problem(404, "unknown-item", f"the catalogue of {name} has no item {item_id!r}; PUT /v1/items adds it")
     stored = await service.lookups.call(lambda store: store.read_item(name, item_id))
@@ -214,12 +218,13 @@ async def popular(
 ) -> Response[Popular]:
     """Time-decayed counts of real events, of everyone or of a segment, in all categories or in one."""
     name = domain_of(service, domain)
-    home = service.domains[name]
+    view = service.domains[name].view
+    home = view.domain
     ranked = home.popular.get(segment or EVERYONE, [])
     kept = [
         (one, count)
         for one, count in ranked
-        if home.shows(one) and (category is None or home.category_of(one) == category)
+        if view.shows(one) and (category is None or home.category_of(one) == category)
     ]
     rows = [{"item_id": one, "score": count, "title": home.title_of(one)} for one, count in kept[:n]]
     return Response(Popular(name, segment, rows))
@@ -233,7 +238,7 @@ def domain_of(service: Service, name: str | None) -> str:
     return chosen
 
 
-def _asked(service: Service, data: Wanted) -> Ask:
+def _asked(service: Service, data: Wanted) -> LookupRequest:
     """What a body asks for. Raises Problem for a rule that cannot be followed."""
     name = domain_of(service, data.domain)
     try:
@@ -257,11 +262,11 @@ def _ask(
     per_category: int | None,
     categories: int | None,
     explore: float | None,
-    diversify: Method,
-) -> Ask:
+    diversify: DiversityMethod,
+) -> LookupRequest:
     """What is asked for; what is left out is as the settings say for the domain."""
     settings = service.settings
-    return Ask(
+    return LookupRequest(
         domain,
         n,
         exclude_seen,

@@ -49,7 +49,7 @@ async def put_rule(request: Request[Any, Any, Any], service: Injected, rule_id: 
         raise Problem(400, "bad-rule", str(error)) from None
     if rule.domain is not None and rule.domain not in service.domains:
         raise Problem(400, "unknown-domain", f"domain={rule.domain!r} is not one of {', '.join(service.domains)}")
-    if len(service.standing.rules) >= MOST_RULES and rule_id not in service.standing.told:
+    if len(service.standing.rules) >= MOST_RULES and rule_id not in service.standing.from_topic:
         raise Problem(400, "too-many", f"there are {MOST_RULES} rules; delete one first")
     return await _tell(service, rule_id, msgspec.json.encode(rule))
 
@@ -57,7 +57,7 @@ async def put_rule(request: Request[Any, Any, Any], service: Injected, rule_id: 
 @delete("/v1/rules/{rule_id:str}", status_code=202, tags=["rules"], summary="Take a rule away")
 async def delete_rule(service: Injected, rule_id: FromPath[str]) -> Response[Told]:
     """A rule of the file is taken away in the file."""
-    if rule_id not in service.standing.told:
+    if rule_id not in service.standing.from_topic:
         in_file = any(one.id == rule_id for one in service.standing.rules)
         where = "stands in the rules' file; take it out there" if in_file else "does not exist"
         raise Problem(404, "unknown-rule", f"rule {rule_id!r} {where}")
@@ -70,6 +70,8 @@ async def _tell(service: Service, rule_id: str, value: bytes | None) -> Response
 
 
 def _described(service: Service, rule: Rule) -> dict[str, Any]:
-    source = "api" if rule.id in service.standing.told else "file"
-    holds = {name: rule.valid_at(domain.clock()) for name, domain in service.domains.items() if rule in domain.rules}
+    source = "api" if rule.id in service.standing.from_topic else "file"
+    holds = {
+        name: rule.valid_at(state.domain.clock()) for name, state in service.domains.items() if rule in state.rules
+    }
     return {**msgspec.to_builtins(rule), "source": source, "holds": [name for name, now in holds.items() if now]}

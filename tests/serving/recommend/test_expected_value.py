@@ -14,11 +14,10 @@ from models.recommenders.neural.recommender import Neural
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
-from serving.catalogue.domain import Domain
-from serving.recommend.pipeline import Ask
+from serving.recommend.request import LookupRequest
 from testing.encoders import small_encoder
 from testing.interactions import history, starred
-from testing.lookups import NOW, SHOP, look_up, serve, state_of
+from testing.lookups import NOW, SHOP, domain_state, look_up, serve, state_of
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.0])
@@ -42,10 +41,13 @@ def learned(release: Release) -> bool:
 
 
 def test_an_explained_list_says_what_its_items_are_worth_where_that_was_learned(release: Release) -> None:
-    domain = Domain(SHOP, clock=lambda: NOW)
-    serve(domain, release)
-    state = state_of(("rate", "i1"), ("rate", "i2"))
-    found = {one.item_id: one.expected_value for one in look_up(domain, state, Ask("shop", 12, explain=True)).items}
+    state = domain_state(SHOP, clock=lambda: NOW)
+    serve(state, release)
+    activity = state_of(("rate", "i1"), ("rate", "i2"))
+    found = {
+        one.item_id: one.expected_value
+        for one in look_up(state, activity, LookupRequest("shop", 12, explain=True)).items
+    }
     assert len(found) == 12
     if not learned(release):
         assert set(found.values()) == {None}
@@ -53,7 +55,7 @@ def test_an_explained_list_says_what_its_items_are_worth_where_that_was_learned(
     stars = {item: value for item, value in found.items() if item != "i0"}  # which nobody rated
     wanted = {item: 1.0 if int(item[1:]) % 2 else 5.0 for item in stars}
     assert stars == pytest.approx(wanted, abs=1.0)
-    assert {one.expected_value for one in look_up(domain, state, Ask("shop", 12)).items} == {None}
+    assert {one.expected_value for one in look_up(state, activity, LookupRequest("shop", 12)).items} == {None}
 
 
 def test_a_release_expects_what_its_network_does(release: Release) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,30 @@ from features.activity import Activity, History
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
 from models.releases import release_store
-from models.releases.arms import Arm, includes
+from models.releases.arms import Arm, Role, includes
 from models.releases.manifest import ITEM_KNN
 from models.releases.release import Release
-from serving.catalogue.domain import Aligned, Domain
-from serving.recommend.pipeline import Answer, Ask
+from serving.catalogue.domain import Domain
+from serving.catalogue.domain_state import DomainState, LoadedRelease
+from serving.catalogue.items import ReleaseItems
+from serving.catalogue.release_view import ReleaseView
+from serving.recommend.answer import Answer
+from serving.recommend.request import LookupRequest
 from serving.recommend.shadow import Shadow, overlap
 from serving.recommend.worker import Lookups
-from serving.rollout.arms import Beside, Trial, Tried
+from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
 from stream.events import Item
+from testing.lookups import ids
 from testing.random_release import write_random_release
 
-USERS = [f"u{one}" for one in range(60)]
+USERS = [f"u{number}" for number in range(60)]
 ARM = Arm("", 0.5, 0, "salt")
 
 
-class Failing(Release):
+class FailingRelease(Release):
     """A release that loads and then fails whenever it is asked."""
 
-    def scores(self, batch: object) -> Float32:
+    def scores(self, batch: Sequence[History], asking: Sequence[object] = ()) -> Float32:
         raise RuntimeError("this release fails")
 
 
@@ -44,81 +49,91 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> OnlineStore:
 
 
 @pytest.fixture
-def domain(tmp_path: Path) -> Domain:
-    """A domain with a release that serves; `beside` holds what is tried out."""
-    home = Domain()
+def state(tmp_path: Path) -> DomainState:
+    """A domain with a release that serves, and another in memory that is tried out."""
+    state = DomainState(Domain())
     rng = np.random.default_rng(0)
     for serve in (True, False):
         loaded = release_store.load(tmp_path / "shop" / write_random_release(tmp_path, 40, ITEM_KNN, rng))
-        home.begin()
-        home.adopt(home.align(loaded), serve=serve)
-    return home
+        with state.loading(serve=serve) as loading:
+            loading.prepare(loaded)
+    return state
 
 
-def tried(domain: Domain, aligned: Aligned) -> Tried:
-    return Tried(Arm(aligned.release.id, ARM.share, 0, ARM.salt), Beside(domain, aligned))
+def loaded_arm(role: Role, loaded: LoadedRelease) -> LoadedArm:
+    return LoadedArm(Arm(loaded.id, ARM.share, 0, ARM.salt), loaded, ArmCounters("shop", role))
 
 
-def failing(domain: Domain) -> Aligned:
-    good = domain.beside[0].release
-    names = {"popularity": good.popularity, "neighbours": good._neighbors, "similarities": good._similarities}
-    return Aligned(Failing(good.manifest, good.recommender, names), {}, domain.codes)
+def failing(state: DomainState) -> LoadedRelease:
+    view = state.arms[0].view
+    good = view.release
+    arrays = {"popularity": good.popularity, "neighbours": good.neighbours[0], "similarities": good.neighbours[1]}
+    release = FailingRelease(good.manifest, good.recommender, arrays)
+    items = ReleaseItems(release, {}, state.domain.category_codes)
+    return LoadedRelease(ReleaseView(state.domain, release=release, items=items))
 
 
-def looked(
-    domain: Domain, store: OnlineStore, shadow: Shadow | None = None, until: Callable[[], bool] = lambda: True
+def answers_of_all(
+    state: DomainState,
+    store: OnlineStore,
+    rollout: ActiveRollout,
+    shadow: Shadow | None = None,
+    until: Callable[[], bool] = lambda: True,
 ) -> dict[str, Answer]:
+    """The answers of all users; ends when `until` is true, or after 30 s."""
+
     async def go() -> dict[str, Answer]:
-        lookups = Lookups({"shop": domain})
+        lookups = Lookups({"shop": state}, {"shop": rollout})
         lookups.store, lookups.shadow = store, shadow
         lookups.start()
         if shadow is not None:
             shadow.start()
-        asked: list[Awaitable[object]] = [lookups.of_user(user, Ask("shop", 5)) for user in USERS]
-        found = [one.answer for one in await asyncio.gather(*asked)]  # type: ignore[attr-defined]
+        encoded = await asyncio.gather(*(lookups.of_user(user, LookupRequest("shop", 5)) for user in USERS))
         end = time.monotonic() + 30
         while not until() and time.monotonic() < end:
             await asyncio.sleep(0.02)
         await lookups.stop()
         if shadow is not None:
             await shadow.stop()
-        return dict(zip(USERS, found, strict=True))
+        return dict(zip(USERS, [each.answer for each in encoded], strict=True))
 
     return asyncio.run(go())
 
 
-def test_a_canary_answers_its_share_and_the_catalogue_reaches_it(domain: Domain, store: OnlineStore) -> None:
-    canary = tried(domain, domain.beside[0])
-    domain.trial = Trial("shop", canary, None)
+def test_a_canary_answers_its_share_and_follows_the_catalogue(state: DomainState, store: OnlineStore) -> None:
+    canary = loaded_arm("canary", state.arms[0])
+    rollout = ActiveRollout("shop", canary, None)
     mine = {user for user in USERS if includes(ARM, user)}
     assert 15 < len(mine) < 45
-    found = looked(domain, store)
-    assert {user for user, one in found.items() if one.release == canary.arm.release} == mine
-    assert (canary.figures.answers, canary.figures.errors) == (len(mine), 0)
-    assert domain.trial.control.answers == len(USERS) - len(mine)
+    answers = answers_of_all(state, store, rollout)
+    assert {user for user, answer in answers.items() if answer.release == canary.arm.release} == mine
+    assert (canary.stats.answers, canary.stats.errors) == (len(mine), 0)
+    assert rollout.control.answers == len(USERS) - len(mine)
     first = next(iter(mine))
-    gone = found[first].items[0].item_id
-    domain.put([Item(item_id=gone, at=1, available=False)])
-    assert gone not in [one.item_id for one in looked(domain, store)[first].items]
+    gone = answers[first].items[0].item_id
+    state.put_items([Item(item_id=gone, at=1, available=False)])
+    assert gone not in ids(answers_of_all(state, store, rollout)[first])
 
 
-def test_a_canary_that_fails_costs_no_answer(domain: Domain, store: OnlineStore) -> None:
-    canary = tried(domain, failing(domain))
-    domain.trial = Trial("shop", canary, None)
-    found = looked(domain, store)
-    assert {one.release for one in found.values()} == {domain.aligned.release.id}  # type: ignore[union-attr]
-    assert all(one.reason == "personal" for one in found.values())
+def test_a_canary_that_fails_costs_no_answer(state: DomainState, store: OnlineStore) -> None:
+    canary = loaded_arm("canary", failing(state))
+    rollout = ActiveRollout("shop", canary, None)
+    answers = answers_of_all(state, store, rollout)
+    assert {answer.release for answer in answers.values()} == {state.serving_id}
+    assert all(answer.reason == "personal" for answer in answers.values())
     mine = sum(includes(ARM, user) for user in USERS)
-    assert (canary.figures.answers, canary.figures.errors) == (mine, mine)
-    assert domain.trial.control.errors == 0
+    assert (canary.stats.answers, canary.stats.errors) == (mine, mine)
+    assert rollout.control.errors == 0
 
 
-def test_a_shadow_that_fails_is_counted_and_nobody_sees_it(domain: Domain, store: OnlineStore, tmp_path: Path) -> None:
-    shadow, one = Shadow(tmp_path / "shadow", 1_000), tried(domain, failing(domain))
-    domain.trial = Trial("shop", None, one)
-    found = looked(domain, store, shadow, lambda: one.figures.answers > 0)
-    assert {answer.release for answer in found.values()} == {domain.aligned.release.id}  # type: ignore[union-attr]
-    assert one.figures.errors > 0
+def test_a_shadow_that_fails_is_counted_and_nobody_sees_it(
+    state: DomainState, store: OnlineStore, tmp_path: Path
+) -> None:
+    shadow, arm = Shadow(tmp_path / "shadow", 1_000), loaded_arm("shadow", failing(state))
+    rollout = ActiveRollout("shop", None, arm)
+    answers = answers_of_all(state, store, rollout, shadow, lambda: arm.stats.answers > 0)
+    assert {answer.release for answer in answers.values()} == {state.serving_id}
+    assert arm.stats.errors > 0
     assert not (tmp_path / "shadow" / "shop.jsonl").exists()
 
 

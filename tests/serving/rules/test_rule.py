@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.catalogue.domain import Entry
+from serving.catalogue.items import CatalogueItem
 from serving.rules.compiled import Compiled, Plan
 from serving.rules.rule import Condition, Rule, RuleError, checked, read_file, rule_of, share_of
 
@@ -102,7 +102,7 @@ def test_json_takes_its_id_from_the_address() -> None:
 def test_conditions(condition: object, value: object, holds: bool) -> None:
     rule = Rule(id="r", action="exclude", where={"brand": condition})  # type: ignore[dict-item]
     assert rule.tests()["brand"].holds(value) is holds  # type: ignore[arg-type]
-    assert Plan([rule]).matching("i", Entry(None, True, None, {"brand": value})) == ([0] if holds else [])  # type: ignore[dict-item]
+    assert Plan([rule]).matching("i", CatalogueItem(None, True, None, {"brand": value})) == ([0] if holds else [])  # type: ignore[dict-item]
 
 
 def test_a_share_of_users_is_even_and_stays() -> None:
@@ -120,7 +120,7 @@ def test_a_share_of_users_is_even_and_stays() -> None:
 
 words = st.sampled_from(["x", "y", "z"])
 entries = st.builds(
-    Entry,
+    CatalogueItem,
     category=st.none() | words,
     available=st.just(True),
     title=st.none() | words,
@@ -149,7 +149,9 @@ rules = st.lists(
 
 @settings(max_examples=120, deadline=None)
 @given(rules, st.lists(entries, min_size=1, max_size=6), st.data())
-def test_arrays_say_what_asking_item_by_item_says(made: list[Rule], known: list[Entry], data: st.DataObject) -> None:
+def test_arrays_say_what_asking_item_by_item_says(
+    made: list[Rule], known: list[CatalogueItem], data: st.DataObject
+) -> None:
     """Also after single items changed: the arrays follow."""
     catalogue = {f"i{n}": entry for n, entry in enumerate(known)}
     index = {item: n for n, item in enumerate(catalogue)}
