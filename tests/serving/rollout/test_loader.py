@@ -52,7 +52,7 @@ def arm(release: str, share: float = 0.5) -> Arm:
 
 
 def plan(root: Path, canary: Arm | None = None, shadow: Arm | None = None) -> None:
-    with arms.changing(root, "shop"):
+    with arms.locked(root, "shop"):
         arms.write(root, "shop", Rollout(canary, shadow))
 
 
