@@ -1,64 +1,115 @@
 """What Feast is told: entities, one set of views per domain, push sources, and a feature service per domain.
 
 Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is one JSON document
-instead of thirty columns (docs/decisions/0003-wide-features.md has the measurements).
+instead of thirty columns (docs/decisions/0003-wide-features.md has the measurements). An on-demand view decodes it into
+typed features for other readers; look-ups read `state` itself.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+import inspect
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
-from feast.types import Bytes, String
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource
+from feast.protos.feast.core.Transformation_pb2 import UserDefinedFunctionV2
+from feast.transformation.python_transformation import PythonTransformation
+from feast.types import Array, Bytes, Float64, Int64, String
 from feast.value_type import ValueType
 
-ACTIVITY_FEATURES: Final = ("state",)
-TIMESTAMP: Final = "event_timestamp"
+from features.activity_features import FEATURE_TYPES
+from features.offline import FOLDER, TIMESTAMP
 
-user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="who acts")
-item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="what is acted on")
+ACTIVITY_FEATURES: Final = ("state",)
+FEAST_TYPES: Final[Mapping[Any, Any]] = {
+    str: String,
+    int: Int64,
+    list[str]: Array(String),
+    list[int]: Array(Int64),
+    list[float]: Array(Float64),
+}
+
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="Who acts")
+item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="What users act on")
 partition = Entity(
-    name="partition", join_keys=["partition"], value_type=ValueType.STRING, description="topic/partition"
+    name="partition", join_keys=["partition"], value_type=ValueType.STRING, description="Topic and partition: events/3"
 )
 
 
-def activity_view(domain: str, offline: Path) -> FeatureView:
+def activity_view(domain: str) -> FeatureView:
     """A user's state in a domain, as the JSON bytes of `features.activity.Activity`."""
-    return _view(f"{domain}_activity", user, ACTIVITY_FEATURES, Bytes, offline)
+    return _view(f"{domain}_activity", user, ACTIVITY_FEATURES, Bytes)
 
 
-def profile_view(domain: str, offline: Path) -> FeatureView:
-    """The newest word on a user, as the JSON of `stream.events.User`."""
-    return _view(f"{domain}_profile", user, ("record",), String, offline)
+def profile_view(domain: str) -> FeatureView:
+    """The newest profile of a user, as the JSON of `stream.events.User`."""
+    return _view(f"{domain}_profile", user, ("record",), String)
 
 
-def item_view(domain: str, offline: Path) -> FeatureView:
-    """The newest word on an item, as the JSON of `stream.events.Item`."""
-    return _view(f"{domain}_item", item, ("record",), String, offline)
+def item_view(domain: str) -> FeatureView:
+    """The newest catalogue entry of an item, as the JSON of `stream.events.Item`."""
+    return _view(f"{domain}_item", item, ("record",), String)
 
 
-def popularity_view(offline: Path) -> FeatureView:
+def popularity_view() -> FeatureView:
     """One partition's popularity row, as the JSON bytes of `features.popularity.PartitionPopularity`."""
-    return _view("popularity", partition, ("row",), Bytes, offline)
+    return _view("popularity", partition, ("row",), Bytes)
 
 
-def definitions(domains: Sequence[str], offline: Path) -> list[Entity | FeatureView | FeatureService]:
-    """Everything to apply; `offline` is the folder of the Parquet files behind the push sources."""
-    views: list[FeatureView] = [popularity_view(offline)]
+def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureView:
+    """The `state` of `activity` as the typed features of `features.activity_features`."""
+    return OnDemandFeatureView(
+        name=f"{domain}_activity_features",
+        sources=[activity],
+        schema=TYPED_FIELDS,
+        mode="python",
+        feature_transformation=SourceTransformation(decode_state, textwrap.dedent(inspect.getsource(decode_state))),
+        description="A user's state, decoded into typed features; times are epoch ms",
+    )
+
+
+def definitions(domains: Sequence[str]) -> list[Entity | FeatureView | OnDemandFeatureView | FeatureService]:
+    """Everything to apply to the registry of a system with these domains."""
+    views: list[FeatureView | OnDemandFeatureView] = [popularity_view()]
     services: list[FeatureService] = []
     for domain in domains:
-        mine = [activity_view(domain, offline), profile_view(domain, offline)]
-        views += [*mine, item_view(domain, offline)]
-        services.append(FeatureService(name=domain, features=mine))
+        activity, profile = activity_view(domain), profile_view(domain)
+        typed = typed_activity_view(domain, activity)
+        views += [activity, profile, item_view(domain), typed]
+        services.append(FeatureService(name=domain, features=[activity, profile, typed]))
     return [user, item, partition, *views, *services]
 
 
-def _view(name: str, entity: Entity, features: Sequence[str], dtype: object, offline: Path) -> FeatureView:
-    batch = FileSource(name=f"{name}_file", path=str(offline / f"{name}.parquet"), timestamp_field=TIMESTAMP)
+TYPED_FIELDS: Final = [Field(name=name, dtype=FEAST_TYPES[kind]) for name, kind in FEATURE_TYPES.items()]
+
+
+def decode_state(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the registry keeps, as source text: a reader of the typed features has this package installed."""
+    from features.activity_features import decode_states
+
+    return decode_states(inputs["state"])
+
+
+class SourceTransformation(PythonTransformation):
+    """A transformation that the registry stores as source text alone: Feast's own way adds a pickle of the function."""
+
+    def to_proto(self) -> UserDefinedFunctionV2:
+        return UserDefinedFunctionV2(name=self.udf.__name__, body_text=self.udf_string, mode="python")
+
+    def infer_features(self, *_: object, **__: object) -> list[Field]:
+        """The declared schema: Feast would run the function on random bytes, which are no state."""
+        return TYPED_FIELDS
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "SourceTransformation":
+        return SourceTransformation(self.udf, self.udf_string)
+
+
+def _view(name: str, entity: Entity, features: Sequence[str], dtype: object) -> FeatureView:
+    # The path is relative to the folder of feature_store.yaml, so that a system's state can be moved.
+    batch = FileSource(name=f"{name}_file", path=f"../{FOLDER}/{name}.parquet", timestamp_field=TIMESTAMP)
     return FeatureView(
         name=name,
         entities=[entity],
-        schema=[Field(name=one, dtype=dtype) for one in features],
+        schema=[Field(name=feature, dtype=dtype) for feature in features],
         source=PushSource(name=f"{name}_push", batch_source=batch),
         online=True,
     )

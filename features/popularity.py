@@ -23,6 +23,9 @@ EVERYONE: Final = ""
 TOP_PREFIX: Final = "top:"
 """Before a partition's name: the key of its shortened row."""
 
+TOP_ITEMS: Final = 2_000
+"""Items of each segment in a shortened row."""
+
 EVENT_IDS: Final = 1024
 """Newest event ids of a partition that are remembered."""
 
@@ -124,7 +127,7 @@ def merge(rows: Iterable[PartitionPopularity]) -> PartitionPopularity:
     return total
 
 
-def most_popular(row: PartitionPopularity, n: int) -> PartitionPopularity:
+def most_popular(row: PartitionPopularity, n: int = TOP_ITEMS) -> PartitionPopularity:
     """The same row with only the `n` most popular items of each segment: what answers read, and small."""
     short = PartitionPopularity(row.position)
     for name, one in row.domains.items():

@@ -66,9 +66,7 @@ def rebuild(
     for start in range(0, len(keys), BATCH):
         store.write_activities({key: states[key] for key in keys[start : start + BATCH]})
     store.write_popularity(rows)
-    store.write_popularity(
-        {popularity.TOP_PREFIX + name: popularity.most_popular(row, 2_000) for name, row in rows.items()}
-    )
+    store.write_popularity({popularity.TOP_PREFIX + name: popularity.most_popular(row) for name, row in rows.items()})
     return RebuildReport(
         events, len(states), {name: row.position for name, row in rows.items()}, time.monotonic() - started
     )

@@ -5,8 +5,6 @@ Writes hand ready protos to Feast's `online_write_batch`, reads ask Feast's `onl
 """
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +14,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import msgspec.yaml
 
 from features.unchecked import unchecked
 
-os.environ.setdefault("FEAST_USAGE", "False")
-
 with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warnings for the whole process, others' too
-    from feast import FeatureStore, FeatureView, RepoConfig
+    from feast import FeatureStore, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
@@ -32,9 +29,11 @@ from features.activity import Activity, Deduplication
 from features.errors import FeatureError, StoreError
 from features.popularity import PartitionPopularity
 from stream.events import Item, User
+from stream.files import exclusive, write_atomically
 
 PROJECT: Final = "coldstream"
 SQLITE: Final = "sqlite"
+REPOSITORY: Final = "feature_store.yaml"
 READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
 BUSY_MS: Final = 2_000
 
@@ -200,37 +199,55 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
         StoreError: the store does not answer.
         FeatureError: `store` is neither of the two.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = RepoConfig(
-        project=PROJECT,
-        registry=str(folder / "registry.db"),
-        provider="local",
-        online_store=_online_config(folder, store),
-        offline_store={"type": "dask"},
-        entity_key_serialization_version=3,
-        repo_path=folder,
-    )
-    with (folder / "registry.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    repository = _repository(store)
+    with exclusive(folder / "registry.lock"):
+        if not (folder / REPOSITORY).exists() or (folder / REPOSITORY).read_bytes() != repository:
+            write_atomically(folder / REPOSITORY, repository)
         if store == SQLITE:
             _write_ahead(folder / "online.db")
-        feast = FeatureStore(config=config)
-        known = {view.name for view in feast.list_feature_views()}
-        kept = sorted({name.removesuffix("_activity") for name in known if name.endswith("_activity")} | set(domains))
-        if not {f"{domain}_activity" for domain in domains} <= known:
-            _raising_store_errors(lambda: feast.apply(definitions(kept, folder / "offline")))
+        feast = FeatureStore(repo_path=str(folder))
+        kept = _applied(feast, domains)
     opened = OnlineStore(feast, kept)
     if store == SQLITE:
-        connection = opened._online._get_conn(config)
+        connection = opened._online._get_conn(feast.config)
         connection.execute("pragma synchronous=normal")
         connection.execute(f"pragma busy_timeout={BUSY_MS}")
     opened.ping()
     return opened
 
 
-def _online_config(folder: Path, store: str) -> dict[str, Any]:
+def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
+    """Add to the registry what it lacks for `domains`; every domain that it holds then."""
+    known = {view.name for view in [*feast.list_feature_views(), *feast.list_on_demand_feature_views()]}
+    kept = sorted({name.removesuffix("_activity") for name in known if name.endswith("_activity")} | set(domains))
+    if not {f"{domain}_activity_features" for domain in kept} <= known:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # on-demand views are experimental in Feast; offline use is slow
+            _raising_store_errors(lambda: feast.apply(definitions(kept)))
+    return kept
+
+
+def _repository(store: str) -> bytes:
+    """The content of `feature_store.yaml`: how this package, the `feast` command and its UI open the store.
+
+    Paths are relative to the file, so that the folder can be moved.
+    """
+    settings = {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": "registry.db",
+        "online_store": _online_config(store),
+        "offline_store": {"type": "dask"},
+        "entity_key_serialization_version": 3,
+    }
+    return b"# Written by the processes of the system: changes here are lost.\n" + msgspec.yaml.encode(settings)
+
+
+def _online_config(store: str) -> dict[str, Any]:
     if store == SQLITE:
-        return {"type": "sqlite", "path": str(folder / "online.db")}
+        return {"type": "sqlite", "path": "online.db"}
     if not store.startswith("redis://"):
         raise FeatureError(f"store={store!r} is not known; give sqlite or redis://HOST:PORT")
     address, _, database = store.removeprefix("redis://").partition("/")

@@ -140,7 +140,7 @@ class Profiles:
 
     @classmethod
     def read(cls, frame: pd.DataFrame) -> "Profiles":
-        """From `features.dataset.profile_words`."""
+        """From `features.offline.OfflineStore.profile_history`."""
         return cls.of(msgspec.json.decode(record, type=User) for record in frame["record"])
 
     def __len__(self) -> int:

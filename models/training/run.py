@@ -8,7 +8,8 @@ import msgspec
 import pandas as pd
 
 from features import cache
-from features.dataset import catalogue, interactions, profile_words
+from features.dataset import catalogue, interactions
+from features.offline import OfflineStore
 from models.domains.preset import DomainPreset
 from models.errors import ReleaseError, TrainingError
 from models.releases import release_store
@@ -144,7 +145,9 @@ def read_data(run: TrainingRun) -> RunData:
         events = interactions(run.archive, run.domain)
     if len(events) < LEAST_EVENTS:
         raise TrainingError(f"{run.domain}: {len(events)} interactions are archived; training needs {LEAST_EVENTS}")
-    return RunData(events, catalogue(run.archive, run.domain), profile_words(run.archive, run.domain))
+    offline = OfflineStore(run.archive, [run.domain])
+    offline.update()
+    return RunData(events, catalogue(run.archive, run.domain), offline.profile_history(run.domain))
 
 
 def read_serving(root: Path, domain: str) -> ServingRelease | None:

@@ -20,6 +20,7 @@ from prometheus_client import start_http_server
 
 from features.archive import Archive, ArchiveRow
 from features.errors import ArchiveError
+from features.offline import OfflineStore
 from serving import metrics
 from serving.process import logs, memory
 from serving.settings import Settings, read
@@ -31,6 +32,8 @@ from stream.events import Record, TimeLimits, decode, decode_event
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
+OFFLINE_S: Final = 60.0
+"""Between updates of Feast's offline store, whose files are written whole; a training run updates it as well."""
 MOST_WAITING: Final = 80_000
 """Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
@@ -47,6 +50,7 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     What the consumer sets aside (not JSON, not in the schema) is passed over here as well.
     """
     store = Archive(settings.state_path / "archive")
+    offline = OfflineStore(store.folder, settings.domain_names)
     limits = TimeLimits(max_future_ms=settings.max_future_ms)
     config = kafka_python_config(settings.bootstrap, settings.kafka_security)
     consumer = KafkaConsumer(
@@ -55,13 +59,18 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     try:
         places = _assign(consumer, store, stop)
         flushed_at, taken = time.monotonic(), Counter[str]()
+        offline_at = flushed_at - OFFLINE_S
         while not stop.is_set():
             if store.waiting() >= MOST_WAITING or not _take(consumer, store, limits, taken):
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
                 _flush(consumer, store, places, taken)
                 flushed_at = time.monotonic()
+                if flushed_at - offline_at >= OFFLINE_S:
+                    _update(offline)
+                    offline_at = time.monotonic()
         _flush(consumer, store, places, taken)
+        _update(offline)
     finally:
         consumer.close(timeout_ms=ANSWER_MS)
 
@@ -123,6 +132,14 @@ def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]
         log.error("%s", error)
     except KafkaError as error:
         log.warning("offsets are not committed (%s); the files say where to go on", error)
+
+
+def _update(offline: OfflineStore) -> None:
+    try:
+        offline.update()
+    except ArchiveError as error:
+        metrics.archive_errors.inc()
+        log.error("%s", error)
 
 
 def main(settings: Settings | None = None) -> int:

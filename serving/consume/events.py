@@ -43,7 +43,6 @@ AWAY_S: Final = 1.0
 """How long goodbyes are tried where it does not."""
 LAG_S: Final = 2.0
 """How long the lag is asked for while the store is away."""
-TOP_ITEMS: Final = 2_000
 T = TypeVar("T")
 
 log = logging.getLogger("coldstream.consumer")
@@ -292,7 +291,7 @@ class EventPath(Service, ConsumerRebalanceListener):
         if not self.rows:
             return
         rows = {_name(place): row for place, row in self.rows.items() if row.position >= 0}
-        rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row, TOP_ITEMS) for name, row in rows.items()}
+        rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row) for name, row in rows.items()}
         try:
             if wait:
                 await self.stored(lambda: self.store.write_popularity(rows), "write")

@@ -81,6 +81,19 @@ def test_profiles_items_and_popularity(store: OnlineStore) -> None:
     assert store.read_popularity(["events/0", "events/1"]) == {"events/0": row}
 
 
+def test_typed_features_of_a_written_state(store: OnlineStore) -> None:
+    store.write_activities({("shop", "ann"): state("a", "b")})
+    features = [f"shop_activity_features:{name}" for name in ("recent_items", "kind_counts", "categories", "last_seen")]
+    rows = store.feast.get_online_features(features, [{"user_id": "ann"}, {"user_id": "nobody"}]).to_dict()
+    assert rows == {
+        "user_id": ["ann", "nobody"],
+        "recent_items": [["a", "b"], None],
+        "kind_counts": [[2], None],
+        "categories": [["é"], None],
+        "last_seen": [NOON + 1, None],
+    }
+
+
 def test_a_forgotten_user_keeps_nothing_but_positions(store: OnlineStore) -> None:
     store.write_activities({("shop", "ann"): state("a")})
     store.write_profiles([User(user_id="ann", at=NOON, segment="old")])

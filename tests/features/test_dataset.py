@@ -8,8 +8,9 @@ import pytest
 
 from features.activity import Activity, FoldSettings
 from features.archive import Archive, ArchiveRow
-from features.dataset import training_set, write_snapshots
+from features.dataset import training_set
 from features.errors import ArchiveError
+from features.offline import write_activity_history
 from features.store import open_store
 from stream.events import Interaction, User
 
@@ -40,7 +41,7 @@ def archive(tmp_path: Path) -> Path:
 
 def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
-    written = write_snapshots(archive, "shop", tmp_path / "feast" / "offline", FoldSettings(), every_ms=0)
+    written = write_activity_history(archive, "shop", FoldSettings(), every_ms=0)
     assert written == 4  # ann: past, both of now together, future; bob: one
     asked = pd.DataFrame(
         {
@@ -67,7 +68,7 @@ def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> 
 
 def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
-    write_snapshots(archive, "shop", tmp_path / "feast" / "offline", FoldSettings())
+    write_activity_history(archive, "shop", FoldSettings())
     asked = pd.DataFrame({"user_id": ["ann", "ann"], "at": [NOON + HOUR, NOON + 3 * HOUR]})
     states = training_set(store.feast, "shop", asked).sort_values("at")["state"].tolist()
     for state, least in zip(states, [0, 4], strict=True):
@@ -77,4 +78,4 @@ def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp
 
 def test_nothing_is_archived_yet(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no events are archived"):
-        write_snapshots(tmp_path, "shop", tmp_path / "offline", FoldSettings())
+        write_activity_history(tmp_path / "archive", "shop", FoldSettings())
