@@ -6,10 +6,8 @@ confluent-kafka is no dependency: `uv pip install confluent-kafka` first. `pytho
 import argparse
 import asyncio
 import resource
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks.running import free_port
 from stream.admin import create_topics
@@ -17,6 +15,7 @@ from stream.broker import Broker
 from stream.bulk import BulkProducer
 from stream.events import Interaction, encode
 from stream.topics import EVENTS, topics
+from testing.temporary_folder import temporary_folder
 
 CHUNK = 10_000
 RETENTION_MS = 7 * 24 * 60 * 60 * 1000
@@ -87,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = messages(options.messages)
-    with tempfile.TemporaryDirectory() as folder, Broker(Path(folder), free_port()) as broker:
+    with temporary_folder("coldstream-producers-") as folder, Broker(folder, free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(8, RETENTION_MS))
         for _ in range(options.rounds):
             print("aiokafka ", measure(lambda: asyncio.run(ours(broker.bootstrap, rows)), len(rows)))

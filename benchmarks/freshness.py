@@ -7,12 +7,11 @@ views the item on top of the list that leaves out what was seen, so that the lis
 `coldstream bench freshness [--seconds 60] [--rate 2000] [--items 100000] [--json]`
 """
 
+import argparse
 import asyncio
 import multiprocessing
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -21,11 +20,13 @@ import numpy as np
 
 from benchmarks.lookups import put_catalogue
 from benchmarks.measurements import machine, memory, percentiles
+from benchmarks.printing import print_figures
 from stream.events import Interaction, encode
 from testing import load
 from testing.random_release import write_random_release
 from testing.supervised import SupervisedSystem, supervised_system
 from testing.synthetic import synthetic_events
+from testing.temporary_folder import temporary_folder
 
 BATCH: Final = 20
 USERS: Final = 20_000
@@ -38,8 +39,8 @@ PAUSE_S: Final = 0.05
 
 def measure(seconds: int = 60, rate: int = 2_000, items: int = 100_000) -> dict[str, Any]:
     """The whole benchmark, in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="coldstream-freshness-") as folder:
-        state = Path(folder) / "state"
+    with temporary_folder("coldstream-freshness-") as folder:
+        state = folder / "state"
         write_random_release(state / "releases", items, "transformer", np.random.default_rng(0))
         with supervised_system("--no-train", state=state) as system:
             with httpx.Client(base_url=system.url, timeout=60) as client:
@@ -140,3 +141,18 @@ async def _view(connection: load.Connection, user: str, item: str, event_id: str
     if status != 202:
         raise RuntimeError(f"the event was not accepted: {status} {body!r}")
     return str(msgspec.json.decode(body)["token"])
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--rate", type=int, default=2000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    print_figures(measure(seconds=options.seconds, rate=options.rate, items=options.items), show, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,12 @@ The log: Zipf-popular items, users of uneven activity (see `testing.synthetic`),
 `coldstream bench ingest [--events 1000000] [--store sqlite|redis] [--json]`
 """
 
+import argparse
 import asyncio
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,19 +23,23 @@ import numpy as np
 import psutil
 
 from benchmarks.measurements import machine, percentiles
+from benchmarks.printing import print_figures
 from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.bulk import BulkProducer
+from stream.child_process import start_child
 from stream.events import Interaction, encode
 from testing import load
 from testing.environment import system_environment
 from testing.ports import free_port
 from testing.redis_server import redis_server
 from testing.synthetic import synthetic_events
+from testing.temporary_folder import temporary_folder
 from testing.waiting import wait_ready
 
 EVENTS_A_USER: Final = 20
+STORES: Final = ("sqlite", "redis")
 ITEMS: Final = 20_000
 HTTP_S: Final = 10.0
 HTTP_BATCH: Final = 1_000
@@ -43,17 +47,17 @@ GORSE: Final = {"batch": 8_250, "single": 600}
 WITHIN_S: Final = 900
 
 
-def measure(events: int = 1_000_000, stores: Sequence[str] = ("sqlite", "redis")) -> dict[str, Any]:
+def measure(events: int = 1_000_000, stores: Sequence[str] = STORES) -> dict[str, Any]:
     """The whole benchmark, each part in a folder of its own."""
     figures: dict[str, Any] = {"machine": machine(), "events": events, "users": events // EVENTS_A_USER}
     for store in stores:
         if store == "redis" and shutil.which("redis-server") is None:
             figures[store] = {"skipped": "no redis-server is installed"}
             continue
-        with tempfile.TemporaryDirectory(prefix="coldstream-ingest-") as folder:
-            figures[store] = catch_up(Path(folder), store, events)
-    with tempfile.TemporaryDirectory(prefix="coldstream-ingest-") as folder:
-        figures["http"] = over_http(Path(folder))
+        with temporary_folder("coldstream-ingest-") as folder:
+            figures[store] = catch_up(folder, store, events)
+    with temporary_folder("coldstream-ingest-") as folder:
+        figures["http"] = over_http(folder)
     return figures
 
 
@@ -174,7 +178,7 @@ def _peak_mib(pid: int) -> float:
 
 @contextmanager
 def _process(module: str, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
+    process = start_child(
         [sys.executable, "-m", module], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
@@ -192,3 +196,19 @@ def _store(state: Path, store: str) -> Iterator[str]:
         return
     with redis_server(state) as (address, _):
         yield address
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--store", choices=STORES)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    print_figures(
+        measure(events=options.events, stores=(options.store,) if options.store else STORES), show, options.json
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -5,10 +5,8 @@ python -m benchmarks.lookup_options [--items 100000] [--recommender transformer]
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -30,6 +28,7 @@ from serving.rules.rule import Rule
 from testing import load
 from testing.random_release import write_random_release
 from testing.synthetic import synthetic_items
+from testing.temporary_folder import temporary_folder
 
 RULES: Final = 100
 LOOK_UPS: Final = 300
@@ -69,8 +68,8 @@ def rules(items: int, rng: np.random.Generator) -> list[Rule]:
 
 def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[str, Any]:
     """Milliseconds of one look-up by option, without store and HTTP; and of readying the rules."""
-    with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
-        root = Path(folder)
+    with temporary_folder("coldstream-options-") as folder:
+        root = folder
         name = write_random_release(root, items, recommender, rng)
         loaded = release_store.load(root / "shop" / name)
     state = DomainState(Domain(DomainPolicy.of(presets.preset_of("shop"))))
@@ -105,8 +104,8 @@ def _timed(state: DomainState, request: LookupRequest, activity: Activity) -> fl
 def over_http(items: int, users: int, recommender: str, seconds: float, rng: np.random.Generator) -> dict[str, Any]:
     """Latency by option on one connection, and what 32 connections pass."""
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="coldstream-options-") as folder:
-        state = Path(folder)
+    with temporary_folder("coldstream-options-") as folder:
+        state = folder
         fill(state / "feast", users, items, rng)
         write_random_release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:

@@ -3,12 +3,12 @@
 coldstream bench lookups [--recommender NAME] [--seconds 10] [--json]
 """
 
+import argparse
 import asyncio
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +20,11 @@ import numpy as np
 import psutil
 
 from benchmarks.measurements import machine, memory, percentiles
+from benchmarks.printing import print_figures
 from features.activity import Activity, ActivitySummary, Deduplication, History
 from stream.admin import create_topics
 from stream.broker import Broker
+from stream.child_process import start_child
 from stream.events import encode
 from stream.topics import topics
 from testing import load
@@ -30,6 +32,7 @@ from testing.environment import system_environment
 from testing.ports import free_port
 from testing.random_release import write_random_release
 from testing.synthetic import synthetic_items
+from testing.temporary_folder import temporary_folder
 
 SETTLE_S: Final = 2.0
 NEIGHBOURS: Final = 50
@@ -70,7 +73,7 @@ def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(4))
         variables = system_environment(state, kafka=broker.bootstrap)
-        process = subprocess.Popen([sys.executable, "-m", "serving.http.app"], env=variables, stdout=subprocess.DEVNULL)
+        process = start_child([sys.executable, "-m", "serving.http.app"], env=variables, stdout=subprocess.DEVNULL)
         port = int(variables["COLDSTREAM_PORT"])
         try:
             _prepare(port, items, process)
@@ -121,8 +124,8 @@ def measure(users: int, items: int, recommender: str, seconds: float) -> dict[st
     """The whole benchmark. The API has core 0 for itself in the second part; the load comes from the others."""
     rng = np.random.default_rng(0)
     figures: dict[str, Any] = {"machine": machine(), "users": users, "items": items, "recommender": recommender}
-    with tempfile.TemporaryDirectory(prefix="coldstream-lookups-") as folder:
-        state = Path(folder)
+    with temporary_folder("coldstream-lookups-") as folder:
+        state = folder
         fill(state / "feast", users, items, rng)
         write_random_release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid):
@@ -168,3 +171,19 @@ def show(figures: dict[str, Any]) -> None:
         line = f"{title:28}{row['p50']:9.2f}{row['p99']:9.2f}{row['max']:9.2f}{row['per_second']:9.0f}"
         print(f"{line}{row['cpu_us']:9.0f}")
     print("goals: one connection p99 <= 5 ms; >= 1,000/s on one core")
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--recommender", default="transformer")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    print_figures(measure(options.users, options.items, options.recommender, options.seconds), show, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,6 +30,7 @@ from models.releases.manifest import ITEM_KNN, Manifest, new_id
 from stream.events import Event, Impression, Interaction, Item, encode
 from testing import load
 from testing.supervised import supervised_system
+from testing.temporary_folder import temporary_folder
 
 TASTES: Final = 20
 EACH: Final = 50
@@ -191,8 +191,8 @@ def measure(
     visitors: int = 2_000, rate: float = 100.0, within_s: float = 240.0, impressions: int = 2_000, margin: float = 0.1
 ) -> dict[str, Any]:
     """The whole benchmark, in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="coldstream-rollout-") as folder:
-        state = Path(folder) / "state"
+    with temporary_folder("coldstream-rollout-") as folder:
+        state = folder / "state"
         root = state / "releases"
         asked = {"canary_impressions": impressions, "canary_margin": margin}
         release_store.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))

@@ -1,10 +1,10 @@
 """What a newcomer waits for: `coldstream run` on an empty folder, then a second start; and each process' memory."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +14,15 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.measurements import machine, memory
+from benchmarks.printing import print_figures
 from models.releases import release_store
 from models.releases.manifest import read_manifest
 from serving.commands.demonstration import busiest
+from stream.child_process import start_child
 from stream.sources.complete_journey import open_complete_journey
 from stream.sources.source import Source
 from testing.environment import system_environment
+from testing.temporary_folder import temporary_folder
 
 READY_S: Final = 180.0
 NEURAL_S: Final = 900.0
@@ -32,11 +35,11 @@ TRAINER: Final = "serving.train.trainer"
 def measure() -> dict[str, Any]:
     """Seconds to each mark of the first and the second start, of the stop between them, and MiB by process."""
     user = _followed(open_complete_journey())
-    with tempfile.TemporaryDirectory(prefix="coldstream-bench-") as folder:
-        place = Path(folder) / "state"
+    with temporary_folder("coldstream-bench-") as folder:
+        place = folder / "state"
         variables = system_environment(place)
         figures: dict[str, Any] = {"machine": machine(), "user": user}
-        with _started(variables, Path(folder) / "first.log") as first:
+        with _started(variables, folder / "first.log") as first:
             figures["first"] = _marks(first, variables, user)
             _until(first, lambda: _tuned(place), NEURAL_S, "a tuned release")
             figures["first"]["tuned_release_s"] = first.seconds()
@@ -47,7 +50,7 @@ def measure() -> dict[str, Any]:
                 for one in release_store.list_releases(place / "releases", "shop")
             ]
         figures["stop_s"] = first.stopped_s
-        with _started(variables, Path(folder) / "second.log") as second:
+        with _started(variables, folder / "second.log") as second:
             figures["second"] = _marks(second, variables, user)
         return figures
 
@@ -93,7 +96,7 @@ class _Start:
 def _started(variables: dict[str, str], log: Path) -> Iterator[_Start]:
     with log.open("wb") as out:
         command = [sys.executable, "-m", "serving.cli", "run"]
-        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=out, stderr=subprocess.STDOUT)
+        process = start_child(command, env={**os.environ, **variables}, stdout=out, stderr=subprocess.STDOUT)
         start = _Start(process, log)
         try:
             yield start
@@ -152,3 +155,15 @@ def _settled(place: Path) -> bool:
 
 def _followed(source: Source) -> str:
     return busiest(source, source.end - LAST_WEEKS_MS)
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    print_figures(measure(), show, options.json)
+
+
+if __name__ == "__main__":
+    main()

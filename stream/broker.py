@@ -8,10 +8,8 @@ power cut. A cluster of three with min.insync.replicas=2 is what survives that (
 """
 
 import argparse
-import ctypes
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,14 +21,13 @@ from typing import Final, Self
 
 import psutil
 
-from stream import admin, jars, node
+from stream import admin, child_process, jars, node
 from stream.errors import BrokerError
 from stream.node import HOST
 
 STOP_WITHIN_S: Final = 30
 LOCK_WITHIN_S: Final = 10
 """How long a start waits for a broker in the same folder that is just shutting down."""
-PR_SET_PDEATHSIG: Final = 1
 
 
 class Broker:
@@ -73,7 +70,7 @@ class Broker:
         command, lock = self._prepare()
         try:
             with (self.folder / "console.log").open("wb") as console:
-                self._process = subprocess.Popen(
+                self._process = child_process.start_child(
                     command,
                     stdout=console,
                     stderr=subprocess.STDOUT,
@@ -112,7 +109,7 @@ class Broker:
         command, lock = self._prepare()
         os.set_inheritable(lock, True)
         if end_with_parent:
-            _end_with_parent()
+            child_process.end_with_parent()
         os.execv(command[0], command)  # noqa: S606 - our own command, and no shell is wanted
 
     def __enter__(self) -> Self:
@@ -218,14 +215,6 @@ def _tail(folder: Path) -> str:
         if path.exists():
             lines += path.read_text("utf-8", "replace").splitlines()[-5:]
     return f"the end of {folder / 'kafka.log'} and console.log: " + (" | ".join(lines) or "(nothing)")
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we asked
-            sys.exit(143)
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ from stream.errors import BrokerError
 from testing.delivery import delivery_report, wait_archived
 from testing.event_writer import BATCH, EventWriter
 from testing.system import PARTS, System
+from testing.temporary_folder import removed_if_killed
 
 CAUGHT_UP_WITHIN_S: Final = 120.0
 
@@ -33,7 +34,7 @@ def kill_at_random(
     """
     folder = Path(tempfile.mkdtemp(prefix="coldstream-kill-"))
     started = time.monotonic()
-    with System(folder / "state", store) as system:
+    with removed_if_killed(folder), System(folder / "state", store) as system:
         kills, writer = asyncio.run(_kill_under_load(system, times, seed, victims))
         _wait_caught_up(system)
         wait_archived(system)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from stream.child_process import start_child
 from testing.ports import free_port
 from testing.waiting import wait_until
 
@@ -18,7 +19,7 @@ def redis_server(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]
     """A Redis on loopback that keeps nothing on disk: its address as the setting `store`, and its process."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = start_child(command, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: server.poll() is not None or _listens(port), READY_WITHIN_S, f"Redis listens on port {port}")
         if server.poll() is not None:

@@ -3,14 +3,15 @@
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from stream.child_process import start_child
 from testing.environment import system_environment
+from testing.temporary_folder import temporary_folder
 from testing.waiting import wait_ready
 
 
@@ -29,12 +30,12 @@ def supervised_system(
     *flags: str, within_s: float = 120, state: Path | None = None, **settings: object
 ) -> Iterator[SupervisedSystem]:
     """`coldstream up FLAGS` until the block ends; ready when `/readyz` answers 200."""
-    with tempfile.TemporaryDirectory(prefix="coldstream-bench-") as folder:
-        place = state or Path(folder)
+    with temporary_folder("coldstream-bench-") as folder:
+        place = state or folder / "state"
         variables = system_environment(place, **settings)
         log = (place.parent / f"{place.name}.log").open("wb")
         command = [sys.executable, "-m", "serving.cli", "up", *flags]
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+        process = start_child(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         url = f"http://127.0.0.1:{variables['COLDSTREAM_PORT']}"
         try:
             wait_ready(url, process, within_s, Path(log.name))

@@ -16,6 +16,7 @@ from serving.process.supervisor import MODULES
 from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
+from stream.child_process import start_child
 from testing.environment import system_environment
 from testing.waiting import answers, wait_until
 
@@ -58,7 +59,7 @@ class System:
             return
         command = [sys.executable, "-m", MODULES[name]]
         log = self.logs[name]
-        self.processes[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.processes[name] = start_child(command, env=self.environment, stdout=log, stderr=log)
 
     def kill(self, name: str) -> None:
         """kill -9."""

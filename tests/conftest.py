@@ -1,9 +1,12 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from testing.temporary_folder import removed_if_killed
 
 # What a test compiles is computed a few times only.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -19,3 +22,10 @@ def public_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data at {folder}; set COLDSTREAM_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A run that is killed leaves no process and no temporary folder."""
+    with removed_if_killed(tmp_path_factory.getbasetemp()):
+        yield

@@ -1,8 +1,11 @@
-"""`coldstream bench`: benchmarks that run on every installation."""
+"""`coldstream bench`: benchmarks that run on every installation.
 
-import json
-from collections.abc import Callable
-from typing import Annotated, Any
+This process becomes the benchmark's own, `python -m benchmarks.NAME`: nothing that serves imports the benchmarks.
+"""
+
+import os
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,9 +22,7 @@ def freshness(
     as_json: AsJson = False,
 ) -> None:
     """Measure the time from an event's acknowledgement to a changed recommendation, under load."""
-    from benchmarks.freshness import measure, show
-
-    _print(measure(seconds=seconds, rate=rate, items=items), show, as_json)
+    _become("freshness", as_json, "--seconds", str(seconds), "--rate", str(rate), "--items", str(items))
 
 
 @app.command("lookups")
@@ -35,9 +36,8 @@ def lookups(
     as_json: AsJson = False,
 ) -> None:
     """Measure look-up latency and throughput."""
-    from benchmarks.lookups import measure, show
-
-    _print(measure(users, items, recommender, seconds), show, as_json)
+    sizes = ["--items", str(items), "--users", str(users)]
+    _become("lookups", as_json, *sizes, "--recommender", recommender, "--seconds", str(seconds))
 
 
 @app.command("ingest")
@@ -47,21 +47,16 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Measure how fast the consumer catches up with a backlog, and how fast events enter over HTTP."""
-    from benchmarks.ingest import measure, show
-
-    _print(measure(events=events, stores=(store,) if store else ("sqlite", "redis")), show, as_json)
+    _become("ingest", as_json, "--events", str(events), *(["--store", store] if store else []))
 
 
 @app.command("start")
 def start(as_json: AsJson = False) -> None:
     """Measure a first start, a second start and the memory of each process."""
-    from benchmarks.start import measure, show
-
-    _print(measure(), show, as_json)
+    _become("start", as_json)
 
 
-def _print(figures: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(figures, default=str, indent=2))
-    else:
-        show(figures)
+def _become(benchmark: str, as_json: bool, *options: str) -> NoReturn:
+    sys.stdout.flush()
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *options, *(["--json"] if as_json else [])]
+    os.execv(sys.executable, command)  # noqa: S606 - our own module, and no shell is wanted

@@ -29,16 +29,21 @@ def test_a_changed_profile_changes_the_next_answer(own_system: System) -> None:
     with httpx.Client(base_url=own_system.url, timeout=30) as client:
         put(client, "ann", OLD)
         token = post_actions(client, "ann", ("view", "tea"))
-        wait_until(
-            lambda: get_recommendations(client, "ann", after=token)["reason"] == "personal", 30, "the release serves"
-        )
+
+        def serves() -> bool:
+            return bool(get_recommendations(client, "ann", after=token)["reason"] == "personal")
+
+        def recommended() -> list[str]:
+            return item_ids(get_recommendations(client, "ann", **query))
+
+        wait_until(serves, 30, "the release serves")
         query: dict[str, Any] = {"n": 1, "exclude_seen": True}
-        wait_until(lambda: first() == ["b"], 30, "the profile is known")
+        wait_until(lambda: recommended() == ["b"], 30, "the profile is known")
         put(client, "ann", YOUNG)
-        wait_until(lambda: first() == ["a"], 30, "the changed profile is known")
+        wait_until(lambda: recommended() == ["a"], 30, "the changed profile is known")
         event = {"type": "interaction", "event_id": "v1", "user_id": "v", "item_id": "tea", "kind": "view"}
-        for profile, first in ((YOUNG, "a"), (OLD, "b")):
+        for profile, expected in ((YOUNG, "a"), (OLD, "b")):
             visit = {"events": [{**event, "at": int(time.time() * 1000)}], "profile": profile, **query}
-            found = client.post("/v1/sessions/recommendations", json=visit)
-            assert found.status_code == 200, found.text
-            assert item_ids(found.json()) == [first]
+            answer = client.post("/v1/sessions/recommendations", json=visit)
+            assert answer.status_code == 200, answer.text
+            assert item_ids(answer.json()) == [expected]
