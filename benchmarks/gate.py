@@ -21,8 +21,10 @@ from benchmarks.recommenders import users_of
 from features.activity import History
 from models.arrays import Float32
 from models.data import splits
-from models.data.interactions import Batch, Log, batch_of
-from models.recommenders.base import Recommender, Vocabulary
+from models.data.batch import Batch, batch_histories
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemKNN
 from models.recommenders.popularity import Popularity
@@ -46,13 +48,13 @@ class Altered:
         return self.change(self.inner.score(batch))
 
 
-def fitted(made: Any, log: Log) -> Any:
+def fitted(made: Any, log: Interactions) -> Any:
     """The recommender, fitted."""
     made.fit(log)
     return made
 
 
-def candidates(log: Log, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
+def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
     """Name, the check that has to fail (none: it has to pass), and the recommender."""
     knn, mixed_up, factors = (fitted(one, log) for one in (ItemKNN(), ItemKNN(), IALS()))
     better = EASE() if mask_seen else ItemKNN(own=1.0)
@@ -93,8 +95,8 @@ class Side:
 
     def __init__(self, frame: pd.DataFrame, most: int, mask_seen: bool) -> None:
         before, after = splits.split(frame, HOLDOUT)
-        self.held_out = splits.cases(before, after, DEFAULT_HISTORY_LENGTH, most)
-        self.log, self.mask_seen = Log.of(before), mask_seen
+        self.held_out = splits.evaluation_cases(before, after, DEFAULT_HISTORY_LENGTH, most)
+        self.log, self.mask_seen = Interactions.from_frame(before), mask_seen
         self.numbers = dict(self.log.vocabulary.index)
         for one in self.held_out:
             for item in one.targets:
@@ -117,7 +119,7 @@ class Side:
         histories = [one.history for one in self.held_out]
 
         def score(history: History) -> Float32:
-            return recommender.score(batch_of([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
+            return recommender.score(batch_histories([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
 
         sane = gate.sanity_checks(ours, self.cases, champion_challenger.latency_ms(score, histories), bounds)
         return sane + gate.comparison_checks(ours, theirs, bounds, np.random.default_rng(0)), ours

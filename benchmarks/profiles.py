@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.recommenders import SETS, categories_of, table_of
+from models.arrays import Float64
 from models.data import splits
-from models.data.profiles import Profiles
+from models.data.profiles import ProfileHistory
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, Plan
 from models.recommenders.base import Recommender
@@ -55,12 +56,12 @@ class Asked(msgspec.Struct, frozen=True):
     rows: tuple[str, ...]
 
 
-def drawn(source: Source, most: int) -> tuple[pd.DataFrame, Profiles]:
+def drawn(source: Source, most: int) -> tuple[pd.DataFrame, ProfileHistory]:
     """The interactions of at most so many users, half of them with a profile where only some have one."""
     frame = table_of(source, 1.0)
-    people = Profiles.of(user for users in source.profiles() for user in users)
+    people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     users, rng = np.sort(frame["user_id"].unique()), np.random.default_rng(0)
-    told = np.array([user for user in users if user in people.words], object)
+    told = np.array([user for user in users if user in people.updates], object)
     if len(users) > most:
         first = rng.permutation(told)[: most // 2]
         rest = rng.permutation(np.setdiff1d(users, first))[: most - len(first)]
@@ -77,7 +78,7 @@ def run(asked: Asked, name: str, home: Path) -> None:
     frame, people = drawn(source, asked.users)
     categories = categories_of(source)
     for seed, row in wanted:
-        protocol = splits.Protocol.of(SETS[name].protocol)
+        protocol = splits.SplitProtocol.parse(SETS[name].protocol)
         masked = SETS[name].protocol == "leave-one-out"
         plan = Plan(protocol, seed, 1, asked.minutes, 600, masked, 5, tested=asked.users, clock=time.process_time)
         defaults = {"dnn": {**SHAPE, **ROWS[row]}}
@@ -95,14 +96,14 @@ def run(asked: Asked, name: str, home: Path) -> None:
         print(f"{name} seed {seed} {row}: {figures}; {spent:.0f} s, {len(found['whole'])} users", flush=True)
 
 
-def measured(experiment: Experiment, made: Recommender, how: str) -> metrics.Values:
+def measured(experiment: Experiment, made: Recommender, how: str) -> Float64:
     """NDCG@10 of each test case, float64 [cases]."""
     cases = experiment.test.cases
     if how == "no profile":
         cases = [msgspec.structs.replace(one, profile=None) for one in cases]
-    batch = splits.batch(cases, made.vocabulary, FEW if how == "three events" else 50)
+    batch = splits.batch_cases(cases, made.vocabulary, FEW if how == "three events" else 50)
     ranked = metrics.rank(
-        lambda start, stop: made.score(batch.rows(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
+        lambda start, stop: made.score(batch.slice(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
     )
     return metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
 

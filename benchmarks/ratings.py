@@ -25,7 +25,7 @@ import pandas as pd
 from benchmarks.profiles import drawn
 from benchmarks.recommenders import SETS
 from models.data import splits
-from models.data.interactions import Log
+from models.data.interactions import Interactions
 from models.domains.preset import preset_of
 from models.evaluation import metrics
 from models.recommenders.registry import Situation, make
@@ -41,7 +41,7 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
     """A line for each recommender and way."""
     home, low = preset_of("video"), frame["value"] < stars
     judged = frame.assign(kind=frame["kind"].where(~low, WAYS["left out"]))
-    before, after = splits.split(judged, splits.Protocol("leave-one-out"), 0, home.weights)
+    before, after = splits.split(judged, splits.SplitProtocol("leave-one-out"), 0, home.weights)
     plain = frame.loc[before.index]
     lines = []
     for name in NAMES:
@@ -61,12 +61,14 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     from models.recommenders.neural.recommender import Neural, Params
 
     home = preset_of("video")
-    before, after = splits.split(frame, splits.Protocol("leave-one-out"), 0, home.weights)
-    log = Log.of(before, weights=home.weights)
+    before, after = splits.split(frame, splits.SplitProtocol("leave-one-out"), 0, home.weights)
+    log = Interactions.from_frame(before, kind_weights=home.weights)
     cases = [
-        one for one in splits.cases(before, after, 50, None, 0, home.weights) if one.targets[0] in log.vocabulary.index
+        one
+        for one in splits.evaluation_cases(before, after, 50, None, 0, home.weights)
+        if one.targets[0] in log.vocabulary.index
     ]
-    batch = splits.batch(cases, log.vocabulary, 50)
+    batch = splits.batch_cases(cases, log.vocabulary, 50)
     stars = dict(zip(zip(after["user_id"], after["item_id"], strict=True), after["value"], strict=True))
     truth = np.array([stars[case.user_id, case.targets[0]] for case in cases], np.float64)
     places = np.array([log.vocabulary.index[case.targets[0]] for case in cases])
@@ -83,7 +85,7 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
             if made.params.valued:
                 expected.append(made.values(batch)[np.arange(len(cases)), places])
             lists = metrics.rank(
-                lambda start, stop, made=made: made.score(batch.rows(start, stop)),
+                lambda start, stop, made=made: made.score(batch.slice(start, stop)),
                 log.vocabulary,
                 cases,
                 K,
@@ -97,7 +99,7 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     return lines
 
 
-def offsets(before: pd.DataFrame, cases: list[splits.Case], damped: float = 10.0) -> dict[str, np.ndarray]:
+def offsets(before: pd.DataFrame, cases: list[splits.EvaluationCase], damped: float = 10.0) -> dict[str, np.ndarray]:
     """Expected stars of each case's target: the mean; with the item's offset; with the user's too (each damped)."""
     rated = before[before["value"].notna()]
     mean = float(rated["value"].mean())
@@ -125,13 +127,13 @@ def _told(name: str, truth: np.ndarray, expected: list[np.ndarray], ndcg: np.nda
 def asked(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     """NDCG@10 by user of a recommender that learned from `before`."""
     home = preset_of("video")
-    log = Log.of(before, weights=home.weights)
-    cases = splits.cases(before, after, 50, None, 0, home.weights)
+    log = Interactions.from_frame(before, kind_weights=home.weights)
+    cases = splits.evaluation_cases(before, after, 50, None, 0, home.weights)
     made = make(name, home.params().get(name, {}), Situation())
     made.fit(log)
-    batch = splits.batch(cases, made.vocabulary, 50)
+    batch = splits.batch_cases(cases, made.vocabulary, 50)
     ranked = metrics.rank(
-        lambda start, stop: made.score(batch.rows(start, stop)), made.vocabulary, cases, K, mask_seen=True
+        lambda start, stop: made.score(batch.slice(start, stop)), made.vocabulary, cases, K, mask_seen=True
     )
     values = metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
     return {case.user_id: float(value) for case, value in zip(cases, values, strict=True)}

@@ -35,16 +35,16 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from models.data.splits import Protocol
+from models.data.splits import SplitProtocol
+from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, Plan, Tuned, best_of, settings_of
-from models.recommenders.base import KIND_WEIGHTS
 from models.recommenders.blend import Blend
 from models.recommenders.registry import CANDIDATES, NEURAL
 from serving.process import memory
 
 if TYPE_CHECKING:
-    from models.data.item_features import Catalogue
+    from models.data.item_features import ItemFeatures
     from stream.sources.source import Source
 
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
@@ -108,7 +108,7 @@ def table_of(source: "Source", share: float) -> pd.DataFrame:
     from serving.commands.offline_evaluation import frame_of
 
     frame = frame_of(source)
-    frame = frame[frame["kind"].map(KIND_WEIGHTS).fillna(0.0) > 0]
+    frame = frame[frame["kind"].map(PREFERENCE_WEIGHTS).fillna(0.0) > 0]
     users = np.sort(frame["user_id"].unique())
     if share < 1:
         kept = np.random.default_rng(0).choice(users, round(share * len(users)), replace=False)
@@ -136,7 +136,7 @@ def users_of(name: str, most: int) -> pd.DataFrame:
 
 def opened(
     data: Path, name: str, *, catalogue: bool = False
-) -> "tuple[pd.DataFrame, dict[str, str], Catalogue | None]":
+) -> "tuple[pd.DataFrame, dict[str, str], ItemFeatures | None]":
     """A set's interactions, categories of its items, and its catalogue if that is asked for; as packed, if it was."""
     packed = data / f"{name}.parquet"
     if packed.exists():
@@ -174,7 +174,7 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
         return
     _alike(asked, folder)
     frame, categories, offered = opened(asked.data, name, catalogue=asked.catalogue)
-    protocol, clock = Protocol.of(SETS[name].protocol), CLOCKS[asked.clock]
+    protocol, clock = SplitProtocol.parse(SETS[name].protocol), CLOCKS[asked.clock]
     plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
     experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
@@ -233,7 +233,7 @@ def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, 
         place = Path(text)
         columns = ["user_id", "item_id", "at", "weight"]
         for part, rows in (("fit", experiment.fitted), ("whole", experiment.before)):
-            rows.assign(weight=rows["kind"].map(KIND_WEIGHTS))[columns].to_parquet(place / f"{part}.parquet")
+            rows.assign(weight=rows["kind"].map(PREFERENCE_WEIGHTS))[columns].to_parquet(place / f"{part}.parquet")
         pairs = [(case.user_id, item) for case in experiment.tuning.cases for item in case.targets]
         pd.DataFrame(pairs, columns=["user_id", "item_id"]).to_parquet(place / "tune.parquet")
         users = [case.user_id for case in experiment.test.cases]

@@ -25,7 +25,8 @@ import pandas as pd
 from benchmarks.attacks import ATTACKS, attacked, tail_item
 from benchmarks.recommenders import SETS, table_of
 from models.data import splits
-from models.data.interactions import Log, batch_of
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
 from models.evaluation import metrics
 from models.recommenders.base import Recommender
 from models.recommenders.registry import NEURAL, Situation, make
@@ -117,9 +118,9 @@ def run(asked: Asked) -> Path:
     frame = table_of(SETS[asked.set].open(asked.data), 1.0)
     users = np.sort(frame["user_id"].unique())
     learned = np.random.default_rng(0).choice(users, min(asked.users, len(users)), replace=False)
-    whole, after = splits.split(frame, splits.Protocol("leave-one-out"))
+    whole, after = splits.split(frame, splits.SplitProtocol("leave-one-out"))
     before = whole[whole["user_id"].isin(learned)]
-    asking = splits.cases(whole, after, 50, asked.cases)
+    asking = splits.evaluation_cases(whole, after, 50, asked.cases)
     started = time.monotonic()
     for done, cell in enumerate(wanted):
         outcome = measured(asked, cell, before, asking)
@@ -135,18 +136,18 @@ def run(asked: Asked) -> Path:
     return home
 
 
-def measured(asked: Asked, cell: Cell, before: pd.DataFrame, cases: list[splits.Case]) -> Outcome:
+def measured(asked: Asked, cell: Cell, before: pd.DataFrame, cases: list[splits.EvaluationCase]) -> Outcome:
     """Train on what is left of the log and the attack; ask the real users."""
     started, target = time.monotonic(), tail_item(before, np.random.default_rng(cell.seed))
     if cell.attack != CLEAN:
         name, share = cell.attack.rsplit("-", 1)
         before = attacked(before, name, float(share), target, np.random.default_rng([cell.seed, 1]))
-    log = Log.of(before)
+    log = Interactions.from_frame(before)
     recommender = _made(asked, cell)
     recommender.fit(log)
-    batch = batch_of([case.history for case in cases], log.vocabulary, 50)
+    batch = batch_histories([case.history for case in cases], log.vocabulary, 50)
     ranked = metrics.rank(
-        lambda start, stop: recommender.score(batch.rows(start, stop)), log.vocabulary, cases, K, mask_seen=True
+        lambda start, stop: recommender.score(batch.slice(start, stop)), log.vocabulary, cases, K, mask_seen=True
     )
     ndcg = metrics.per_user(ranked, log.vocabulary, cases, (K,))[f"ndcg@{K}"]
     shown = (ranked.items == log.vocabulary.index[target]).any(axis=1)

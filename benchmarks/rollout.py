@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.measurements import machine, percentiles
+from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
-from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, Manifest, new_id
@@ -44,7 +44,7 @@ def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
     """A whole release of item-kNN: neighbours of an item's own taste, or of any."""
     items = TASTES * EACH
     model = ItemKNN()
-    model.vocabulary = Vocabulary.of([f"i{one}" for one in range(items)])
+    model.vocabulary = Vocabulary.from_items([f"i{one}" for one in range(items)])
     model.popularity = np.full(items, 1.0, np.float32)
     shape = (items, model.neighbours)
     own = np.arange(items)[:, None] // EACH * EACH + rng.integers(0, EACH, shape)

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.recommenders import SETS, categories_of, table_of
-from models.arrays import Int64
-from models.data.splits import Protocol
+from models.arrays import Float64, Int64
+from models.data.splits import SplitProtocol
 from models.domains.preset import preset_of
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, Plan
@@ -38,7 +38,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     chosen = SETS[name]
     source = chosen.open(data)
     known = dict(source.users.select("user_id", "segment").drop_nulls().iter_rows())
-    plan = Plan(Protocol.of(chosen.protocol), 0, 1, 1.0, 6_000, tested=1)
+    plan = Plan(SplitProtocol.parse(chosen.protocol), 0, 1, 1.0, 6_000, tested=1)
     experiment = Experiment(table_of(source, chosen.share), plan, categories=categories_of(source) or None)
     side, params = experiment.tuning, preset_of(HOMES.get(name, "shop")).params()
     fitted: dict[str, Recommender] = {}
@@ -56,7 +56,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     return evidence, np.array([code.get(str(one), 0) for one in labels]), sizes
 
 
-def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[blend.Weights, blend.Weights]:
+def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[Float64, blend.Weights]:
     """Weights [buckets, members] by length, and [segments + 1, buckets, members] with each segment's mixed in."""
     rng = np.random.default_rng(seed)
     plain = blend.best_weights(evidence, rng, TRIES)

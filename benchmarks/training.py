@@ -24,7 +24,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from models.data.interactions import Batch, Log
+from models.data.batch import Batch
+from models.data.interactions import Interactions
 from models.recommenders.registry import NEURAL
 from serving.process import memory
 
@@ -33,7 +34,7 @@ SKIPPED: Final = 3
 """Steps that are not counted: they trace, compile and fill queues."""
 
 
-def made_log(users: int, items: int, rng: np.random.Generator) -> Log:
+def made_log(users: int, items: int, rng: np.random.Generator) -> Interactions:
     """Every user has as many events as a history is long, items by falling popularity, and one more."""
     n = users * (LENGTH + 1)
     chances = 1 / np.arange(1, items + 1)
@@ -46,11 +47,11 @@ def made_log(users: int, items: int, rng: np.random.Generator) -> Log:
         }
     )
     categories = {str(item): str(item % 20) for item in range(items)}
-    return Log.of(frame, categories=categories)
+    return Interactions.from_frame(frame, categories=categories)
 
 
 def trained(
-    log: Log, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, at_once: int, seconds: float
+    log: Interactions, encoder: str, size: int, mixed: bool, compiled: bool, workers: int, at_once: int, seconds: float
 ) -> tuple[float, float]:
     """Sequences a second over about `seconds`, and milliseconds of processor time a sequence."""
     import keras
@@ -83,14 +84,14 @@ def trained(
     return sequences / max(passed, 1e-9), 1_000 * worked / max(sequences, 1)
 
 
-def fed(log: Log, encoder: str, size: int, seconds: float) -> float:
+def fed(log: Interactions, encoder: str, size: int, seconds: float) -> float:
     """Sequences a second that one thread makes into batches."""
-    from models.data.interactions import windows_of
+    from models.data.windows import cut_windows
     from models.recommenders.neural.batches import Batches
     from models.recommenders.neural.recommender import Params
 
     params = Params(encoder=encoder, batch_size=size, length=LENGTH)
-    windows, chances = windows_of(log, LENGTH, params.windows_per_user), np.ones(len(log.vocabulary))
+    windows, chances = cut_windows(log, LENGTH, params.windows_per_user), np.ones(len(log.vocabulary))
     batches, made = Batches(windows, params, chances / chances.sum()), 0
     until = time.perf_counter() + seconds
     began = time.perf_counter()
@@ -100,7 +101,7 @@ def fed(log: Log, encoder: str, size: int, seconds: float) -> float:
     return made * size / (time.perf_counter() - began)
 
 
-def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
+def encoded(log: Interactions, encoder: str, seconds: float) -> dict[str, float]:
     """Milliseconds of one encode through ONNX Runtime on one thread: p50 and p99, of one history and of 32."""
     import onnxruntime
 
@@ -124,7 +125,7 @@ def encoded(log: Log, encoder: str, seconds: float) -> dict[str, float]:
     return told
 
 
-def _histories(log: Log, size: int) -> Batch:
+def _histories(log: Interactions, size: int) -> Batch:
     rng = np.random.default_rng(0)
     shape = (size, LENGTH)
     items, kinds, gaps = (rng.integers(1, most, shape, np.int32) for most in (len(log.vocabulary), 5, 20))
@@ -186,7 +187,7 @@ def main() -> int:
     return 0
 
 
-def _training(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _training(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(
         f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'workers':>8} {'at once':>8} "
@@ -210,7 +211,7 @@ def _training(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _feeding(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _feeding(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(f"{'encoder':<12} {'batch':>6} {'fed/s':>12}")
     for encoder, size in product(given.encoders.split(","), [int(one) for one in given.batch_sizes.split(",")]):
@@ -219,7 +220,7 @@ def _feeding(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _encoding(log: Log, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _encoding(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(f"{'encoder':<12} {'one: p50':>10} {'p99 ms':>8} {'32: p50':>10} {'p99 ms':>8}")
     for encoder in given.encoders.split(","):

@@ -22,6 +22,7 @@ import pandas as pd
 
 from benchmarks.measurements import machine
 from benchmarks.recommenders import users_of
+from models.arrays import Float64
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, Plan, Tuned
 from models.recommenders.base import Recommender
@@ -57,7 +58,7 @@ class Trained:
         """What it hands on."""
         return list(warm_start.kept_weights(self.experiment, self.tuned, self.made).values())
 
-    def tested(self, made: Recommender | None = None) -> metrics.Values:
+    def tested(self, made: Recommender | None = None) -> Float64:
         """float64 [cases]: NDCG@10 of the test cases, by its own network or another."""
         return self.experiment.measured(made or self.made)[0]["ndcg@10"]
 
@@ -65,7 +66,7 @@ class Trained:
 def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequence[int]) -> dict[str, Any]:
     """Curves of both ways by seed, when each came to the goal, and what the test cases say."""
     rounds: list[dict[str, Any]] = []
-    tested: dict[str, list[metrics.Values]] = {way: [] for way in WAYS}
+    tested: dict[str, list[Float64]] = {way: [] for way in WAYS}
     for seed in seeds:
         serving = Trained(frame.iloc[: int(BEFORE * len(frame))], recommender, minutes, seed)
         cold = Trained(frame, recommender, minutes, seed)

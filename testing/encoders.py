@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from models.data.interactions import Log
+from models.data.interactions import Interactions
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural.recommender import Neural, Params
 from models.releases import release_store
@@ -32,14 +32,14 @@ def fit_on_tastes(by: str, **more: Any) -> Neural:
     """A dense encoder trained on the interactions of `tastes(by)`."""
     frame, people = tastes(by)
     model = small_encoder("dnn", 60, **more)
-    model.fit(Log.of(frame, profiles=people))
+    model.fit(Interactions.from_frame(frame, profiles=people))
     return model
 
 
 def save_and_load(model: Neural, root: Path) -> Release:
     """A release of an encoder, saved below `root` and loaded again."""
     item_knn = ItemKNN()
-    item_knn.fit(Log.of(clubs(), model.vocabulary))
+    item_knn.fit(Interactions.from_frame(clubs(), model.vocabulary))
 
     def write(folder: Path) -> list[str]:
         return list({*model.save(folder, release_store.prefix_of(model.name)), *item_knn.save(folder)})

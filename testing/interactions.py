@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from features.activity import History
-from models.data.profiles import Profiles
+from models.data.profiles import ProfileHistory
 from stream.events import KIND_CODES, User
 
 VIEW = KIND_CODES["view"]
@@ -53,7 +53,7 @@ def starred() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"]).sort_values("at", kind="stable")
 
 
-def tastes(by: str) -> tuple[pd.DataFrame, Profiles]:
+def tastes(by: str) -> tuple[pd.DataFrame, ProfileHistory]:
     """After `tea` the young take `a` and the old `b`; or everyone takes `a` on Mondays and `b` on Saturdays."""
     rows, people = [], []
     for user in range(60):
@@ -63,4 +63,4 @@ def tastes(by: str) -> tuple[pd.DataFrame, Profiles]:
         choice = group == "young" if by == "profile" else first == MONDAY
         rows += [(f"u{user}", "tea", "view", first + user), (f"u{user}", "a" if choice else "b", "view", first + 9_000)]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]).sort_values("at", kind="stable")
-    return frame, Profiles.of(people)
+    return frame, ProfileHistory.from_users(people)

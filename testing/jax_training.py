@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from models.data.interactions import Batch, Log, batch_of
+from models.data.batch import Batch, batch_histories
+from models.data.interactions import Interactions
 from models.recommenders.neural.recommender import Neural, Params
 from testing.interactions import history, ring
 
@@ -18,10 +19,10 @@ def trained_by_jax(ahead: int = 0) -> Neural:
         "batch_size": 16,
     }
     model = Neural(Params(encoder="transformer", epochs=3, steps_per_execution=ahead, **shape))
-    model.fit(Log.of(ring()))
+    model.fit(Interactions.from_frame(ring()))
     return model
 
 
 def query_batch(model: Neural) -> Batch:
     """Three histories: short, of one item, and longer than the encoder reads."""
-    return batch_of([history("i1", "i2"), history("i5"), history(*["i3", "i4", "i7"] * 5)], model.vocabulary, 8)
+    return batch_histories([history("i1", "i2"), history("i5"), history(*["i3", "i4", "i7"] * 5)], model.vocabulary, 8)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
+from models.data.vocabulary import Vocabulary
 from models.domains import preset as presets
-from models.recommenders.base import Vocabulary
 from models.recommenders.item_item import ItemKNN
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
@@ -31,7 +31,7 @@ Near = Mapping[str, Sequence[tuple[str, float]]]
 def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str = "shop", neighbours: int = 8) -> str:
     """A release in which an event on an item offers `near[item]` with these weights; promoted. Its id."""
     model = ItemKNN(neighbours=neighbours, decay=1.0)
-    model.vocabulary = Vocabulary.of(list(item_ids))
+    model.vocabulary = Vocabulary.from_items(list(item_ids))
     index = model.vocabulary.index
     model.popularity = np.arange(len(item_ids), 0, -1, dtype=np.float32)
     model.near = np.full((len(item_ids), neighbours), -1, np.int32)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.recommenders.base import Recommender, Vocabulary
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
 from models.recommenders.item_item import ItemItem, ItemKNN
 from models.recommenders.onnx_scorer import ITEM_ITEM
@@ -17,7 +18,7 @@ from models.releases.manifest import Manifest, new_id
 def write_random_release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
     """A promoted release with random weights in the sizes of a real one, so that it takes the time of one. Its id."""
     item_ids = [f"i{number}" for number in range(items)]
-    vocabulary = Vocabulary.of(item_ids)
+    vocabulary = Vocabulary.from_items(item_ids)
     model = _random_recommender(recommender, vocabulary, rng)
     item_knn = _random_item_item(ItemKNN(), vocabulary, rng)
     manifest = Manifest(

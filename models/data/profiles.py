@@ -1,7 +1,7 @@
-"""Who asks, and when: users' profiles and moments, as numbers that an encoder reads. Needs no Keras.
+"""Users' profiles and the time of a request, as codes that an encoder reads. Needs no Keras.
 
-A profile is the newest word on a user's attributes that was known before the moment in question; a moment is that of
-the event to predict in training, that of the request in a look-up.
+A profile is the newest update of a user's attributes that was known before an event; the time is that of the event to
+predict in training, and that of the request in a look-up.
 """
 
 import math
@@ -17,47 +17,52 @@ import pandas as pd
 from models.arrays import AnyArray, Int32, Int64
 from stream.events import Scalar, User
 
-Attributes = Mapping[str, Scalar | list[Scalar]]
+Profile = Mapping[str, Scalar | list[Scalar]]
+"""A user's attributes by name."""
 
 SEGMENT: Final = "segment"
-MOST_FIELDS: Final = 16
-MOST_VALUES: Final = 100
-LEAST_USERS: Final = 5
-"""A value of fewer users teaches nothing that holds for others, and would stand in the release for all to read."""
-NAMED: Final = 20
-"""Numbers of at most so many different values are names (a code, a count); of more they are binned by quantiles."""
+MAX_ATTRIBUTES: Final = 16
+MAX_VALUES: Final = 100
+MIN_USERS: Final = 5
+"""A value of fewer users does not generalize, and a release would disclose it to its readers."""
+MAX_CATEGORICAL_NUMBERS: Final = 20
+"""A numeric attribute with at most this many distinct values is categorical (a code, a count); else it is binned."""
 BINS: Final = 10
 HOUR_MS: Final = 3_600_000
 HOURS: Final = 25
 WEEKDAYS: Final = 8
-"""Hours count from 1, so do weekdays, Monday first; 0 is a moment that is not known."""
+"""Sizes of the codes of hours (1 to 24) and weekdays (1 to 7, Monday first); 0 is an unknown time."""
 
 
-class Asking(msgspec.Struct, frozen=True):
-    """Who asks, and when: a profile (None: none is known) and a moment, epoch ms (0: not known)."""
+class RequestContext(msgspec.Struct, frozen=True):
+    """The user's profile (None: unknown) and the time of the request, epoch ms (0: unknown)."""
 
-    profile: Attributes | None = None
+    profile: Profile | None = None
     at: int = 0
 
 
-NOBODY: Final = Asking()
+ANONYMOUS: Final = RequestContext()
 
 
-class Field(msgspec.Struct, frozen=True):
-    """One attribute. `values` are the names that it has, or `edges`, ascending, part its numbers into bins."""
+class Attribute(msgspec.Struct, frozen=True):
+    """The codes of one attribute: of the names in `values`, or of bins between `edges` (ascending)."""
 
     name: str
     values: tuple[str, ...] = ()
     edges: tuple[float, ...] = ()
 
     @property
-    def rows(self) -> list[str]:
-        """A name for each code from 0 on; 0 is what is absent or was not seen in training."""
+    def labels(self) -> list[str]:
+        """A label for each code from 0 on; 0 stands for a value that is absent or was not seen in training."""
         bins = [f"bin {edge}" for edge in ("below", *self.edges)] if self.edges else []
-        return [f"{self.name}=", *(f"{self.name}={one}" for one in (self.values or bins))]
+        return [f"{self.name}=", *(f"{self.name}={value}" for value in (self.values or bins))]
 
     def code(self, value: Scalar | list[Scalar]) -> int:
-        """The code of a value: from 1, or 0."""
+        """The code of a value, from 1; 0 where it has none.
+
+        >>> Attribute("age", edges=(18.0, 65.0)).code(30)
+        2
+        """
         if self.edges:
             number = _number(value)
             return 0 if number is None else 1 + bisect_right(self.edges, number)
@@ -65,33 +70,33 @@ class Field(msgspec.Struct, frozen=True):
         return self.values.index(name) + 1 if name in self.values else 0
 
 
-class Fields:
-    """What is read of profiles, as training learned it: attributes in order, each with its codes."""
+class ProfileSchema:
+    """The attributes that a model reads of profiles, in order, each with its codes."""
 
-    def __init__(self, fields: Sequence[Field] = ()) -> None:
-        self.fields = tuple(fields)
-        sizes = [len(one.rows) for one in self.fields]
+    def __init__(self, attributes: Sequence[Attribute] = ()) -> None:
+        self.attributes = tuple(attributes)
+        sizes = [len(attribute.labels) for attribute in self.attributes]
         self.offsets: Int32 = np.cumsum([0, *sizes[:-1]]).astype(np.int32)[: len(sizes)]
-        self.rows = [row for one in self.fields for row in one.rows]
+        self.labels = [label for attribute in self.attributes for label in attribute.labels]
 
     def __len__(self) -> int:
-        return len(self.fields)
+        return len(self.attributes)
 
     @classmethod
-    def of(cls, described: Sequence[Mapping[str, Any]]) -> "Fields":
-        """From what `describe` gave."""
-        return cls([msgspec.convert(one, Field) for one in described])
+    def from_json(cls, described: Sequence[Mapping[str, Any]]) -> "ProfileSchema":
+        """From what `to_json` returned."""
+        return cls([msgspec.convert(attribute, Attribute) for attribute in described])
 
-    def describe(self) -> list[dict[str, Any]]:
-        """As JSON can hold it."""
-        return [msgspec.to_builtins(one) for one in self.fields]
+    def to_json(self) -> list[dict[str, Any]]:
+        """The attributes as JSON values."""
+        return [msgspec.to_builtins(attribute) for attribute in self.attributes]
 
     @classmethod
-    def fit(cls, profiles: Iterable[Attributes]) -> "Fields":
-        """From one profile a user: the attributes that most users have, at most 16.
+    def fit(cls, profiles: Iterable[Profile]) -> "ProfileSchema":
+        """From one profile a user: the 16 attributes that most users have.
 
-        Names of at least five users, the hundred commonest; numbers by quantiles. Lists are left out, and so is an
-        attribute that says what an earlier one says.
+        Categorical values of at least five users, the hundred most frequent; numbers in bins by quantiles. Lists are
+        left out, and so is an attribute that duplicates an earlier one.
         """
         every, columns = list(profiles), dict[str, list[Scalar]]()
         for profile in every:
@@ -99,107 +104,114 @@ class Fields:
                 if value is not None and value != "" and not isinstance(value, list):
                     columns.setdefault(name, []).append(value)
         order = sorted(columns, key=lambda name: (name == SEGMENT, -len(columns[name]), name))
-        found: dict[Any, Field] = {}
+        distinct: dict[Any, Attribute] = {}
         for name in order:
-            field = _fitted(name, columns[name])
-            if field is not None:
-                found.setdefault(tuple(str(profile.get(name)) for profile in every), field)
-        return cls(list(found.values())[:MOST_FIELDS])
+            attribute = _fit_attribute(name, columns[name])
+            if attribute is not None:
+                distinct.setdefault(tuple(str(profile.get(name)) for profile in every), attribute)
+        return cls(list(distinct.values())[:MAX_ATTRIBUTES])
 
-    def codes(self, profiles: Sequence[Attributes | None]) -> Int32:
-        """int32 [profiles, fields]; a row of zeros for None."""
-        out = np.zeros((len(profiles), len(self.fields)), np.int32)
+    def encode(self, profiles: Sequence[Profile | None]) -> Int32:
+        """int32 [profiles, attributes]: codes; a row of zeros for None."""
+        codes = np.zeros((len(profiles), len(self.attributes)), np.int32)
         for row, profile in enumerate(profiles):
             if profile:
-                out[row] = [one.code(profile.get(one.name)) for one in self.fields]
-        return out
+                codes[row] = [attribute.code(profile.get(attribute.name)) for attribute in self.attributes]
+        return codes
 
 
-class Known(msgspec.Struct, frozen=True):
-    """What was known of a log's users at each of its events: `table` int32 [words + 1, fields], row 0 nothing; `rows`
-    int32 [events] say which row of it."""
+class EventProfiles(msgspec.Struct, frozen=True):
+    """What was known of users before each of their events.
 
-    fields: Fields
+    `table` int32 [updates + 1, attributes]: codes, row 0 for no profile. `rows` int32 [events]: each event's row.
+    """
+
+    schema: ProfileSchema
     table: Int32
     rows: Int32
 
 
-class Profiles:
-    """Every word on users' profiles, by user: (at, attributes) in the order of time."""
+class ProfileHistory:
+    """Every update of users' profiles, by user: (at, profile) in time order."""
 
-    def __init__(self, words: Mapping[str, Sequence[tuple[int, Attributes]]]) -> None:
-        self.words = words
-
-    @classmethod
-    def of(cls, users: Iterable[User]) -> "Profiles":
-        """From profiles in the order in which they came."""
-        words: dict[str, list[tuple[int, Attributes]]] = {}
-        for one in users:
-            words.setdefault(one.user_id, []).append((one.at, attributes_of(one)))
-        return cls({user: sorted(mine, key=lambda word: word[0]) for user, mine in words.items()})
+    def __init__(self, updates: Mapping[str, Sequence[tuple[int, Profile]]]) -> None:
+        self.updates = updates
 
     @classmethod
-    def read(cls, frame: pd.DataFrame) -> "Profiles":
+    def from_users(cls, users: Iterable[User]) -> "ProfileHistory":
+        """From profile updates in the order of arrival."""
+        updates: dict[str, list[tuple[int, Profile]]] = {}
+        for user in users:
+            updates.setdefault(user.user_id, []).append((user.at, profile_of(user)))
+        return cls({user_id: sorted(own, key=lambda update: update[0]) for user_id, own in updates.items()})
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> "ProfileHistory":
         """From `features.offline.OfflineStore.profile_history`."""
-        return cls.of(msgspec.json.decode(record, type=User) for record in frame["record"])
+        return cls.from_users(msgspec.json.decode(record, type=User) for record in frame["record"])
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.updates)
 
-    def at(self, user_id: str, at: int) -> Attributes | None:
-        """The newest word strictly before `at` (epoch ms); None where there was none yet."""
-        words = self.words.get(user_id, ())
-        place = bisect_left(words, at, key=lambda word: word[0])
-        return words[place - 1][1] if place else None
+    def before(self, user_id: str, at: int) -> Profile | None:
+        """The newest profile strictly before `at` (epoch ms); None where there was none yet."""
+        updates = self.updates.get(user_id, ())
+        position = bisect_left(updates, at, key=lambda update: update[0])
+        return updates[position - 1][1] if position else None
 
-    def known(self, users: AnyArray, at: Int64) -> Known:
-        """For events of `users` at `at` (each [events]): what was known strictly before each of them.
+    def before_events(self, users: AnyArray, at: Int64) -> EventProfiles:
+        """What was known strictly before each event, for ids `users` and times `at` (epoch ms), each [events].
 
-        What is read of profiles is learned from the newest word on each user before the last of these events.
+        The schema is fitted on each user's newest profile before the last of these events.
         """
         until = int(at.max(initial=0))
         codes, names = pd.factorize(users)
-        newest = [found for user in names if (found := self.at(str(user), until)) is not None]
-        fields = Fields.fit(newest)
-        words: list[Attributes] = []
+        newest = [profile for user in names if (profile := self.before(str(user), until)) is not None]
+        schema = ProfileSchema.fit(newest)
+        profiles: list[Profile] = []
         rows = np.zeros(len(at), np.int32)
         order = np.argsort(codes, kind="stable")
         bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
         for number, user in enumerate(names):
-            mine = self.words.get(str(user), ())
-            if not mine:
+            updates = self.updates.get(str(user), ())
+            if not updates:
                 continue
             events = order[bounds[number] : bounds[number + 1]]
-            before = np.searchsorted([one for one, _ in mine], at[events], side="left")
-            rows[events] = np.where(before > 0, len(words) + before, 0)
-            words.extend(attributes for _, attributes in mine)
-        return Known(fields, np.concatenate([fields.codes([None]), fields.codes(words)]), rows)
+            earlier = np.searchsorted([updated_at for updated_at, _ in updates], at[events], side="left")
+            rows[events] = np.where(earlier > 0, len(profiles) + earlier, 0)
+            profiles.extend(profile for _, profile in updates)
+        return EventProfiles(schema, np.concatenate([schema.encode([None]), schema.encode(profiles)]), rows)
 
 
-def attributes_of(user: User) -> Attributes:
-    """What a profile says, the segment being one attribute more."""
+def profile_of(user: User) -> Profile:
+    """A user's attributes, with the segment as one more attribute."""
     return {**user.attributes, SEGMENT: user.segment} if user.segment else user.attributes
 
 
-def moments_of(at: Int64) -> Int32:
-    """int32 [..., 2]: hour (1 to 24) and weekday (1 to 7, Monday first) in UTC of epoch ms; zeros for 0."""
+def time_features(at: Int64) -> Int32:
+    """int32 [..., 2]: hour (1 to 24) and weekday (1 to 7, Monday first) in UTC of epoch ms; zeros for 0.
+
+    >>> time_features(np.array([1_759_708_800_000, 0])).tolist()
+    [[1, 1], [0, 0]]
+    """
     hours = at // HOUR_MS
-    found = np.stack([hours % 24 + 1, (hours // 24 + 3) % 7 + 1], axis=-1)  # 1970 began on a Thursday
-    return np.where(at[..., None] == 0, 0, found).astype(np.int32)
+    codes = np.stack([hours % 24 + 1, (hours // 24 + 3) % 7 + 1], axis=-1)  # 1970 began on a Thursday
+    return np.where(at[..., None] == 0, 0, codes).astype(np.int32)
 
 
-def _fitted(name: str, values: Sequence[Scalar]) -> Field | None:
-    numbers = [_number(one) for one in values]
-    if None not in numbers and len(set(numbers)) > NAMED:
+def _fit_attribute(name: str, values: Sequence[Scalar]) -> Attribute | None:
+    """The codes of an attribute from its values; None where no value has enough users."""
+    numbers = [_number(value) for value in values]
+    if None not in numbers and len(set(numbers)) > MAX_CATEGORICAL_NUMBERS:
         edges = np.unique(np.quantile(np.array(numbers, np.float64), np.linspace(0, 1, BINS + 1)[1:-1]))
-        return Field(name, (), tuple(float(edge) for edge in edges))
-    counts = Counter(_name(one) for one in values)
-    common = [one for one, users in counts.most_common(MOST_VALUES) if users >= LEAST_USERS]
-    return Field(name, tuple(sorted(common))) if common else None
+        return Attribute(name, (), tuple(float(edge) for edge in edges))
+    counts = Counter(_name(value) for value in values)
+    frequent = [value for value, users in counts.most_common(MAX_VALUES) if users >= MIN_USERS]
+    return Attribute(name, tuple(sorted(frequent))) if frequent else None
 
 
 def _number(value: Scalar | list[Scalar]) -> float | None:
-    """A finite number, also one that is written as text; True and False are names."""
+    """A finite number, also one that is written as text; booleans are categorical."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -210,7 +222,7 @@ def _number(value: Scalar | list[Scalar]) -> float | None:
 
 
 def _name(value: Scalar | list[Scalar]) -> str:
-    """Text by which values are told apart: 3 and 3.0 are the same; the empty text is none."""
+    """A categorical value as text: 3 and 3.0 are the same; empty for None and lists."""
     if value is None or isinstance(value, list):
         return ""
     whole = isinstance(value, float) and value.is_integer()

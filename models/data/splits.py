@@ -1,4 +1,4 @@
-"""What is held out: splits of a log of interactions, and the cases that they make."""
+"""Splits of interactions into training and held-out events, and the evaluation cases that a split gives."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
@@ -8,34 +8,36 @@ import numpy as np
 import pandas as pd
 
 from features.activity import History
-from models.data.interactions import Batch, batch_of
-from models.data.profiles import Asking, Attributes, Profiles
+from models.arrays import AnyArray, Bool, Int64
+from models.data.batch import Batch, batch_histories
+from models.data.profiles import Profile, ProfileHistory, RequestContext
+from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, Vocabulary
 from models.errors import ModelError
-from models.recommenders.base import WEIGHTS, Vocabulary
 from stream.events import KIND_CODES
 
-Name = Literal["leave-one-out", "last-days", "last-share", "random"]
-NAMES: Final = get_args(Name)
-LEAST: Final = 3
-"""Leave-one-out holds nothing out of a user with fewer events that speak for an item."""
+SplitName = Literal["leave-one-out", "last-days", "last-share", "random"]
+SPLIT_NAMES: Final = get_args(SplitName)
+MIN_EVENTS: Final = 3
+"""Leave-one-out holds nothing out of a user with fewer positive events."""
+DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 class SplitError(ModelError):
-    """A split that does not exist, or that does not fit."""
+    """The split does not exist, or its amount is out of range."""
 
 
-class Protocol(msgspec.Struct, frozen=True):
+class SplitProtocol(msgspec.Struct, frozen=True):
     """`leave-one-out`, `last-days:7`, `last-share:0.05` or `random:0.2`; `amount` is in days, or a share."""
 
-    name: Name
+    name: SplitName
     amount: float = 0.0
 
     @classmethod
-    def of(cls, text: str) -> "Protocol":
-        """Read a protocol as it is written.
+    def parse(cls, text: str) -> "SplitProtocol":
+        """Read a protocol from its text.
 
         Raises:
-            SplitError: naming what was given and what may be.
+            SplitError: naming what was given and what is allowed.
         """
         name, _, rest = text.strip().partition(":")
         if name == "leave-one-out" and not rest:
@@ -56,13 +58,13 @@ class Protocol(msgspec.Struct, frozen=True):
         return self.name if self.name == "leave-one-out" else f"{self.name}:{self.amount:g}"
 
 
-class Case(msgspec.Struct, frozen=True):
-    """A user as of the cut.
+class EvaluationCase(msgspec.Struct, frozen=True):
+    """A user at the cut, and what the user did after it.
 
-    `history`: the newest events before it, oldest first. `targets`: the distinct held-out items whose kind speaks for
-    them, in order. `at`: time of the first target, epoch ms. `seen`: every item with an event before the cut.
-    `negatives`: held-out items whose kind says nothing for them (skip, dislike, hide), unless they are targets too.
-    `profile`: what was known of the user before `at`.
+    `history`: the newest events before the cut, oldest first. `targets`: the distinct items of held-out positive
+    events, in order. `at`: time of the first target, epoch ms. `seen`: every item with an event before the cut.
+    `negatives`: items of held-out events without weight (skip, dislike, hide) that are not targets. `profile`: what was
+    known of the user before `at`.
     """
 
     user_id: str
@@ -71,104 +73,116 @@ class Case(msgspec.Struct, frozen=True):
     at: int = 0
     seen: frozenset[str] = frozenset()
     negatives: list[str] = []
-    profile: Attributes | None = None
+    profile: Profile | None = None
 
     @property
-    def asking(self) -> Asking:
-        """Who asks, and when: the moment of the first target."""
-        return Asking(self.profile, self.at)
+    def context(self) -> RequestContext:
+        """The request as it would come at the first target."""
+        return RequestContext(self.profile, self.at)
 
 
 def split(
-    frame: pd.DataFrame, protocol: Protocol, seed: int = 0, weights: tuple[float, ...] = WEIGHTS
+    frame: pd.DataFrame,
+    protocol: SplitProtocol,
+    seed: int = 0,
+    kind_weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Interactions that may be learned from, and those held out; each event is in exactly one of the two.
+    """Training events and held-out events; each event is in exactly one of the two.
 
-    `frame` [user_id, item_id, kind, value, at] is in time order. Leave-one-out holds out each user's last event that
-    speaks for an item, and what the user did after it; a user with fewer than three such events stays whole. The others
-    hold out events of every kind. `weights` say by event code what speaks for an item.
+    `frame` [user_id, item_id, kind, value, at] is in time order. Leave-one-out holds out each user's last positive
+    event and all that follows it; a user with fewer than three positive events is not split. The other protocols hold
+    out events of every kind. `kind_weights`, by event code, say which events are positive.
     """
     at = frame["at"].to_numpy(np.int64)
     if not len(frame):
         return frame, frame
     match protocol.name:
         case "last-days":
-            out = at >= at.max() - round(protocol.amount * 24 * 60 * 60 * 1000)
+            held_out = at >= at.max() - round(protocol.amount * DAY_MS)
         case "last-share":
-            out = at >= int(frame["at"].quantile(1 - protocol.amount, interpolation="higher"))
+            held_out = at >= int(frame["at"].quantile(1 - protocol.amount, interpolation="higher"))
         case "random":
-            out = np.random.default_rng(seed).random(len(frame)) < protocol.amount
+            held_out = np.random.default_rng(seed).random(len(frame)) < protocol.amount
         case "leave-one-out":
-            out = _from_last(frame, weights)
-    return frame[~out], frame[out]
+            held_out = _from_last_positive(frame, kind_weights)
+    return frame[~held_out], frame[held_out]
 
 
-def cases(
+def evaluation_cases(
     before: pd.DataFrame,
     after: pd.DataFrame,
     length: int = 50,
-    most: int | None = None,
+    max_users: int | None = None,
     seed: int = 0,
-    weights: tuple[float, ...] = WEIGHTS,
-    profiles: Profiles | None = None,
-) -> list[Case]:
-    """A case for every user with events before and a target after; a seeded sample of `most` where there are more.
+    kind_weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS,
+    profiles: ProfileHistory | None = None,
+) -> list[EvaluationCase]:
+    """A case for every user with events before the cut and a target after it; a seeded sample of `max_users`.
 
-    With `profiles` each has what was known of its user before the first target.
+    With `profiles` each case has what was known of its user before the first target.
     """
-    wanted = after[_speaks(after, weights)]
-    users = np.intersect1d(before["user_id"].unique(), wanted["user_id"].unique())
-    if most is not None and len(users) > most:
-        users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
-    known, held = _rows_of(before, users), _rows_of(after, users)
-    made = []
+    positive = after[_is_positive(after, kind_weights)]
+    users = np.intersect1d(before["user_id"].unique(), positive["user_id"].unique())
+    if max_users is not None and len(users) > max_users:
+        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+    known, held_out = _columns_of(before, users), _columns_of(after, users)
+    evaluation_cases = []
     for user in users:
-        old, new = known[user], held[user]
-        speaks = np.array(weights)[new[1]] > 0
-        targets = list(dict.fromkeys(new[0][speaks].tolist()))
-        against = dict.fromkeys(new[0][~speaks].tolist())
+        old, new = known[user], held_out[user]
+        chosen = np.array(kind_weights)[new[1]] > 0
+        targets = list(dict.fromkeys(new[0][chosen].tolist()))
+        rejected = dict.fromkeys(new[0][~chosen].tolist())
         items, kinds, times = (column[-length:].tolist() for column in old)
-        history = History(items, kinds, times, [None] * len(items))
-        at, seen = int(new[2][speaks][0]), frozenset(old[0].tolist())
-        profile = profiles.at(str(user), at) if profiles is not None else None
-        negatives = [one for one in against if one not in targets]
-        made.append(Case(str(user), history, targets, at, seen, negatives, profile))
-    return made
+        at = int(new[2][chosen][0])
+        evaluation_cases.append(
+            EvaluationCase(
+                user_id=str(user),
+                history=History(items, kinds, times, [None] * len(items)),
+                targets=targets,
+                at=at,
+                seen=frozenset(old[0].tolist()),
+                negatives=[item for item in rejected if item not in targets],
+                profile=profiles.before(str(user), at) if profiles is not None else None,
+            )
+        )
+    return evaluation_cases
 
 
-def batch(held_out: Sequence[Case], vocabulary: Vocabulary, length: int) -> Batch:
-    """The cases as a recommender is asked for them."""
-    histories, asking = [one.history for one in held_out], [one.asking for one in held_out]
-    return batch_of(histories, vocabulary, length, asking)
+def batch_cases(evaluation_cases: Sequence[EvaluationCase], vocabulary: Vocabulary, length: int) -> Batch:
+    """The cases' histories and contexts as a batch."""
+    histories, contexts = [case.history for case in evaluation_cases], [case.context for case in evaluation_cases]
+    return batch_histories(histories, vocabulary, length, contexts)
 
 
-def repeated(held_out: Sequence[Case]) -> float:
-    """The share of targets that their user had before."""
-    pairs = [item in case.seen for case in held_out for item in case.targets]
+def repeat_share(evaluation_cases: Sequence[EvaluationCase]) -> float:
+    """The share of targets that their user took before."""
+    pairs = [item in case.seen for case in evaluation_cases for item in case.targets]
     return float(np.mean(pairs)) if pairs else 0.0
 
 
-def _codes(frame: pd.DataFrame) -> np.ndarray:
-    return frame["kind"].map(KIND_CODES).to_numpy(np.int64)
+def _codes(frame: pd.DataFrame) -> Int64:
+    """int64 [events]: event codes."""
+    return np.asarray(frame["kind"].map(KIND_CODES), np.int64)
 
 
-def _speaks(frame: pd.DataFrame, weights: tuple[float, ...]) -> np.ndarray:
-    return np.asarray(np.array(weights)[_codes(frame)] > 0)
+def _is_positive(frame: pd.DataFrame, kind_weights: tuple[float, ...]) -> Bool:
+    """bool [events]: whether an event's kind has a weight above 0."""
+    return np.asarray(np.array(kind_weights)[_codes(frame)] > 0)
 
 
-def _from_last(frame: pd.DataFrame, weights: tuple[float, ...]) -> np.ndarray:
-    """bool [events]: from each user's last event that speaks for an item on, of users with at least three of them."""
+def _from_last_positive(frame: pd.DataFrame, kind_weights: tuple[float, ...]) -> Bool:
+    """bool [events]: each user's last positive event and all after it, of users with at least three positive events."""
     users = pd.factorize(frame["user_id"])[0]
-    speaks = _speaks(frame, weights)
+    positive = _is_positive(frame, kind_weights)
     last = np.full(int(users.max()) + 1, -1, np.int64)
-    last[users[speaks]] = np.flatnonzero(speaks)  # the last assignment stays: rows are in time order
-    enough = np.bincount(users[speaks], minlength=len(last)) >= LEAST
-    found: np.ndarray = enough[users] & (np.arange(len(frame)) >= last[users])
-    return found
+    last[users[positive]] = np.flatnonzero(positive)  # the last assignment stays: rows are in time order
+    enough = np.bincount(users[positive], minlength=len(last)) >= MIN_EVENTS
+    held_out: Bool = enough[users] & (np.arange(len(frame)) >= last[users])
+    return held_out
 
 
-def _rows_of(frame: pd.DataFrame, users: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Items, kind codes and times of each of `users`, in time order."""
+def _columns_of(frame: pd.DataFrame, users: AnyArray) -> dict[str, tuple[AnyArray, Int64, Int64]]:
+    """Items, event codes and times (epoch ms) of each of `users`, in time order."""
     part = frame[frame["user_id"].isin(users)]
     codes, names = pd.factorize(part["user_id"].to_numpy())
     order = np.argsort(codes, kind="stable")

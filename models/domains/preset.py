@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
+from models.data.vocabulary import PREFERENCE_WEIGHTS, kind_weights_of
 from models.domains.tuning import PresetError, Tuning, recommenders_of
-from models.recommenders.base import KIND_WEIGHTS, weights_of
 from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
 from stream.durations import UNITS, seconds
 from stream.events import KINDS
@@ -69,7 +69,7 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A domain's preset. `kinds` say how much an event of a kind speaks for its item in training and look-ups."""
 
     about: str = ""
-    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(KIND_WEIGHTS))
+    kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(PREFERENCE_WEIGHTS))
     seen: Seen = Seen()
     popularity: Counting = msgspec.field(default_factory=Counting)
     training: Training = msgspec.field(default_factory=Training)
@@ -80,7 +80,7 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def weights(self) -> tuple[float, ...]:
         """`kinds` by event code."""
-        return weights_of(self.kinds)
+        return kind_weights_of(self.kinds)
 
     @property
     def mask_seen(self) -> bool:

@@ -15,14 +15,16 @@ import pandas as pd
 from features.activity import FoldSettings
 from models.arrays import Float32
 from models.data import splits
-from models.data.interactions import Batch, Log
-from models.data.item_features import Catalogue
-from models.data.profiles import Profiles
+from models.data.batch import Batch
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
+from models.data.profiles import ProfileHistory
+from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, POPULARITY_HALF_LIFE_MS, Vocabulary
 from models.errors import TrainingError
 from models.evaluation import metrics
 from models.evaluation.studies import begins, finished, new_study
 from models.recommenders import blend
-from models.recommenders.base import RECENCY_MS, WEIGHTS, Recommender, Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.neural.warm_start import Start
 from models.recommenders.popularity import DAY_MS
 from models.recommenders.registry import CANDIDATES, NEURAL, Situation, make
@@ -54,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     are read; encoders read fewer where most histories are shorter.
     """
 
-    protocol: splits.Protocol
+    protocol: splits.SplitProtocol
     seed: int = 0
     trials: int = 12
     minutes: float = 4.0
@@ -64,8 +66,8 @@ class Plan(msgspec.Struct, frozen=True):
     epochs: int = 0
     tested: int | None = None
     clock: Callable[[], float] = time.monotonic
-    weights: tuple[float, ...] = WEIGHTS
-    recency_ms: float = RECENCY_MS
+    weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS
+    recency_ms: float = POPULARITY_HALF_LIFE_MS
     history_length: int = FoldSettings().history_length
 
 
@@ -89,12 +91,12 @@ class Tuned(msgspec.Struct):
 class Side(msgspec.Struct):
     """What is learned from, and the cases that are asked afterwards."""
 
-    log: Log
-    cases: list[splits.Case]
+    log: Interactions
+    cases: list[splits.EvaluationCase]
     batch: Batch
 
     def score_of(self, recommender: Recommender) -> metrics.Score:
-        return lambda start, stop: recommender.score(self.batch.rows(start, stop))
+        return lambda start, stop: recommender.score(self.batch.slice(start, stop))
 
     def barred(self, masked: bool) -> list[list[int]] | None:
         index = self.log.vocabulary.index
@@ -115,9 +117,9 @@ class Experiment:
         progress: Progress | None = None,
         categories: Mapping[str, str] | None = None,
         defaults: Mapping[str, dict[str, Any]] | None = None,
-        catalogue: Catalogue | None = None,
+        catalogue: ItemFeatures | None = None,
         starts: Sequence[Start] = (),
-        profiles: Profiles | None = None,
+        profiles: ProfileHistory | None = None,
     ) -> None:
         self.catalogue, self.profiles = catalogue, profiles
         self.defaults = defaults or {}
@@ -138,7 +140,7 @@ class Experiment:
         lengths = np.bincount(self.tuning.log.users) if len(self.tuning.log) else np.ones(1)
         length = int(np.clip(np.percentile(lengths, 95), SHORTEST_HISTORY, plan.history_length))
         baskets = _tied(self.tuning.cases) <= TIED
-        known = self.tuning.log.known is not None and len(self.tuning.log.known.fields) > 0
+        known = self.tuning.log.profiles is not None and len(self.tuning.log.profiles.schema) > 0
         self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
         self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
@@ -147,10 +149,18 @@ class Experiment:
         self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
     ) -> Side:
         plan = self.plan
-        known: dict[str, Any] = {"weights": plan.weights, "recency_ms": plan.recency_ms, "catalogue": self.catalogue}
-        log = Log.of(before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known)
-        found = splits.cases(before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles)
-        return Side(log, found, splits.batch(found, log.vocabulary, plan.history_length))
+        known: dict[str, Any] = {
+            "kind_weights": plan.weights,
+            "popularity_half_life_ms": plan.recency_ms,
+            "item_features": self.catalogue,
+        }
+        log = Interactions.from_frame(
+            before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known
+        )
+        found = splits.evaluation_cases(
+            before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles
+        )
+        return Side(log, found, splits.batch_cases(found, log.vocabulary, plan.history_length))
 
     def _masked(self) -> bool:
         trial = make("item-knn", {}, self.situation)
@@ -220,7 +230,7 @@ class Experiment:
         made = make(name, settings, self.situation, self.plan.seed)
         assert isinstance(made, Neural)
         made.start = self._start(name, self.tuned_from)
-        watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.rows(0, WATCHED))
+        watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
         curve: list[dict[str, float]] = []
         kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
         clock = self.plan.clock
@@ -259,7 +269,7 @@ class Experiment:
         spent = time.monotonic() - started
         return Tuned("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
 
-    def fit(self, tuned: Tuned, log: Log | None = None) -> Recommender:
+    def fit(self, tuned: Tuned, log: Interactions | None = None) -> Recommender:
         """The tuned recommender, fitted anew on everything before the test part, or on `log`.
 
         What was fitted before the test part once is not fitted again for a blend that it is a member of.
@@ -290,10 +300,10 @@ class Experiment:
         vocabulary: Vocabulary = recommender.vocabulary
         batch = side.batch
         if vocabulary is not side.log.vocabulary:
-            batch = splits.batch(side.cases, vocabulary, self.plan.history_length)
+            batch = splits.batch_cases(side.cases, vocabulary, self.plan.history_length)
 
         def score(start: int, stop: int) -> Float32:
-            return recommender.score(batch.rows(start, stop))
+            return recommender.score(batch.slice(start, stop))
 
         ranked = metrics.rank(score, vocabulary, side.cases, 20, mask_seen=self.masked)
         popularity = np.bincount(side.log.items, minlength=len(side.log.vocabulary)).astype(np.float32)
@@ -319,7 +329,7 @@ def settings_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key not in given}
 
 
-def _tied(cases: Sequence[splits.Case]) -> float:
+def _tied(cases: Sequence[splits.EvaluationCase]) -> float:
     """The share of cases whose target has the time of the event before it."""
     return (
         float(np.mean([bool(one.history.times) and one.at == one.history.times[-1] for one in cases])) if cases else 0

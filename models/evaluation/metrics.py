@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from models.arrays import Bool, Float32, Float64, Int32, Int64
-from models.data.splits import Case
-from models.recommenders.base import Vocabulary
+from models.data.splits import EvaluationCase
+from models.data.vocabulary import Vocabulary
 from models.recommenders.top_k import top_k
 
 BLOCK: Final = 256
@@ -39,7 +39,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 def rank(
-    score: Score, vocabulary: Vocabulary, held_out: Sequence[Case], k: int = 20, *, mask_seen: bool = False
+    score: Score, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase], k: int = 20, *, mask_seen: bool = False
 ) -> Ranked:
     """The k best of the full catalogue for each case, ties by lower index.
 
@@ -64,7 +64,7 @@ def rank(
 def per_user(
     ranked: Ranked,
     vocabulary: Vocabulary,
-    held_out: Sequence[Case],
+    held_out: Sequence[EvaluationCase],
     ks: Sequence[int] = KS,
     *,
     popularity: Float32 | None = None,
@@ -147,7 +147,7 @@ def ratio(
 
 def segments(
     values: Mapping[str, Float64],
-    held_out: Sequence[Case],
+    held_out: Sequence[EvaluationCase],
     vocabulary: Vocabulary,
     popularity: Float32,
     profiles: Mapping[str, str] | None = None,
@@ -156,7 +156,9 @@ def segments(
 
     The head are the most popular items that make up half of the events.
     """
-    lengths = np.array([sum(1 for kind in case.history.kinds if vocabulary.weights[kind] > 0) for case in held_out])
+    lengths = np.array(
+        [sum(1 for kind in case.history.kinds if vocabulary.kind_weights[kind] > 0) for case in held_out]
+    )
     out = []
     for least, most in LENGTHS:
         name = f"{least}-{most}" if most else f"{least}+"
@@ -175,7 +177,7 @@ def segments(
 
 
 def evaluate(
-    score: Score, vocabulary: Vocabulary, held_out: Sequence[Case], k: int = 10, *, mask_seen: bool = False
+    score: Score, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase], k: int = 10, *, mask_seen: bool = False
 ) -> dict[str, float]:
     """The short form: ndcg, hr, recall, mrr and coverage at k, and how many users."""
     ranked = rank(score, vocabulary, held_out, k, mask_seen=mask_seen)
@@ -190,7 +192,7 @@ def _present(name: str, column: Float64) -> dict[str, Float64]:
     return {} if np.isnan(column).all() else {name: column}
 
 
-def _auc(scores: Float32, case: Case, index: Mapping[str, int]) -> float:
+def _auc(scores: Float32, case: EvaluationCase, index: Mapping[str, int]) -> float:
     wanted = scores[[index[one] for one in case.targets if one in index]]
     others = scores[[index[one] for one in case.negatives if one in index]]
     if not len(wanted) or not len(others):
@@ -199,7 +201,7 @@ def _auc(scores: Float32, case: Case, index: Mapping[str, int]) -> float:
     return float(above + 0.5 * (wanted[:, None] == others[None]).mean())
 
 
-def _hits(ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[Case]) -> tuple[Bool, Int64]:
+def _hits(ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase]) -> tuple[Bool, Int64]:
     """bool [cases, k]: which shown items are targets; int64 [cases]: how many targets there are."""
     items = len(vocabulary)
     index = vocabulary.index
@@ -224,7 +226,9 @@ def _diversity(shown: Int64, categories: Int32) -> Float64:
     return np.where(n > 1, 1 - same / np.maximum(n * (n - 1), 1), np.nan)
 
 
-def _calibration(shown: Int64, categories: Int32, vocabulary: Vocabulary, held_out: Sequence[Case]) -> Float64:
+def _calibration(
+    shown: Int64, categories: Int32, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase]
+) -> Float64:
     out = np.full(len(held_out), np.nan)
     for row, case in enumerate(held_out):
         took = categories[[vocabulary.index[one] for one in case.history.items if one in vocabulary.index]]

@@ -13,7 +13,8 @@ import pandas as pd
 
 from features.activity import History
 from models.arrays import Float32, Float64, Int64
-from models.data.interactions import Log, batch_of
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
 from models.recommenders.base import Recommender
 from models.recommenders.freshness import mix, prior_of
 from stream.events import KIND_CODES
@@ -130,7 +131,7 @@ class _Release:
 
     def __init__(self, replay: Replay, make: Callable[[], Recommender], before: int, ways: Sequence[Way]) -> None:
         self.recommender = make()
-        self.recommender.fit(Log.of(replay.frame.iloc[:before]))
+        self.recommender.fit(Interactions.from_frame(replay.frame.iloc[:before]))
         self.places = np.array([replay.index[item] for item in self.recommender.vocabulary.item_ids], np.int64)
         self.items = len(replay.item_ids)
         self.priors: dict[float, Float32] = {}
@@ -142,7 +143,7 @@ class _Release:
     def probabilities(self, histories: Sequence[History]) -> Float32:
         vocabulary = self.recommender.vocabulary
         out = np.zeros((len(histories), self.items), np.float32)
-        out[:, self.places] = self.recommender.probabilities(batch_of(histories, vocabulary, 50))
+        out[:, self.places] = self.recommender.probabilities(batch_histories(histories, vocabulary, 50))
         return out
 
 

@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 
 from models.arrays import Bool, Float32, Float64, Int64
-from models.data.interactions import Batch, Log
-from models.recommenders.base import Recommender, Vocabulary
+from models.data.batch import Batch
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.popularity import Tied, add_ties
 
 EDGES: Final = (3, 6, 11, 21)
@@ -71,7 +73,7 @@ def evidence_of(
     shape = (len(batch), most * len(names))
     amounts, hits = np.zeros((*shape, len(names)), np.float32), np.zeros(shape, np.bool_)
     for start in range(0, len(batch), BLOCK):
-        part = batch.rows(start, start + BLOCK)
+        part = batch.slice(start, start + BLOCK)
         tables = [one.probabilities(part) for one in members.values()]
         for row in range(len(part)):
             case = start + row
@@ -162,7 +164,7 @@ class Blend:
         self._order = sorted(numbers, key=lambda number: isinstance(self.members[number], Tied))
         share_ties(self.members)
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         for member in self.members:
             member.fit(log)
         self.vocabulary = log.vocabulary

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from models.arrays import Float32, Int64
-from models.data.interactions import Batch, Log
-from models.recommenders.base import Recommender, Vocabulary, write_arrays
+from models.data.batch import Batch
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import Recommender, write_arrays
 from models.recommenders.popularity import popularity_of
 
 FIRST_SEEN: Final = "first-seen"
@@ -70,7 +72,7 @@ class Fresh:
         self.prior: Float32 | None = None
         self.popularity: Float32 = np.zeros(0, np.float32)
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         self.inside.fit(log)
         self.vocabulary = log.vocabulary
         unseen = np.iinfo(np.int64).max

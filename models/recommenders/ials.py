@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Float32
-from models.data.interactions import Batch, Log
-from models.recommenders.base import Vocabulary, add_dense, shares, write_arrays
+from models.data.batch import Batch
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import add_dense, shares, write_arrays
 from models.recommenders.popularity import popularity_of, tie_of
 
 
@@ -31,21 +33,21 @@ class IALS:
     ) -> None:
         self.factors, self.reg, self.alpha, self.iterations, self.decay = factors, reg, alpha, iterations, decay
         self.seed = seed
-        self.vocabulary = Vocabulary.of([])
+        self.vocabulary = Vocabulary.from_items([])
         self.popularity: Float32 = np.zeros(0, np.float32)
         self.item_factors: Float32 = np.zeros((0, factors), np.float32)
         self._gram: Float32 | None = None
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
+        self.popularity = popularity_of(log, log.vocabulary.popularity_half_life_ms)
         settings = {"regularization": self.reg, "alpha": self.alpha, "iterations": self.iterations}
         with threadpool_limits(1, "blas"):  # implicit runs its own threads
             model = AlternatingLeastSquares(self.factors, random_state=self.seed, **settings)
-            model.fit(log.matrix(), show_progress=False)
+            model.fit(log.user_item_matrix(), show_progress=False)
         self.item_factors = np.asarray(model.item_factors, np.float32)
         self._gram = None
 
@@ -53,9 +55,9 @@ class IALS:
         factors = self.item_factors
         if self._gram is None:
             self._gram = (factors.T @ factors + self.reg * np.eye(self.factors)).astype(np.float32)
-        confidence = self.alpha * batch.weights(self.decay)
+        confidence = self.alpha * batch.event_weights(self.decay)
         users = np.zeros((len(batch), self.factors), np.float32)
-        for row in np.flatnonzero(batch.known):
+        for row in np.flatnonzero(batch.has_history):
             kept = batch.items[row] > 0
             taken, sure = factors[batch.items[row][kept] - 1], confidence[row][kept]
             excess = taken.T * (sure - 1)

@@ -12,8 +12,9 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from models.arrays import Float32, Int32
-from models.data.interactions import Log
-from models.recommenders.base import Vocabulary, write_arrays
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import write_arrays
 from models.recommenders.popularity import Tied, popularity_of
 
 BLOCK: Final = 2_000
@@ -35,16 +36,16 @@ class ItemItem(Tied):
         self.neighbours = neighbours
         self.decay = decay
         self.own = own
-        self.vocabulary = Vocabulary.of([])
+        self.vocabulary = Vocabulary.from_items([])
         self.near: Int32 = np.zeros((0, neighbours), np.int32)
         self.amounts: Float32 = np.zeros((0, neighbours), np.float32)
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
+        self.popularity = popularity_of(log, log.vocabulary.popularity_half_life_ms)
         self.near, self.amounts = self.relate(log)
 
-    def relate(self, log: Log) -> tuple[Int32, Float32]:
+    def relate(self, log: Interactions) -> tuple[Int32, Float32]:
         """`near` and `amounts` from the log: what sets one kind apart from another."""
         raise NotImplementedError
 
@@ -90,8 +91,8 @@ class ItemKNN(ItemItem):
         super().__init__(neighbours, decay, own)
         self.shrink, self.alpha, self.user_power, self.half_life_ms = shrink, alpha, user_power, half_life_ms
 
-    def relate(self, log: Log) -> tuple[Int32, Float32]:
-        matrix = by_user_power(log.matrix(self.half_life_ms), self.user_power)
+    def relate(self, log: Interactions) -> tuple[Int32, Float32]:
+        matrix = by_user_power(log.user_item_matrix(self.half_life_ms), self.user_power)
         totals = np.asarray(matrix.power(2).sum(axis=0)).ravel()
         ours, theirs = totals**self.alpha, totals ** (1 - self.alpha)
         columns = matrix.T.tocsr()
@@ -131,9 +132,9 @@ class SequentialRules(ItemItem):
         super().__init__(neighbours, decay, own)
         self.steps, self.shrink, self.discount, self.half_life_ms = steps, shrink, discount, half_life_ms
 
-    def relate(self, log: Log) -> tuple[Int32, Float32]:
+    def relate(self, log: Interactions) -> tuple[Int32, Float32]:
         items = len(log.vocabulary)
-        weights = log.weights(self.half_life_ms)
+        weights = log.event_weights(self.half_life_ms)
         total: Any = 0 * sparse.eye_array(items, dtype=np.float32, format="csr")
         for step in range(1, min(self.steps, len(log) - 1) + 1):
             same = (log.users[:-step] == log.users[step:]) & (log.items[:-step] != log.items[step:])
@@ -169,10 +170,10 @@ class EASE(ItemItem):
         super().__init__(neighbours, decay, own)
         self.reg, self.user_power, self.most = reg, user_power, most
 
-    def relate(self, log: Log) -> tuple[Int32, Float32]:
+    def relate(self, log: Interactions) -> tuple[Int32, Float32]:
         items = len(log.vocabulary)
         size = min(items, self.most)
-        matrix = by_user_power(log.matrix(), self.user_power)[:, :size]
+        matrix = by_user_power(log.user_item_matrix(), self.user_power)[:, :size]
         gram = np.asfortranarray((matrix.T @ matrix).toarray(), np.float32)
         gram[np.diag_indices(size)] += self.reg
         inverse = _inverse(gram)

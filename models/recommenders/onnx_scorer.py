@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 
 from models.arrays import Float32
-from models.data.interactions import Batch, Log, add_repeats, inputs_of
-from models.data.profiles import Fields
-from models.recommenders.base import Recommender, Vocabulary
+from models.data.batch import Batch, encoder_inputs
+from models.data.interactions import Interactions
+from models.data.profiles import ProfileSchema
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import Recommender, add_repeats
 from models.recommenders.blend import Blend, members
 from models.recommenders.ials import IALS
 from models.recommenders.item_item import EASE, ItemItem, ItemKNN, SequentialRules
@@ -35,7 +37,7 @@ class Encoded:
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
         self.encoder = arrays["encoder"]
-        self.fields = Fields.of(params.get("fields", ()))
+        self.fields = ProfileSchema.from_json(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._inputs = {one.name for one in self.encoder.get_inputs()}
@@ -45,13 +47,13 @@ class Encoded:
         # by value an item's level comes on top, so the best by the product alone are not the best
         self._product = Product(arrays["worths"][:, :-1], rough=0) if self.by_value else Product(arrays["embeddings"])
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
 
     def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
-        inputs = inputs_of(batch, self.fields, context="moment" in self._inputs)
+        inputs = encoder_inputs(batch, self.fields, context="time_features" in self._inputs)
         encoded: Float32 = self.encoder.run(None, {name: one for name, one in inputs.items() if name in self._inputs})[
             0
         ]
@@ -62,7 +64,7 @@ class Encoded:
         scores: Float32 = self.values(batch) if self.by_value else self._product(self.encode(batch))
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
-        scores[~batch.known] = self._popular
+        scores[~batch.has_history] = self._popular
         return scores
 
     def values(self, batch: Batch) -> Float32:
@@ -83,7 +85,7 @@ class Encoded:
 
     def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
         used = np.flatnonzero(weights)
-        shares = self.probabilities(batch if len(used) == len(batch) else batch.of(used))
+        shares = self.probabilities(batch if len(used) == len(batch) else batch.take(used))
         shares *= weights[used, None]
         for place, row in enumerate(used):
             out[row] += shares[place]

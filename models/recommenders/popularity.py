@@ -6,8 +6,10 @@ from typing import Any, Final
 import numpy as np
 
 from models.arrays import Float32, Int32
-from models.data.interactions import Batch, Log
-from models.recommenders.base import Vocabulary, add_dense, shares, write_arrays
+from models.data.batch import Batch
+from models.data.interactions import Interactions
+from models.data.vocabulary import Vocabulary
+from models.recommenders.base import add_dense, shares, write_arrays
 
 TIE: Final = 1e-6
 """Weight of popularity beside what a history says: it orders what the history says nothing of."""
@@ -40,7 +42,7 @@ class Tied:
 
     def score(self, batch: Batch) -> Float32:
         out = np.tile(self.tie, (len(batch), 1))
-        weights = batch.weights(self.decay)
+        weights = batch.event_weights(self.decay)
         for row in range(len(batch)):
             np.add.at(out[row], *self.offered(batch.items[row], weights[row]))
         return out
@@ -58,7 +60,7 @@ class Tied:
             float32 [batch]: how often `tie` has to be added to each row. Recommenders of one popularity do so together.
         """
         factors = np.zeros(len(batch), np.float32)
-        events = batch.weights(self.decay)
+        events = batch.event_weights(self.decay)
         for row in np.flatnonzero(weights):
             places, amounts = self.offered(batch.items[row], events[row])
             if amounts.min(initial=0.0) >= 0:
@@ -80,10 +82,10 @@ class Popularity:
 
     def __init__(self, half_life_ms: float | None = 28 * DAY_MS) -> None:
         self.half_life_ms = half_life_ms
-        self.vocabulary = Vocabulary.of([])
+        self.vocabulary = Vocabulary.from_items([])
         self.popularity: Float32 = np.zeros(0, np.float32)
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
@@ -112,9 +114,9 @@ class Personal(Tied):
         super().__init__()
         self.decay = decay
         self.half_life_ms = half_life_ms
-        self.vocabulary = Vocabulary.of([])
+        self.vocabulary = Vocabulary.from_items([])
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         self.vocabulary = log.vocabulary
         self.popularity = popularity_of(log, self.half_life_ms)
 
@@ -129,9 +131,9 @@ class Personal(Tied):
         return {"decay": self.decay, "half_life_ms": self.half_life_ms}
 
 
-def popularity_of(log: Log, half_life_ms: float | None) -> Float32:
+def popularity_of(log: Interactions, half_life_ms: float | None) -> Float32:
     """float32 [items]: kind-weighted counts, decayed towards the newest event where a half-life is given."""
-    return np.bincount(log.items, log.weights(half_life_ms), len(log.vocabulary)).astype(np.float32)
+    return np.bincount(log.items, log.event_weights(half_life_ms), len(log.vocabulary)).astype(np.float32)
 
 
 def tie_of(popularity: Float32) -> Float32:

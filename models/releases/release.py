@@ -5,8 +5,8 @@ from typing import Any
 
 from features.activity import History
 from models.arrays import Float32, Int64
-from models.data.interactions import batch_of
-from models.data.profiles import Asking
+from models.data.batch import batch_histories
+from models.data.profiles import RequestContext
 from models.recommenders.base import Recommender
 from models.recommenders.blend import members
 from models.recommenders.freshness import FIRST_SEEN
@@ -59,21 +59,21 @@ class Release:
     def knows(self, history: History) -> bool:
         """Whether a history has any event of a known item with a positive kind weight."""
         pairs = zip(history.items, history.kinds, strict=True)
-        weights = self.vocabulary.weights
+        weights = self.vocabulary.kind_weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
         """float32 [batch, items]; a history without known items gets the order of popularity.
 
         `asking` gives the user and the time of each history; empty where they are unknown.
         """
-        return self.recommender.score(batch_of(batch, self.vocabulary, self.history_length, asking))
+        return self.recommender.score(batch_histories(batch, self.vocabulary, self.history_length, asking))
 
-    def probabilities(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
+    def probabilities(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
         """float32 [batch, items]: `scores` as shares that sum to one."""
-        return self.recommender.probabilities(batch_of(batch, self.vocabulary, self.history_length, asking))
+        return self.recommender.probabilities(batch_histories(batch, self.vocabulary, self.history_length, asking))
 
-    def expected(self, history: History, asking: Asking, items: Sequence[str]) -> dict[str, float]:
+    def expected(self, history: History, asking: RequestContext, items: Sequence[str]) -> dict[str, float]:
         """The expected value of the next event with each of these items, in the unit of the most common value kind.
 
         Empty if the release learned no values; unknown items are left out.
@@ -81,7 +81,7 @@ class Release:
         if self._value_model is None:
             return {}
         vocabulary = self._value_model.vocabulary
-        values = self._value_model.values(batch_of([history], vocabulary, self.history_length, [asking]))[0]
+        values = self._value_model.values(batch_histories([history], vocabulary, self.history_length, [asking]))[0]
         known = {item: vocabulary.index[item] for item in items if item in vocabulary.index}
         return {item: round(float(values[place]), 4) for item, place in known.items()}
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from models.data.interactions import Batch
+from models.data.batch import Batch
+from models.data.vocabulary import PREFERENCE_WEIGHTS, Vocabulary, kind_weights_of
 from models.errors import ReleaseError
-from models.recommenders.base import KIND_WEIGHTS, Recommender, Vocabulary, weights_of
+from models.recommenders.base import Recommender
 from models.recommenders.item_product import options_of
 from models.recommenders.onnx_scorer import served
 from models.releases import arms
@@ -282,7 +283,7 @@ def _checked_recommender(folder: Path, manifest: Manifest, item_ids: list[str], 
     """The recommender, after it has scored two histories: an empty one, and one of a single item."""
     params = {**manifest.params, "recommender": manifest.recommender}
     try:
-        vocabulary = Vocabulary.of(item_ids, weights_of(manifest.params.get("kinds", KIND_WEIGHTS)))
+        vocabulary = Vocabulary.from_items(item_ids, kind_weights_of(manifest.params.get("kinds", PREFERENCE_WEIGHTS)))
         recommender = served(params, vocabulary, arrays, prefix_of(manifest.recommender))
     except KeyError as error:
         raise ReleaseError("missing-file", f"{folder}: {manifest.recommender} needs {error.args[0]!r}") from error

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.arrays import Float32, Int32, Int64
-from models.data.interactions import Batch
+from models.data.batch import Batch
 from models.recommenders.base import Recommender
 from models.recommenders.blend import Blend, bucket_of
 from models.recommenders.ials import IALS
@@ -23,10 +23,10 @@ def contributions(recommender: Recommender, batch: Batch, places: Int64) -> Floa
         return _of_blend(recommender, batch, places)
     numbers = batch.items[0]
     if isinstance(recommender, ItemItem):
-        weights = batch.weights(recommender.decay)[0]
+        weights = batch.event_weights(recommender.decay)[0]
         return _of_neighbours(recommender, numbers, weights, places)
     if isinstance(recommender, Personal):
-        weights = batch.weights(recommender.decay)[0]
+        weights = batch.event_weights(recommender.decay)[0]
         own: Float32 = np.where(numbers[None] == places[:, None] + 1, weights, np.float32(0.0)).astype(np.float32)
         return own
     if isinstance(recommender, IALS):
@@ -51,7 +51,7 @@ def _of_factors(one: IALS, numbers: Int32, batch: Batch, places: Int64) -> Float
     if not len(columns):
         return out
     taken = one.item_factors[numbers[columns] - 1]
-    sure = one.alpha * batch.weights(one.decay)[0, columns]
+    sure = one.alpha * batch.event_weights(one.decay)[0, columns]
     gram = one.item_factors.T @ one.item_factors + one.reg * np.eye(one.factors) + (taken.T * (sure - 1)) @ taken
     out[:, columns] = one.item_factors[places] @ np.linalg.solve(gram, taken.T * sure)
     return out
@@ -73,7 +73,7 @@ def _of_blend(blend: Blend, batch: Batch, places: Int64) -> Float32 | None:
 def _positive(member: Recommender, batch: Batch) -> float:
     """The sum that turns a member's scores into shares."""
     if isinstance(member, Personal):
-        return float(tie_of(member.popularity).sum() + batch.weights(member.decay)[0][batch.items[0] > 0].sum())
+        return float(tie_of(member.popularity).sum() + batch.event_weights(member.decay)[0][batch.items[0] > 0].sum())
     if isinstance(member, Blend):
         return 1.0
     return float(np.maximum(member.score(batch)[0], 0.0).sum())

@@ -18,11 +18,12 @@ import pandas as pd
 from features.activity import History
 from models.arrays import Float32, Float64, Int64
 from models.data import splits
-from models.data.interactions import Log
-from models.data.splits import Case
+from models.data.interactions import Interactions
+from models.data.splits import EvaluationCase
+from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
 from models.evaluation import metrics
-from models.recommenders.base import Recommender, Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.blend import members
 from models.recommenders.registry import NEURAL
 from models.recommenders.top_k import top_k
@@ -54,7 +55,7 @@ class Challenger(msgspec.Struct, frozen=True):
     ndcg: Float64
     shown: Int64
     vocabulary: Vocabulary
-    cases: list[Case]
+    cases: list[EvaluationCase]
     before: pd.DataFrame
     held_out_from: int
 
@@ -121,19 +122,19 @@ def thresholds_against(champion: Manifest, thresholds: GateThresholds) -> GateTh
 
 def holdout_answers(
     recommender: Recommender,
-    cases: Sequence[Case],
+    cases: Sequence[EvaluationCase],
     numbers: dict[str, int],
     *,
     history_length: int,
     mask_seen: bool,
 ) -> HoldoutAnswers:
     """A recommender's answers: NDCG@10, the lists in common item numbers, and the number of scores not finite."""
-    batch = splits.batch(cases, recommender.vocabulary, history_length)
+    batch = splits.batch_cases(cases, recommender.vocabulary, history_length)
     broken = 0
 
     def score(start: int, stop: int) -> Float32:
         nonlocal broken
-        table = recommender.score(batch.rows(start, stop))
+        table = recommender.score(batch.slice(start, stop))
         broken += int(np.count_nonzero(~np.isfinite(table)))
         return table
 
@@ -150,10 +151,10 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
     manifest, recommender = release.manifest, release.recommender
     if manifest.cutoff_at < cut:
         return recommender, "as it serves"
-    log: Log | None = None
+    log: Interactions | None = None
     for member in members(recommender):
         if member.name not in NEURAL:
-            log = log or Log.of(before, release.vocabulary)
+            log = log or Interactions.from_frame(before, release.vocabulary)
             member.fit(log)
     comparison = "as of the cut" if log is not None else "as it serves"
     if any(member.name in NEURAL for member in members(recommender)) and not 0 < manifest.held_out_from <= cut:
@@ -162,14 +163,14 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
 
 
 def holdout_cases(
-    cases: Sequence[Case], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator
+    cases: Sequence[EvaluationCase], before: pd.DataFrame, numbers: dict[str, int], rng: np.random.Generator
 ) -> HoldoutCases:
     """The cases in item numbers, with the evidence of up to 5,000 users sampled from `before`."""
     users = before["user_id"].unique()
     if len(users) > EVIDENCE_USERS:
         users = rng.choice(users, EVIDENCE_USERS, replace=False)
-    log = Log.of(before[before["user_id"].isin(users)])
-    evidence = log.matrix()
+    log = Interactions.from_frame(before[before["user_id"].isin(users)])
+    evidence = log.user_item_matrix()
     common = np.array([numbers.get(item, -1) for item in log.vocabulary.item_ids], np.int64)
     table = evidence.tocoo()
     kept = common[table.col] >= 0

@@ -15,9 +15,10 @@ import pandas as pd
 from features.activity import History
 from models.arrays import Float32, Objects
 from models.data import splits
-from models.data.splits import Case
+from models.data.splits import EvaluationCase
+from models.data.vocabulary import DEFAULT_KIND_WEIGHTS
 from models.evaluation import metrics
-from models.recommenders.base import WEIGHTS, Recommender
+from models.recommenders.base import Recommender
 from models.releases.manifest import DEFAULT_HISTORY_LENGTH, TRAINING_FILE_PREFIX
 from stream.events import KIND_CODES
 
@@ -145,16 +146,16 @@ def stability(then: Counts, now: Counts) -> float:
 
 def hit_rate(
     recommender: Recommender,
-    cases: Sequence[Case],
+    cases: Sequence[EvaluationCase],
     *,
     history_length: int = DEFAULT_HISTORY_LENGTH,
     mask_seen: bool,
 ) -> float:
     """The share of cases whose item is among the recommender's best 10."""
-    batch = splits.batch(cases, recommender.vocabulary, history_length)
+    batch = splits.batch_cases(cases, recommender.vocabulary, history_length)
 
     def score(start: int, stop: int) -> Float32:
-        return recommender.score(batch.rows(start, stop))
+        return recommender.score(batch.slice(start, stop))
 
     ranked = metrics.rank(score, recommender.vocabulary, cases, K, mask_seen=mask_seen)
     hits = metrics.per_user(ranked, recommender.vocabulary, cases, (K,))[f"hr@{K}"]
@@ -166,9 +167,9 @@ def progressive(
     since_at: int,
     rng: np.random.Generator,
     most: int = ASKED,
-    weights: tuple[float, ...] = WEIGHTS,
+    weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS,
     history_length: int = DEFAULT_HISTORY_LENGTH,
-) -> list[Case]:
+) -> list[EvaluationCase]:
     """Cases that move with time: up to `most` events from `since_at` on (epoch ms), each with its user's events before.
 
     Only events that speak for their item (by `weights`, of event codes), of users with something before them, are
@@ -191,7 +192,7 @@ def progressive(
         last = before[-history_length:]
         history = History(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
         seen = frozenset(items[before].tolist())
-        found.append(Case(str(users[place]), history, [str(items[place])], int(at[place]), seen))
+        found.append(EvaluationCase(str(users[place]), history, [str(items[place])], int(at[place]), seen))
     return found
 
 

@@ -16,14 +16,15 @@ import pandas as pd
 
 from models.arrays import Float32
 from models.data import splits
-from models.data.interactions import Log
-from models.data.item_features import Catalogue
-from models.data.profiles import Profiles
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
+from models.data.profiles import ProfileHistory
+from models.data.vocabulary import Vocabulary
 from models.domains import tuning
 from models.evaluation import metrics as evaluation
 from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best_of
 from models.recommenders import freshness
-from models.recommenders.base import Recommender, Vocabulary
+from models.recommenders.base import Recommender
 from models.recommenders.blend import Blend, members
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural import warm_start as network_weights
@@ -36,7 +37,7 @@ from models.training.champion_challenger import Challenger
 from models.training.promotion import combined, decide_promotion
 from models.training.run import RunData, ServingRelease, TrainingResult, TrainingRun, read_data, read_serving
 
-HOLDOUT: Final = splits.Protocol("last-share", 0.05)
+HOLDOUT: Final = splits.SplitProtocol("last-share", 0.05)
 MOST_CASES: Final = 1_000
 SMALL_CATALOGUE: Final = 20_000
 TRIALS: Final = 6
@@ -99,15 +100,15 @@ def train_item_knn(
     """A release of item-kNN with its defaults, within seconds."""
     started = time.monotonic()
     before, after = splits.split(data.events, HOLDOUT, run.seed)
-    cases = splits.cases(before, after, run.history_length, MOST_CASES, run.seed, run.preset.weights)
+    cases = splits.evaluation_cases(before, after, run.history_length, MOST_CASES, run.seed, run.preset.weights)
     held_out_from = int(after["at"].min()) if len(after) else 0
     _report(progress, "counts", 0.2)
     evaluated = ItemKNN()
     evaluated.fit(_log(run, data, before))
-    batch = splits.batch(cases, evaluated.vocabulary, run.history_length)
+    batch = splits.batch_cases(cases, evaluated.vocabulary, run.history_length)
 
     def score(start: int, stop: int) -> Float32:
-        return evaluated.score(batch.rows(start, stop))
+        return evaluated.score(batch.slice(start, stop))
 
     ranked = evaluation.rank(score, evaluated.vocabulary, cases, 10, mask_seen=run.mask_seen)
     values = evaluation.per_user(ranked, evaluated.vocabulary, cases, (10,))
@@ -137,7 +138,7 @@ def train_tuned(
     members are refitted on all events. Networks start from the serving release's weights and parameters where they fit.
     """
     started = time.monotonic()
-    catalogue = Catalogue.of(data.items) if len(data.items) else None
+    catalogue = ItemFeatures.from_frame(data.items) if len(data.items) else None
     experiment, names = _experiment(run, data, serving, catalogue, progress)
     candidates = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
     if len(candidates) > 1:
@@ -172,7 +173,7 @@ def _experiment(
     run: TrainingRun,
     data: RunData,
     serving: ServingRelease | None,
-    catalogue: Catalogue | None,
+    catalogue: ItemFeatures | None,
     progress: Progress | None,
 ) -> tuple[Experiment, Sequence[str]]:
     """The split data with first parameters and starting weights, and the recommenders to tune."""
@@ -200,7 +201,7 @@ def _experiment(
         defaults=defaults,
         catalogue=catalogue,
         starts=starts,
-        profiles=Profiles.read(data.users),
+        profiles=ProfileHistory.from_frame(data.users),
     )
     experiment.situation = warm_start.with_length_of(experiment.situation, starts)
     if run.recommender in {"auto", "blend"}:
@@ -239,7 +240,7 @@ def _save_release(
     data: RunData,
     card: Manifest,
     recommender: Recommender,
-    whole: Log,
+    whole: Interactions,
     started: float,
     weights: Mapping[str, network_weights.Start] | None = None,
     params: Mapping[str, Any] | None = None,
@@ -304,16 +305,16 @@ def _log(
     data: RunData,
     part: pd.DataFrame,
     vocabulary: Vocabulary | None = None,
-    catalogue: Catalogue | None = None,
-) -> Log:
+    catalogue: ItemFeatures | None = None,
+) -> Interactions:
     """A part of the run's events as the domain's preset weights them."""
-    return Log.of(
+    return Interactions.from_frame(
         part,
         vocabulary,
         min_count=_min_count(data.events),
-        weights=run.preset.weights,
-        recency_ms=run.preset.recency_ms,
-        catalogue=catalogue,
+        kind_weights=run.preset.weights,
+        popularity_half_life_ms=run.preset.recency_ms,
+        item_features=catalogue,
     )
 
 

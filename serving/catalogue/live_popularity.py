@@ -12,8 +12,8 @@ import numpy as np
 
 from features.activity import History
 from models.arrays import Float32
-from models.data.profiles import Asking
-from models.recommenders.base import Vocabulary
+from models.data.profiles import RequestContext
+from models.data.vocabulary import Vocabulary
 from models.recommenders.freshness import FIRST_SEEN, prior_of
 from models.releases.release import Release
 
@@ -56,7 +56,9 @@ class ExtendableRelease(Release):
         self.base = base
         self.places = len(base.item_ids)
         names = [*base.item_ids, *(f"{SPARE_PREFIX}{number}" for number in range(spare))]
-        self.vocabulary = Vocabulary.of(names, base.vocabulary.weights, base.vocabulary.recency_ms)
+        self.vocabulary = Vocabulary.from_items(
+            names, base.vocabulary.kind_weights, base.vocabulary.popularity_half_life_ms
+        )
         known = prior_of(base.first_seen, half_life_ms) if base.first_seen is not None else None
         self.prior = np.concatenate([known, np.ones(spare, np.float32)]) if known is not None else None
 
@@ -73,10 +75,10 @@ class ExtendableRelease(Release):
     def knows(self, history: History) -> bool:
         return self.base.knows(history)
 
-    def scores(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
         return self._padded(self.base.scores(batch, asking), -np.inf)
 
-    def probabilities(self, batch: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
+    def probabilities(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
         return self._padded(self.base.probabilities(batch, asking), 0.0)
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.activity import History
 from models.arrays import Float32
-from models.data.profiles import Asking
+from models.data.profiles import RequestContext
 from models.recommenders.freshness import mix
 from models.recommenders.onnx_scorer import ENCODED
 from models.releases.release import Release
@@ -79,7 +79,7 @@ class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         return self.release.similar(item_id, n)
 
-    def scores(self, histories: Sequence[History], asking: Sequence[Asking] = ()) -> Float32:
+    def scores(self, histories: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
         """float32 [histories, items]: the release's scores, with live popularity mixed in where items age.
 
         `asking` says who asks and when, for each history; leave it out where that is not known.
@@ -88,7 +88,7 @@ class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
             return self.release.scores(histories, asking)
         return self.mixed(histories, asking, self.live)
 
-    def mixed(self, histories: Sequence[History], asking: Sequence[Asking], live: LivePopularity) -> Float32:
+    def mixed(self, histories: Sequence[History], asking: Sequence[RequestContext], live: LivePopularity) -> Float32:
         """float32 [histories, items]: shares, with live popularity mixed in; -inf in unused places."""
         scores = mix(self.release.probabilities(histories, asking), live.prior, live.shares, live.weight)
         scores[:, live.places :] = -np.inf

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from models.data.item_features import Catalogue
-from models.data.profiles import Profiles
-from models.data.splits import Protocol
+from models.data.item_features import ItemFeatures
+from models.data.profiles import ProfileHistory
+from models.data.splits import SplitProtocol
 from models.domains import tuning
 from models.domains.preset import DomainPreset, preset_of
 from models.errors import TrainingError
@@ -96,7 +96,7 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
 
 def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
     """The data set that is asked for, its interactions, and an experiment on them."""
-    protocol, masked = Protocol.of(asked.split), _masked(asked.seen)
+    protocol, masked = SplitProtocol.parse(asked.split), _masked(asked.seen)
     source = _opened(asked)
     frame = frame_of(source)
     if len(frame) < LEAST_EVENTS:
@@ -108,7 +108,7 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
     plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
     defaults = tuning.read(asked.preset).params() if asked.preset is not None else {}
-    people = Profiles.of(user for users in source.profiles() for user in users)
+    people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     offered = catalogue_of(source)
     experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
     return source, frame, experiment
@@ -124,7 +124,7 @@ def frame_of(source: Source) -> pd.DataFrame:
     return source.events.select("user_id", "item_id", "kind", "value", "at", "category").to_pandas()
 
 
-def catalogue_of(source: Source) -> Catalogue | None:
+def catalogue_of(source: Source) -> ItemFeatures | None:
     """What a source says of its items: categories, titles, and which of them could be offered before anyone took them.
 
     None where it says nothing. Items that only the events know are not offered: that they come is what is asked for.
@@ -133,7 +133,7 @@ def catalogue_of(source: Source) -> Catalogue | None:
     if not source.listed and not told:
         return None
     items = [one for part in source.catalogue() for one in part]
-    return Catalogue.of_items(items, source.listed)
+    return ItemFeatures.from_items(items, source.listed)
 
 
 def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> tuple[Figures, evaluation.Ranked]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from features.activity import History
 from models.arrays import Float32
-from models.data.interactions import batch_of
-from models.data.profiles import NOBODY, Asking
+from models.data.batch import batch_histories
+from models.data.profiles import ANONYMOUS, RequestContext
 from models.rerank.contributions import contributions
 from serving.catalogue.release_view import CatalogueView, ReleaseView
 from serving.recommend.answer import Explanation, RelatedEvent
@@ -63,7 +63,9 @@ def related_events(view: CatalogueView, item_id: str, events: Sequence[RelatedEv
     return (same or list(events))[:1]
 
 
-def live_share(view: ReleaseView, history: History, item_ids: Sequence[str], asking: Asking = NOBODY) -> dict[str, str]:
+def live_share(
+    view: ReleaseView, history: History, item_ids: Sequence[str], asking: RequestContext = ANONYMOUS
+) -> dict[str, str]:
     """Items that owe more than half of their score to live popularity, and why: `popular`, or `unread`.
 
     Rules that boost an item boost both parts.
@@ -129,7 +131,7 @@ class _Attribution:
         self._known = [event for event in self._events if event[0] in index][-length:]
         known_ids = [item_id for item_id in item_ids if item_id in index]
         self._rows = {item_id: row for row, item_id in enumerate(known_ids)}
-        batch = batch_of([history], recommender.vocabulary, length)
+        batch = batch_histories([history], recommender.vocabulary, length)
         places = np.array([index[item_id] for item_id in known_ids], np.int64)
         self._contributions = contributions(recommender, batch, places)
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from features.activity import Activity, History
-from models.data.profiles import NOBODY, Asking, Attributes
+from models.data.profiles import ANONYMOUS, Profile, RequestContext
 from models.rerank.diversity import Floor
 from serving.catalogue.domain import DomainPolicy
 from serving.catalogue.release_view import CatalogueView
@@ -78,7 +78,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     negative_feedback: tuple[tuple[str, int], ...] = ()
     searches: tuple[str, ...] = ()
     segment: str | None = None
-    asking: Asking = NOBODY
+    asking: RequestContext = ANONYMOUS
     user_id: str | None = None
     request_id: str = ""
     positions: Mapping[str, int] = {}
@@ -106,12 +106,12 @@ def prepare(
     user_id: str | None = None,
     request_id: str = "",
     segment: str | None = None,
-    profile: Attributes | None = None,
+    profile: Profile | None = None,
     arm: str = "serving",
 ) -> Prepared:
     """Put a look-up and its features together. Unwanted items never come back, seen ones as the request or the domain
     says."""
-    asking, policy = Asking(profile, now_ms), view.domain.policy
+    asking, policy = RequestContext(profile, now_ms), view.domain.policy
     if activity is None:
         return Prepared(
             request, view, History(), segment=segment, asking=asking, user_id=user_id, request_id=request_id, arm=arm

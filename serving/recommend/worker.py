@@ -18,7 +18,7 @@ import msgspec
 
 from features.activity import Activity
 from features.errors import StoreError
-from models.data.profiles import Attributes, attributes_of
+from models.data.profiles import Profile, profile_of
 from serving import metrics
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.release_view import ReleaseView
@@ -56,7 +56,7 @@ class LookupFeatures(NamedTuple):
     """What is known of a user, or of a visitor whose events came with the request."""
 
     activity: Activity | None = None
-    profile: Attributes | None = None
+    profile: Profile | None = None
 
 
 class Pending:
@@ -124,7 +124,7 @@ class Lookups:
         return await self._submit(Pending(request, self._loop.create_future(), user_id))
 
     async def of_visitor(
-        self, activity: Activity, request: LookupRequest, profile: Attributes | None = None
+        self, activity: Activity, request: LookupRequest, profile: Profile | None = None
     ) -> EncodedAnswer:
         """The list for features that came with the request."""
         features = LookupFeatures(activity, profile)
@@ -218,7 +218,7 @@ class Lookups:
         except Exception as error:
             metrics.store_errors.labels("read").inc()
             return {}, error
-        attributes = {key: attributes_of(user) for key, user in profiles.items()}
+        attributes = {key: profile_of(user) for key, user in profiles.items()}
         _stages["read"].observe(time.perf_counter() - started)
         return {key: LookupFeatures(activities.get(key), attributes.get(key)) for key in keys}, None
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from models.arrays import Float32
-from models.data.interactions import Log, batch_of
-from models.data.item_features import Catalogue
-from models.data.profiles import Asking
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
+from models.data.profiles import RequestContext
 from models.recommenders.neural.recommender import Neural
 from models.recommenders.registry import NEURAL
 from models.releases.release import Release
@@ -17,7 +18,7 @@ from testing.interactions import MONDAY, OLD, RING, SATURDAY, STRANGE, YOUNG, cl
 
 
 def asked(made: Neural, *histories: tuple[str, ...]) -> Float32:
-    return made.score(batch_of([history(*one) for one in histories], made.vocabulary, 50))
+    return made.score(batch_histories([history(*one) for one in histories], made.vocabulary, 50))
 
 
 def starts(steps: int = 4) -> list[tuple[str, ...]]:
@@ -30,19 +31,19 @@ def follows(made: Neural) -> float:
     return float((asked(made, *starts()).argmax(axis=1) == wanted).mean())
 
 
-def two_clubs(text: bool) -> Catalogue:
+def two_clubs(text: bool) -> ItemFeatures:
     """Items 0 to 5 and `left` are of one kind, 6 to 11 and `right` of another."""
     items = [f"i{n}" for n in range(12)] + ["left", "right"]
     ours = [n < 6 or n == 12 for n in range(14)]
     if text:
-        return Catalogue(items, {}, np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in ours], np.float32))
-    return Catalogue(items, {item: "left" if one else "right" for item, one in zip(items, ours, strict=True)})
+        return ItemFeatures(items, {}, np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in ours], np.float32))
+    return ItemFeatures(items, {item: "left" if one else "right" for item, one in zip(items, ours, strict=True)})
 
 
 @pytest.mark.parametrize(("name", "text"), [*((name, False) for name in NEURAL), ("dnn", True)])
 def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: str, text: bool, tmp_path: Path) -> None:
     made = small_encoder(name, 20)
-    made.fit(Log.of(clubs(), catalogue=two_clubs(text)))
+    made.fit(Interactions.from_frame(clubs(), item_features=two_clubs(text)))
     left, right = made.vocabulary.index["left"], made.vocabulary.index["right"]
     assert {left, right} == {12, 13}
     histories = [("i0", "i1", "i2"), ("i9", "i7", "i10"), ("left",), ("right",)]
@@ -60,17 +61,17 @@ def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: s
 @pytest.mark.parametrize("more", [{"values": 1.0}, {"loss": "mse"}])
 def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path: Path) -> None:
     made = small_encoder("transformer", 60, **more)
-    made.fit(Log.of(starred()))
+    made.fit(Interactions.from_frame(starred()))
     histories = [history("i1", "i2"), history("i5", "i8", "i3")]
-    values = made.values(batch_of(histories, made.vocabulary, 50))
+    values = made.values(batch_histories(histories, made.vocabulary, 50))
     stars = [made.vocabulary.index[f"i{n}"] for n in range(1, RING)]
     wanted = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
     np.testing.assert_allclose(values[:, stars], np.tile(wanted, (2, 1)), atol=0.7)
     served = save_and_load(made, tmp_path).recommender
-    np.testing.assert_allclose(served.values(batch_of(histories, made.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(served.values(batch_histories(histories, made.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
     np.testing.assert_allclose(
-        served.score(batch_of(histories, made.vocabulary, 50)),
-        made.score(batch_of(histories, made.vocabulary, 50)),
+        served.score(batch_histories(histories, made.vocabulary, 50)),
+        made.score(batch_histories(histories, made.vocabulary, 50)),
         atol=1e-3,
     )
 
@@ -79,14 +80,14 @@ def untrained(name: str, **more: object) -> Neural:
     """Nobody has a second event, so nothing is learned: the encoder stays as it began."""
     made = small_encoder(name, **more)
     once = ring(users=RING, steps=1)
-    made.fit(Log.of(once[once["user_id"] != "x"]))
+    made.fit(Interactions.from_frame(once[once["user_id"] != "x"]))
     return made
 
 
 def test_values_that_were_not_learned_are_refused() -> None:
     made = untrained("dnn")
     with pytest.raises(ValueError, match="learned no values"):
-        made.values(batch_of([history("i1")], made.vocabulary, 8))
+        made.values(batch_histories([history("i1")], made.vocabulary, 8))
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -94,8 +95,8 @@ def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
     """Of two histories that share their beginning, every place of the beginning is encoded alike."""
     made = untrained(name)
     assert made.network is not None
-    one = batch_of([history(*[f"i{n}" for n in (0, 1, 2, 3, 4, 5, 6, 7)])], made.vocabulary, 8)
-    two = batch_of([history(*[f"i{n}" for n in (0, 1, 2, 3, 9, 9, 1, 11)])], made.vocabulary, 8)
+    one = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 4, 5, 6, 7)])], made.vocabulary, 8)
+    two = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 9, 9, 1, 11)])], made.vocabulary, 8)
     first, second = (
         np.asarray(made.network({"items": part.items, "kinds": part.kinds, "gaps": part.gaps})) for part in (one, two)
     )
@@ -108,7 +109,7 @@ def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
         small_encoder("dnn", 2, dropout=0.2, mask=0.1, crop=0.5, reorder=0.5, workers=workers) for workers in (0, 2)
     ]
     for one in made:
-        one.fit(Log.of(ring()))
+        one.fit(Interactions.from_frame(ring()))
     np.testing.assert_allclose(asked(made[0], *starts()), asked(made[1], *starts()), atol=1e-4)
 
 
@@ -125,23 +126,23 @@ def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
 )
 def test_each_objective_and_switch_teaches_what_comes_next(more: dict[str, object], epochs: int) -> None:
     made = small_encoder("dnn", epochs, **more)
-    made.fit(Log.of(ring()))
+    made.fit(Interactions.from_frame(ring()))
     assert follows(made) == 1.0
 
 
 def test_similar_items_stand_in_for_each_other() -> None:
     made = small_encoder("dnn", 60, substitute=0.3)
-    made.fit(Log.of(clubs()))
+    made.fit(Interactions.from_frame(clubs()))
     scores = asked(made, ("i0", "i1", "i2"))
     near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
     assert scores[0, near].min() > scores[0, far].max()
 
 
-def after_tea(made: Neural | Release, *asking: Asking) -> Float32:
+def after_tea(made: Neural | Release, *asking: RequestContext) -> Float32:
     """How much further `a` is ranked than `b` after `tea`, for each who asks."""
     histories = [history("tea")] * len(asking)
     if isinstance(made, Neural):
-        scores = made.score(batch_of(histories, made.vocabulary, 50, asking))
+        scores = made.score(batch_histories(histories, made.vocabulary, 50, asking))
     else:
         scores = made.scores(histories, asking)
     assert np.isfinite(scores).all()
@@ -152,22 +153,32 @@ def after_tea(made: Neural | Release, *asking: Asking) -> Float32:
 
 def test_a_profile_changes_what_is_said_and_nobody_needs_one(tmp_path: Path) -> None:
     made = fit_on_tastes("profile", profile=True)
-    asking = [Asking(YOUNG), Asking(OLD), Asking(), Asking(STRANGE), Asking({"shoe": 44})]
+    asking = [
+        RequestContext(YOUNG),
+        RequestContext(OLD),
+        RequestContext(),
+        RequestContext(STRANGE),
+        RequestContext({"shoe": 44}),
+    ]
     young, old, *others = after_tea(made, *asking)
     assert young > 1
     assert old < -1
     assert max(abs(one) for one in others) < min(young, -old) / 2  # both groups have to be satisfied
     np.testing.assert_allclose(others, others[0], atol=1e-5)  # what is not known says nothing
-    np.testing.assert_allclose(after_tea(made, Asking(YOUNG, SATURDAY)), [young], atol=1e-5)  # no context is read
+    np.testing.assert_allclose(
+        after_tea(made, RequestContext(YOUNG, SATURDAY)), [young], atol=1e-5
+    )  # no context is read
     served = save_and_load(made, tmp_path)
     assert served.reads_profiles
     np.testing.assert_allclose(after_tea(served, *asking), [young, old, *others], atol=1e-4)
-    np.testing.assert_allclose(served.scores([history("tea")]), served.scores([history("tea")], [Asking()]), atol=1e-6)
+    np.testing.assert_allclose(
+        served.scores([history("tea")]), served.scores([history("tea")], [RequestContext()]), atol=1e-6
+    )
 
 
 def test_the_moment_changes_what_is_said(tmp_path: Path) -> None:
     made = fit_on_tastes("moment", context=True)
-    asking = [Asking(at=MONDAY + 30_000), Asking(at=SATURDAY + 30_000), Asking()]
+    asking = [RequestContext(at=MONDAY + 30_000), RequestContext(at=SATURDAY + 30_000), RequestContext()]
     monday, saturday, unknown = after_tea(made, *asking)
     assert monday > 1
     assert saturday < -1
@@ -179,8 +190,13 @@ def test_the_moment_changes_what_is_said(tmp_path: Path) -> None:
 def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -> None:
     made = fit_on_tastes("profile", profile=True, context=True, mixed=True)
     histories = [history("tea"), history(*["tea", "a", "b"] * 5), history(), history("tea", "b")]
-    asking = [Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY), Asking(OLD, MONDAY), Asking(None, MONDAY)]
-    wanted = made.score(batch_of(histories, made.vocabulary, 50, asking))
+    asking = [
+        RequestContext(YOUNG, MONDAY),
+        RequestContext(OLD, SATURDAY),
+        RequestContext(OLD, MONDAY),
+        RequestContext(None, MONDAY),
+    ]
+    wanted = made.score(batch_histories(histories, made.vocabulary, 50, asking))
     folded = save_and_load(made, tmp_path).scores(histories, asking)
     np.testing.assert_allclose(folded, wanted, atol=0.1)  # half precision in training, whole in serving
     np.testing.assert_allclose(folded[2], np.log1p(made.popularity), atol=1e-6)  # nothing was taken: what is popular
@@ -189,14 +205,14 @@ def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -
 def test_without_profiles_or_switches_nothing_more_is_read(tmp_path: Path) -> None:
     frame, people = tastes("profile")
     off = small_encoder("dnn", 0)  # no epoch: an attribute that is read says something from the beginning
-    off.fit(Log.of(frame, profiles=people))
+    off.fit(Interactions.from_frame(frame, profiles=people))
     bare = small_encoder("dnn", 0, profile=True)
-    bare.fit(Log.of(frame))
+    bare.fit(Interactions.from_frame(frame))
     other = small_encoder("transformer", 0, profile=True, context=True)  # the dense encoder alone reads them
-    other.fit(Log.of(frame, profiles=people))
+    other.fit(Interactions.from_frame(frame, profiles=people))
     for number, made in enumerate((off, bare, other)):
         served = save_and_load(made, tmp_path / str(number))
         assert {one.name for one in served.recommender.encoder.get_inputs()} <= {"items", "kinds", "gaps"}  # type: ignore[attr-defined]
         assert "fields" not in served.manifest.params
-        one, two = after_tea(served, Asking(YOUNG, MONDAY), Asking(OLD, SATURDAY))
+        one, two = after_tea(served, RequestContext(YOUNG, MONDAY), RequestContext(OLD, SATURDAY))
         assert one == pytest.approx(two, abs=1e-6)

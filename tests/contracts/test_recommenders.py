@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from features.activity import History
-from models.data.interactions import Batch, Log, batch_of
-from models.data.item_features import Catalogue
+from models.data.batch import Batch, batch_histories
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
 from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
 from models.recommenders.item_item import ItemKNN, SequentialRules
@@ -45,13 +46,13 @@ NAMES = [*CANDIDATES, "blend"]
 
 
 def asked(made: Recommender, *histories: History, length: int = 50) -> Batch:
-    return batch_of(histories, made.vocabulary, length)
+    return batch_histories(histories, made.vocabulary, length)
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def fitted(request: pytest.FixtureRequest) -> Recommender:
     made = build(request.param)
-    made.fit(Log.of(ring()))
+    made.fit(Interactions.from_frame(ring()))
     return made
 
 
@@ -114,7 +115,7 @@ def test_it_learns_what_comes_next(fitted: Recommender) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"popularity", "personal"}])
 def test_what_others_took_together_comes_first(name: str) -> None:
     made = build(name)
-    made.fit(Log.of(clubs()))
+    made.fit(Interactions.from_frame(clubs()))
     scores = made.score(asked(made, history("i0", "i1", "i2"), history("i9", "i7")))
     near = [made.vocabulary.index[f"i{n}"] for n in (3, 4, 5)]
     far = [made.vocabulary.index[f"i{n}"] for n in (6, 8, 10, 11)]
@@ -128,7 +129,7 @@ def released(fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> R
         pytest.skip("no release is made of it")
     root = tmp_path_factory.mktemp("releases")
     beside = ItemKNN()
-    beside.fit(Log.of(ring(), fitted.vocabulary))
+    beside.fit(Interactions.from_frame(ring(), fitted.vocabulary))
 
     def write(folder: Path) -> list[str]:
         return list({*fitted.save(folder, release_store.prefix_of(fitted.name)), *beside.save(folder)})
@@ -165,7 +166,7 @@ def test_an_item_is_reached_through_its_category(name: str) -> None:
     whole = pd.concat([frame, pd.DataFrame(rare, columns=frame.columns)])
     categories = {f"i{n}": "left" if n < 6 or n == 12 else "right" for n in range(14)}
     made = build(name)
-    made.fit(Log.of(whole, categories=categories))
+    made.fit(Interactions.from_frame(whole, categories=categories))
     scores = made.score(asked(made, history("i0", "i1", "i2"), history("i9", "i7", "i10")))
     left, right = made.vocabulary.index["i12"], made.vocabulary.index["i13"]
     assert scores[0, left] > scores[0, right]
@@ -175,7 +176,7 @@ def test_an_item_is_reached_through_its_category(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"dnn", "cnn", "rnn", "transformer"}])
 def test_items_that_nobody_took_are_scored_too(name: str) -> None:
     made = build(name)
-    made.fit(Log.of(ring(), catalogue=Catalogue(["new", "i3"])))
+    made.fit(Interactions.from_frame(ring(), item_features=ItemFeatures(["new", "i3"])))
     assert made.vocabulary.item_ids[-1] == "new"
     scores = made.score(asked(made, history("i1"), history("new"), history()))
     assert scores.shape == (3, RING + 1)

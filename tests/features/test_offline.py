@@ -12,7 +12,7 @@ from features.dataset import training_set
 from features.errors import ArchiveError
 from features.offline import OfflineStore
 from features.store import open_store
-from models.data.profiles import Profiles
+from models.data.profiles import ProfileHistory
 from stream.events import Item, Record, User
 
 NOON = 1_760_000_000_000
@@ -124,11 +124,11 @@ def test_the_join_of_training_is_the_join_of_feast(tmp_path: Path, seed: int) ->
     feast = open_store(tmp_path / "feast", "sqlite", ["shop"]).feast
     records = training_set(feast, "shop", events)["record"]
     joined = [msgspec.json.decode(record)["segment"] if isinstance(record, str) else None for record in records]
-    profiles = Profiles.read(offline.profile_history("shop"))
-    known = [profiles.at(name, at) for name, at in zip(events["user_id"], events["at"], strict=True)]
+    profiles = ProfileHistory.from_frame(offline.profile_history("shop"))
+    known = [profiles.before(name, at) for name, at in zip(events["user_id"], events["at"], strict=True)]
     assert joined == [profile["segment"] if profile else None for profile in known]
     assert len(set(joined)) > 20
-    table = profiles.known(events["user_id"].to_numpy(), events["at"].to_numpy())
+    table = profiles.before_events(events["user_id"].to_numpy(), events["at"].to_numpy())
     assert (table.rows == 0).tolist() == [segment is None for segment in joined]
     by_row = dict(zip(table.rows.tolist(), joined, strict=True))
     assert [by_row[row] for row in table.rows.tolist()] == joined

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from models.arrays import Bool, Int32, Int64
-from models.data.interactions import FIRST, Batch
+from models.data.batch import FIRST_GAP, Batch
 from models.recommenders.neural.params import Params
 
 SHUFFLED: Final = 0.3
@@ -39,7 +39,7 @@ def crop(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> 
     start = first + (rng.random(len(batch)) * batch.lengths).astype(np.int64)
     start = np.where(rng.random(len(batch)) < share, start, first)[:, None]
     kept = np.arange(length) >= start
-    gaps = np.where((np.arange(length) == start) & (batch.items > 0), FIRST, batch.gaps)
+    gaps = np.where((np.arange(length) == start) & (batch.items > 0), FIRST_GAP, batch.gaps)
     items, kinds, gaps = (np.where(kept, one, 0).astype(np.int32) for one in (batch.items, batch.kinds, gaps))
     return Batch(items, kinds, gaps), np.where(kept, drawn, -1)
 

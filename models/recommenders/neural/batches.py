@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from models.arrays import AnyArray, Float32, Float64, Int32
-from models.data.interactions import Log, Windows
-from models.data.profiles import moments_of
+from models.data.interactions import Interactions
+from models.data.profiles import time_features
+from models.data.windows import Windows
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural.augmentation import augmented
 from models.recommenders.neural.params import Params
@@ -39,12 +40,14 @@ class Batches(keras.utils.PyDataset):
         self.cumulative = np.cumsum(probability) if probability is not None else None
         self.epoch = 0
         self.order = self._rng().permutation(len(windows))
-        followed = (windows.last > windows.first).sum(axis=1)
+        followed = (windows.next_stop > windows.next_start).sum(axis=1)
         most = params.batch_size * min(float(followed.max()), float(followed.mean() + 3 * followed.std() / 8))
         self.places = max(64, -(-int(most) // 64) * 64)
-        self.values = windows.values if params.valued else None
-        self.known = windows.known if params.reads_profile and windows.known and len(windows.known.fields) else None
-        self.moments = moments_of(windows.at) if params.reads_moment and windows.at is not None else None
+        self.values = windows.event_values if params.valued else None
+        profiles = windows.event_profiles
+        self.known = profiles if params.reads_profile and profiles and len(profiles.schema) else None
+        times = windows.event_times
+        self.moments = time_features(times) if params.reads_time and times is not None else None
 
     def __len__(self) -> int:
         return max(1, -(-len(self.windows) // self.params.batch_size))
@@ -52,7 +55,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, number: int) -> tuple[dict[str, Any], Any]:
         size, rng = self.params.batch_size, self._rng(number + 1)
         rows = self.order[np.arange(number * size, (number + 1) * size) % len(self.order)]
-        batch, drawn = self.windows.batch.of(rows), self.windows.drawn(rows, rng)
+        batch, drawn = self.windows.batch.take(rows), self.windows.sample_next(rows, rng)
         batch, drawn = augmented(batch, drawn, self.params, self.near, rng)
         places = np.flatnonzero(drawn.ravel() >= 0)
         if len(places) > self.places:
@@ -71,8 +74,8 @@ class Batches(keras.utils.PyDataset):
             told = there & (rng.random((len(drawn), 1, 1)) >= self.params.profile_dropout)
             x["profile"] = np.where(told, self.known.table[self.known.rows[drawn]], 0)
         if self.moments is not None:
-            x["moment"] = np.where(there, self.moments[drawn], 0)
-        return x, self._packed(self.windows.flow[found])
+            x["time_features"] = np.where(there, self.moments[drawn], 0)
+        return x, self._packed(self.windows.event_items[found])
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -85,7 +88,7 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng([self.params.seed, self.epoch, number])
 
 
-def standard(log: Log) -> tuple[Float32, tuple[float, float]]:
+def standard(log: Interactions) -> tuple[Float32, tuple[float, float]]:
     """Values float32 [events] in deviations from their kind's mean, nan where there is none; and one kind's scale.
 
     The scale is the mean and the standard deviation of the kind that most values are of; 0 and 1 without any.
@@ -101,7 +104,7 @@ def standard(log: Log) -> tuple[Float32, tuple[float, float]]:
     return scaled, scale
 
 
-def similar(log: Log) -> Int32:
+def similar(log: Interactions) -> Int32:
     """int32 [items + 1, n]: numbers of the items that are taken together most, 0 where there are fewer."""
     near = ItemKNN(neighbours=SIMILAR).relate(log)[0]
     return np.concatenate([np.zeros((1, near.shape[1]), np.int32), near + 1]).astype(np.int32)

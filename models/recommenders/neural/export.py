@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from models.data.profiles import Fields
+from models.data.profiles import ProfileSchema
 from models.errors import TrainingError
 from models.recommenders.neural.network import Network, folded
 from models.recommenders.neural.onnx_graph import OPSET, lighter
@@ -30,7 +30,7 @@ WITHIN_S: Final = 600
 def write_encoder(network: Network, path: Path) -> None:
     """Items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size], as ONNX at `path`.
 
-    Where the network reads them, also profile int32 [batch, fields] and moment int32 [batch, 2].
+    Where the network reads them, also profile int32 [batch, fields] and time_features int32 [batch, 2].
 
     Raises:
         TrainingError: the process that writes for another backend failed, or did not end.
@@ -66,7 +66,7 @@ def _write(plain: Network, path: Path) -> None:
 
 def _keep(plain: Network, path: Path) -> None:
     """Everything that `_kept` makes the same network of."""
-    facts = {"params": msgspec.structs.asdict(plain.params), "fields": plain.fields.describe()}
+    facts = {"params": msgspec.structs.asdict(plain.params), "fields": plain.fields.to_json()}
     weights = {f"weight_{number:03d}": one for number, one in enumerate(plain.get_weights())}
     categories = plain.category_of[1:]
     np.savez(path, allow_pickle=False, facts=np.array(msgspec.json.encode(facts)), categories=categories, **weights)
@@ -76,7 +76,7 @@ def _kept(path: Path) -> Network:
     with np.load(path, allow_pickle=False) as kept:
         facts = msgspec.json.decode(kept["facts"].item())
         params = msgspec.convert(facts["params"], Params)
-        network = Network(kept["categories"], params, fields=Fields.of(facts["fields"]))
+        network = Network(kept["categories"], params, fields=ProfileSchema.from_json(facts["fields"]))
         network.ready()
         network.set_weights([kept[name] for name in sorted(kept.files) if name.startswith("weight_")])
     return network

@@ -10,15 +10,15 @@ import numpy as np
 from keras import layers, ops
 
 from models.arrays import Float32, Int32
-from models.data.interactions import GAPS
-from models.data.profiles import HOURS, WEEKDAYS, Fields
+from models.data.batch import GAP_BUCKETS
+from models.data.profiles import HOURS, WEEKDAYS, ProfileSchema
 from models.recommenders.neural.encoders import encoder_of
 from models.recommenders.neural.losses import FAR, beta_of, gbce_loss, pushed, sampled_loss, softmax_loss, value_loss
 from models.recommenders.neural.params import Params
 from stream.events import KINDS
 
 INPUTS: Final = ("items", "kinds", "gaps")
-NOTHING: Final = Fields()
+NOTHING: Final = ProfileSchema()
 
 
 class Network(keras.Model):
@@ -28,9 +28,9 @@ class Network(keras.Model):
     number's chance to be drawn as a negative, or None where all items are compared. The first `trained` items have
     events to learn from: the others never stand against a target.
 
-    With `fields` it also reads `profile` int32 [batch, fields], with `params.context` also `moment` int32 [batch, 2]
-    (hour and weekday), each of a batch's histories or, in training, of each place: [batch, length, ...]. Each code has
-    a vector; 0, what is not known, adds nothing.
+    With `fields` it also reads `profile` int32 [batch, fields], with `params.context` also `time_features` int32
+    [batch, 2] (hour and weekday), one for each history or, in training, for each position: [batch, length, ...]. Each
+    code has a vector; code 0 (unknown) adds nothing.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Network(keras.Model):
         log_q: Float32 | None = None,
         texts: Float32 | None = None,
         trained: int | None = None,
-        fields: Fields = NOTHING,
+        fields: ProfileSchema = NOTHING,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,12 +69,12 @@ class Network(keras.Model):
         groups = int(self.category_of.max(initial=0))
         self.category = self._looked_up(groups + 1, small) if groups else None
         self.kind = self._looked_up(len(KINDS) + 1, small)
-        self.gap = self._looked_up(GAPS, small)
+        self.gap = self._looked_up(GAP_BUCKETS, small)
         if self.texts is not None:
             self.text = layers.Dense(size, use_bias=False, kernel_initializer=small, name="text")
         if len(self.fields):
-            self.profile = self._looked_up(len(self.fields.rows), small, "profile")
-        if params.reads_moment:
+            self.profile = self._looked_up(len(self.fields.labels), small, "profile")
+        if params.reads_time:
             self.hour = self._looked_up(HOURS, small, "hour")
             self.weekday = self._looked_up(WEEKDAYS, small, "weekday")
         self.drop = layers.Dropout(params.dropout)
@@ -224,8 +224,8 @@ class Network(keras.Model):
             codes = _by_place(inputs["profile"])
             found = self.profile(codes + ops.convert_to_tensor(self.fields.offsets))
             parts.append(ops.sum(found * ops.cast(ops.not_equal(codes, 0), found.dtype)[..., None], axis=-2))
-        if self.params.reads_moment:
-            moment = _by_place(inputs["moment"])
+        if self.params.reads_time:
+            moment = _by_place(inputs["time_features"])
             there = ops.not_equal(moment[..., :1], 0)
             found = self.hour(moment[..., 0]) + self.weekday(moment[..., 1])
             parts.append(found * ops.cast(there, found.dtype))
@@ -241,8 +241,8 @@ class Network(keras.Model):
         found = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
         if len(self.fields):
             found["profile"] = np.zeros((1, len(self.fields)), np.int32)
-        if self.params.reads_moment:
-            found["moment"] = np.zeros((1, 2), np.int32)
+        if self.params.reads_time:
+            found["time_features"] = np.zeros((1, 2), np.int32)
         return found
 
     def _before(self, x: Any) -> tuple[Any, Any]:

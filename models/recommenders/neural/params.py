@@ -82,8 +82,8 @@ class Params(msgspec.Struct, frozen=True):
         return self.profile and self.encoder == "dnn"
 
     @property
-    def reads_moment(self) -> bool:
-        """Whether the encoder reads the moment of asking."""
+    def reads_time(self) -> bool:
+        """Whether the encoder reads the hour and the weekday of the request."""
         return self.context and self.encoder == "dnn"
 
     @property

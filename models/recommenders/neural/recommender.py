@@ -11,10 +11,13 @@ import numpy as np
 from keras import ops
 
 from models.arrays import Float32, Float64
-from models.data.interactions import Batch, Log, add_repeats, inputs_of, windows_of
-from models.data.item_features import Lenders, lenders
-from models.data.profiles import Fields
-from models.recommenders.base import Vocabulary, add_dense, write_arrays
+from models.data.batch import Batch, encoder_inputs
+from models.data.interactions import Interactions
+from models.data.profiles import ProfileSchema
+from models.data.vocabulary import Vocabulary
+from models.data.windows import cut_windows
+from models.recommenders.base import add_dense, add_repeats, write_arrays
+from models.recommenders.cold_items import ColdItemInitializer
 from models.recommenders.item_product import softmax
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.batches import Batches, similar, standard
@@ -45,12 +48,12 @@ class Neural:
     def __init__(self, params: Params | None = None, after_epoch: Epoch | None = None, minutes: float | None = None):
         self.params = params or Params()
         self.name = self.params.encoder
-        self.vocabulary = Vocabulary.of([])
+        self.vocabulary = Vocabulary.from_items([])
         self.popularity: Float32 = np.zeros(0, np.float32)
         self.network: Network | None = None
         self.scale = (0.0, 1.0)
-        self.lenders: Lenders | None = None
-        self.fields: Fields = NOTHING
+        self.cold_items: ColdItemInitializer | None = None
+        self.fields: ProfileSchema = NOTHING
         self.after_epoch = after_epoch
         self.minutes = minutes
         self.clock: Callable[[], float] = time.monotonic
@@ -58,32 +61,34 @@ class Neural:
         self.start: warm_start.Start | None = None
         self.started_from: str | None = None
 
-    def fit(self, log: Log) -> None:
+    def fit(self, log: Interactions) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
 
-        Items of the vocabulary that have no events get what items like them have (`items.lenders`), before each call of
+        Items of the vocabulary that have no events get what items like them have (`cold_items`), before each call of
         `after_epoch` and at the end. With a `start` that fits, the network begins with its weights.
         """
         params = self.params
         keras.utils.set_random_seed(params.seed)
         self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, log.vocabulary.recency_ms)
-        trained = len(log.vocabulary) if log.trained is None else log.trained
+        self.popularity = popularity_of(log, log.vocabulary.popularity_half_life_ms)
+        trained = len(log.vocabulary) if log.warm_items is None else log.warm_items
         objective = params.objective(trained, accelerated())
         probability = _chances(log, trained, objective)
         log_q = None
         if objective == "sampled" and probability is not None:
             log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32)
-        self.fields = log.known.fields if log.known is not None and params.reads_profile else NOTHING
+        self.fields = log.profiles.schema if log.profiles is not None and params.reads_profile else NOTHING
         self.network = Network(log.categories, params, log_q, log.texts, trained, self.fields)
-        self.lenders = lenders(trained, log.categories, log.texts) if trained < len(log.vocabulary) else None
+        self.cold_items = None
+        if trained < len(log.vocabulary):
+            self.cold_items = ColdItemInitializer.fit(trained, log.categories, log.texts)
         values, self.scale = standard(log)
-        windows = windows_of(log, params.length, params.windows_per_user, baskets=params.baskets)
+        windows = cut_windows(log, params.length, params.windows_per_user, baskets=params.baskets)
         if self.start is not None and warm_start.begin(self.network, self.vocabulary, self.start):
             self.started_from = self.start.release
         if len(windows):  # else nothing follows anything: the network stays as it began
             near = similar(log) if params.substitute else None
-            self._train(Batches(msgspec.structs.replace(windows, values=values), params, probability, near))
+            self._train(Batches(msgspec.structs.replace(windows, event_values=values), params, probability, near))
         self.lend()
 
     def _train(self, batches: Batches) -> None:
@@ -123,11 +128,11 @@ class Neural:
 
     def lend(self) -> None:
         """Give the items that nobody took what items like them have by now."""
-        if self.lenders is None:
+        if self.cold_items is None:
             return
         network = self._built()
         table = np.array(ops.convert_to_numpy(network.table.embeddings), np.float32)
-        table[network.trained + 1 :] = self.lenders.lent(table[1 : network.trained + 1])
+        table[network.trained + 1 :] = self.cold_items.initialize(table[1 : network.trained + 1])
         network.table.set_weights([table])
 
     def encode(self, batch: Batch) -> Float32:
@@ -135,12 +140,12 @@ class Neural:
         network, batch = self._fitted(), batch.newest(self.params.length)
         out = np.zeros((len(batch), self.params.embedding_size), np.float32)
         for start in range(0, len(batch), ENCODED_AT_ONCE):
-            part = batch.rows(start, start + ENCODED_AT_ONCE)
+            part = batch.slice(start, start + ENCODED_AT_ONCE)
             wide = ((0, ENCODED_AT_ONCE - len(part)), (0, 0))
-            inputs = inputs_of(part, self.fields, context=self.params.reads_moment)
+            inputs = encoder_inputs(part, self.fields, context=self.params.reads_time)
             block = {name: np.pad(one, wide) for name, one in inputs.items()}
             hidden = ops.convert_to_numpy(network.predict_on_batch(block))[: len(part), -1]
-            out[start : start + len(part)] = np.where(part.known[:, None], hidden, 0.0)
+            out[start : start + len(part)] = np.where(part.has_history[:, None], hidden, 0.0)
         return out
 
     def embeddings(self) -> Float32:
@@ -179,8 +184,8 @@ class Neural:
         scores: Float32 = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
         if self.params.repeats:
             add_repeats(scores, batch.items, self.repeats())
-        if not batch.known.all():
-            scores[~batch.known] = np.log1p(self.popularity)
+        if not batch.has_history.all():
+            scores[~batch.has_history] = np.log1p(self.popularity)
         return scores
 
     def probabilities(self, batch: Batch) -> Float32:
@@ -192,7 +197,7 @@ class Neural:
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         """Arrays, and `encoder.onnx`: items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size].
 
-        Where it reads them, also profile int32 [batch, fields] and moment int32 [batch, 2].
+        Where it reads them, also profile int32 [batch, fields] and time_features int32 [batch, 2].
         """
         write_encoder(self._built(), folder / f"{prefix}encoder.onnx")
         arrays = {"popularity": self.popularity, "embeddings": self.embeddings(), "repeats": self.repeats()}
@@ -203,7 +208,7 @@ class Neural:
     def describe(self) -> dict[str, Any]:
         """Parameters; beside them `fields`, what is read of profiles, where that is something."""
         params = msgspec.structs.asdict(self.params)
-        return {**params, "fields": self.fields.describe()} if len(self.fields) else params
+        return {**params, "fields": self.fields.to_json()} if len(self.fields) else params
 
     def _built(self) -> Network:
         network = self._fitted()
@@ -216,7 +221,7 @@ class Neural:
         return self.network
 
 
-def _chances(log: Log, trained: int, objective: Loss) -> Float64 | None:
+def _chances(log: Interactions, trained: int, objective: Loss) -> Float64 | None:
     """Each trained item's chance to be drawn as a negative; None where all items are compared.
 
     For sampled softmax by popularity to the power of .75; for gBCE even, as its authors draw.

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from models.arrays import AnyArray, Float32, Int32, Int64
+from models.data.vocabulary import Vocabulary
 from models.errors import TrainingError
-from models.recommenders.base import Vocabulary
 
 if TYPE_CHECKING:
     from models.recommenders.neural.recommender import Network, Neural
@@ -59,7 +59,7 @@ def start_of(neural: "Neural", until: int) -> Start:
     )
     if profile is None:
         return start
-    return msgspec.structs.replace(start, attributes=network.fields.rows, profile=np.array(profile))
+    return msgspec.structs.replace(start, attributes=network.fields.labels, profile=np.array(profile))
 
 
 def write(path: Path, start: Start) -> str:
@@ -120,7 +120,7 @@ def begin(network: "Network", vocabulary: Vocabulary, start: Start) -> bool:
     if categories is not None and len(start.categories):
         categories.assign(_categories(np.array(categories), codes, before, start))
     if profile is not None and len(start.attributes):
-        profile.assign(_attributes(np.array(profile), network.fields.rows, start))
+        profile.assign(_attributes(np.array(profile), network.fields.labels, start))
     for variable, value in zip(rest, start.rest, strict=True):
         variable.assign(value)
     return True

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data.splits import Protocol, SplitError, cases, repeated, split
+from models.data.splits import SplitError, SplitProtocol, evaluation_cases, repeat_share, split
 
 DAY = 24 * 60 * 60 * 1000
 PROTOCOLS = ["leave-one-out", "last-days:2", "last-share:0.3", "random:0.4"]
@@ -17,7 +17,7 @@ def frame(*rows: tuple[str, str, str, int]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("text", PROTOCOLS)
 def test_a_protocol_is_written_as_it_is_read(text: str) -> None:
-    assert str(Protocol.of(text)) == text
+    assert str(SplitProtocol.parse(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_protocol_is_written_as_it_is_read(text: str) -> None:
 )
 def test_no_split_is_said_to_be_none(text: str) -> None:
     with pytest.raises(SplitError, match="is no split; give leave-one-out"):
-        Protocol.of(text)
+        SplitProtocol.parse(text)
 
 
 events = st.lists(
@@ -45,7 +45,7 @@ def test_each_event_is_on_one_side_and_the_past_knows_no_future(
     rows: list[tuple[str, str, str, int]], text: str, seed: int
 ) -> None:
     whole = frame(*sorted(rows, key=lambda one: one[3])).assign(at=lambda one: one["at"] * DAY)
-    before, after = split(whole, Protocol.of(text), seed)
+    before, after = split(whole, SplitProtocol.parse(text), seed)
     assert sorted([*before.index, *after.index]) == list(whole.index)
     if text.startswith("last"):
         assert before["at"].max() < after["at"].min() or not len(before)
@@ -58,7 +58,7 @@ def test_each_event_is_on_one_side_and_the_past_knows_no_future(
 
 @given(st.lists(st.sampled_from(["view", "skip", "dislike"]), min_size=1, max_size=40), st.integers(0, 3))
 def test_a_random_split_draws_events_against_items_as_it_draws_the_others(kinds: list[str], seed: int) -> None:
-    protocol = Protocol.of("random:0.4")
+    protocol = SplitProtocol.parse("random:0.4")
     whole = frame(*[("u", f"i{n}", kind, n) for n, kind in enumerate(kinds)])
     _, after = split(whole, protocol, seed)
     _, same = split(whole.assign(kind="view"), protocol, seed)
@@ -73,10 +73,10 @@ def test_leave_one_out_takes_the_last_that_speaks_for_an_item() -> None:
         ("u", "c", "view", 3),
         ("u", "d", "skip", 4),
     )
-    before, after = split(whole, Protocol.of("leave-one-out"))
+    before, after = split(whole, SplitProtocol.parse("leave-one-out"))
     assert before["item_id"].tolist() == ["a", "b", "a"]
     assert after["item_id"].tolist() == ["c", "d"]
-    (only,) = cases(before, after)
+    (only,) = evaluation_cases(before, after)
     assert (only.user_id, only.history.items, only.targets, only.negatives) == ("u", ["a", "b"], ["c"], ["d"])
     assert (only.at, only.seen) == (3, frozenset({"a", "b"}))
 
@@ -90,14 +90,14 @@ def test_cases_are_users_of_both_sides_with_what_speaks_for_an_item() -> None:
         ("w", "d", "skip", 5),
         ("new", "a", "view", 5),
     )
-    (only,) = cases(before, after, length=1)
+    (only,) = evaluation_cases(before, after, length=1)
     assert (only.history.items, only.targets, only.seen) == (["b"], ["c", "a"], frozenset({"a", "b"}))
-    assert repeated([only]) == 0.5
+    assert repeat_share([only]) == 0.5
 
 
 def test_a_sample_of_users_is_the_same_for_the_same_seed() -> None:
     before = frame(*[(f"u{n}", "a", "view", 1) for n in range(50)])
     after = frame(*[(f"u{n}", "b", "view", 2) for n in range(50)])
-    drawn = [one.user_id for one in cases(before, after, most=5, seed=3)]
-    assert drawn == [one.user_id for one in cases(before, after, most=5, seed=3)]
-    assert drawn != [one.user_id for one in cases(before, after, most=5, seed=4)]
+    drawn = [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=3)]
+    assert drawn == [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=3)]
+    assert drawn != [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=4)]

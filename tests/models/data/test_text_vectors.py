@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from models.data import text_vectors
-from models.data.interactions import Log
-from models.data.item_features import Catalogue, lenders
-from models.recommenders.base import Vocabulary
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
+from models.data.vocabulary import Vocabulary
+from models.recommenders.cold_items import ColdItemInitializer
 from stream.events import Item
 
 TITLES = ["red wine from France", "white wine from Spain", "red wine, Spain", "toy car", "toy train", "", "toy cars"]
@@ -38,27 +39,27 @@ def test_a_catalogue_adds_items_behind_those_with_events() -> None:
     rows = [("u", "a", "view", None, 1), ("u", "b", "view", 3.5, 2), ("v", "b", "view", None, 3)]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"])
     texts = np.arange(6, dtype=np.float32).reshape(3, 2)
-    log = Log.of(frame, catalogue=Catalogue(["c", "a", "d"], {"c": "x", "b": "y"}, texts))
+    log = Interactions.from_frame(frame, item_features=ItemFeatures(["c", "a", "d"], {"c": "x", "b": "y"}, texts))
     assert log.vocabulary.item_ids == ["b", "a", "c", "d"]
-    assert log.trained == 2
+    assert log.warm_items == 2
     assert log.categories.tolist() == [2, 0, 1, 0]
     assert log.texts is not None
     assert log.texts.tolist() == [[0, 0], [2, 3], [0, 1], [4, 5]]
     assert log.values is not None
     np.testing.assert_array_equal(log.values, [np.nan, 3.5, np.nan])
-    again = Log.of(frame, log.vocabulary)
-    assert again.trained == 2
+    again = Interactions.from_frame(frame, log.vocabulary)
+    assert again.warm_items == 2
     with pytest.raises(ValueError, match="1 rows for 2 items"):
-        Catalogue(["a", "b"], texts=np.zeros((1, 2), np.float32))
+        ItemFeatures(["a", "b"], texts=np.zeros((1, 2), np.float32))
 
 
 def test_a_rare_item_of_the_catalogue_is_one_without_events() -> None:
     """Its few events must not be learned: the networks know no item behind the trained ones as a target."""
     items = ["a", "b", "rare", "a", "b", "a"]
     frame = pd.DataFrame({"user_id": list("uuuvvv"), "item_id": items, "kind": "view", "at": range(6)})
-    log = Log.of(frame, min_count=2, catalogue=Catalogue(["rare", "b"]))
+    log = Interactions.from_frame(frame, min_count=2, item_features=ItemFeatures(["rare", "b"]))
     assert log.vocabulary.item_ids[2:] == ["rare"]
-    assert log.trained == 2
+    assert log.warm_items == 2
     assert log.items.max() == 1
     assert len(log) == 5
 
@@ -69,31 +70,33 @@ def test_a_catalogue_is_read_from_records() -> None:
         '{"type":"item","item_id":"a","at":1700000000000}',
         '{"type":"item","item_id":"c","at":1700000000000,"available":false}',
     ]
-    found = Catalogue.of(pd.DataFrame({"id": ["b", "a", "c"], "label": ["toys", None, None], "record": records}))
+    found = ItemFeatures.from_frame(
+        pd.DataFrame({"id": ["b", "a", "c"], "label": ["toys", None, None], "record": records})
+    )
     assert found.item_ids == ["a", "b"]
     assert found.categories == {"b": "toys"}
     assert found.texts is not None
     assert [bool(row.any()) for row in found.texts] == [False, True]
-    bare = Catalogue.of(pd.DataFrame({"id": ["a"], "label": [None], "record": records[1:2]}))
+    bare = ItemFeatures.from_frame(pd.DataFrame({"id": ["a"], "label": [None], "record": records[1:2]}))
     assert bare.texts is None
-    assert bare.added(Vocabulary.of(["x", "a"]), 10).item_ids == ["x", "a"]
+    assert bare.extend_vocabulary(Vocabulary.from_items(["x", "a"]), 10).item_ids == ["x", "a"]
 
 
 def test_new_items_borrow_from_those_like_them() -> None:
     own = np.array([[1, 0], [3, 0], [0, 8], [0, 0], [0, 0], [0, 0]], np.float32)
     codes = np.array([1, 1, 2, 1, 2, 3], np.int32)
-    found = lenders(3, codes, None).lent(own[:3])
+    found = ColdItemInitializer.fit(3, codes, None).initialize(own[:3])
     np.testing.assert_allclose(found, [[2, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)
     texts = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]], np.float32)
-    found = lenders(3, codes, texts, neighbours=2).lent(own[:3])
+    found = ColdItemInitializer.fit(3, codes, texts, neighbors=2).initialize(own[:3])
     np.testing.assert_allclose(found, [[1, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)  # near in text, within the category
 
 
 def test_a_catalogue_is_known_by_its_titles_not_by_the_bits_of_their_vectors() -> None:
     items = [Item(f"i{one}", 1, title=f"Title {one}") for one in range(4)]
-    found = Catalogue.of_items(items)
+    found = ItemFeatures.from_items(items)
     assert found.texts is not None
     elsewhere = msgspec.structs.replace(found, texts=found.texts + np.float32(1e-6))  # another machine's last bits
     assert elsewhere.fingerprint() == found.fingerprint()
-    renamed = Catalogue.of_items([msgspec.structs.replace(items[0], title="Another"), *items[1:]])
+    renamed = ItemFeatures.from_items([msgspec.structs.replace(items[0], title="Another"), *items[1:]])
     assert renamed.fingerprint() != found.fingerprint()

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from features.popularity import PopularitySettings
+from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.domains import preset as domain
 from models.domains import tuning
 from models.domains.preset import DomainPreset, Seen
 from models.domains.tuning import PresetError, Tuning
-from models.recommenders.base import KIND_WEIGHTS
 from models.recommenders.registry import CANDIDATES, Situation, make
 from stream.events import KIND_CODES
 
@@ -43,7 +43,7 @@ def test_a_shop_counts_as_one_without_a_preset_does() -> None:
     """Features of a shop must not move because it has a preset now."""
     shop = domain.preset_of("shop")
     assert shop.counting == PopularitySettings()
-    assert shop.kinds == dict(KIND_WEIGHTS)
+    assert shop.kinds == dict(PREFERENCE_WEIGHTS)
     assert domain.preset_of("garden") == DomainPreset()
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from features.activity import History
 from models.arrays import Float32
-from models.data.splits import Case
+from models.data.splits import EvaluationCase
+from models.data.vocabulary import Vocabulary
 from models.evaluation import metrics
 from models.evaluation.metrics import Ranked, evaluate, intervals, per_user, rank, ratio, segments, together
-from models.recommenders.base import Vocabulary
 
-VOCABULARY = Vocabulary.of(["a", "b", "c", "d"])
+VOCABULARY = Vocabulary.from_items(["a", "b", "c", "d"])
 SECOND = 1 / np.log2(3)
 
 
@@ -25,9 +25,9 @@ def always(start: int, stop: int) -> Float32:
 
 
 HELD_OUT = [
-    Case("one", History(), ["b"]),  # second of two shown
-    Case("two", History(), ["a", "c", "elsewhere"]),  # one of three, ideal has two places
-    Case("three", History(), ["d"]),
+    EvaluationCase("one", History(), ["b"]),  # second of two shown
+    EvaluationCase("two", History(), ["a", "c", "elsewhere"]),  # one of three, ideal has two places
+    EvaluationCase("three", History(), ["d"]),
 ]
 
 
@@ -52,7 +52,7 @@ def test_metrics_by_hand() -> None:
 
 
 def test_what_lists_are_like_by_hand() -> None:
-    held_out = [Case("one", History(["a", "a", "c"], [0] * 3, [0] * 3, [None] * 3), ["b"])]
+    held_out = [EvaluationCase("one", History(["a", "a", "c"], [0] * 3, [0] * 3, [None] * 3), ["b"])]
     ranked = rank(always, VOCABULARY, held_out, 3)
     popularity = np.array([7, 3, 1, 1], np.float32)
     values = per_user(
@@ -69,8 +69,8 @@ def listed(shown: list[int], took: list[int], categories: list[int]) -> dict[str
     history = History([names[n] for n in took], [0] * len(took), [0] * len(took), [None] * len(took))
     ranked = Ranked(np.array([shown], np.int64), np.full(1, np.nan), len(shown))
     codes = np.array(categories, np.int32)
-    held_out = [Case("one", history, ["i0"])]
-    values = per_user(ranked, Vocabulary.of(names), held_out, (len(shown),), categories=codes)
+    held_out = [EvaluationCase("one", history, ["i0"])]
+    values = per_user(ranked, Vocabulary.from_items(names), held_out, (len(shown),), categories=codes)
     return {name.split("@")[0]: float(values[name][0]) for name in values if name.startswith(("div", "cal"))}
 
 
@@ -104,13 +104,16 @@ def test_diversity_and_calibration_are_those_of_the_items_with_a_category(catego
 
 
 def test_seen_items_are_masked_only_when_asked() -> None:
-    held_out = [Case("one", History(["a"], [0], [1], [None]), ["c"], seen=frozenset({"a", "unknown"}))]
+    held_out = [EvaluationCase("one", History(["a"], [0], [1], [None]), ["c"], seen=frozenset({"a", "unknown"}))]
     assert evaluate(always, VOCABULARY, held_out, 2)["hr@2"] == 0
     assert evaluate(always, VOCABULARY, held_out, 2, mask_seen=True)["hr@2"] == 1
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
-    held_out = [Case("one", History(), ["b"], negatives=["a", "c", "d"]), Case("two", History(), ["a"])]
+    held_out = [
+        EvaluationCase("one", History(), ["b"], negatives=["a", "c", "d"]),
+        EvaluationCase("two", History(), ["a"]),
+    ]
     ranked = rank(always, VOCABULARY, held_out, 2)
     assert ranked.auc[0] == pytest.approx(2 / 3)
     assert np.isnan(ranked.auc[1])
@@ -122,11 +125,14 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_ndcg_and_map_are_what_plain_loops_give(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
-    vocabulary = Vocabulary.of([f"i{n}" for n in range(9)])
+    vocabulary = Vocabulary.from_items([f"i{n}" for n in range(9)])
     wanted = [f"i{n}" for n in rng.permutation(12)[: rng.integers(1, 6)]]  # i9 to i11 are not known
     shown = rng.permutation(9)[:k]
     values = per_user(
-        Ranked(shown[None].astype(np.int64), np.full(1, np.nan), k), vocabulary, [Case("u", History(), wanted)], (k,)
+        Ranked(shown[None].astype(np.int64), np.full(1, np.nan), k),
+        vocabulary,
+        [EvaluationCase("u", History(), wanted)],
+        (k,),
     )
     gain, hits, precisions = 0.0, 0, 0.0
     for place, item in enumerate(shown):
@@ -156,7 +162,8 @@ def test_a_ratio_is_paired() -> None:
 def test_segments_split_the_users() -> None:
     histories = [History(["a"] * n, [0] * n, [0] * n, [None] * n) for n in (1, 4, 4)]
     held_out = [
-        Case(f"u{n}", history, [item]) for n, (history, item) in enumerate(zip(histories, ("a", "d", "x"), strict=True))
+        EvaluationCase(f"u{n}", history, [item])
+        for n, (history, item) in enumerate(zip(histories, ("a", "d", "x"), strict=True))
     ]
     found = segments(
         {"hr@10": np.array([1.0, 0.0, 1.0])}, held_out, VOCABULARY, np.array([5, 2, 2, 1], np.float32), {"u0": "f"}

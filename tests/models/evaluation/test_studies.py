@@ -13,7 +13,7 @@ from models.evaluation.studies import DEFAULTS, begins, finished, new_study
 BEGUN = """
 import sys, time
 from pathlib import Path
-from models.studies import begins, new_study
+from models.evaluation.studies import begins, new_study
 study = new_study(0, Path(sys.argv[1]), "s")
 print(begins(study, study.ask()), flush=True)
 time.sleep(60)

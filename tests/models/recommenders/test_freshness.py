@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from features.activity import History
-from models.data.interactions import Log, batch_of
-from models.data.item_features import Catalogue
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
+from models.data.item_features import ItemFeatures
 from models.evaluation.progressive import Replay, Way, Window, interval
 from models.recommenders.freshness import FLOOR, Fresh, first_seen, mix, prior_of
 from models.recommenders.popularity import Popularity
@@ -26,13 +27,13 @@ def test_an_item_loses_half_with_every_half_life_of_its_age() -> None:
 
 def test_an_item_is_as_old_as_its_first_event() -> None:
     log = frame(("u", "a", 5), ("v", "b", 7), ("v", "a", 9))
-    vocabulary = Log.of(log).vocabulary
+    vocabulary = Interactions.from_frame(log).vocabulary
     assert dict(zip(vocabulary.item_ids, first_seen(log, vocabulary).tolist(), strict=True)) == {"a": 5, "b": 7}
 
 
 def test_an_item_that_nobody_took_is_as_new_as_the_newest() -> None:
     rows = frame(("u", "a", 2 * HOUR), ("v", "b", 8 * HOUR))
-    log = Log.of(rows, catalogue=Catalogue(["c"]))
+    log = Interactions.from_frame(rows, item_features=ItemFeatures(["c"]))
     assert log.vocabulary.item_ids == ["a", "b", "c"]
     assert first_seen(rows, log.vocabulary).tolist() == [2 * HOUR, 8 * HOUR, 8 * HOUR]
     made = Fresh(Popularity(None), 6 * HOUR, HOUR, 0.0)
@@ -50,9 +51,11 @@ def test_shares_times_age_and_what_is_popular_now() -> None:
 
 
 def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
-    log = Log.of(frame(*[(f"u{n}", "old", n) for n in range(8)], ("u8", "new", 48 * HOUR), ("u9", "new", 48 * HOUR)))
+    log = Interactions.from_frame(
+        frame(*[(f"u{n}", "old", n) for n in range(8)], ("u8", "new", 48 * HOUR), ("u9", "new", 48 * HOUR))
+    )
     plain, fresh = Popularity(None), Fresh(Popularity(None), 12 * HOUR, HOUR, 0.5)
-    asked = batch_of([History()], log.vocabulary, 5)
+    asked = batch_histories([History()], log.vocabulary, 5)
     old, new = log.vocabulary.index["old"], log.vocabulary.index["new"]
     for model in (plain, fresh):
         model.fit(log)

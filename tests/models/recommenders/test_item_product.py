@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from models.data.interactions import Batch
+from models.data.batch import Batch
+from models.data.vocabulary import Vocabulary
 from models.recommenders import item_product
-from models.recommenders.base import Vocabulary
 from models.recommenders.blend import Blend
 from models.recommenders.item_item import EASE, ItemKNN
 from models.recommenders.item_product import Product, softmax
@@ -106,7 +106,7 @@ def test_softmax_is_the_exponentials_shares_however_large_the_scores() -> None:
 def counting(
     made: ItemKNN | EASE | Personal, popularity: np.ndarray, negative: bool = False
 ) -> ItemKNN | EASE | Personal:
-    made.vocabulary, made.popularity = Vocabulary.of([f"i{n}" for n in range(len(popularity))]), popularity
+    made.vocabulary, made.popularity = Vocabulary.from_items([f"i{n}" for n in range(len(popularity))]), popularity
     if not isinstance(made, Personal):
         made.near = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
         made.amounts = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)

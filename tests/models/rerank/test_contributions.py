@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from features.activity import History
-from models.data.interactions import Log, batch_of
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
 from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
 from models.recommenders.ials import IALS
@@ -17,14 +18,14 @@ from stream.events import KIND_CODES
 VIEW, BUY = KIND_CODES["view"], KIND_CODES["purchase"]
 
 
-def log() -> Log:
+def log() -> Interactions:
     rng = np.random.default_rng(3)
     rows = [
         (f"u{user}", f"i{item}", "purchase", 1_700_000_000_000 + 1000 * user)
         for user in range(80)
         for item in rng.choice(12, 4, replace=False)
     ]
-    return Log.of(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
+    return Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
 
 
 def fitted(made: Recommender) -> Recommender:
@@ -42,8 +43,8 @@ HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4]
 )
 def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None:
     one = fitted(made)
-    batch = batch_of([HISTORY], one.vocabulary, 50)
-    nothing = batch_of([History()], one.vocabulary, 50)
+    batch = batch_histories([HISTORY], one.vocabulary, 50)
+    nothing = batch_histories([History()], one.vocabulary, 50)
     places = np.arange(len(one.vocabulary))
     found = contributions(one, batch, places)
     assert found is not None
@@ -55,7 +56,7 @@ def test_a_blend_says_what_those_members_say_that_can() -> None:
     members = [fitted(one) for one in (ItemKNN(), Personal(), Popularity())]
     weights = np.tile([0.5, 0.2, 0.3], (len(EDGES) + 1, 1))
     blend = Blend(members, weights)
-    batch = batch_of([HISTORY], blend.vocabulary, 50)
+    batch = batch_histories([HISTORY], blend.vocabulary, 50)
     places = np.arange(len(blend.vocabulary))
     found = contributions(blend, batch, places)
     assert found is not None

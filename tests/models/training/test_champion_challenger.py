@@ -9,7 +9,8 @@ import pytest
 
 from features import cache
 from features.archive import Archive, ArchiveRow
-from models.data.interactions import Log, batch_of
+from models.data.batch import batch_histories
+from models.data.interactions import Interactions
 from models.evaluation import metrics
 from models.recommenders.item_item import ItemKNN
 from models.releases import release_store
@@ -120,9 +121,9 @@ def test_what_the_serving_one_has_seen_does_not_help_it(run: TrainingRun) -> Non
     )
     assert how == "as of the cut"
     blind = ItemKNN()
-    blind.fit(Log.of(candidate.before, release.vocabulary))
-    batch = batch_of([one.history for one in candidate.cases], blind.vocabulary, 50)
-    ranked = metrics.rank(lambda a, b: blind.score(batch.rows(a, b)), blind.vocabulary, candidate.cases, 10)
+    blind.fit(Interactions.from_frame(candidate.before, release.vocabulary))
+    batch = batch_histories([one.history for one in candidate.cases], blind.vocabulary, 50)
+    ranked = metrics.rank(lambda a, b: blind.score(batch.slice(a, b)), blind.vocabulary, candidate.cases, 10)
     expected = metrics.per_user(ranked, blind.vocabulary, candidate.cases, (10,))["ndcg@10"]
     np.testing.assert_allclose(honest.ndcg, expected)
     assert leaking.ndcg.mean() > honest.ndcg.mean()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.data.interactions import Log
+from models.data.interactions import Interactions
 from models.recommenders.popularity import Popularity
 from models.training import drift
 from models.training.drift import Drift, Limits
@@ -97,7 +97,7 @@ def test_progressive_cases_know_only_what_came_before() -> None:
 def test_the_hit_rate_is_the_share_of_next_items_among_ten() -> None:
     frame = stream(3_000, 0)
     popular = Popularity(None)
-    popular.fit(Log.of(frame))
+    popular.fit(Interactions.from_frame(frame))
     cases = drift.progressive(frame, 60_000 * 2_000, np.random.default_rng(0))
     weights = frame["kind"].map({"view": 0.3, "purchase": 1.0})
     top = weights.groupby(frame["item_id"]).sum().sort_values(ascending=False).index[:10]

@@ -8,7 +8,7 @@ import pytest
 
 from features.activity import Activity, History
 from features.popularity import EVERYONE
-from models.data.interactions import Log
+from models.data.interactions import Interactions
 from models.domains.preset import DomainPreset, Filters, Freshness, Seen
 from models.recommenders.freshness import FIRST_SEEN
 from models.recommenders.item_item import ItemKNN
@@ -32,7 +32,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     import pandas as pd
 
     rows = [(f"u{n}", item, "click", NOW) for n in range(12) for item in ("start", "old" if n < 8 else "new")]
-    log = Log.of(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
+    log = Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
     model = ItemKNN(shrink=0.0)
     model.fit(log)
     first = np.array(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.interactions import Log
-from models.data.profiles import NOBODY
+from models.data.interactions import Interactions
+from models.data.profiles import ANONYMOUS
 from models.domains.preset import preset_of
 from models.domains.tuning import PresetError
 from models.recommenders.blend import Blend
@@ -26,7 +26,7 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     root, beside = tmp_path_factory.mktemp("releases"), ItemKNN()
     made = small_encoder("dnn", 60 if request.param else 1, values=request.param)
     for one in (made, beside):
-        one.fit(Log.of(starred()))
+        one.fit(Interactions.from_frame(starred()))
     blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
 
     def write(folder: Path) -> list[str]:
@@ -59,7 +59,7 @@ def test_an_explained_list_says_what_its_items_are_worth_where_that_was_learned(
 
 
 def test_a_release_expects_what_its_network_does(release: Release) -> None:
-    found = release.expected(history("i1", "i2"), NOBODY, ["i3", "i4", "nothing"])
+    found = release.expected(history("i1", "i2"), ANONYMOUS, ["i3", "i4", "nothing"])
     assert set(found) == ({"i3", "i4"} if learned(release) else set())
 
 

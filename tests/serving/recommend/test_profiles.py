@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from features.store import OnlineStore, open_store
-from models.data.profiles import Attributes
+from models.data.profiles import Profile
 from models.releases import release_store
 from models.releases.release import Release
 from serving.catalogue.domain_state import DomainState
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[OnlineStore]:
     opened.close()
 
 
-def first_of(state: DomainState, store: OnlineStore, *asked: str | Attributes) -> list[str]:
+def first_of(state: DomainState, store: OnlineStore, *asked: str | Profile) -> list[str]:
     """The first item for users by name, and for visitors who say what they are."""
 
     async def go() -> list[str]:

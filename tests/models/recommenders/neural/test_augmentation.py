@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.arrays import Int64
-from models.data.interactions import FIRST, Batch
+from models.data.batch import FIRST_GAP, Batch
 from models.recommenders.neural import augmentation
 
 LENGTH = 12
@@ -30,7 +30,7 @@ def test_a_cropped_history_begins_later_and_keeps_its_end(rng: np.random.Generat
     for row in range(len(found)):
         kept = found.lengths[row]
         assert found.items[row, -kept:].tolist() == list(range(9 - kept, 9))
-        assert found.gaps[row, LENGTH - kept] == FIRST
+        assert found.gaps[row, LENGTH - kept] == FIRST_GAP
         assert (after[row, :-kept] == -1).all()
         assert after[row, -kept:].tolist() == found.items[row, -kept:].tolist()
     same, _ = augmentation.crop(batch, drawn, 0.0, rng)

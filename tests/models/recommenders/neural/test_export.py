@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models.data.interactions import Log, inputs_of
-from models.data.profiles import Field, Fields
+from models.data.batch import encoder_inputs
+from models.data.interactions import Interactions
+from models.data.profiles import Attribute, ProfileSchema
 from models.errors import TrainingError
 from models.recommenders.neural import export
 from models.recommenders.neural.network import Network
@@ -19,7 +20,7 @@ from models.recommenders.neural.recommender import Neural, Params
 from testing.interactions import ring
 from testing.jax_training import query_batch
 
-FIELDS = Fields([Field("age", ("old", "young"))])
+FIELDS = ProfileSchema([Attribute("age", ("old", "young"))])
 
 
 def network(encoder: str, **more: bool) -> Network:
@@ -36,7 +37,7 @@ def encoded(path: Path) -> np.ndarray:
         "kinds": [[0, 1, 1, 2, 1]],
         "gaps": [[0, 3, 2, 1, 1]],
         "profile": [[2]],
-        "moment": [[7, 3]],
+        "time_features": [[7, 3]],
     }
     wanted = {one.name for one in session.get_inputs()}
     found = session.run(None, {name: np.array(one, np.int32) for name, one in given.items() if name in wanted})
@@ -81,8 +82,8 @@ def test_onnx_runtime_scores_as_jax_trained(tmp_path: Path) -> None:
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     here = Neural(Params(length=8))
-    here.vocabulary = Log.of(ring()).vocabulary
-    inputs = inputs_of(query_batch(here).newest(8), Fields(), context=False)
+    here.vocabulary = Interactions.from_frame(ring()).vocabulary
+    inputs = encoder_inputs(query_batch(here).newest(8), ProfileSchema(), context=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
     hidden = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})[0]
     wanted = np.load(tmp_path / "scores.npy")

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.data.profiles import Fields
+from models.data.profiles import ProfileSchema
 from models.recommenders.neural.export import write_encoder
 from models.recommenders.neural.network import Network
 from models.recommenders.neural.onnx_graph import OPSET, lighter
@@ -23,7 +23,9 @@ NORMS = {"transformer": 5, "dnn": 3, "cnn": 5, "rnn": 1}
 
 def trained(encoder: str) -> Network:
     """A network whose every weight says something, as after training."""
-    fields = Fields.of([{"name": "age", "values": ["young", "old"]}]) if encoder == "dnn" else Fields()
+    fields = (
+        ProfileSchema.from_json([{"name": "age", "values": ["young", "old"]}]) if encoder == "dnn" else ProfileSchema()
+    )
     params = Params(encoder=encoder, embedding_size=SIZE, length=LENGTH, blocks=2, heads=2, context=encoder == "dnn")
     network = Network(np.arange(ITEMS, dtype=np.int32) % 3, params, fields=fields)
     network.ready()
@@ -39,7 +41,7 @@ def asked(network: Network, rng: np.random.Generator, rows: int = 5) -> dict[str
         found["items"][row, LENGTH - n :] = rng.integers(1, ITEMS + 1, n)
         found["kinds"][row, LENGTH - n :] = rng.integers(1, 6, n)
         found["gaps"][row, LENGTH - n :] = rng.integers(1, 6, n)
-    for name in ("profile", "moment"):
+    for name in ("profile", "time_features"):
         if name in found:
             found[name][:] = rng.integers(0, 2, found[name].shape)
     return found

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.data.interactions import Log
-from models.data.profiles import Profiles
+from models.data.interactions import Interactions
+from models.data.profiles import ProfileHistory
 from models.errors import TrainingError
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.recommender import WARMLY, Neural
@@ -30,7 +30,7 @@ def ring(items: int, users: int = 40, steps: int = 12) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "value", "at"])
 
 
-def fitted(name: str, log: Log, start: warm_start.Start | None = None, **more: object) -> Neural:
+def fitted(name: str, log: Interactions, start: warm_start.Start | None = None, **more: object) -> Neural:
     made = make(name, {**SMALL, "epochs": 3, **more}, SITUATION)
     assert isinstance(made, Neural)
     made.start = start
@@ -40,12 +40,12 @@ def fitted(name: str, log: Log, start: warm_start.Start | None = None, **more: o
 
 @pytest.mark.parametrize("name", NEURAL)
 def test_it_begins_with_the_weights_of_the_same_items_in_another_order(name: str, tmp_path: Path) -> None:
-    first = fitted(name, Log.of(ring(12), categories=CATEGORIES))
+    first = fitted(name, Interactions.from_frame(ring(12), categories=CATEGORIES))
     warm_start.write(tmp_path / "training.npz", warm_start.start_of(first, 5_000))
     start = warm_start.read((tmp_path / "training.npz").read_bytes(), "20260101T000000-abcdef")
     assert (start.encoder, start.until) == (name, 5_000)
     other = pd.concat([ring(13), pd.DataFrame({"item_id": ["i5"] * 50, "user_id": "x", "kind": "view", "at": 0})])
-    log = Log.of(other.sort_values("at", kind="stable"), categories=CATEGORIES)
+    log = Interactions.from_frame(other.sort_values("at", kind="stable"), categories=CATEGORIES)
     assert log.vocabulary.item_ids[0] == "i5" != first.vocabulary.item_ids[0]
     begun = fitted(name, log, start, epochs=0)  # no epoch: what it begins with is what it has
     assert begun.started_from == "20260101T000000-abcdef"
@@ -61,7 +61,7 @@ def test_it_begins_with_the_weights_of_the_same_items_in_another_order(name: str
 
 
 def test_what_does_not_fit_changes_nothing() -> None:
-    log = Log.of(ring(12))
+    log = Interactions.from_frame(ring(12))
     start = warm_start.start_of(fitted("dnn", log), 0)
     for name, more in (("transformer", {}), ("dnn", {"embedding_size": 16}), ("dnn", {"blocks": 2})):
         cold, tried = fitted(name, log, epochs=0, **more), fitted(name, log, start, epochs=0, **more)
@@ -70,7 +70,7 @@ def test_what_does_not_fit_changes_nothing() -> None:
 
 
 def test_what_is_known_already_is_learned_on_with_a_lower_rate() -> None:
-    log = Log.of(ring(12))
+    log = Interactions.from_frame(ring(12))
     cold = fitted("dnn", log, epochs=1)
     begun = fitted("dnn", log, warm_start.start_of(cold, 0), epochs=1)
     assert cold.network is not None
@@ -92,15 +92,21 @@ def test_what_is_no_start_is_said() -> None:
 def test_what_attributes_say_is_matched_by_their_names(tmp_path: Path) -> None:
     """The second log has a plan more, so every code is another one."""
     told = [User(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
-    first = fitted("dnn", Log.of(ring(12), profiles=Profiles.of(told)), profile=True)
+    first = fitted("dnn", Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users(told)), profile=True)
     warm_start.write(tmp_path / "training.npz", warm_start.start_of(first, 5_000))
     start = warm_start.read((tmp_path / "training.npz").read_bytes(), "before")
     more = [User(f"u{n}", 0, attributes={"plan": "bronze"}) for n in range(20, 40)]
-    begun = fitted("dnn", Log.of(ring(12), profiles=Profiles.of([*told, *more])), start, epochs=0, profile=True)
+    begun = fitted(
+        "dnn",
+        Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users([*told, *more])),
+        start,
+        epochs=0,
+        profile=True,
+    )
     assert begun.started_from == "before"
-    assert first.fields.rows == ["plan=", "plan=gold", "plan=iron"]
-    assert begun.fields.rows == ["plan=", "plan=bronze", "plan=gold", "plan=iron"]
+    assert first.fields.labels == ["plan=", "plan=gold", "plan=iron"]
+    assert begun.fields.labels == ["plan=", "plan=bronze", "plan=gold", "plan=iron"]
     old, new = (np.array(one.network.profile.embeddings) for one in (first, begun) if one.network is not None)
     np.testing.assert_array_equal(new[[0, 2, 3]], old)
-    plain = fitted("dnn", Log.of(ring(12)), start, epochs=0)
+    plain = fitted("dnn", Interactions.from_frame(ring(12)), start, epochs=0)
     assert plain.started_from == "before"  # a network without profiles takes the rest
