@@ -72,7 +72,9 @@ def main() -> None:
     coldstream = str(Path(sys.executable).with_name("coldstream"))
     frame = last_frame(record([coldstream, "--state", arguments.state, "run"], arguments.seconds))
     console = Console(width=COLUMNS, record=True, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
-    console.print(Text.from_ansi(frame.replace("\r", "")))
+    console.print(
+        Text(Text.from_ansi(frame.replace("\r", "")).plain)
+    )  # plain: one element a line keeps borders aligned
     TARGET.write_text(FONT_FACE.sub("", console.export_svg(title="make run")), "utf-8")
 
 
