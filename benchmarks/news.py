@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from models.domains.preset import preset_of
-from models.evaluation.progressive import Asked, Replay, Way, Window, gain, interval
+from models.evaluation.progressive import LogReplay, ProgressiveRanks, ReplayWindow, ScoreMix, mean_interval, mean_ratio
 from models.recommenders.base import Recommender
 from models.recommenders.registry import Situation, make
 from serving.commands.progress import training
@@ -47,16 +47,16 @@ def measure(
 ) -> dict[str, Any]:
     """The table's rows, and what the day before the test chose."""
     frame = frame_of(folder, share, seed)
-    replay = Replay(frame)
+    replay = LogReplay(frame)
     stop = int(frame["at"].quantile(DENSE, interpolation="lower"))
-    tuning = Window(stop - 2 * DAY, stop - DAY, HOUR, most // 2, seed)
-    test = Window(stop - DAY, stop, HOUR, most, seed)
+    tuning = ReplayWindow(stop - 2 * DAY, stop - DAY, HOUR, most // 2, seed)
+    test = ReplayWindow(stop - DAY, stop, HOUR, most, seed)
     params = preset_of("news").params()
     situation = Situation(repeats=False)
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     with training() as progress:
-        live = _best(replay.run(tuning, None, [Way(None, one, 1.0) for one in LIVE]))
+        live = _best(replay.run(tuning, None, [ScoreMix(None, one, 1.0) for one in LIVE]))
         alone = _asked(replay, test, None, [live], progress, "live")
         opponent = alone.metrics(live)[0]
         rows.append(_row("recent popularity, live", live, alone, None, seed))
@@ -65,7 +65,7 @@ def measure(
             def fresh(name: str = name) -> Recommender:
                 return make(name, params.get(name, {}), situation, seed)
 
-            plain, chosen = Way(), _chosen(replay, tuning, fresh, live, progress, name)
+            plain, chosen = ScoreMix(), _chosen(replay, tuning, fresh, live, progress, name)
             found = _asked(replay, test, fresh, [plain, *chosen], progress, name)
             labels = ("", " + freshness", " + live", " + freshness + live")
             rows += [
@@ -77,34 +77,38 @@ def measure(
     return {**facts, "cases": cases, "seed": seed, "seconds": time.monotonic() - started, "rows": rows}
 
 
-def _chosen(replay: Replay, window: Window, fresh: Make, live: Way, progress: Any, name: str) -> list[Way]:
+def _chosen(
+    replay: LogReplay, window: ReplayWindow, fresh: Make, live: ScoreMix, progress: Any, name: str
+) -> list[ScoreMix]:
     """On the tuning day: the best prior alone, the best live weight alone, and the best of both."""
     half_life = live.live_half_life_ms
-    ages = [Way(age) for age in AGES if age is not None]
-    shares = [Way(None, half_life, weight) for weight in WEIGHTS]
-    both = [Way(age, half_life, weight) for age in AGES for weight in WEIGHTS]
+    ages = [ScoreMix(age) for age in AGES if age is not None]
+    shares = [ScoreMix(None, half_life, weight) for weight in WEIGHTS]
+    both = [ScoreMix(age, half_life, weight) for age in AGES for weight in WEIGHTS]
     found = _asked(replay, window, fresh, [*ages, *shares, *both], progress, f"{name}, tuning")
     return [_best(found, ways) for ways in (ages, shares, both)]
 
 
-def _asked(replay: Replay, window: Window, fresh: Make, ways: Sequence[Way], progress: Any, stage: str) -> Asked:
+def _asked(
+    replay: LogReplay, window: ReplayWindow, fresh: Make, ways: Sequence[ScoreMix], progress: Any, stage: str
+) -> ProgressiveRanks:
     return replay.run(window, fresh, list(dict.fromkeys(ways)), lambda done: progress(stage, done, {}))
 
 
-def _best(asked: Asked, ways: Sequence[Way] | None = None) -> Way:
+def _best(asked: ProgressiveRanks, ways: Sequence[ScoreMix] | None = None) -> ScoreMix:
     return max(ways or list(asked.ranks), key=lambda way: float(asked.metrics(way)[0].mean()))
 
 
-def _row(name: str, way: Way, asked: Asked, opponent: np.ndarray | None, seed: int) -> dict[str, Any]:
+def _row(name: str, way: ScoreMix, asked: ProgressiveRanks, opponent: np.ndarray | None, seed: int) -> dict[str, Any]:
     ndcg, hits = asked.metrics(way)
     rng = np.random.default_rng(seed)
     return {
         "name": name,
         "ndcg@10": float(ndcg.mean()),
-        "ndcg@10 interval": interval(ndcg, asked.users, rng),
-        "against live": gain(ndcg, opponent, asked.users, rng) if opponent is not None else None,
+        "ndcg@10 interval": mean_interval(ndcg, asked.users, rng),
+        "against live": mean_ratio(ndcg, opponent, asked.users, rng) if opponent is not None else None,
         "hr@10": float(hits.mean()),
-        "hr@10 interval": interval(hits, asked.users, rng),
+        "hr@10 interval": mean_interval(hits, asked.users, rng),
         "half life h": way.half_life_ms / HOUR if way.half_life_ms else None,
         "live minutes": way.live_half_life_ms / MINUTE if way.live_half_life_ms else None,
         "live weight": way.live,

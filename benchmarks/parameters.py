@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from benchmarks.recommenders import CLOCKS, SETS, opened
 from models.data.splits import SplitProtocol
-from models.evaluation.experiment import Experiment, Plan
+from models.evaluation.experiment import Experiment, ExperimentPlan
 from models.recommenders.registry import NEURAL
 from serving.process import memory
 
@@ -73,7 +73,9 @@ def main() -> None:
     for name, seed in product(given.sets.split(","), [int(one) for one in given.seeds.split(",")]):
         frame, categories, _ = opened(given.data, name)
         encoder = given.encoder or SETS[name].encoder
-        plan = Plan(SplitProtocol.parse(SETS[name].protocol), seed, 1, given.minutes, CASES, tested=1, clock=clock)
+        plan = ExperimentPlan(
+            SplitProtocol.parse(SETS[name].protocol), seed, 1, given.minutes, CASES, tested=1, clock=clock
+        )
         experiment = Experiment(frame, plan, categories=categories or None)
         for params in varied(given.vary):
             row = {"set": name, "encoder": encoder, "seed": seed, **params, **reached(experiment, encoder, params)}

@@ -26,7 +26,7 @@ from models.arrays import Float64
 from models.data import splits
 from models.data.profiles import ProfileHistory
 from models.evaluation import metrics
-from models.evaluation.experiment import Experiment, Plan
+from models.evaluation.experiment import Experiment, ExperimentPlan
 from models.recommenders.base import Recommender
 from stream.sources.source import Source
 
@@ -80,7 +80,9 @@ def run(asked: Asked, name: str, home: Path) -> None:
     for seed, row in wanted:
         protocol = splits.SplitProtocol.parse(SETS[name].protocol)
         masked = SETS[name].protocol == "leave-one-out"
-        plan = Plan(protocol, seed, 1, asked.minutes, 600, masked, 5, tested=asked.users, clock=time.process_time)
+        plan = ExperimentPlan(
+            protocol, seed, 1, asked.minutes, 600, masked, 5, tested=asked.users, clock=time.process_time
+        )
         defaults = {"dnn": {**SHAPE, **ROWS[row]}}
         experiment = Experiment(frame, plan, categories=categories or None, defaults=defaults, profiles=people)
         started = time.process_time()
@@ -116,7 +118,7 @@ def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
     for how in ASKED:
         means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
         for row, values in means.items():
-            gained = metrics.ratio(values, means["history"], np.random.default_rng(0))
+            gained = metrics.mean_ratio(values, means["history"], np.random.default_rng(0))
             each = [float(np.mean(cells[seed, row][how])) for seed in asked.seeds]
             figures = {"ndcg@10": float(values.mean()), "ratio": gained, "by_seed": each, "users": len(values)}
             lines.append({"set": name, "asked": how, "row": row, **figures})

@@ -50,7 +50,7 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
             found = asked(name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after)
             users = sorted(usual.keys() & found.keys())
             ours, theirs = (np.array([one[user] for user in users]) for one in (found, usual))
-            gained = metrics.ratio(ours, theirs, np.random.default_rng(0))
+            gained = metrics.mean_ratio(ours, theirs, np.random.default_rng(0))
             figures = {"usual": float(theirs.mean()), "ndcg@10": float(ours.mean()), "ratio": gained}
             lines.append({"stars": stars, "recommender": name, "way": way, "users": len(users), **figures})
     return lines
@@ -95,7 +95,7 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
         mean = np.mean(ranked, axis=0)
         usual = mean if usual is None else usual
         line = _told(name, truth, expected, mean)
-        lines.append({**line, "ratio": metrics.ratio(mean, usual, np.random.default_rng(0))})
+        lines.append({**line, "ratio": metrics.mean_ratio(mean, usual, np.random.default_rng(0))})
     return lines
 
 

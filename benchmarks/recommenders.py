@@ -38,7 +38,7 @@ import pandas as pd
 from models.data.splits import SplitProtocol
 from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.evaluation import metrics
-from models.evaluation.experiment import Experiment, Plan, Tuned, best_of, settings_of
+from models.evaluation.experiment import Experiment, ExperimentPlan, TunedRecommender, best_of, settings_of
 from models.recommenders.blend import Blend
 from models.recommenders.registry import CANDIDATES, NEURAL
 from serving.process import memory
@@ -175,7 +175,7 @@ def run_set(asked: Asked, name: str, seed: int) -> None:
     _alike(asked, folder)
     frame, categories, offered = opened(asked.data, name, catalogue=asked.catalogue)
     protocol, clock = SplitProtocol.parse(SETS[name].protocol), CLOCKS[asked.clock]
-    plan = Plan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
+    plan = ExperimentPlan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
     experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
     facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": SETS[name].protocol}
@@ -212,14 +212,14 @@ def tune_ours(asked: Asked, experiment: Experiment, folder: Path, names: Sequenc
 def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequence[str], blended: bool) -> None:
     """What was found with the first seed, fitted with this one; what draws nothing has the figures it had."""
     told = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
-    tuned = [Tuned(one, told[one]["params"], np.zeros(0)) for one in names if one in told]
+    tuned = [TunedRecommender(one, told[one]["params"], np.zeros(0)) for one in names if one in told]
     chosen = told["auto"]["chosen"] if blended else ""
     if blended:
         members = [
             CANDIDATES[one.name].make(settings_of(one.name, one.params), experiment.situation, 0) for one in tuned
         ]
         mixed = Blend(members, np.array(told["blend"]["params"]["weights"]))
-        tuned.append(Tuned("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
+        tuned.append(TunedRecommender("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
     for one in tuned:
         if one.name in RANDOM:
             _measured(experiment, one, folder, chosen, {})
@@ -271,7 +271,7 @@ def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
     for user, item, rank in found.itertuples(index=False):
         if rank <= items.shape[1] and item in index:
             items[rows[user], rank - 1] = index[item]
-    ranked = metrics.Ranked(items, np.full(len(rows), np.nan), 20)
+    ranked = metrics.RankedLists(items, np.full(len(rows), np.nan), 20)
     return metrics.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
 
 
@@ -300,7 +300,7 @@ def show(out: Path) -> dict[str, Any]:
             print(f"  {row['name']:<20} {row['ndcg@10']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  seeds {spread}")
         if theirs:
             both = pd.concat({"ours": values[shown][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
-            value, low, high = metrics.ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
+            value, low, high = metrics.mean_ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
             told[home.name]["ratio"] = {"of": shown, "to": theirs[0], "value": value, "low": low, "high": high}
             print(f"  {shown} / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return told
@@ -322,7 +322,7 @@ def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, t
     print(f"  {name:<20} NDCG@10 {values.mean():.4f}", flush=True)
 
 
-def _measured(experiment: Experiment, one: Tuned, folder: Path, chosen: str, told: dict[str, Any]) -> None:
+def _measured(experiment: Experiment, one: TunedRecommender, folder: Path, chosen: str, told: dict[str, Any]) -> None:
     started = time.process_time()
     recommender = experiment.fit(one)
     values, _ = experiment.measured(recommender)

@@ -224,7 +224,7 @@ def _ndcg(found: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
 
 
 def _ratio(name: str, ours: list[Outcome], theirs: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
-    value, low, high = metrics.ratio(_mean(ours), _mean(theirs), rng, RESAMPLES)
+    value, low, high = metrics.mean_ratio(_mean(ours), _mean(theirs), rng, RESAMPLES)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -20,7 +20,7 @@ from models.arrays import Float64, Int64
 from models.data.splits import SplitProtocol
 from models.domains.preset import preset_of
 from models.evaluation import metrics
-from models.evaluation.experiment import Experiment, Plan
+from models.evaluation.experiment import Experiment, ExperimentPlan
 from models.recommenders import blend
 from models.recommenders.base import Recommender
 from models.recommenders.registry import make
@@ -38,7 +38,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     chosen = SETS[name]
     source = chosen.open(data)
     known = dict(source.users.select("user_id", "segment").drop_nulls().iter_rows())
-    plan = Plan(SplitProtocol.parse(chosen.protocol), 0, 1, 1.0, 6_000, tested=1)
+    plan = ExperimentPlan(SplitProtocol.parse(chosen.protocol), 0, 1, 1.0, 6_000, tested=1)
     experiment = Experiment(table_of(source, chosen.share), plan, categories=categories_of(source) or None)
     side, params = experiment.tuning, preset_of(HOMES.get(name, "shop")).params()
     fitted: dict[str, Recommender] = {}
@@ -82,7 +82,7 @@ def compared(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int
         buckets = blend.bucket_of(part.lengths)
         by_length[asked] = part.ndcg(plain[buckets])
         by_both[asked] = part.ndcg(mixed[np.minimum(segments[asked], len(mixed) - 1), buckets])
-    ratio = metrics.ratio(by_both, by_length, np.random.default_rng(0))
+    ratio = metrics.mean_ratio(by_both, by_length, np.random.default_rng(0))
     return {"shrink": shrink, "seed": seed, "length": by_length.mean(), "segment": by_both.mean(), "ratio": ratio}
 
 

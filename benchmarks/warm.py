@@ -24,7 +24,7 @@ from benchmarks.measurements import machine
 from benchmarks.recommenders import users_of
 from models.arrays import Float64
 from models.evaluation import metrics
-from models.evaluation.experiment import Experiment, Plan, Tuned
+from models.evaluation.experiment import Experiment, ExperimentPlan, TunedRecommender
 from models.recommenders.base import Recommender
 from models.recommenders.neural import warm_start as warm
 from models.training import warm_start
@@ -42,11 +42,11 @@ class Trained:
         self, frame: pd.DataFrame, recommender: str, minutes: float, seed: int, starts: Sequence[warm.Start] = ()
     ) -> None:
         self.curve: list[dict[str, float]] = []
-        plan = Plan(HOLDOUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
+        plan = ExperimentPlan(HOLDOUT, seed, 1, minutes, 1_000, False, clock=time.process_time)
         self.experiment = Experiment(frame, plan, self._note, starts=starts)
         self.experiment.situation = warm_start.with_length_of(self.experiment.situation, starts)
         self.began = time.process_time()
-        self.tuned: Tuned = self.experiment.tune(recommender, 1, minutes)
+        self.tuned: TunedRecommender = self.experiment.tune(recommender, 1, minutes)
         self.made: Recommender = self.experiment.fit(self.tuned)
 
     def _note(self, _stage: str, _done: float, figures: dict[str, float]) -> None:
@@ -83,7 +83,7 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
         way: {
             "test": float(values.mean()),
             "by_seed": [float(one.mean()) for one in tested[way]],
-            "to_cold": metrics.ratio(values, means["cold"], np.random.default_rng(0)),
+            "to_cold": metrics.mean_ratio(values, means["cold"], np.random.default_rng(0)),
         }
         for way, values in means.items()
     }

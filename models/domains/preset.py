@@ -13,7 +13,7 @@ import msgspec
 
 from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS, kind_weights_of
-from models.domains.tuning import PresetError, Tuning, recommenders_of
+from models.domains.tuning import PresetError, TunedParams, recommenders_of
 from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
 from stream.durations import UNITS, seconds
 from stream.events import KINDS
@@ -25,21 +25,21 @@ LEAST: Final = 2.0**-30
 CURE: Final = "`coldstream presets show shop` prints a whole preset"
 
 
-class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SeenPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether what a user took may be recommended again: `keep` it, `mask` it, or mask what was taken `within` 2h."""
 
     policy: Literal["keep", "mask", "within"] = "mask"
     within: str = "0s"
 
 
-class Counting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PopularityPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is popular: the half-life of a count, and what an interaction of a kind adds."""
 
     half_life: str = "7d"
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is trained: the blend's members (the encoder is one of them), the encoder's loss, popularity's half-life.
 
     `values`: the weight of a second head of the encoder, which learns what events are worth; 0 is none.
@@ -52,13 +52,13 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     half_life: str = "28d"
 
 
-class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FilterPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Kinds after which an item does not come back."""
 
     unwanted: list[str] = msgspec.field(default_factory=lambda: ["dislike", "hide"])
 
 
-class Freshness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FreshnessPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Scores count half after every `half_life` of an item's age; `live` is the share of what is popular right now."""
 
     half_life: str
@@ -70,12 +70,12 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     about: str = ""
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(PREFERENCE_WEIGHTS))
-    seen: Seen = Seen()
-    popularity: Counting = msgspec.field(default_factory=Counting)
-    training: Training = msgspec.field(default_factory=Training)
-    filters: Filters = msgspec.field(default_factory=Filters)
-    freshness: Freshness | None = None
-    recommenders: dict[str, Tuning] = {}
+    seen: SeenPolicy = SeenPolicy()
+    popularity: PopularityPreset = msgspec.field(default_factory=PopularityPreset)
+    training: TrainingPreset = msgspec.field(default_factory=TrainingPreset)
+    filters: FilterPreset = msgspec.field(default_factory=FilterPreset)
+    freshness: FreshnessPreset | None = None
+    recommenders: dict[str, TunedParams] = {}
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ class PresetError(ModelError):
     """A preset that cannot be read, or that names what there is not."""
 
 
-class Tuning(msgspec.Struct, frozen=True):
+class TunedParams(msgspec.Struct, frozen=True):
     """What a study found for one recommender: NDCG@10 on its tuning cases, under `protocol`, on `source`."""
 
     params: dict[str, Any]
@@ -35,16 +35,16 @@ class Tuning(msgspec.Struct, frozen=True):
     protocol: str = ""
 
 
-class Preset(msgspec.Struct, frozen=True):
+class TunedPreset(msgspec.Struct, frozen=True):
     """Parameters by recommender; a training run's first trial takes them in place of the defaults."""
 
-    recommenders: dict[str, Tuning] = {}
+    recommenders: dict[str, TunedParams] = {}
 
     def params(self) -> dict[str, dict[str, Any]]:
         return {name: one.params for name, one in self.recommenders.items()}
 
 
-def read(path: Path) -> Preset:
+def read(path: Path) -> TunedPreset:
     """A preset from its file.
 
     Raises:
@@ -52,15 +52,15 @@ def read(path: Path) -> Preset:
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
-        preset = msgspec.convert(raw, Preset)
+        preset = msgspec.convert(raw, TunedPreset)
     except OSError as error:
         raise PresetError(f"preset {path}: {error.strerror}; coldstream tune --preset FILE writes one") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise PresetError(f"preset {path}: {error}") from error
-    return Preset(recommenders_of(path, preset.recommenders))
+    return TunedPreset(recommenders_of(path, preset.recommenders))
 
 
-def recommenders_of(path: Path, found: dict[str, Tuning]) -> dict[str, Tuning]:
+def recommenders_of(path: Path, found: dict[str, TunedParams]) -> dict[str, TunedParams]:
     """What a file says of recommenders, "none" read as None.
 
     Raises:
@@ -75,7 +75,7 @@ def recommenders_of(path: Path, found: dict[str, Tuning]) -> dict[str, Tuning]:
     }
 
 
-def put(path: Path, name: str, tuning: Tuning) -> Preset:
+def put(path: Path, name: str, tuning: TunedParams) -> TunedPreset:
     """Write one recommender's tuning into a preset file, new or not; everything else stays as it is written.
 
     The file is always whole, also where several processes write into it.
@@ -89,8 +89,8 @@ def put(path: Path, name: str, tuning: Tuning) -> Preset:
         os.close(folder)
 
 
-def _put(path: Path, name: str, tuning: Tuning) -> Preset:
-    preset = read(path) if path.exists() else Preset()
+def _put(path: Path, name: str, tuning: TunedParams) -> TunedPreset:
+    preset = read(path) if path.exists() else TunedPreset()
     before, *tables = TABLE.split(path.read_text("utf-8")) if path.exists() else [HEAD]
     others = [one for one in tables if _owner(one) != name]
     place = next((number for number, one in enumerate(others) if _owner(one) > name), len(others))
@@ -102,7 +102,7 @@ def _put(path: Path, name: str, tuning: Tuning) -> Preset:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    return Preset({**preset.recommenders, name: tuning})
+    return TunedPreset({**preset.recommenders, name: tuning})
 
 
 def _owner(table: str) -> str:
@@ -111,7 +111,7 @@ def _owner(table: str) -> str:
     return title.removeprefix("[recommenders.").removesuffix(".params") if title.startswith("[recommenders.") else ""
 
 
-def _toml(name: str, tuning: Tuning) -> str:
+def _toml(name: str, tuning: TunedParams) -> str:
     facts = {key: value for key, value in msgspec.structs.asdict(tuning).items() if key != "params"}
     lines = [f"[recommenders.{name}]", *(f"{key} = {_written(value)}" for key, value in facts.items())]
     lines += [f"[recommenders.{name}.params]"]

@@ -22,7 +22,7 @@ from models.data.profiles import ProfileHistory
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, POPULARITY_HALF_LIFE_MS, Vocabulary
 from models.errors import TrainingError
 from models.evaluation import metrics
-from models.evaluation.studies import begins, finished, new_study
+from models.evaluation.studies import completed_trials, is_first_trial, new_study
 from models.recommenders import blend
 from models.recommenders.base import Recommender
 from models.recommenders.neural.warm_start import Start
@@ -45,7 +45,7 @@ TIED: Final = 0.1
 """With more targets than this share at the time of the event before them, events of one time are learned in order."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class ExperimentPlan(msgspec.Struct, frozen=True):
     """How an experiment goes. `minutes` and `trials` bound the tuning of each recommender, whichever ends first.
 
     `mask_seen`: whether what a user took can be recommended again; None: whichever suits item-kNN on the tuning cases.
@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     history_length: int = FoldSettings().history_length
 
 
-class Tuned(msgspec.Struct):
+class TunedRecommender(msgspec.Struct):
     """What tuning found for one recommender: `values` are NDCG@10 of each tuning case."""
 
     name: str
@@ -81,14 +81,14 @@ class Tuned(msgspec.Struct):
     seconds: float = 0.0
     curve: list[dict[str, float]] = []
     recommender: Recommender | None = None
-    members: list["Tuned"] = []
+    members: list["TunedRecommender"] = []
 
     @property
     def ndcg(self) -> float:
         return float(self.values.mean()) if len(self.values) else 0.0
 
 
-class Side(msgspec.Struct):
+class EvaluationSplit(msgspec.Struct):
     """What is learned from, and the cases that are asked afterwards."""
 
     log: Interactions
@@ -113,7 +113,7 @@ class Experiment:
     def __init__(
         self,
         frame: pd.DataFrame,
-        plan: Plan,
+        plan: ExperimentPlan,
         progress: Progress | None = None,
         categories: Mapping[str, str] | None = None,
         defaults: Mapping[str, dict[str, Any]] | None = None,
@@ -147,7 +147,7 @@ class Experiment:
 
     def _side(
         self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
-    ) -> Side:
+    ) -> EvaluationSplit:
         plan = self.plan
         known: dict[str, Any] = {
             "kind_weights": plan.weights,
@@ -160,7 +160,7 @@ class Experiment:
         found = splits.evaluation_cases(
             before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles
         )
-        return Side(log, found, splits.batch_cases(found, log.vocabulary, plan.history_length))
+        return EvaluationSplit(log, found, splits.batch_cases(found, log.vocabulary, plan.history_length))
 
     def _masked(self) -> bool:
         trial = make("item-knn", {}, self.situation)
@@ -168,19 +168,21 @@ class Experiment:
         free, barred = (float(self._values(trial, self.tuning, masked).mean()) for masked in (False, True))
         return barred > free
 
-    def _values(self, recommender: Recommender, side: Side, masked: bool | None = None) -> np.ndarray:
+    def _values(self, recommender: Recommender, side: EvaluationSplit, masked: bool | None = None) -> np.ndarray:
         masked = self.masked if masked is None else masked
         ranked = metrics.rank(side.score_of(recommender), side.log.vocabulary, side.cases, 10, mask_seen=masked)
         return metrics.per_user(ranked, side.log.vocabulary, side.cases, (10,))["ndcg@10"]
 
-    def tune(self, name: str, trials: int | None = None, minutes: float | None = None) -> Tuned:
+    def tune(self, name: str, trials: int | None = None, minutes: float | None = None) -> TunedRecommender:
         """The best parameters of a recommender by NDCG@10 on the tuning cases, within trials and minutes (`search`)."""
         study, started = new_study(self.plan.seed), self.plan.clock()
         best = self.search(name, study, trials, minutes)
         best.trials, best.seconds = len(study.trials), self.plan.clock() - started
         return best
 
-    def search(self, name: str, study: "Study", trials: int | None = None, minutes: float | None = None) -> Tuned:
+    def search(
+        self, name: str, study: "Study", trials: int | None = None, minutes: float | None = None
+    ) -> TunedRecommender:
         """Add trials to a study of Optuna until it has so many, or `minutes` of this call are over; the best of these.
 
         The first trial is of what `defaults` say of the recommender, or its own. Trials of a neural recommender share
@@ -191,18 +193,18 @@ class Experiment:
         from optuna.study import MaxTrialsCallback
 
         trials, minutes, clock = trials or self.plan.trials, minutes or self.plan.minutes, self.plan.clock
-        started, best = clock(), Tuned(name, {}, np.zeros(0))
+        started, best = clock(), TunedRecommender(name, {}, np.zeros(0))
 
         def one(trial: "Trial") -> float:
             nonlocal best
             left = minutes - (clock() - started) / 60
-            first = begins(study, trial)
+            first = is_first_trial(study, trial)
             params = self.defaults.get(name, {}) if first else CANDIDATES[name].space(trial, self.situation)
             found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
             trial.set_user_attr("params", found.params)
             if not len(best.values) or found.ndcg > best.ndcg:
                 best = found
-            done = max((finished(study) + 1) / trials, (clock() - started) / (60 * minutes))
+            done = max((completed_trials(study) + 1) / trials, (clock() - started) / (60 * minutes))
             self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
             return found.ndcg
 
@@ -210,19 +212,23 @@ class Experiment:
             if clock() - started >= 60 * minutes:
                 study.stop()
 
-        if finished(study) < trials:
+        if completed_trials(study) < trials:
             study.optimize(one, callbacks=[spent, MaxTrialsCallback(trials)])
         self.progress(name, 1.0, {"ndcg@10": study.best_value})
         return best
 
-    def _tried(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
+    def _tried(
+        self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None
+    ) -> TunedRecommender:
         if name in NEURAL:
             return self._trained(name, params, minutes, trial)
         made = make(name, params, self.situation, self.plan.seed)
         made.fit(self.tuning.log)
-        return Tuned(name, made.describe(), self._values(made, self.tuning), recommender=made)
+        return TunedRecommender(name, made.describe(), self._values(made, self.tuning), recommender=made)
 
-    def _trained(self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None) -> Tuned:
+    def _trained(
+        self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None
+    ) -> TunedRecommender:
         """A neural recommender at its best epoch by the first tuning cases; that epoch's number becomes `epochs`."""
         from models.recommenders.neural.recommender import Neural
 
@@ -230,7 +236,7 @@ class Experiment:
         made = make(name, settings, self.situation, self.plan.seed)
         assert isinstance(made, Neural)
         made.start = self._start(name, self.tuned_from)
-        watched = Side(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
+        watched = EvaluationSplit(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
         curve: list[dict[str, float]] = []
         kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
         clock = self.plan.clock
@@ -253,9 +259,9 @@ class Experiment:
         if kept["weights"] is not None:
             made.network.set_weights(kept["weights"])
         described = {**made.describe(), "epochs": int(kept["epoch"]) + 1}
-        return Tuned(name, described, self._values(made, self.tuning), curve=curve, recommender=made)
+        return TunedRecommender(name, described, self._values(made, self.tuning), curve=curve, recommender=made)
 
-    def blend(self, tuned: Sequence[Tuned]) -> Tuned:
+    def blend(self, tuned: Sequence[TunedRecommender]) -> TunedRecommender:
         """A blend of what was tuned; its `values` are those of weights sought on other users' cases."""
         started = time.monotonic()
         members = {one.name: one.recommender for one in tuned if one.recommender is not None}
@@ -267,9 +273,9 @@ class Experiment:
         made = blend.Blend(list(members.values()), weights)
         self.progress("blend", 1.0, {"ndcg@10": float(values.mean())})
         spent = time.monotonic() - started
-        return Tuned("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
+        return TunedRecommender("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
 
-    def fit(self, tuned: Tuned, log: Interactions | None = None) -> Recommender:
+    def fit(self, tuned: TunedRecommender, log: Interactions | None = None) -> Recommender:
         """The tuned recommender, fitted anew on everything before the test part, or on `log`.
 
         What was fitted before the test part once is not fitted again for a blend that it is a member of.
@@ -294,7 +300,7 @@ class Experiment:
         fair = [one for one in self.starts if one.encoder == name and one.until <= cut]
         return max(fair, key=lambda one: one.until, default=None)
 
-    def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], metrics.Ranked]:
+    def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], metrics.RankedLists]:
         """Every metric of every test case, and the lists themselves."""
         side = self.test
         vocabulary: Vocabulary = recommender.vocabulary
@@ -318,7 +324,7 @@ class Experiment:
         return values, ranked
 
 
-def best_of(tuned: Sequence[Tuned]) -> Tuned:
+def best_of(tuned: Sequence[TunedRecommender]) -> TunedRecommender:
     """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
     return max(tuned, key=lambda one: one.ndcg)
 

@@ -13,7 +13,7 @@ from models.recommenders.top_k import top_k
 
 BLOCK: Final = 256
 KS: Final = (5, 10, 20)
-STECK: Final = 0.01
+CALIBRATION_SMOOTHING: Final = 0.01
 """Share of the history's distribution that is mixed into the list's, so that calibration is finite."""
 LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
@@ -21,7 +21,7 @@ Score = Callable[[int, int], Float32]
 """float32 [stop - start, items] for cases[start:stop]; the answer may be written over."""
 
 
-class Ranked(msgspec.Struct, frozen=True):
+class RankedLists(msgspec.Struct, frozen=True):
     """What was recommended: `items` int64 [cases, k], best first, -1 where there are fewer; `auc` float64 [cases]."""
 
     items: Int64
@@ -40,7 +40,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 def rank(
     score: Score, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase], k: int = 20, *, mask_seen: bool = False
-) -> Ranked:
+) -> RankedLists:
     """The k best of the full catalogue for each case, ties by lower index.
 
     With `mask_seen` nothing that the user took can be recommended. AUC (the share of target-negative pairs in the right
@@ -58,11 +58,11 @@ def rank(
             if mask_seen:
                 table[row, [index[one] for one in case.seen if one in index]] = -np.inf
         found[start : start + len(part)] = top_k(table, k)[0]
-    return Ranked(found, auc, k)
+    return RankedLists(found, auc, k)
 
 
 def per_user(
-    ranked: Ranked,
+    ranked: RankedLists,
     vocabulary: Vocabulary,
     held_out: Sequence[EvaluationCase],
     ks: Sequence[int] = KS,
@@ -105,8 +105,8 @@ def per_user(
     return out | _present("auc", ranked.auc)
 
 
-def together(
-    values: Mapping[str, Float64], ranked: Ranked, vocabulary: Vocabulary, ks: Sequence[int] = KS
+def aggregate(
+    values: Mapping[str, Float64], ranked: RankedLists, vocabulary: Vocabulary, ks: Sequence[int] = KS
 ) -> dict[str, float]:
     """Means over users (of those who have a value), and over the catalogue: coverage, and Gini of how often shown."""
     out = {name: _mean(column) for name, column in values.items()}
@@ -134,7 +134,7 @@ def intervals(
     return {name: (float(low[n]), float(high[n])) for n, name in enumerate(names)}
 
 
-def ratio(
+def mean_ratio(
     ours: Float64, theirs: Float64, rng: np.random.Generator, resamples: int = 2_000
 ) -> tuple[float, float, float]:
     """mean(ours) / mean(theirs) and its 95% interval, by a paired Poisson bootstrap over users."""
@@ -181,7 +181,7 @@ def evaluate(
 ) -> dict[str, float]:
     """The short form: ndcg, hr, recall, mrr and coverage at k, and how many users."""
     ranked = rank(score, vocabulary, held_out, k, mask_seen=mask_seen)
-    whole = together(per_user(ranked, vocabulary, held_out, (k,)), ranked, vocabulary, (k,))
+    whole = aggregate(per_user(ranked, vocabulary, held_out, (k,)), ranked, vocabulary, (k,))
     return {
         name: whole[name] for name in (*(f"{one}@{k}" for one in ("ndcg", "hr", "recall", "mrr", "coverage")), "users")
     }
@@ -201,7 +201,7 @@ def _auc(scores: Float32, case: EvaluationCase, index: Mapping[str, int]) -> flo
     return float(above + 0.5 * (wanted[:, None] == others[None]).mean())
 
 
-def _hits(ranked: Ranked, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase]) -> tuple[Bool, Int64]:
+def _hits(ranked: RankedLists, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase]) -> tuple[Bool, Int64]:
     """bool [cases, k]: which shown items are targets; int64 [cases]: how many targets there are."""
     items = len(vocabulary)
     index = vocabulary.index
@@ -239,7 +239,7 @@ def _calibration(
         p = np.bincount(took) / len(took)
         q = np.bincount(given, minlength=len(p))[: len(p)] / len(given)
         kept = p > 0
-        mixed = (1 - STECK) * q[kept] + STECK * p[kept]
+        mixed = (1 - CALIBRATION_SMOOTHING) * q[kept] + CALIBRATION_SMOOTHING * p[kept]
         out[row] = float((p[kept] * np.log2(p[kept] / mixed)).sum())
     return out
 

@@ -22,7 +22,7 @@ from stream.events import KIND_CODES
 BLOCK = 128
 
 
-class Window(msgspec.Struct, frozen=True):
+class ReplayWindow(msgspec.Struct, frozen=True):
     """Events from `start` (inclusive) to `stop` (exclusive, both epoch ms) are asked for; at most `most`, by `seed`."""
 
     start: int
@@ -32,7 +32,7 @@ class Window(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
-class Way(msgspec.Struct, frozen=True):
+class ScoreMix(msgspec.Struct, frozen=True):
     """How scores become an answer: the prior's half-life (None: no prior), the live counts' half-life, their weight."""
 
     half_life_ms: float | None = None
@@ -40,20 +40,20 @@ class Way(msgspec.Struct, frozen=True):
     live: float = 0.0
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ProgressiveRanks(msgspec.Struct, frozen=True):
     """What was asked: `users` int64 [cases], and for each way the target's rank, int64 [cases], 0 being the best."""
 
     users: Int64
-    ranks: dict[Way, Int64]
+    ranks: dict[ScoreMix, Int64]
 
-    def metrics(self, way: Way, k: int = 10) -> tuple[Float64, Float64]:
+    def metrics(self, way: ScoreMix, k: int = 10) -> tuple[Float64, Float64]:
         """NDCG@k and HR@k of each case, float64 [cases]."""
         ranks = self.ranks[way]
         hit = ranks < k
         return np.where(hit, 1 / np.log2(ranks + 2), 0.0), hit.astype(np.float64)
 
 
-class Replay:
+class LogReplay:
     """A frame [user_id, item_id, kind, at] in time order, as numbers; items are all that it ever names."""
 
     def __init__(self, frame: pd.DataFrame, length: int = 50) -> None:
@@ -71,7 +71,7 @@ class Replay:
         cuts = np.flatnonzero(np.diff(self.users[order])) + 1
         self._own = {int(self.users[rows[0]]): rows for rows in np.split(order, cuts)}
 
-    def asked(self, window: Window) -> Int64:
+    def asked(self, window: ReplayWindow) -> Int64:
         """The events that are asked for: those of users with a history, a seeded sample in time order."""
         low, high = np.searchsorted(self.times, [window.start, window.stop])
         found = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
@@ -81,22 +81,24 @@ class Replay:
 
     def run(
         self,
-        window: Window,
+        window: ReplayWindow,
         make: Callable[[], Recommender] | None,
-        ways: Sequence[Way],
+        ways: Sequence[ScoreMix],
         progress: Callable[[float], None] = lambda _: None,
-    ) -> Asked:
+    ) -> ProgressiveRanks:
         """Ask for every chosen event of the window in each way; `make` gives an unfitted recommender, None live counts
         alone."""
         rows = self.asked(window)
         live = _Live(self, window, sorted({one.live_half_life_ms for one in ways if one.live_half_life_ms}))
-        ranks: dict[Way, list[int]] = {way: [] for way in ways}
+        ranks: dict[ScoreMix, list[int]] = {way: [] for way in ways}
         for number, (start, part) in enumerate(_blocks(self.times[rows], rows, window)):
             release = _Release(self, make, int(np.searchsorted(self.times, start)), ways) if make is not None else None
             for first in range(0, len(part), BLOCK):
                 self._ask(part[first : first + BLOCK], release, live, ranks)
             progress(min(1.0, (number + 1) * window.refit_ms / (window.stop - window.start)))
-        return Asked(self.users[rows].astype(np.int64), {way: np.array(found) for way, found in ranks.items()})
+        return ProgressiveRanks(
+            self.users[rows].astype(np.int64), {way: np.array(found) for way, found in ranks.items()}
+        )
 
     def history(self, row: int) -> History:
         """What the user did before an event, newest last."""
@@ -110,7 +112,7 @@ class Replay:
         rows: Int64,
         release: "_Release | None",
         live: "_Live",
-        ranks: Mapping[Way, list[int]],
+        ranks: Mapping[ScoreMix, list[int]],
     ) -> None:
         histories = [self.history(int(row)) for row in rows]
         offered = release.probabilities(histories) if release is not None else None
@@ -129,7 +131,9 @@ class Replay:
 class _Release:
     """A recommender fitted on everything before an event, its shares spread over all items of the replay."""
 
-    def __init__(self, replay: Replay, make: Callable[[], Recommender], before: int, ways: Sequence[Way]) -> None:
+    def __init__(
+        self, replay: LogReplay, make: Callable[[], Recommender], before: int, ways: Sequence[ScoreMix]
+    ) -> None:
         self.recommender = make()
         self.recommender.fit(Interactions.from_frame(replay.frame.iloc[:before]))
         self.places = np.array([replay.index[item] for item in self.recommender.vocabulary.item_ids], np.int64)
@@ -150,7 +154,7 @@ class _Release:
 class _Live:
     """Decayed counts of every item, up to the event before the one that is asked for."""
 
-    def __init__(self, replay: Replay, window: Window, half_lives: Sequence[float]) -> None:
+    def __init__(self, replay: LogReplay, window: ReplayWindow, half_lives: Sequence[float]) -> None:
         self._replay, self._start, self._next = replay, window.start, 0
         self._counts = {one: np.zeros(len(replay.item_ids)) for one in half_lives}
         self._nothing: Float32 = np.zeros(len(replay.item_ids), np.float32)
@@ -169,7 +173,7 @@ class _Live:
         return np.asarray(counts / max(float(counts.sum()), 1e-300), np.float32)
 
 
-def _blocks(times: Int64, rows: Int64, window: Window) -> Iterator[tuple[int, Int64]]:
+def _blocks(times: Int64, rows: Int64, window: ReplayWindow) -> Iterator[tuple[int, Int64]]:
     """The asked events between two releases, with the time of the release before them."""
     number = (times - window.start) // window.refit_ms
     for one in np.unique(number):
@@ -182,7 +186,7 @@ def _rank(scores: Float32, target: int) -> int:
     return int((scores > own).sum() + ((scores == own).sum() - 1) // 2)
 
 
-def gain(
+def mean_ratio(
     ours: Float64, theirs: Float64, users: Int64, rng: np.random.Generator, draws: int = 1_000
 ) -> tuple[float, float, float]:
     """Our mean over theirs on the same cases, and its 95% interval, by a paired Poisson bootstrap over users."""
@@ -193,7 +197,7 @@ def gain(
     return float(ours.mean() / max(theirs.mean(), 1e-12)), float(low), float(high)
 
 
-def interval(values: Float64, users: Int64, rng: np.random.Generator, draws: int = 1_000) -> tuple[float, float]:
+def mean_interval(values: Float64, users: Int64, rng: np.random.Generator, draws: int = 1_000) -> tuple[float, float]:
     """The 95% interval of the mean over cases, by a Poisson bootstrap over users."""
     codes, of_user = np.unique(users, return_inverse=True)
     sums, counts = np.bincount(of_user, values), np.bincount(of_user)

@@ -28,7 +28,7 @@ figure svg { max-width: 100%; height: auto } code { background: var(--soft); pad
 """
 
 
-class Figures(msgspec.Struct):
+class RecommenderResults(msgspec.Struct):
     """What was measured of one recommender. `curve`: epoch, loss, ndcg@10 of each epoch, where there are epochs."""
 
     recommender: str
@@ -42,7 +42,7 @@ class Figures(msgspec.Struct):
     seconds: float = 0.0
 
 
-class Report(msgspec.Struct):
+class EvaluationReport(msgspec.Struct):
     """An evaluation: of what, how, and each recommender's figures. `chosen` won on the tuning cases."""
 
     source: str
@@ -54,12 +54,12 @@ class Report(msgspec.Struct):
     seed: int
     mask_seen: bool
     chosen: str | None
-    figures: list[Figures]
+    figures: list[RecommenderResults]
     notes: list[str] = []
     created_at: int = 0
 
 
-class Table(msgspec.Struct, frozen=True):
+class ReportTable(msgspec.Struct, frozen=True):
     """A titled table of text."""
 
     title: str
@@ -67,12 +67,12 @@ class Table(msgspec.Struct, frozen=True):
     rows: list[list[str]]
 
 
-def ranked(report: Report) -> list[Figures]:
+def ranked(report: EvaluationReport) -> list[RecommenderResults]:
     """By falling NDCG@10, ties by name."""
     return sorted(report.figures, key=lambda one: (-one.metrics.get("ndcg@10", 0.0), one.recommender))
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: EvaluationReport) -> list[ReportTable]:
     """Every table of the report, in its order."""
     figures = ranked(report)
     main = [
@@ -81,7 +81,7 @@ def tables(report: Report) -> list[Table]:
         for one in figures
     ]  # fmt: skip
     found = [
-        Table("At 10, with 95% intervals over users", ["recommender", *(f"{name}@10" for name in INTERVALS),
+        ReportTable("At 10, with 95% intervals over users", ["recommender", *(f"{name}@10" for name in INTERVALS),
               "tuning ndcg@10", "trials", "seconds"], main)
     ]  # fmt: skip
     for k in KS:
@@ -94,7 +94,7 @@ def tables(report: Report) -> list[Table]:
     return found + _segment_tables(figures)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: EvaluationReport) -> str:
     """The report as Markdown."""
     lines = [f"# Evaluation of {report.source}", "", *_facts(report), ""]
     for table in tables(report):
@@ -105,7 +105,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html(report: Report) -> str:
+def html(report: EvaluationReport) -> str:
     """The report as one page that asks for nothing from elsewhere; plots are inline SVG."""
     text = escaping.escape
     parts = [f"<h1>Evaluation of {text(report.source)}</h1>", *(f"<p>{text(one)}</p>" for one in _facts(report) if one)]
@@ -120,7 +120,7 @@ def html(report: Report) -> str:
     return f"<!doctype html><html lang=en><meta charset=utf-8>{title}<style>{STYLE}</style>{''.join(parts)}</html>\n"
 
 
-def write(report: Report, folder: Path) -> list[Path]:
+def write(report: EvaluationReport, folder: Path) -> list[Path]:
     """report.md, report.html and report.json in `folder`, each whole or not there; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": markdown(report).encode(), "report.html": html(report).encode()}
@@ -135,7 +135,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def plots(report: Report) -> list[str]:
+def plots(report: EvaluationReport) -> list[str]:
     """Inline SVGs: NDCG@10 with intervals, NDCG@10 by history length, learning curves where there are any."""
     figures = ranked(report)
     found = [_bars(figures), _by_length(figures)]
@@ -144,7 +144,7 @@ def plots(report: Report) -> list[str]:
     return found
 
 
-def _bars(figures: Sequence[Figures]) -> str:
+def _bars(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(0.42 * len(figures) + 1.2, "NDCG@10 on the test cases, 95% intervals")
     for place, one in enumerate(figures):
         value = one.metrics.get("ndcg@10", 0.0)
@@ -156,7 +156,7 @@ def _bars(figures: Sequence[Figures]) -> str:
     return _svg(figure)
 
 
-def _by_length(figures: Sequence[Figures]) -> str:
+def _by_length(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(3.6, "NDCG@10 by length of the history")
     names = list(dict.fromkeys(part.name for one in figures for part in one.segments if part.by == "history length"))
     for one, style in zip(figures, _styles(), strict=False):
@@ -167,7 +167,7 @@ def _by_length(figures: Sequence[Figures]) -> str:
     return _svg(figure)
 
 
-def _curves(figures: Sequence[Figures]) -> str:
+def _curves(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(3.2, "NDCG@10 on tuning cases, by epoch")
     for one, style in zip(figures, _styles(), strict=False):
         epochs = [point["epoch"] + 1 for point in one.curve]
@@ -212,7 +212,7 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _facts(report: Report) -> list[str]:
+def _facts(report: EvaluationReport) -> list[str]:
     seen = "cannot" if report.mask_seen else "can"
     chosen = f" Chosen on the tuning cases: {report.chosen}." if report.chosen else ""
     size = f"{report.events:,} events, {report.users:,} users, {report.items:,} items."
@@ -220,12 +220,12 @@ def _facts(report: Report) -> list[str]:
     return [f"{size} {how}; what a user took {seen} be recommended again.{chosen}", *report.notes]
 
 
-def _metrics(title: str, names: Sequence[str], figures: Sequence[Figures]) -> Table:
+def _metrics(title: str, names: Sequence[str], figures: Sequence[RecommenderResults]) -> ReportTable:
     rows = [[one.recommender, *(_number(one.metrics.get(name)) for name in names)] for one in figures]
-    return Table(title, ["recommender", *names], rows)
+    return ReportTable(title, ["recommender", *names], rows)
 
 
-def _segment_tables(figures: Sequence[Figures]) -> list[Table]:
+def _segment_tables(figures: Sequence[RecommenderResults]) -> list[ReportTable]:
     found = []
     for by in dict.fromkeys(part.by for one in figures for part in one.segments):
         parts = [part for part in figures[0].segments if part.by == by]
@@ -234,11 +234,11 @@ def _segment_tables(figures: Sequence[Figures]) -> list[Table]:
         for one in figures:
             values = {part.name: part.metrics.get("ndcg@10") for part in one.segments if part.by == by}
             rows.append([one.recommender, *(_number(values.get(part.name)) for part in parts)])
-        found.append(Table(f"NDCG@10 by {by} (users)", head, rows))
+        found.append(ReportTable(f"NDCG@10 by {by} (users)", head, rows))
     return found
 
 
-def _with_interval(one: Figures, name: str) -> str:
+def _with_interval(one: RecommenderResults, name: str) -> str:
     if name not in one.intervals:
         return _number(one.metrics.get(name))
     low, high = one.intervals[name]
@@ -249,7 +249,7 @@ def _number(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.4f}"  # noqa: PLR0124 - nan
 
 
-def _params(one: Figures) -> str:
+def _params(one: RecommenderResults) -> str:
     return msgspec.json.encode(one.params).decode()
 
 

@@ -42,14 +42,14 @@ def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "
     return study
 
 
-def finished(study: "Study") -> int:
+def completed_trials(study: "Study") -> int:
     """How many trials of a study have come to an end."""
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
-def begins(study: "Study", trial: "Trial") -> bool:
+def is_first_trial(study: "Study", trial: "Trial") -> bool:
     """Whether a trial is that of the defaults, which no other of the study tried or tries; its process is noted."""
     from optuna.trial import TrialState
 

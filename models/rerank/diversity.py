@@ -14,7 +14,7 @@ SAME_CATEGORY: Final = 0.5
 """How alike two items of one category are at least, on the scale where a nearest neighbour is 1."""
 
 
-class Floor(msgspec.Struct, frozen=True):
+class CategoryLimits(msgspec.Struct, frozen=True):
     """What a list has to keep: at most `per_category` items of a category, at least `categories` different ones."""
 
     per_category: int | None = None
@@ -71,7 +71,7 @@ def mmr(
     codes: Int32,
     n: int,
     diversity: float = 0.0,
-    floor: Floor | None = None,
+    floor: CategoryLimits | None = None,
     taken: Int32 | None = None,
 ) -> list[int]:
     """Places of at most `n` candidates in the order in which they are shown.
@@ -81,7 +81,7 @@ def mmr(
     `floor` is kept wherever the candidates allow it; `taken` are the categories of items that the list has already.
     A candidate that would break `per_category` is never taken, so the list may come out shorter.
     """
-    wish = floor or Floor()
+    wish = floor or CategoryLimits()
     value = (1 - diversity) * relevance.astype(np.float64)
     worst = np.zeros(len(relevance))
     counts: dict[int, int] = {}

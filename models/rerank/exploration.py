@@ -20,14 +20,14 @@ MIX: Final = 0.2
 """This part of a draw is even over the pool: no propensity comes near zero, so no weight 1 / propensity explodes."""
 
 
-class Drawn(msgspec.Struct, frozen=True):
+class ExplorationDraw(msgspec.Struct, frozen=True):
     """What a slot shows: `place` in the slot's pool, or None for the item that stands there anyway."""
 
     place: int | None
     propensity: float
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class PolicyEstimate(msgspec.Struct, frozen=True):
     """The value of a policy from another one's log, its standard error, and the effective number of observations."""
 
     value: float
@@ -35,12 +35,12 @@ class Estimate(msgspec.Struct, frozen=True):
     effective: float
 
 
-def seed_of(request_id: str) -> int:
+def seed_from(request_id: str) -> int:
     """64 bits from a request's id: the same id draws the same, so that any answer can be checked afterwards."""
     return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little")
 
 
-def chances(scores: Float32, logits: bool) -> Float64:
+def draw_probabilities(scores: Float32, logits: bool) -> Float64:
     """float64 [m], summing to one: how likely each item of a pool is to be drawn.
 
     A softmax over scores that are `logits`, in proportion to scores that are shares (a softmax of their logarithms);
@@ -59,22 +59,24 @@ def chances(scores: Float32, logits: bool) -> Float64:
     return found
 
 
-def explore(pools: Sequence[Sequence[float]], logits: bool, share: float, rng: np.random.Generator) -> list[Drawn]:
-    """What each slot shows. `pools` are the scores of each slot's items, as `chances` takes them; a slot with an empty
-    pool does not explore.
+def explore(
+    pools: Sequence[Sequence[float]], logits: bool, share: float, rng: np.random.Generator
+) -> list[ExplorationDraw]:
+    """What each slot shows. `pools` are the scores of each slot's items, (see `draw_probabilities`); a slot with an
+    empty pool does not explore.
 
     Two numbers are drawn for each slot, whatever they are used for: one slot's pool does not move another's draw.
     """
-    drawn: list[Drawn] = []
+    drawn: list[ExplorationDraw] = []
     for pool, (first, second) in zip(pools, rng.random((len(pools), 2)).tolist(), strict=True):
         if not len(pool) or share <= 0:
-            drawn.append(Drawn(None, 1.0))
+            drawn.append(ExplorationDraw(None, 1.0))
         elif first >= share:
-            drawn.append(Drawn(None, 1.0 - share))
+            drawn.append(ExplorationDraw(None, 1.0 - share))
         else:
-            odds = chances(np.array(pool, np.float32), logits)
+            odds = draw_probabilities(np.array(pool, np.float32), logits)
             place = min(int(np.searchsorted(np.cumsum(odds), second, side="right")), len(pool) - 1)
-            drawn.append(Drawn(place, share * float(odds[place])))
+            drawn.append(ExplorationDraw(place, share * float(odds[place])))
     return drawn
 
 
@@ -100,7 +102,7 @@ def propensities_of(impression: Impression) -> Float64:
     return np.array(found)
 
 
-def ips(rewards: Float64, logged: Float64, target: Float64) -> Estimate:
+def ips(rewards: Float64, logged: Float64, target: Float64) -> PolicyEstimate:
     """Inverse propensity scoring: the mean reward that a target policy would have had (Horvitz & Thompson, 1952).
 
     Args:
@@ -116,18 +118,18 @@ def ips(rewards: Float64, logged: Float64, target: Float64) -> Estimate:
     weights = _weights(logged, target)
     each = weights * rewards
     error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else float("inf")
-    return Estimate(float(each.mean()), error, _effective(weights))
+    return PolicyEstimate(float(each.mean()), error, _effective(weights))
 
 
-def snips(rewards: Float64, logged: Float64, target: Float64) -> Estimate:
+def snips(rewards: Float64, logged: Float64, target: Float64) -> PolicyEstimate:
     """The same over the mean weight: a little bias for much less variance (Swaminathan & Joachims, NIPS 2015)."""
     weights = _weights(logged, target)
     total = float(weights.sum())
     if total == 0:
-        return Estimate(float("nan"), float("inf"), 0.0)
+        return PolicyEstimate(float("nan"), float("inf"), 0.0)
     value = float(weights @ rewards) / total
     error = float(np.sqrt(np.square(weights * (rewards - value)).sum())) / total
-    return Estimate(value, error, _effective(weights))
+    return PolicyEstimate(value, error, _effective(weights))
 
 
 def _weights(logged: Float64, target: Float64) -> Float64:

@@ -36,10 +36,10 @@ ASKED: Final = 500
 HIT_RATE: Final = f"next_hr@{K}"
 """The metric's name on a release's card: how often the next item was among the best 10, over its held-out window."""
 
-Counts = dict[str, int]
+BinCounts = dict[str, int]
 
 
-class Reference(msgspec.Struct, frozen=True):
+class DriftReference(msgspec.Struct, frozen=True):
     """What the newest events of a release's training data looked like: counts by feature and bin.
 
     `until_at`: the time of the newest of them, epoch ms.
@@ -47,10 +47,10 @@ class Reference(msgspec.Struct, frozen=True):
 
     until_at: int
     events: int
-    features: dict[str, Counts]
+    features: dict[str, BinCounts]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class DriftLimits(msgspec.Struct, frozen=True):
     """When drift is seen: a stability index above `index` in any feature, or a hit rate that fell by more than
     `hit_drop` of itself (and surely fell); not before there are `least` new events."""
 
@@ -74,20 +74,20 @@ class Drift(msgspec.Struct, frozen=True):
     reasons: list[str] = []
 
 
-def reference_of(frame: pd.DataFrame, share: float = SHARE) -> Reference:
+def reference_of(frame: pd.DataFrame, share: float = SHARE) -> DriftReference:
     """The newest `share` of interactions [user_id, item_id, kind, at, category] in time order, in counts.
 
     Histories and gaps are counted over all of `frame`.
     """
     start = len(frame) - max(1, round(share * len(frame)))
     newest = slice(max(0, start), None)
-    found = binned(frame)
+    found = bin_events(frame)
     heads = {name: _head(found[name][newest]) for name in ("category", "item")}
     counts = {name: _counted(found[name][newest], heads.get(name)) for name in FEATURES}
-    return Reference(int(frame["at"].max()) if len(frame) else 0, len(frame) - max(0, start), counts)
+    return DriftReference(int(frame["at"].max()) if len(frame) else 0, len(frame) - max(0, start), counts)
 
 
-def binned(frame: pd.DataFrame) -> dict[str, Objects]:
+def bin_events(frame: pd.DataFrame) -> dict[str, Objects]:
     """For each feature the bin of each event, object [events].
 
     `history`: events of the user before it, in powers of two up to 64; `gap`: seconds since the one before, in powers
@@ -114,20 +114,20 @@ def binned(frame: pd.DataFrame) -> dict[str, Objects]:
     }
 
 
-def compared(frame: pd.DataFrame, reference: Reference) -> tuple[int, dict[str, float]]:
+def compare(frame: pd.DataFrame, reference: DriftReference) -> tuple[int, dict[str, float]]:
     """How many events came after the reference, and each feature's stability index between the two."""
     newest = (frame["at"] > reference.until_at).to_numpy()
     if not newest.any():
         return 0, {}
-    found = binned(frame)
+    found = bin_events(frame)
     index = {}
     for name, counts in reference.features.items():
         head = set(counts) - {OTHER} if name in {"category", "item"} else None
-        index[name] = stability(counts, _counted(found[name][newest], head))
+        index[name] = stability_index(counts, _counted(found[name][newest], head))
     return int(newest.sum()), index
 
 
-def stability(then: Counts, now: Counts) -> float:
+def stability_index(then: BinCounts, now: BinCounts) -> float:
     """The population stability index: the sum over bins of (q - p) ln(q / p), p and q the shares then and now.
 
     Half an event is added to every bin of both, so that an empty bin is finite; what chance alone is expected to give,
@@ -162,7 +162,7 @@ def hit_rate(
     return float(hits.mean()) if len(hits) else 0.0
 
 
-def progressive(
+def next_event_cases(
     frame: pd.DataFrame,
     since_at: int,
     rng: np.random.Generator,
@@ -196,7 +196,7 @@ def progressive(
     return found
 
 
-def judged(drift: Drift, limits: Limits) -> Drift:
+def with_reasons(drift: Drift, limits: DriftLimits) -> Drift:
     """The same with its `reasons`."""
     if drift.events < limits.least:
         return msgspec.structs.replace(drift, reasons=[])
@@ -218,7 +218,7 @@ def _head(values: Objects) -> set[str]:
     return {str(name) for name in counts.index[:HEAD]}
 
 
-def _counted(values: Objects, head: set[str] | None) -> Counts:
+def _counted(values: Objects, head: set[str] | None) -> BinCounts:
     counts = pd.Series(values).value_counts()
     if head is None:
         return {str(name): int(count) for name, count in counts.items()}

@@ -22,7 +22,7 @@ from models.data.profiles import ProfileHistory
 from models.data.vocabulary import Vocabulary
 from models.domains import tuning
 from models.evaluation import metrics as evaluation
-from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best_of
+from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
 from models.recommenders import freshness
 from models.recommenders.base import Recommender
 from models.recommenders.blend import Blend, members
@@ -112,7 +112,7 @@ def train_item_knn(
 
     ranked = evaluation.rank(score, evaluated.vocabulary, cases, 10, mask_seen=run.mask_seen)
     values = evaluation.per_user(ranked, evaluated.vocabulary, cases, (10,))
-    metrics = evaluation.together(values, ranked, evaluated.vocabulary, (10,))
+    metrics = evaluation.aggregate(values, ranked, evaluated.vocabulary, (10,))
     metrics |= _next_item_hit_rate(run, evaluated, data, held_out_from)
     _report(progress, "counts", 0.6, metrics)
     card = release_card(run, data, serving, ITEM_KNN, values, metrics, held_out_from)
@@ -148,7 +148,7 @@ def train_tuned(
     recommender = experiment.fit(best)
     values, ranked = experiment.measured(recommender)
     vocabulary, held_out_from = recommender.vocabulary, experiment.held_out_from
-    metrics = evaluation.together(values, ranked, vocabulary)
+    metrics = evaluation.aggregate(values, ranked, vocabulary)
     metrics = {name: value for name, value in metrics.items() if name.endswith("@10") or name == "users"}
     metrics |= _next_item_hit_rate(run, recommender, data, held_out_from)
     card = release_card(run, data, serving, best.name, values, metrics, held_out_from)
@@ -177,7 +177,7 @@ def _experiment(
     progress: Progress | None,
 ) -> tuple[Experiment, Sequence[str]]:
     """The split data with first parameters and starting weights, and the recommenders to tune."""
-    plan = Plan(
+    plan = ExperimentPlan(
         protocol=HOLDOUT,
         seed=run.seed,
         trials=TRIALS,
@@ -209,7 +209,7 @@ def _experiment(
     return experiment, names_of(run.recommender, trained=True)
 
 
-def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) -> Tuned:
+def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) -> TunedRecommender:
     if name in NEURAL:
         trials = max(1, int(minutes // MINUTES_PER_TRIAL))
         return experiment.tune(name, trials, minutes * (NEURAL_SHARE if candidates > 1 else 0.6))
@@ -226,7 +226,7 @@ def _next_item_hit_rate(
 ) -> dict[str, float]:
     """The hit rate that drift detection compares with later: a fit that ends at the cut predicts each next item."""
     rng = np.random.default_rng(run.seed)
-    cases = drift.progressive(
+    cases = drift.next_event_cases(
         data.events, held_out_from, rng, weights=run.preset.weights, history_length=run.history_length
     )
     if not cases:

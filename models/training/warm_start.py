@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from models.errors import ModelError
-from models.evaluation.experiment import Experiment, Tuned, settings_of
+from models.evaluation.experiment import Experiment, TunedRecommender, settings_of
 from models.recommenders.base import Recommender
 from models.recommenders.blend import members
 from models.recommenders.neural import warm_start
@@ -53,7 +53,7 @@ def with_length_of(situation: Situation, starts: Sequence[Start]) -> Situation:
     return situation
 
 
-def kept_weights(experiment: Experiment, best: Tuned, recommender: Recommender) -> dict[str, Start]:
+def kept_weights(experiment: Experiment, best: TunedRecommender, recommender: Recommender) -> dict[str, Start]:
     """Weights of both stages by file name: the next run tunes from `tuning` and does its final fit from `final`."""
     stages = (
         ("tuning", experiment.tuned_from, [tuned.recommender for tuned in best.members or [best]]),

@@ -58,7 +58,7 @@ def evaluate(
     from serving.process import memory
 
     settings = settings_of(ctx, domain=domain)
-    request = offline_evaluation.Asked(
+    request = offline_evaluation.EvaluationRequest(
         events=events,
         source=source,
         mapping=mapping,

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from models.domains import tuning as presets
-from models.domains.tuning import Tuning
+from models.domains.tuning import TunedParams
 from models.evaluation.experiment import settings_of
-from models.evaluation.studies import finished, new_study
+from models.evaluation.studies import completed_trials, new_study
 from models.recommenders.registry import NEURAL, SPACE, affords_all
-from serving.commands.offline_evaluation import Asked, names_of, prepared
+from serving.commands.offline_evaluation import EvaluationRequest, names_of, prepared
 from serving.commands.progress import training
 
 
-def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
+def tune(asked: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
     """Tune each recommender that is asked for; what was found, by name.
 
     A study is named after data, split and seed, so that the same command adds to it and another data set does not. The
@@ -36,9 +36,9 @@ def tune(asked: Asked, study: Path, preset: Path) -> dict[str, Any]:
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
             opened = new_study(asked.seed, study, title)
             experiment.search(name, opened)
-            best, trials = opened.best_trial, finished(opened)
+            best, trials = opened.best_trial, completed_trials(opened)
             params, value = settings_of(name, best.user_attrs["params"]), round(opened.best_value, 6)
-            tuning = Tuning(params, value, trials, title, source.name, str(experiment.plan.protocol))
+            tuning = TunedParams(params, value, trials, title, source.name, str(experiment.plan.protocol))
             presets.put(preset, name, tuning)
             found[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
     return found | {"preset": str(preset)}

@@ -19,8 +19,8 @@ from models.domains.preset import DomainPreset, preset_of
 from models.errors import TrainingError
 from models.evaluation import metrics as evaluation
 from models.evaluation import report
-from models.evaluation.experiment import Experiment, Plan, Progress, Tuned, best_of
-from models.evaluation.report import Figures, Report
+from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
+from models.evaluation.report import EvaluationReport, RecommenderResults
 from models.recommenders import registry
 from models.recommenders.registry import MEMBERS
 from serving.commands.data_loading import open_source
@@ -32,7 +32,7 @@ from stream.sources.source import Source
 LEAST_EVENTS = 100
 
 
-class Asked(msgspec.Struct, frozen=True):
+class EvaluationRequest(msgspec.Struct, frozen=True):
     """What an evaluation is asked for. Exactly one of `events` (a file) and `source` (NAME or NAME:PATH) is given."""
 
     events: Path | None = None
@@ -54,7 +54,7 @@ class Asked(msgspec.Struct, frozen=True):
     """What weighs kinds of events; without it the shipped preset of the data set's domain."""
 
 
-def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
+def evaluate(asked: EvaluationRequest, predictions: Path | None = None) -> EvaluationReport:
     """Tune, fit and measure; `predictions` gets each test user's 20 best of each recommender.
 
     Raises:
@@ -78,7 +78,7 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
     notes = [f"Each recommender was tuned with at most {asked.trials} trials and {asked.minutes:g} minutes."]
     if asked.sample is not None:
         notes.append(f"At most {asked.sample:,} users, drawn with the seed, are asked in each part.")
-    return Report(
+    return EvaluationReport(
         source.name,
         len(frame),
         int(frame["user_id"].nunique()),
@@ -94,7 +94,7 @@ def evaluate(asked: Asked, predictions: Path | None = None) -> Report:
     )
 
 
-def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
+def prepared(asked: EvaluationRequest, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
     """The data set that is asked for, its interactions, and an experiment on them."""
     protocol, masked = SplitProtocol.parse(asked.split), _masked(asked.seen)
     source = _opened(asked)
@@ -106,7 +106,9 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     categories = _labels(source.items, "item_id", "category")
     home = asked.home or preset_of(source.domain)
     weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
-    plan = Plan(protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed)
+    plan = ExperimentPlan(
+        protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed
+    )
     defaults = tuning.read(asked.preset).params() if asked.preset is not None else {}
     people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     offered = catalogue_of(source)
@@ -114,7 +116,7 @@ def prepared(asked: Asked, progress: Progress) -> tuple[Source, pd.DataFrame, Ex
     return source, frame, experiment
 
 
-def names_of(asked: Asked) -> Sequence[str]:
+def names_of(asked: EvaluationRequest) -> Sequence[str]:
     """The recommenders that are tuned: all of them, the usual members of a blend, or those that are named."""
     return list(MEMBERS) if asked.recommender in {"auto", "blend"} else registry.names_of(asked.recommender)
 
@@ -136,19 +138,21 @@ def catalogue_of(source: Source) -> ItemFeatures | None:
     return ItemFeatures.from_items(items, source.listed)
 
 
-def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> tuple[Figures, evaluation.Ranked]:
+def _figures(
+    experiment: Experiment, tuned: TunedRecommender, profiles: dict[str, str]
+) -> tuple[RecommenderResults, evaluation.RankedLists]:
     started = time.monotonic()
     recommender = experiment.fit(tuned)
     values, ranked = experiment.measured(recommender)
     side = experiment.test
     popularity = np.bincount(side.log.items, minlength=len(side.log.vocabulary)).astype(np.float32)
-    metrics = evaluation.together(values, ranked, side.log.vocabulary)
+    metrics = evaluation.aggregate(values, ranked, side.log.vocabulary)
     spread = evaluation.intervals(values, np.random.default_rng(experiment.plan.seed))
     shown = {name: column for name, column in values.items() if name in {"ndcg@10", "hr@10", "recall@10"}}
     parts = evaluation.segments(shown, side.cases, side.log.vocabulary, popularity, profiles or None)
     curve = tuned.curve or next((one.curve for one in tuned.members if one.curve), [])
     spent = tuned.seconds + time.monotonic() - started
-    found = Figures(
+    found = RecommenderResults(
         tuned.name,
         recommender.describe(),
         metrics,
@@ -162,7 +166,7 @@ def _figures(experiment: Experiment, tuned: Tuned, profiles: dict[str, str]) -> 
     return found, ranked
 
 
-def _lists(experiment: Experiment, name: str, ranked: evaluation.Ranked) -> pl.DataFrame:
+def _lists(experiment: Experiment, name: str, ranked: evaluation.RankedLists) -> pl.DataFrame:
     """Long form: recommender, user_id, rank (from 1), item_id, hit, targets (the user's, each once).
 
     A user to whom nothing is shown has one row, without rank and item.
@@ -196,7 +200,7 @@ def _write(lists: pl.DataFrame, path: Path) -> None:
         raise ColdstreamError(f"--predictions {path}: cannot be written: {error}") from error
 
 
-def _opened(asked: Asked) -> Source:
+def _opened(asked: EvaluationRequest) -> Source:
     from stream.sources.table import KIND, TableOptions, open_table
 
     if (asked.events is None) == (asked.source is None):
@@ -224,12 +228,12 @@ def _labels(table: pl.DataFrame, key: str, label: str) -> dict[str, str]:
     return dict(zip(known[key].to_list(), known[label].to_list(), strict=True))
 
 
-def summary(found: Report) -> dict[str, Any]:
+def summary(found: EvaluationReport) -> dict[str, Any]:
     """What `--json` prints."""
     return dict(msgspec.to_builtins(found))
 
 
-def table(found: Report) -> str:
+def table(found: EvaluationReport) -> str:
     """What the command prints where nobody asked for JSON."""
     lines = [f"{'recommender':<18} {'NDCG@10':>24} {'HR@10':>8} {'MRR@10':>8} {'coverage':>9} {'trials':>6} {'s':>6}"]
     for one in report.ranked(found):

@@ -36,12 +36,12 @@ def tune(
 ) -> None:
     """Search hyperparameters on your events and write a preset. The same command resumes an interrupted search."""
     from serving.commands import hyperparameter_search
-    from serving.commands.offline_evaluation import Asked
+    from serving.commands.offline_evaluation import EvaluationRequest
     from serving.domain_presets import preset_for
     from serving.process import memory
 
     settings = settings_of(ctx, domain=domain)
-    request = Asked(
+    request = EvaluationRequest(
         events=events,
         source=source,
         mapping=mapping,

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.arrays import Float32, Int32
 from models.recommenders.top_k import top_k
-from models.rerank.diversity import Floor
+from models.rerank.diversity import CategoryLimits
 from serving.catalogue.release_view import ReleaseView
 
 MAX_ROUNDS: Final = 8
@@ -16,14 +16,14 @@ ScoresByPlace = dict[int, float]
 
 
 def fallback_candidates(
-    view: ReleaseView, active: frozenset[int], n: int, floor: Floor, scores: Float32, top: list[int]
+    view: ReleaseView, active: frozenset[int], n: int, floor: CategoryLimits, scores: Float32, top: list[int]
 ) -> list[tuple[int, float]]:
     """Places and scores, best first, of items that are not among the `top` places and yet needed.
 
     `scores` are float32 [items], `active` the numbers of the rules that apply to the user.
     """
     needed = _for_pins(view, active, scores)
-    if floor != Floor():
+    if floor != CategoryLimits():
         categories = view.items.categories
         needed |= _for_categories(categories, floor, scores, top)
         needed |= _for_per_category(categories, floor, n, scores, [*top, *needed])
@@ -44,7 +44,7 @@ def _for_pins(view: ReleaseView, active: frozenset[int], scores: Float32) -> Sco
     return needed
 
 
-def _for_categories(codes: Int32, floor: Floor, scores: Float32, top: list[int]) -> ScoresByPlace:
+def _for_categories(codes: Int32, floor: CategoryLimits, scores: Float32, top: list[int]) -> ScoresByPlace:
     """The best item of each further category, until there are enough of them."""
     present = np.unique(codes[top])
     missing = (floor.categories or 0) - int((present >= 0).sum())
@@ -60,7 +60,7 @@ def _for_categories(codes: Int32, floor: Floor, scores: Float32, top: list[int])
     return needed
 
 
-def _for_per_category(codes: Int32, floor: Floor, n: int, scores: Float32, top: list[int]) -> ScoresByPlace:
+def _for_per_category(codes: Int32, floor: CategoryLimits, n: int, scores: Float32, top: list[int]) -> ScoresByPlace:
     """Further items, best first, of categories that may still have some, until a list of `n` is possible."""
     limit = floor.per_category
     needed: ScoresByPlace = {}

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from features.popularity import EVERYONE
-from models.rerank.diversity import Floor
+from models.rerank.diversity import CategoryLimits
 from serving.catalogue.domain import Domain
 from serving.catalogue.release_view import ReleaseView
 from serving.recommend.active_rules import ActiveRules, ItemFilter
@@ -91,7 +91,7 @@ def _with_rules(
     pinning = {item.rule: None for item in items if item.rule is not None}
     applied = list({**pinning, **weighting, **dict.fromkeys(rules.excluding())})
     unmet: list[str] = []
-    if request.floor != Floor():
+    if request.floor != CategoryLimits():
         unmet = unmet_limits(rules, request.floor, [item.item_id for item in items], request.n)
     return msgspec.structs.replace(whole, applied=applied, unmet=unmet)
 

@@ -7,7 +7,7 @@ import msgspec
 
 from features.activity import Activity, History
 from models.data.profiles import ANONYMOUS, Profile, RequestContext
-from models.rerank.diversity import Floor
+from models.rerank.diversity import CategoryLimits
 from serving.catalogue.domain import DomainPolicy
 from serving.catalogue.release_view import CatalogueView
 from serving.recommend.negative_feedback import PENALTIES, negative_items
@@ -41,9 +41,9 @@ class LookupRequest(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
 
     @property
-    def floor(self) -> Floor:
+    def floor(self) -> CategoryLimits:
         """The limits by category."""
-        return Floor(per_category=self.per_category, categories=self.categories)
+        return CategoryLimits(per_category=self.per_category, categories=self.categories)
 
     @property
     def plain(self) -> bool:

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from models.arrays import Float32, Int32
-from models.rerank.diversity import Floor, by_relevance, dpp, mmr, similarity
-from models.rerank.exploration import explore, seed_of
+from models.rerank.diversity import CategoryLimits, by_relevance, dpp, mmr, similarity
+from models.rerank.exploration import explore, seed_from
 from serving.catalogue.release_view import ReleaseView
 from serving.recommend.active_rules import ActiveRules, Candidates, ItemFilter
 from serving.rules.rule import Rule
@@ -38,7 +38,7 @@ class RerankOptions(msgspec.Struct, frozen=True):
 
     n: int
     diversity: float = 0.0
-    floor: Floor = Floor()
+    floor: CategoryLimits = CategoryLimits()
     explore: float = 0.0
     request_id: str = ""
     by_determinant: bool = False
@@ -46,7 +46,7 @@ class RerankOptions(msgspec.Struct, frozen=True):
     @property
     def diversifies(self) -> bool:
         """Whether the order depends on more than the scores."""
-        return self.diversity > 0 or self.floor != Floor()
+        return self.diversity > 0 or self.floor != CategoryLimits()
 
 
 def pinned_items(rules: ActiveRules, candidates: Candidates, allowed: ItemFilter, n: int) -> dict[int, RankedItem]:
@@ -92,10 +92,13 @@ def rerank(
     return _explored(rules, options, items, pool, allowed) if options.explore > 0 else items
 
 
-def unmet_limits(rules: ActiveRules, floor: Floor, item_ids: Sequence[str], n: int) -> list[str]:
+def unmet_limits(rules: ActiveRules, floor: CategoryLimits, item_ids: Sequence[str], n: int) -> list[str]:
     """The limits that a list does not keep, by name, and `n` where keeping them left it short."""
     codes = _category_codes(rules, item_ids)
-    limits = {"per_category": Floor(per_category=floor.per_category), "categories": Floor(categories=floor.categories)}
+    limits = {
+        "per_category": CategoryLimits(per_category=floor.per_category),
+        "categories": CategoryLimits(categories=floor.categories),
+    }
     return [name for name, limit in limits.items() if not limit.met(codes)] + (["n"] if len(item_ids) < n else [])
 
 
@@ -208,12 +211,12 @@ def _explored(
     pools: list[list[RankedItem]] = []
     for number, slot in enumerate(slots):
         own = rest[number :: len(slots)]
-        if options.floor != Floor():
+        if options.floor != CategoryLimits():
             category = rules.domain.category_of(items[slot].item_id)
             own = [item for item in own if rules.domain.category_of(item.item_id) == category]
         pools.append(own)
     scores = [[item.score if item.reason == "personal" else nan for item in own] for own in pools]
-    draws = explore(scores, rules.view.logits, options.explore, np.random.default_rng(seed_of(options.request_id)))
+    draws = explore(scores, rules.view.logits, options.explore, np.random.default_rng(seed_from(options.request_id)))
     explored = [msgspec.structs.replace(item, propensity=1.0) for item in items]
     for slot, own, draw in zip(slots, pools, draws, strict=True):
         if draw.place is None:

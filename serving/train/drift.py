@@ -16,7 +16,7 @@ from models.errors import ReleaseError
 from models.releases import release_store
 from models.releases.manifest import read_manifest
 from models.training import drift
-from models.training.drift import Drift, Limits, Reference
+from models.training.drift import Drift, DriftLimits, DriftReference
 from serving import metrics
 from serving.domain_presets import preset_for
 from serving.settings import Settings, read
@@ -39,26 +39,26 @@ def look(settings: Settings, domain: str) -> Drift:
     folder = root / domain / serving
     manifest = read_manifest(folder)
     raw = release_store.read_extra(folder, manifest, drift.REFERENCE)
-    reference = msgspec.json.decode(raw, type=Reference)
+    reference = msgspec.json.decode(raw, type=DriftReference)
     frame, _ = cache.interactions(settings.state_path / "archive", domain, settings.state_path / "cache")
-    events, index = drift.compared(frame, reference)
+    events, index = drift.compare(frame, reference)
     found = Drift(events, index, held_out_hit_rate=manifest.metrics.get(drift.HIT_RATE))
     if events >= settings.drift_events:
         home = preset_for(settings, domain)
         length = manifest.history_length
-        cases = drift.progressive(
+        cases = drift.next_event_cases(
             frame, reference.until_at + 1, np.random.default_rng(0), weights=home.weights, history_length=length
         )
         if cases:
             recommender = release_store.load(folder).recommender
             rate = drift.hit_rate(recommender, cases, history_length=length, mask_seen=home.mask_seen)
             found = msgspec.structs.replace(found, hit_rate=rate, asked=len(cases))
-    return drift.judged(found, limits_of(settings))
+    return drift.with_reasons(found, limits_of(settings))
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> DriftLimits:
     """The limits that the settings name."""
-    return Limits(settings.drift_index, settings.drift_hit_drop, settings.drift_events)
+    return DriftLimits(settings.drift_index, settings.drift_hit_drop, settings.drift_events)
 
 
 def summary(found: Drift) -> str:

@@ -8,8 +8,8 @@ from features.popularity import PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.domains import preset as domain
 from models.domains import tuning
-from models.domains.preset import DomainPreset, Seen
-from models.domains.tuning import PresetError, Tuning
+from models.domains.preset import DomainPreset, SeenPolicy
+from models.domains.tuning import PresetError, TunedParams
 from models.recommenders.registry import CANDIDATES, Situation, make
 from stream.events import KIND_CODES
 
@@ -20,10 +20,10 @@ def test_four_domains_come_with_the_package() -> None:
     found = {name: domain.read(path) for name, path in domain.shipped().items()}
     assert list(found) == ["music", "news", "shop", "video"]
     assert {name: one.seen for name, one in found.items()} == {
-        "shop": Seen("keep"),
-        "music": Seen("within", "2h"),
-        "video": Seen("mask"),
-        "news": Seen("mask"),
+        "shop": SeenPolicy("keep"),
+        "music": SeenPolicy("within", "2h"),
+        "video": SeenPolicy("mask"),
+        "news": SeenPolicy("mask"),
     }
     assert {name: one.training.encoder for name, one in found.items()} == {
         "shop": "dnn",
@@ -113,7 +113,7 @@ def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> 
         '# mine\n[seen]\npolicy = "keep" # why not\n\n'
         "[recommenders.ease]\nndcg = 0.1\n[recommenders.ease.params]\nreg = 9.0\n"
     )
-    tuning.put(file, "item-knn", Tuning({"neighbours": 80}, 0.2, 3, "item-knn-1"))
+    tuning.put(file, "item-knn", TunedParams({"neighbours": 80}, 0.2, 3, "item-knn-1"))
     assert file.read_text().startswith('# mine\n[seen]\npolicy = "keep" # why not\n')
     preset = domain.read(file)
     assert preset.params() == {"ease": {"reg": 9.0}, "item-knn": {"neighbours": 80}}

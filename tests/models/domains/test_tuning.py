@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 
 from models.domains import tuning
-from models.domains.tuning import Preset, PresetError, Tuning
+from models.domains.tuning import PresetError, TunedParams, TunedPreset
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "new" / "shop.toml"
-    first = Tuning({"half_life_ms": None, "decay": 0.5}, 0.1, 12, "popularity-1", 'a "shop"', "leave-one-out")
+    first = TunedParams({"half_life_ms": None, "decay": 0.5}, 0.1, 12, "popularity-1", 'a "shop"', "leave-one-out")
     tuning.put(file, "personal", first)
-    second = Tuning({"neighbours": 80, "alpha": 1e-7}, 0.2)
-    assert tuning.put(file, "item-knn", second) == tuning.read(file) == Preset({"personal": first, "item-knn": second})
-    assert tuning.put(file, "personal", Tuning({"decay": 0.9})).params()["personal"] == {"decay": 0.9}
+    second = TunedParams({"neighbours": 80, "alpha": 1e-7}, 0.2)
+    assert (
+        tuning.put(file, "item-knn", second)
+        == tuning.read(file)
+        == TunedPreset({"personal": first, "item-knn": second})
+    )
+    assert tuning.put(file, "personal", TunedParams({"decay": 0.9})).params()["personal"] == {"decay": 0.9}
     assert [path.name for path in file.parent.iterdir()] == ["shop.toml"]
 
 
@@ -25,12 +29,12 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
     file = tmp_path / "shop.toml"
     ease = "[recommenders.ease]\nndcg = 0.1 # by hand\n[recommenders.ease.params]\nmost = 4000 # its cube\n"
     file.write_text(f'# mine\n[seen]\npolicy = "keep"\n\n{ease}\n[filters] # behind\nunwanted = []\n')
-    tuning.put(file, "dnn", Tuning({"blocks": 1}, 0.2))
-    tuning.put(file, "personal", Tuning({"decay": 0.9}, 0.3))
+    tuning.put(file, "dnn", TunedParams({"blocks": 1}, 0.2))
+    tuning.put(file, "personal", TunedParams({"decay": 0.9}, 0.3))
     once = file.read_text()
     assert all(one in once for one in (ease, "# mine", "[filters] # behind\nunwanted = []"))
     assert once.index("recommenders.dnn") < once.index("recommenders.ease") < once.index("recommenders.personal")
-    tuning.put(file, "personal", Tuning({"decay": 0.9}, 0.3))
+    tuning.put(file, "personal", TunedParams({"decay": 0.9}, 0.3))
     assert file.read_text() == once
     found = tomllib.loads(once)
     assert (found["seen"], found["filters"]) == ({"policy": "keep"}, {"unwanted": []})
@@ -39,8 +43,8 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
 
 def test_several_write_into_one_file(tmp_path: Path) -> None:
     file, names = tmp_path / "shop.toml", ["ease", "dnn", "personal", "item-knn"]
-    script = "import sys; from pathlib import Path; from models.presets import Tuning, put\n"
-    script += "for n in range(50): put(Path(sys.argv[1]), sys.argv[2], Tuning({'n': n}))"
+    script = "import sys; from pathlib import Path; from models.domains.tuning import TunedParams, put\n"
+    script += "for n in range(50): put(Path(sys.argv[1]), sys.argv[2], TunedParams({'n': n}))"
     each = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in names]
     assert [one.wait(60) for one in each] == [0] * 4
     assert tuning.read(file).params() == {name: {"n": 49} for name in names}

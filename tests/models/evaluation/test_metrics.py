@@ -13,7 +13,7 @@ from models.arrays import Float32
 from models.data.splits import EvaluationCase
 from models.data.vocabulary import Vocabulary
 from models.evaluation import metrics
-from models.evaluation.metrics import Ranked, evaluate, intervals, per_user, rank, ratio, segments, together
+from models.evaluation.metrics import RankedLists, aggregate, evaluate, intervals, mean_ratio, per_user, rank, segments
 
 VOCABULARY = Vocabulary.from_items(["a", "b", "c", "d"])
 SECOND = 1 / np.log2(3)
@@ -45,7 +45,7 @@ def test_metrics_by_hand() -> None:
     assert values["map@2"].tolist() == [0.5, 0.5, 0]
     # of four items: shown wrongly + wanted and not shown
     assert values["accuracy@2"].tolist() == [1 - 1 / 4, 1 - 3 / 4, 1 - 3 / 4]
-    whole = together(values, ranked, VOCABULARY, (1, 2))
+    whole = aggregate(values, ranked, VOCABULARY, (1, 2))
     assert (whole["coverage@1"], whole["coverage@2"], whole["users"]) == (0.25, 0.5, 3)
     assert whole["gini@1"] == pytest.approx(0.75)  # all on one of four
     assert evaluate(always, VOCABULARY, HELD_OUT, 2)["recall@2"] == pytest.approx((1 + 1 / 3) / 3)
@@ -67,7 +67,7 @@ def listed(shown: list[int], took: list[int], categories: list[int]) -> dict[str
     """Diversity and calibration of one list, each where there is a value."""
     names = [f"i{n}" for n in range(len(categories))]
     history = History([names[n] for n in took], [0] * len(took), [0] * len(took), [None] * len(took))
-    ranked = Ranked(np.array([shown], np.int64), np.full(1, np.nan), len(shown))
+    ranked = RankedLists(np.array([shown], np.int64), np.full(1, np.nan), len(shown))
     codes = np.array(categories, np.int32)
     held_out = [EvaluationCase("one", history, ["i0"])]
     values = per_user(ranked, Vocabulary.from_items(names), held_out, (len(shown),), categories=codes)
@@ -118,7 +118,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     assert ranked.auc[0] == pytest.approx(2 / 3)
     assert np.isnan(ranked.auc[1])
     values = per_user(ranked, VOCABULARY, held_out, (2,))
-    assert together(values, ranked, VOCABULARY, (2,))["auc"] == pytest.approx(2 / 3)
+    assert aggregate(values, ranked, VOCABULARY, (2,))["auc"] == pytest.approx(2 / 3)
     assert intervals(values, np.random.default_rng(0), 50)["auc"] == pytest.approx((2 / 3, 2 / 3))
 
 
@@ -129,7 +129,7 @@ def test_ndcg_and_map_are_what_plain_loops_give(seed: int, k: int) -> None:
     wanted = [f"i{n}" for n in rng.permutation(12)[: rng.integers(1, 6)]]  # i9 to i11 are not known
     shown = rng.permutation(9)[:k]
     values = per_user(
-        Ranked(shown[None].astype(np.int64), np.full(1, np.nan), k),
+        RankedLists(shown[None].astype(np.int64), np.full(1, np.nan), k),
         vocabulary,
         [EvaluationCase("u", History(), wanted)],
         (k,),
@@ -154,8 +154,8 @@ def test_the_interval_of_a_mean_covers_it() -> None:
 def test_a_ratio_is_paired() -> None:
     """Ours is always a tenth better, so the ratio has no spread, however much the users differ."""
     theirs = np.random.default_rng(0).random(500)
-    assert ratio(1.1 * theirs, theirs, np.random.default_rng(1), 200) == pytest.approx((1.1, 1.1, 1.1))
-    _, low, high = ratio(np.random.default_rng(2).permutation(theirs), theirs, np.random.default_rng(1), 200)
+    assert mean_ratio(1.1 * theirs, theirs, np.random.default_rng(1), 200) == pytest.approx((1.1, 1.1, 1.1))
+    _, low, high = mean_ratio(np.random.default_rng(2).permutation(theirs), theirs, np.random.default_rng(1), 200)
     assert low < 1 < high
 
 

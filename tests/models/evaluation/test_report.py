@@ -4,19 +4,21 @@ import json
 from pathlib import Path
 
 from models.evaluation.metrics import Segment
-from models.evaluation.report import Figures, Report, html, markdown, write
+from models.evaluation.report import EvaluationReport, RecommenderResults, html, markdown, write
 
 
-def made() -> Report:
+def made() -> EvaluationReport:
     metrics = {"ndcg@10": 0.1234, "hr@10": 0.3, "mrr@10": 0.2, "recall@10": 0.25, "auc": float("nan"), "gini@10": 0.9}
     parts = [
         Segment("history length", "1-2", 7, {"ndcg@10": 0.05}),
         Segment("history length", "3-5", 9, {"ndcg@10": 0.2}),
     ]
     curve = [{"epoch": 0.0, "loss": 3.0, "ndcg@10": 0.1}, {"epoch": 1.0, "loss": 2.0, "ndcg@10": 0.12}]
-    first = Figures("<b>dnn</b>", {"blocks": 2}, metrics, {"ndcg@10": (0.1, 0.15)}, parts, curve, 0.11, 3, 12.0)
-    second = Figures("item-knn", {}, {**metrics, "ndcg@10": 0.2}, {"ndcg@10": (0.18, 0.22)}, parts)
-    return Report("a|b", 1_000, 10, 20, 16, "leave-one-out", 0, True, "item-knn", [first, second], ["a note"])
+    first = RecommenderResults(
+        "<b>dnn</b>", {"blocks": 2}, metrics, {"ndcg@10": (0.1, 0.15)}, parts, curve, 0.11, 3, 12.0
+    )
+    second = RecommenderResults("item-knn", {}, {**metrics, "ndcg@10": 0.2}, {"ndcg@10": (0.18, 0.22)}, parts)
+    return EvaluationReport("a|b", 1_000, 10, 20, 16, "leave-one-out", 0, True, "item-knn", [first, second], ["a note"])
 
 
 def test_the_best_comes_first_with_its_interval() -> None:

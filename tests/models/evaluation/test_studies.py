@@ -8,14 +8,14 @@ from pathlib import Path
 from optuna import Trial
 from optuna.trial import TrialState
 
-from models.evaluation.studies import DEFAULTS, begins, finished, new_study
+from models.evaluation.studies import DEFAULTS, completed_trials, is_first_trial, new_study
 
 BEGUN = """
 import sys, time
 from pathlib import Path
-from models.evaluation.studies import begins, new_study
+from models.evaluation.studies import is_first_trial, new_study
 study = new_study(0, Path(sys.argv[1]), "s")
-print(begins(study, study.ask()), flush=True)
+print(is_first_trial(study, study.ask()), flush=True)
 time.sleep(60)
 """
 
@@ -29,7 +29,7 @@ def test_a_study_that_goes_on_does_not_draw_again_what_it_drew(tmp_path: Path) -
     new_study(7, file, "s").optimize(drawn, n_trials=3)
     later = new_study(7, file, "s")
     later.optimize(drawn, n_trials=3)
-    assert finished(later) == 6
+    assert completed_trials(later) == 6
     assert len({trial.params["x"] for trial in later.trials}) == 6
     again, other = new_study(7), new_study(7)
     again.optimize(drawn, n_trials=3)
@@ -40,10 +40,10 @@ def test_a_study_that_goes_on_does_not_draw_again_what_it_drew(tmp_path: Path) -
 def test_one_trial_is_that_of_the_defaults() -> None:
     study = new_study()
     first, second = study.ask(), study.ask()
-    assert [begins(study, first), begins(study, second)] == [True, False]
+    assert [is_first_trial(study, first), is_first_trial(study, second)] == [True, False]
     study.tell(first, state=TrialState.FAIL)
-    assert begins(study, study.ask())  # it came to nothing
-    assert not begins(study, study.ask())
+    assert is_first_trial(study, study.ask())  # it came to nothing
+    assert not is_first_trial(study, study.ask())
 
 
 def test_the_trial_of_a_killed_process_has_failed_and_that_of_a_living_one_runs(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_the_trial_of_a_killed_process_has_failed_and_that_of_a_living_one_runs(
         assert process.stdout.readline().strip() == "True"
         beside = new_study(0, file, "s")
         assert [trial.state for trial in beside.trials] == [TrialState.RUNNING]
-        assert not begins(beside, beside.ask())  # the defaults are being tried
+        assert not is_first_trial(beside, beside.ask())  # the defaults are being tried
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     study = new_study(0, file, "s")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
-    assert finished(study) == 0
+    assert completed_trials(study) == 0
     trial = study.ask()
-    assert begins(study, trial)
+    assert is_first_trial(study, trial)
     assert DEFAULTS in study.trials[-1].user_attrs

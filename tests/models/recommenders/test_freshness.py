@@ -8,7 +8,7 @@ from features.activity import History
 from models.data.batch import batch_histories
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
-from models.evaluation.progressive import Replay, Way, Window, interval
+from models.evaluation.progressive import LogReplay, ReplayWindow, ScoreMix, mean_interval
 from models.recommenders.freshness import FLOOR, Fresh, first_seen, mix, prior_of
 from models.recommenders.popularity import Popularity
 
@@ -71,25 +71,25 @@ def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
 def test_a_replay_knows_only_what_came_before() -> None:
     """Everyone reads `a` and then, from the second hour on, `b`; who is asked has read something before."""
     rows = [("u0", "x", 0), ("u1", "x", 1), ("u2", "x", 2), ("u3", "a", 3), ("u0", "a", 4), ("u1", "a", HOUR)]
-    replay = Replay(frame(*rows, ("u2", "b", HOUR + 1), ("u3", "b", HOUR + 2)))
-    window = Window(HOUR, 2 * HOUR, HOUR)
-    live = Way(None, HOUR, 1.0)
+    replay = LogReplay(frame(*rows, ("u2", "b", HOUR + 1), ("u3", "b", HOUR + 2)))
+    window = ReplayWindow(HOUR, 2 * HOUR, HOUR)
+    live = ScoreMix(None, HOUR, 1.0)
     assert replay.asked(window).tolist() == [5, 6, 7]
     asked = replay.run(window, None, [live])
     # u1 -> a: read twice, x is masked; u2 -> b: nobody read it, a stands before it; u3 -> b: read once, x is ahead
     assert asked.ranks[live].tolist() == [0, 1, 1]
     ndcg, hits = asked.metrics(live, 1)
     assert (ndcg.tolist(), hits.tolist()) == ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
-    made = replay.run(window, lambda: Popularity(None), [Way()])
+    made = replay.run(window, lambda: Popularity(None), [ScoreMix()])
     # the release ends before the window: x, a, and b unknown to it
-    assert made.ranks[Way()].tolist() == [0, 1, 1]
+    assert made.ranks[ScoreMix()].tolist() == [0, 1, 1]
 
 
 def test_an_interval_is_over_users() -> None:
     values, users = np.array([1.0] * 50 + [0.0] * 50), np.array([0] * 50 + [1] * 50)
-    low, high = interval(values, users, np.random.default_rng(0))
+    low, high = mean_interval(values, users, np.random.default_rng(0))
     assert low < 0.1  # two users say little, however many cases they have
     assert high > 0.9
-    low, high = interval(values, np.arange(100), np.random.default_rng(0))
+    low, high = mean_interval(values, np.arange(100), np.random.default_rng(0))
     assert 0.38 < low < 0.44
     assert 0.56 < high < 0.62

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.rerank.diversity import SAME_CATEGORY, Floor, by_relevance, dpp, mmr, similarity
+from models.rerank.diversity import SAME_CATEGORY, CategoryLimits, by_relevance, dpp, mmr, similarity
 
 
 def slow_mmr(relevance: np.ndarray, alike: np.ndarray, n: int, diversity: float) -> list[int]:
@@ -52,11 +52,11 @@ def test_by_hand_the_twin_of_the_best_item_gives_way() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 6), st.integers(1, 3), st.integers(0, 4))
 def test_a_floor_is_kept_wherever_any_list_could_keep_it(seed: int, m: int, n: int, most: int, least: int) -> None:
     relevance, alike, codes = drawn(seed, m)
-    floor = Floor(per_category=most, categories=least)
+    floor = CategoryLimits(per_category=most, categories=least)
     feasible = [one for one in combinations(range(m), n) if floor.met(codes[list(one)])] if n <= m else []
     chosen = mmr(relevance, alike, codes, n, 0.3, floor)
     assert len(set(chosen)) == len(chosen) <= n
-    assert Floor(per_category=most).met(codes[chosen])
+    assert CategoryLimits(per_category=most).met(codes[chosen])
     if feasible:
         assert len(chosen) == n
         assert floor.met(codes[chosen])
@@ -65,8 +65,8 @@ def test_a_floor_is_kept_wherever_any_list_could_keep_it(seed: int, m: int, n: i
 def test_categories_that_the_list_has_already_count() -> None:
     relevance, codes = np.array([1.0, 0.9, 0.8], np.float32), np.array([0, 0, 1], np.int32)
     taken = np.array([0], np.int32)
-    assert mmr(relevance, None, codes, 2, 0.0, Floor(per_category=1), taken) == [2]
-    assert mmr(relevance, None, codes, 2, 0.0, Floor(per_category=2), taken) == [0, 2]
+    assert mmr(relevance, None, codes, 2, 0.0, CategoryLimits(per_category=1), taken) == [2]
+    assert mmr(relevance, None, codes, 2, 0.0, CategoryLimits(per_category=2), taken) == [0, 2]
 
 
 def test_similarity_is_the_neighbours_share_of_the_nearest_and_at_least_that_of_a_category() -> None:

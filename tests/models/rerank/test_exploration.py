@@ -4,19 +4,30 @@ import numpy as np
 import pytest
 
 from models.errors import ModelError
-from models.rerank.exploration import MIX, Drawn, chances, explore, ips, propensities_of, seed_of, snips
+from models.rerank.exploration import (
+    MIX,
+    ExplorationDraw,
+    draw_probabilities,
+    explore,
+    ips,
+    propensities_of,
+    seed_from,
+    snips,
+)
 from stream.events import Impression
 
 
 def test_chances_by_hand() -> None:
     even = MIX / 2
-    assert chances(np.array([3.0, 1.0], np.float32), False) == pytest.approx([0.8 * 0.75 + even, 0.8 * 0.25 + even])
+    assert draw_probabilities(np.array([3.0, 1.0], np.float32), False) == pytest.approx(
+        [0.8 * 0.75 + even, 0.8 * 0.25 + even]
+    )
     logits = np.log(np.array([3.0, 1.0])).astype(np.float32)
-    assert chances(logits, True) == pytest.approx([0.8 * 0.75 + even, 0.8 * 0.25 + even])
-    new = chances(np.array([3.0, 1.0, np.nan], np.float32), False)
+    assert draw_probabilities(logits, True) == pytest.approx([0.8 * 0.75 + even, 0.8 * 0.25 + even])
+    new = draw_probabilities(np.array([3.0, 1.0, np.nan], np.float32), False)
     assert new == pytest.approx([0.8 * x / 1.5 + MIX / 3 for x in (0.75, 0.25, 0.5)])
-    assert chances(np.array([np.nan, np.nan], np.float32), False) == pytest.approx([0.5, 0.5])
-    assert chances(np.zeros(4, np.float32), False) == pytest.approx([0.25] * 4)
+    assert draw_probabilities(np.array([np.nan, np.nan], np.float32), False) == pytest.approx([0.5, 0.5])
+    assert draw_probabilities(np.zeros(4, np.float32), False) == pytest.approx([0.25] * 4)
 
 
 def test_propensities_are_how_often_it_happens() -> None:
@@ -25,7 +36,7 @@ def test_propensities_are_how_often_it_happens() -> None:
     seen: dict[tuple[int, int | None], int] = {}
     said: dict[tuple[int, int | None], float] = {}
     for number in range(times):
-        for slot, one in enumerate(explore(pools, False, share, np.random.default_rng(seed_of(f"request-{number}")))):
+        for slot, one in enumerate(explore(pools, False, share, np.random.default_rng(seed_from(f"request-{number}")))):
             seen[slot, one.place] = seen.get((slot, one.place), 0) + 1
             said[slot, one.place] = one.propensity
     assert said == pytest.approx(
@@ -37,11 +48,11 @@ def test_propensities_are_how_often_it_happens() -> None:
 
 def test_the_same_request_draws_the_same_and_a_slot_does_not_move_another() -> None:
     pool = [0.02] * 50
-    one, again = (explore([pool] * 9, False, 0.5, np.random.default_rng(seed_of("r1"))) for _ in range(2))
+    one, again = (explore([pool] * 9, False, 0.5, np.random.default_rng(seed_from("r1"))) for _ in range(2))
     assert one == again
-    other = explore([pool, [], *[pool] * 7], False, 0.5, np.random.default_rng(seed_of("r1")))
+    other = explore([pool, [], *[pool] * 7], False, 0.5, np.random.default_rng(seed_from("r1")))
     assert other[2:] == one[2:]
-    assert explore([pool] * 3, False, 0.0, np.random.default_rng(0)) == [Drawn(None, 1.0)] * 3
+    assert explore([pool] * 3, False, 0.0, np.random.default_rng(0)) == [ExplorationDraw(None, 1.0)] * 3
 
 
 def test_estimates_from_a_log_come_to_the_truth_and_the_plain_mean_does_not() -> None:

@@ -187,7 +187,7 @@ def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: TrainingRun) ->
     folder = run.root / "shop" / first.id
     assert list(first.extras) == [drift.REFERENCE]
     assert drift.REFERENCE not in first.files
-    reference = msgspec.json.decode(release_store.read_extra(folder, first, drift.REFERENCE), type=drift.Reference)
+    reference = msgspec.json.decode(release_store.read_extra(folder, first, drift.REFERENCE), type=drift.DriftReference)
     assert (reference.events, reference.until_at) == (200, first.cutoff_at)
     assert run.cache is not None
     assert cache.interactions(run.archive, "shop", run.cache)[1].opened == []

@@ -7,7 +7,7 @@ import pytest
 from models.data.interactions import Interactions
 from models.recommenders.popularity import Popularity
 from models.training import drift
-from models.training.drift import Drift, Limits
+from models.training.drift import Drift, DriftLimits
 
 HOUR = 3_600_000
 
@@ -32,16 +32,16 @@ def stream(n: int, seed: int, start: int = 0, **change: object) -> pd.DataFrame:
 def test_the_index_is_the_sum_that_the_books_give() -> None:
     then, now = {"a": 5_000, "b": 5_000}, {"a": 7_000, "b": 3_000}
     expected = 0.2 * np.log(0.7 / 0.5) - 0.2 * np.log(0.3 / 0.5)  # 0.1695
-    assert drift.stability(then, now) == pytest.approx(expected, abs=1e-3)
-    assert drift.stability(then, then) == 0.0
-    assert drift.stability({"a": 100}, {"b": 100}) > 5
-    assert drift.stability({}, {"a": 1}) == 0.0
+    assert drift.stability_index(then, now) == pytest.approx(expected, abs=1e-3)
+    assert drift.stability_index(then, then) == 0.0
+    assert drift.stability_index({"a": 100}, {"b": 100}) > 5
+    assert drift.stability_index({}, {"a": 1}) == 0.0
 
 
 def test_bins_of_an_event_are_those_of_its_users_history() -> None:
     rows = [("u", 0), ("v", 1_000), ("u", 2_000), ("u", 2_000 + HOUR)]
     frame = pd.DataFrame([(user, "i", "view", at) for user, at in rows], columns=["user_id", "item_id", "kind", "at"])
-    found = drift.binned(frame)
+    found = drift.bin_events(frame)
     assert found["history"].tolist() == ["0+", "0+", "1+", "1+"]  # 2 events are in the bin of 1 and 2
     assert found["gap"].tolist() == ["first", "first", "0s+", "1023s+"]
     assert found["category"].tolist() == ["none"] * 4
@@ -52,7 +52,7 @@ def compared(change: pd.DataFrame) -> dict[str, float]:
     reference = drift.reference_of(old)
     assert (reference.events, reference.until_at) == (2_000, 60_000 * 19_999)
     whole = pd.concat([old, change], ignore_index=True)
-    events, index = drift.compared(whole, reference)
+    events, index = drift.compare(whole, reference)
     assert events == len(change)
     return index
 
@@ -75,16 +75,18 @@ def test_what_changes_is_what_is_named() -> None:
 
 def test_reasons_wait_for_enough_events_and_for_certainty() -> None:
     seen = Drift(2_000, {"kind": 0.3, "gap": 0.1}, 0.10, 0.20, 500)
-    assert drift.judged(seen, Limits()).reasons == ["kind", "hit-rate"]
-    assert drift.judged(Drift(999, {"kind": 9.0}), Limits()).reasons == []
-    assert drift.judged(Drift(2_000, {}, 0.17, 0.20, 500), Limits()).reasons == []  # less than a fifth
-    assert drift.judged(Drift(2_000, {}, 0.10, 0.20, 20), Limits()).reasons == []  # .10 of 20 may well be .20
-    assert drift.judged(Drift(2_000, {}, None, 0.20), Limits()).reasons == []
+    assert drift.with_reasons(seen, DriftLimits()).reasons == ["kind", "hit-rate"]
+    assert drift.with_reasons(Drift(999, {"kind": 9.0}), DriftLimits()).reasons == []
+    assert drift.with_reasons(Drift(2_000, {}, 0.17, 0.20, 500), DriftLimits()).reasons == []  # less than a fifth
+    assert (
+        drift.with_reasons(Drift(2_000, {}, 0.10, 0.20, 20), DriftLimits()).reasons == []
+    )  # .10 of 20 may well be .20
+    assert drift.with_reasons(Drift(2_000, {}, None, 0.20), DriftLimits()).reasons == []
 
 
 def test_progressive_cases_know_only_what_came_before() -> None:
     frame = stream(3_000, 0)
-    cases = drift.progressive(frame, 60_000 * 2_900, np.random.default_rng(0), most=40)
+    cases = drift.next_event_cases(frame, 60_000 * 2_900, np.random.default_rng(0), most=40)
     assert 35 <= len(cases) <= 40
     for case in cases:
         own = frame[(frame["user_id"] == case.user_id) & (frame["at"] < case.at)]
@@ -98,7 +100,7 @@ def test_the_hit_rate_is_the_share_of_next_items_among_ten() -> None:
     frame = stream(3_000, 0)
     popular = Popularity(None)
     popular.fit(Interactions.from_frame(frame))
-    cases = drift.progressive(frame, 60_000 * 2_000, np.random.default_rng(0))
+    cases = drift.next_event_cases(frame, 60_000 * 2_000, np.random.default_rng(0))
     weights = frame["kind"].map({"view": 0.3, "purchase": 1.0})
     top = weights.groupby(frame["item_id"]).sum().sort_values(ascending=False).index[:10]
     expected = np.mean([case.targets[0] in set(top) for case in cases])

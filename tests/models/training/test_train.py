@@ -9,7 +9,7 @@ import pytest
 from features.activity import History
 from features.archive import Archive, ArchiveRow
 from models.domains.preset import DomainPreset
-from models.domains.tuning import Tuning
+from models.domains.tuning import TunedParams
 from models.errors import TrainingError
 from models.recommenders.registry import MEMBERS
 from models.releases import release_store
@@ -152,7 +152,7 @@ def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Pat
 
 @pytest.mark.timeout(240)
 def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
-    small = {"dnn": Tuning({"embedding_size": 16, "blocks": 1, "compiled": False})}
+    small = {"dnn": TunedParams({"embedding_size": 16, "blocks": 1, "compiled": False})}
     run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, preset=DomainPreset(recommenders=small))
     first = training.tuned(run)
     assert training.decide(run, [first]).serving == first.manifest.id
@@ -184,7 +184,9 @@ def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
-    asked = {"dnn": Tuning({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})}
+    asked = {
+        "dnn": TunedParams({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})
+    }
     run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, preset=DomainPreset(recommenders=asked))
     made = training.tuned(run)
     release_store.promote(tmp_path, "shop", made.manifest.id)

@@ -9,7 +9,7 @@ import pytest
 from features.activity import Activity, History
 from features.popularity import EVERYONE
 from models.data.interactions import Interactions
-from models.domains.preset import DomainPreset, Filters, Freshness, Seen
+from models.domains.preset import DomainPreset, FilterPreset, FreshnessPreset, SeenPolicy
 from models.recommenders.freshness import FIRST_SEEN
 from models.recommenders.item_item import ItemKNN
 from models.releases import release_store
@@ -65,18 +65,18 @@ def recommended(
 
 
 def test_without_freshness_scores_are_the_releases(release: Release) -> None:
-    state = serving(release, seen=Seen("keep"))
+    state = serving(release, seen=SeenPolicy("keep"))
     assert release_view(state).release is release
     assert recommended(state, ("start", CLICK, NOW))[:2] == ["old", "new"]
 
 
 def test_an_older_item_falls_behind_a_newer_one(release: Release) -> None:
-    state = serving(release, freshness=Freshness("6h"))
+    state = serving(release, freshness=FreshnessPreset("6h"))
     assert recommended(state, ("start", CLICK, NOW)) == ["new", "old"]
 
 
 def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(release: Release) -> None:
-    state = serving(release, freshness=Freshness("100d", 0.9))
+    state = serving(release, freshness=FreshnessPreset("100d", 0.9))
     assert recommended(state, ("start", CLICK, NOW)) == ["old", "new"]
     state.domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
     state.refresh_popularity()
@@ -90,7 +90,7 @@ def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(relea
 
 def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
     """`new`: .9 of 10/41 by the minutes, .1 of a third by the release; `old`: .9 of 1/41, .1 of two thirds."""
-    state = serving(release, seen=Seen("mask"), freshness=Freshness("100d", 0.9))
+    state = serving(release, seen=SeenPolicy("mask"), freshness=FreshnessPreset("100d", 0.9))
     now = int(time.time() * 1000)
     state.put_items([Item(item_id="sheet", at=now, domain="news", attributes={"published_at": now})])
     state.domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
@@ -105,7 +105,7 @@ def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
 
 
 def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Release) -> None:
-    state = serving(release, freshness=Freshness("6h", 0.5))
+    state = serving(release, freshness=FreshnessPreset("6h", 0.5))
     now = int(time.time() * 1000)
     state.put_items(
         [Item(item_id=f"p{n}", at=now, domain="news", attributes={"published_at": now - n * HOUR}) for n in (9, 1)]
@@ -118,7 +118,7 @@ def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Rel
 
 
 def test_places_to_spare_never_answer_and_end(release: Release) -> None:
-    state = serving(release, freshness=Freshness("6h", 0.5))
+    state = serving(release, freshness=FreshnessPreset("6h", 0.5))
     state.domain.set_popular({EVERYONE: {f"x{n}": 1.0 for n in range(1_500)}})
     state.refresh_popularity()
     found = recommended(state, ("start", CLICK, NOW), n=200)
@@ -131,11 +131,11 @@ def test_places_to_spare_never_answer_and_end(release: Release) -> None:
 
 def test_seen_and_unwanted_are_the_domains(release: Release) -> None:
     taken = (("start", CLICK, NOW - 3 * HOUR), ("new", CLICK, NOW - HOUR), ("old", SKIP, NOW - 3 * HOUR))
-    assert set(recommended(serving(release, seen=Seen("keep")), *taken)) == {"start", "new", "old"}
-    assert set(recommended(serving(release, seen=Seen("within", "2h")), *taken)) == {"start", "old"}
-    assert recommended(serving(release, seen=Seen("mask")), *taken) == []
-    assert set(recommended(serving(release, seen=Seen("mask")), *taken, seen=False)) == {"start", "new", "old"}
-    skips = serving(release, seen=Seen("keep"), filters=Filters(["skip"]))
+    assert set(recommended(serving(release, seen=SeenPolicy("keep")), *taken)) == {"start", "new", "old"}
+    assert set(recommended(serving(release, seen=SeenPolicy("within", "2h")), *taken)) == {"start", "old"}
+    assert recommended(serving(release, seen=SeenPolicy("mask")), *taken) == []
+    assert set(recommended(serving(release, seen=SeenPolicy("mask")), *taken, seen=False)) == {"start", "new", "old"}
+    skips = serving(release, seen=SeenPolicy("keep"), filters=FilterPreset(["skip"]))
     assert set(recommended(skips, *taken)) == {"start", "new"}
 
 
