@@ -88,7 +88,7 @@ def _until_written(system: SupervisedSystem) -> None:
 
 def _until_loaded(url: str) -> None:
     """Return once the load's first events were accepted."""
-    while 'coldstream_accepted_total{type="interaction"}' not in httpx.get(f"{url}/metrics").text:
+    while 'coldstream_records_accepted_total{type="interaction"}' not in httpx.get(f"{url}/metrics").text:
         time.sleep(0.1)
 
 

@@ -163,7 +163,7 @@ def _await_applied(process: subprocess.Popen[bytes], url: str, count: int) -> tu
             text = httpx.get(url, timeout=5).text
         except httpx.TransportError:
             text = ""
-        lines = [line for line in text.splitlines() if line.startswith("coldstream_events_total{")]
+        lines = [line for line in text.splitlines() if line.startswith("coldstream_events_applied_total{")]
         applied = round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
         if applied >= count:
             return time.monotonic(), applied

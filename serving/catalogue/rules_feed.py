@@ -83,7 +83,7 @@ class RuleRegistry:
         try:
             self.from_topic[change.rule_id] = rule_of(change.definition, change.rule_id)
         except RuleError as error:
-            metrics.rules_refused.labels("topic").inc()
+            metrics.rules_rejected.labels("topic").inc()
             log.warning("invalid message on rules, skipped: %s", error)
 
     def on_progress(self, partition: str, offset: int) -> None:
@@ -129,7 +129,7 @@ class RuleRegistry:
         try:
             self._from_file = await asyncio.get_running_loop().run_in_executor(self._executor, read_file, self._path)
         except RuleError as error:
-            metrics.rules_refused.labels("file").inc()
+            metrics.rules_rejected.labels("file").inc()
             log.error("%s; the previous rules still apply", error)
             self._file_error = str(error)
         else:
@@ -144,6 +144,6 @@ class RuleRegistry:
                 continue
             with state.compiling() as compilation:
                 await loop.run_in_executor(self._executor, compilation.compile, rules)
-            metrics.rules_standing.labels(name).set(len(state.rules))
+            metrics.rules_active.labels(name).set(len(state.rules))
         for partition, offset in offsets.items():
             self._on_applied(partition, offset)

@@ -55,11 +55,11 @@ class LiveView:
         consumer, api = await asyncio.gather(
             asyncio.to_thread(scrape, self.settings, "consumer"), asyncio.to_thread(scrape, self.settings, "api")
         )
-        now, events = time.monotonic(), total(consumer, "coldstream_events_total")
+        now, events = time.monotonic(), total(consumer, "coldstream_events_applied_total")
         then, events_then, samples = self._last_scrape
         self._last_scrape = (now, events, consumer)
         latency = "coldstream_event_to_feature_seconds"
-        releases = [labels["release"] for labels, value in (api or {}).get("coldstream_release", []) if value]
+        releases = [labels["release"] for labels, value in (api or {}).get("coldstream_release_info", []) if value]
         has_lag = "coldstream_consumer_lag" in (consumer or {})
         self.lag = total(consumer, "coldstream_consumer_lag") if has_lag else None
         self.figures = {

@@ -31,16 +31,16 @@ def system_status(settings: "Settings") -> dict[str, Any]:
 
     samples = {process: scrape(settings, process) for process in PORT_SETTINGS}
     consumer, api = samples["consumer"], samples["api"]
-    releases = (api or {}).get("coldstream_release", [])
+    releases = (api or {}).get("coldstream_release_info", [])
     return {
         "supervised": is_running(settings),
         **{process: "up" if found is not None else "not answering" for process, found in samples.items()},
-        "events": int(total(consumer, "coldstream_events_total")),
+        "events": int(total(consumer, "coldstream_events_applied_total")),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),
         "event to feature p50 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.5),
         "event to feature p99 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.99),
         "archived rows": int(total(samples["archive"], "coldstream_archived_rows_total")),
         "serving": {labels["domain"]: labels["release"] for labels, value in releases if value},
-        "answers": int(total(api, "coldstream_answers_total")),
+        "answers": int(total(api, "coldstream_recommendations_total")),
     }

@@ -75,7 +75,9 @@ class CataloguePath(Service):
                 values = [one.value for records in fetched.values() for one in records if one.value]
                 for place, records in fetched.items():
                     end = self.consumer.highwater(place) or 0
-                    metrics.lag.labels(f"{place.topic}/{place.partition}").set(max(0, end - records[-1].offset - 1))
+                    metrics.consumer_lag.labels(f"{place.topic}/{place.partition}").set(
+                        max(0, end - records[-1].offset - 1)
+                    )
                 if values:
                     await self._write([decoded for value in values if (decoded := _record(value)) is not None])
                     await self.consumer.commit()

@@ -121,7 +121,7 @@ def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]
     try:
         store.flush()
         for topic, rows in taken.items():
-            metrics.archived.labels(topic).inc(rows)
+            metrics.archived_rows.labels(topic).inc(rows)
         taken.clear()
         reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
         consumer.commit(reached, timeout_ms=ANSWER_MS)

@@ -265,17 +265,17 @@ class EventPath(Service, ConsumerRebalanceListener):
             kind = event.kind if isinstance(event, Interaction) else type(event).__name__.lower()
             counts[kind, event.domain] = counts.get((kind, event.domain), 0) + 1
         for (kind, domain), count in counts.items():
-            metrics.events.labels(kind, domain).inc(count)
+            metrics.events_applied.labels(kind, domain).inc(count)
         for place, records in fetched.items():
             metrics.event_to_feature.observe(max(0.0, now - records[-1].timestamp / 1000))
             end = self.consumer.highwater(place)
-            metrics.lag.labels(_name(place)).set(max(0, (end or self.next[place]) - self.next[place]))
+            metrics.consumer_lag.labels(_name(place)).set(max(0, (end or self.next[place]) - self.next[place]))
         metrics.batch_events.observe(len(entries))
 
     async def _measure_lag(self, places: Sequence[TopicPartition]) -> None:
         ends = await self.consumer.end_offsets(list(places))
         for place in places:
-            metrics.lag.labels(_name(place)).set(max(0, ends[place] - self.next[place]))
+            metrics.consumer_lag.labels(_name(place)).set(max(0, ends[place] - self.next[place]))
 
     async def _tell_lag(self) -> None:
         """The lag while nothing is applied: it has to grow where a dashboard sees it."""

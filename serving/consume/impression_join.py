@@ -59,7 +59,7 @@ class Joined:
         outcomes.apply(row, waiting, log)
         row.position = max(row.position, through)
         if waiting.forgotten:
-            metrics.lists_forgotten.inc(waiting.forgotten)
+            metrics.impressions_evicted.inc(waiting.forgotten)
             waiting.forgotten = 0
 
     async def publish(self, producer: AIOKafkaProducer) -> None:
@@ -75,7 +75,7 @@ class Joined:
             await producer.send_and_wait(topics.OUTCOMES, _encode(row), key=_key(place))
             self._published[place] = (counted, row.position, time.monotonic())
             unsent.clear()
-        metrics.lists_waiting.set(sum(len(one) for one in self._waiting.values()))
+        metrics.impressions_pending.set(sum(len(one) for one in self._waiting.values()))
 
     async def restore(
         self, places: Sequence[TopicPartition]

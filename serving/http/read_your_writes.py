@@ -86,7 +86,7 @@ class Updates:
         """What is set whenever the user's list may differ, sure at first; `unwatch` it."""
         watch = Watch()
         self._watching.setdefault((domain, user_id), set()).add(watch)
-        metrics.streams.inc()
+        metrics.open_streams.inc()
         return watch
 
     def unwatch(self, domain: str, user_id: str, watch: Watch) -> None:
@@ -94,7 +94,7 @@ class Updates:
         watching = self._watching.get((domain, user_id), set())
         if watch in watching:
             watching.discard(watch)
-            metrics.streams.dec()
+            metrics.open_streams.dec()
         if not watching:
             self._watching.pop((domain, user_id), None)
 

@@ -124,7 +124,7 @@ class Shadow:
         until = record.at + self._window_ms
         clicked = {item for item, kind, at in events if kind in _click_kinds and record.at <= at <= until}
         arm.stats.judged += 1
-        metrics.shadow_judged.labels(record.domain).inc()
+        metrics.shadow_evaluated.labels(record.domain).inc()
         for role, items in (("shadow", record.items), ("serving", record.shown)):
             if not clicked.isdisjoint(items):
                 metrics.shadow_hits.labels(record.domain, role).inc()

@@ -270,7 +270,7 @@ class Lookups:
         stats = self._stats(ranked.prepared)
         if stats is not None:
             stats.count_answers(1)
-        metrics.answers.labels(whole.reason, whole.domain).inc()
+        metrics.recommendations.labels(whole.reason, whole.domain).inc()
         if not lookup.request.plain or whole.applied:
             self._count(whole)
         _stages["total"].observe(time.perf_counter() - lookup.started)
@@ -303,9 +303,9 @@ class Lookups:
             if rule not in self._labelled and len(self._labelled) < MAX_RULE_LABELS:
                 self._labelled.add(rule)
             metrics.rules_applied.labels(rule if rule in self._labelled else "other").inc()
-        metrics.explored.labels(whole.domain).inc(sum(item.reason == "explored" for item in whole.items))
+        metrics.explored_items.labels(whole.domain).inc(sum(item.reason == "explored" for item in whole.items))
         for limit in whole.unmet:
-            metrics.unmet.labels(whole.domain, limit).inc()
+            metrics.category_floor_unmet.labels(whole.domain, limit).inc()
 
     def _resolve(self, outcomes: list[Outcome]) -> None:
         try:

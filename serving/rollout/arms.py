@@ -37,7 +37,7 @@ class ArmCounters:
     def count_answers(self, answers: int) -> None:
         """Count answers given."""
         self.answers += answers
-        metrics.arm_answers.labels(self.domain, self.role).inc(answers)
+        metrics.arm_recommendations.labels(self.domain, self.role).inc(answers)
 
     def count_errors(self, answers: int) -> None:
         """Count answers that failed; an attempt is an answer, too."""
@@ -50,7 +50,7 @@ class ArmCounters:
         self._seconds[self.rankings % TIMES_KEPT] = seconds
         self._times[self.rankings % TIMES_KEPT] = time.monotonic()
         self.rankings += 1
-        metrics.arm_seconds.labels(self.domain, self.role).observe(seconds)
+        metrics.arm_ranking_seconds.labels(self.domain, self.role).observe(seconds)
 
     def complete_since(self) -> float:
         """Since when (`time.monotonic`) every ranking is remembered."""

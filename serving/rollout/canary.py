@@ -130,7 +130,7 @@ class CanaryController:
             return
         done = await asyncio.to_thread(self._act, name, arm, verdict)
         if done is not None:
-            metrics.trials_ended.labels(name, action, verdict.reason).inc()
+            metrics.canaries_ended.labels(name, action, verdict.reason).inc()
             log.warning("%s: canary %s: %s (%s): %s", name, arm.release, action, verdict.reason, verdict.detail)
             await self._on_end(name, action)
 
@@ -144,8 +144,8 @@ class CanaryController:
         if sides is None:
             return None
         for label, side in zip(("canary", "serving"), sides, strict=True):
-            metrics.arm_lists.labels(name, label).set(sum(side.counts.impressions))
-            metrics.arm_clicked.labels(name, label).set(sum(side.counts.clicks))
+            metrics.arm_impressions.labels(name, label).set(sum(side.counts.impressions))
+            metrics.arm_clicked_impressions.labels(name, label).set(sum(side.counts.clicks))
         return canary.decide(*sides, self._bounds, self._hours(name, arm))
 
     def _hours(self, name: str, arm: Arm) -> float:

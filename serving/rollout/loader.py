@@ -158,7 +158,7 @@ class ReleaseLoader:
             self.rollouts.pop(name, None)
         self._domains[name].arms = tuple(arm.loaded for arm in active.arms.values())
         for role, arm in (("canary", canary), ("shadow", shadow)):
-            metrics.arm_share.labels(name, role).set(arm.arm.share if arm is not None else 0)
+            metrics.arm_traffic_share.labels(name, role).set(arm.arm.share if arm is not None else 0)
             log.info("%s: %s %s", name, role, f"{arm.arm.release}, share {arm.arm.share:g}" if arm else "off")
 
     async def _arm(self, name: str, role: Role, planned: Arm | None) -> LoadedArm | None:
@@ -190,7 +190,7 @@ class ReleaseLoader:
     def _refuse(self, name: str, release: str, error: ReleaseError) -> None:
         if (name, release) not in self.refused:
             log.error("%s: release %s is refused (%s): %s", name, release, error.reason, error.detail)
-            metrics.release_refused.labels(error.reason).inc()
+            metrics.releases_rejected.labels(error.reason).inc()
             self.refused[name, release] = RefusedRelease(name, release, error.reason, error.detail)
 
 

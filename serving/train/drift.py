@@ -70,10 +70,10 @@ def summary(found: Drift) -> str:
 
 def tell(domain: str, found: Drift) -> None:
     """Set the metrics."""
-    metrics.drift_events.labels(domain).set(found.events)
+    metrics.events_since_release.labels(domain).set(found.events)
     for name, value in found.index.items():
-        metrics.drift.labels(domain, name).set(value)
-    for when, rate in (("now", found.hit_rate), ("held-out", found.held_out_hit_rate)):
+        metrics.stability_index.labels(domain, name).set(value)
+    for when, rate in (("new", found.hit_rate), ("held-out", found.held_out_hit_rate)):
         if rate is not None:
             metrics.drift_hit_rate.labels(domain, when).set(rate)
 

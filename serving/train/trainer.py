@@ -183,7 +183,7 @@ class Watch:
         if found.reasons:
             log.info("%s: drift is seen (%s): %s; training early", domain, ", ".join(found.reasons), summary(found))
             for reason in found.reasons:
-                metrics.drift_seen.labels(domain, reason).inc()
+                metrics.drift_detected.labels(domain, reason).inc()
         return bool(found.reasons)
 
 
@@ -211,12 +211,12 @@ def _run_child(settings: Settings, domain: str, stop: threading.Event, recommend
             return False
     if child.returncode == 3:
         return False
-    metrics.train_seconds.labels(domain).set(time.monotonic() - started)
+    metrics.training_duration.labels(domain).set(time.monotonic() - started)
     if child.returncode:
-        metrics.train_failures.labels(domain).inc()
+        metrics.training_failures.labels(domain).inc()
         log.error("%s: training ended with code %d; it is tried again", domain, child.returncode)
         return False
-    metrics.train_success.labels(domain).set(time.time())
+    metrics.training_last_success.labels(domain).set(time.time())
     for release, verdict in _judged(settings, domain).items():
         if release not in before:
             _tell_gate(domain, verdict)
@@ -237,7 +237,7 @@ def _judged(settings: Settings, domain: str) -> dict[str, list[str]]:
 
 def _tell_gate(domain: str, reasons: Sequence[str]) -> None:
     for reason in reasons:
-        metrics.gate_refused.labels(domain, reason).inc()
+        metrics.gate_failed_checks.labels(domain, reason).inc()
     if not reasons:
         metrics.gate_passed.labels(domain).inc()
 

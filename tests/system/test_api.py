@@ -257,7 +257,11 @@ def test_metrics_health_and_readiness(client: httpx.Client, system: System) -> N
     assert client.get("/readyz").json() == {"status": "ready", "missing": {}}
     client.get("/v1/users/someone/recommendations").raise_for_status()
     text = client.get("/metrics").text
-    for name in ("coldstream_accepted_total", "coldstream_lookup_seconds_bucket", "coldstream_answers_total"):
+    for name in (
+        "coldstream_records_accepted_total",
+        "coldstream_lookup_seconds_bucket",
+        "coldstream_recommendations_total",
+    ):
         assert name in text
     assert set(client.get("/v1/releases").json()) == {"shop", "music", "video", "news"}
 

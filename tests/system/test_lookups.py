@@ -193,7 +193,7 @@ def next_list(lines: Iterator[str], other_than: list[str], within_s: float = 20)
 
 def answered(client: httpx.Client) -> float:
     lines = client.get("/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("coldstream_answers_total{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("coldstream_recommendations_total{"))
 
 
 def test_a_live_stream_follows_rules_stock_and_expiry(

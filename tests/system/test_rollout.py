@@ -118,7 +118,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
     wait_until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
     metrics = client.get("/metrics").text
-    assert 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="clicks"} 1.0' in metrics
+    assert 'coldstream_canaries_ended_total{action="rollback",domain="shop",reason="clicks"} 1.0' in metrics
 
 
 def hash_of(user: str, turn: int) -> float:
@@ -172,7 +172,7 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
         return found["state"], found["reason"]
 
     wait_until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
-    line = 'coldstream_trials_ended_total{action="rollback",domain="shop",reason="timeout"} 1.0'
+    line = 'coldstream_canaries_ended_total{action="rollback",domain="shop",reason="timeout"} 1.0'
     wait_until(lambda: line in client.get("/metrics").text, 20, "the metric says so")
     command = [sys.executable, "-m", "serving.cli", "releases", "show", other, "--json"]
     card = subprocess.run(command, env=trying.environment, capture_output=True, text=True, check=True, timeout=60)

@@ -75,7 +75,7 @@ async def _take(
                 known = ", ".join(service.domains)
                 raise EventError("unknown-domain", f"domain={record.domain!r} is not one of {known}")
         except EventError as error:
-            metrics.refused.labels(error.reason).inc()
+            metrics.records_rejected.labels(error.reason).inc()
             bad.append(Bad(index, error.reason, error.detail))
         else:
             good.append(stamped(record, service))
@@ -83,7 +83,7 @@ async def _take(
         first = bad[0]
         raise Problem(400, first.reason, first.detail, errors=[msgspec.to_builtins(one) for one in bad])
     positions = await service.producer.send_many(good)
-    metrics.accepted.labels(type(good[0]).__name__.lower() if good else "none").inc(len(good))
+    metrics.records_accepted.labels(type(good[0]).__name__.lower() if good else "none").inc(len(good))
     topic = "" if only is None else f"{topics.ITEMS if only is Item else topics.USERS}/"
     newest: dict[int, int] = {}
     for one in positions:

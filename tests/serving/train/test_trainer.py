@@ -118,13 +118,15 @@ def test_the_loop_trains_early_where_a_domain_drifts(settings: Settings) -> None
     write(settings.state_path, 1_500, 800, shift=100)
     stop = threading.Event()
     watch = trainer.Watch(settings, stop)
-    before = metrics.registry.get_sample_value("coldstream_drift_seen_total", {"domain": "shop", "reason": "item"}) or 0
+    before = (
+        metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"}) or 0
+    )
     started = time.monotonic()
     assert watch.until(started + 120, ["shop"]) == "shop"
-    value = metrics.registry.get_sample_value("coldstream_drift", {"domain": "shop", "feature": "item"})
+    value = metrics.registry.get_sample_value("coldstream_drift_stability_index", {"domain": "shop", "feature": "item"})
     assert value is not None
     assert value > settings.drift_index
-    found = metrics.registry.get_sample_value("coldstream_drift_seen_total", {"domain": "shop", "reason": "item"})
+    found = metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"})
     assert found == before + 1
     assert watch.until(time.monotonic() + 2.5, ["shop"]) is None  # nothing is new: it is not looked at again
     stop.set()
@@ -163,9 +165,9 @@ def test_what_the_gate_says_of_a_run_is_counted(settings: Settings) -> None:
     def value(name: str, **labels: str) -> float:
         return metrics.registry.get_sample_value(name, {"domain": "shop", **labels}) or 0.0
 
-    before = value("coldstream_gate_refused_total", reason="not-better"), value("coldstream_gate_passed_total")
+    before = value("coldstream_gate_failed_checks_total", check="not-better"), value("coldstream_gate_passed_total")
     assert trainer._run_child(settings, "shop", threading.Event(), "counts")
-    after = value("coldstream_gate_refused_total", reason="not-better"), value("coldstream_gate_passed_total")
+    after = value("coldstream_gate_failed_checks_total", check="not-better"), value("coldstream_gate_passed_total")
     assert after == (before[0] + 1, before[1])
 
 
