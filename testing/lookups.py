@@ -122,5 +122,5 @@ def look_up(
     return answer(Ranked(lookup, candidates))
 
 
-def ids(found: Answer) -> list[str]:
-    return [item.item_id for item in found.items]
+def ids(answer: Answer) -> list[str]:
+    return [item.item_id for item in answer.items]

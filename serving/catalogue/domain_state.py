@@ -13,8 +13,8 @@ from serving.catalogue.domain import CatalogueChanges, Domain
 from serving.catalogue.items import ReleaseItems
 from serving.catalogue.live_popularity import ExtendableRelease, live_popularity
 from serving.catalogue.release_view import CatalogueView, ReleaseView
-from serving.rules.compiled import Compiled
-from serving.rules.rule import Rule, applies
+from serving.rules.compiled import CompiledRules
+from serving.rules.rule import Rule, rules_of_domain
 from stream.events import Item, User
 
 NO_RULES: Final[tuple[Rule, ...]] = ()
@@ -57,19 +57,19 @@ class RuleCompilation:
 
     def __init__(self, domain: Domain, releases: Sequence[LoadedRelease]) -> None:
         self.rules: tuple[Rule, ...] | None = None
-        self.bare: Compiled | None = None
-        self.compiled: list[tuple[LoadedRelease, Compiled]] = []
+        self.without_release: CompiledRules | None = None
+        self.compiled: list[tuple[LoadedRelease, CompiledRules]] = []
         self._domain = domain
         self._releases = releases
 
     def compile(self, rules: Sequence[Rule]) -> None:
         """Compile the rules for this domain over the items of each release in memory, and over none. Slow."""
         domain = self._domain
-        mine, now = tuple(applies(rules, domain.name)), domain.clock()
-        self.bare = Compiled(mine, (), {}, domain.items, now)
+        mine, now = tuple(rules_of_domain(rules, domain.name)), domain.clock()
+        self.without_release = CompiledRules(mine, (), {}, domain.items, now)
         for loaded in self._releases:
             release = loaded.view.release
-            compiled = Compiled(mine, release.item_ids, release.index, domain.items, now)
+            compiled = CompiledRules(mine, release.item_ids, release.index, domain.items, now)
             self.compiled.append((loaded, compiled))
         self.rules = mine
 
@@ -164,14 +164,14 @@ class DomainState:
         compilation = RuleCompilation(self.domain, self.releases)
         with self._recording() as changes:
             yield compilation
-        if compilation.rules is None or compilation.bare is None:
+        if compilation.rules is None or compilation.without_release is None:
             return
         self.rules, self.changed = compilation.rules, True
-        compilation.bare.tick(self.domain.clock())
-        self._catalogue_view = CatalogueView(self.domain, compilation.bare if self.rules else None)
+        compilation.without_release.tick(self.domain.clock())
+        self._catalogue_view = CatalogueView(self.domain, compilation.without_release if self.rules else None)
         for loaded, compiled in compilation.compiled:
             for item_id, item in changes.items():
-                compiled.change(item_id, item)
+                compiled.update_item(item_id, item)
             compiled.tick(self.domain.clock())
             loaded.view = msgspec.structs.replace(loaded.view, rules=compiled if self.rules else None)
         for loaded in self.releases:  # one may have been loaded meanwhile
@@ -193,7 +193,7 @@ class DomainState:
 
     def _recompile(self, loaded: LoadedRelease) -> None:
         rules = loaded.view.rules
-        if (rules.source if rules is not None else NO_RULES) != self.rules:
+        if (rules.rules if rules is not None else NO_RULES) != self.rules:
             compiled = _compiled(self.domain, loaded.view.release, self.rules)
             loaded.view = msgspec.structs.replace(loaded.view, rules=compiled)
 
@@ -216,7 +216,7 @@ class DomainState:
         for recording in self._recordings:
             recording.update(changes)
 
-    def _rules_in_use(self) -> list[Compiled]:
+    def _rules_in_use(self) -> list[CompiledRules]:
         views = (self._catalogue_view, *(loaded.view for loaded in self.releases))
         return [view.rules for view in views if view.rules is not None]
 
@@ -224,10 +224,10 @@ class DomainState:
 def _apply(view: ReleaseView, changes: CatalogueChanges) -> None:
     if view.rules is not None:
         for item_id, item in changes.items():
-            view.rules.change(item_id, item)
+            view.rules.update_item(item_id, item)
     view.items.apply(changes.items())
 
 
-def _compiled(domain: Domain, release: Release, rules: Sequence[Rule]) -> Compiled | None:
+def _compiled(domain: Domain, release: Release, rules: Sequence[Rule]) -> CompiledRules | None:
     """Rules over a release's items; None where there are none."""
-    return Compiled(rules, release.item_ids, release.index, domain.items, domain.clock()) if rules else None
+    return CompiledRules(rules, release.item_ids, release.index, domain.items, domain.clock()) if rules else None

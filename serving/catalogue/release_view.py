@@ -14,14 +14,14 @@ from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.catalogue.items import ReleaseItems
 from serving.catalogue.live_popularity import LivePopularity
-from serving.rules.compiled import Compiled
+from serving.rules.compiled import CompiledRules
 
 
 class CatalogueView(msgspec.Struct, frozen=True, eq=False):
     """A domain before it has a release: catalogue, popularity and rules. `rules` is None where there are none."""
 
     domain: Domain
-    rules: Compiled | None = None
+    rules: CompiledRules | None = None
 
     @property
     def release_id(self) -> str | None:
@@ -48,8 +48,8 @@ class CatalogueView(msgspec.Struct, frozen=True, eq=False):
             return False
         if self.rules is None:
             return True
-        active = self.rules.live.intersection(self.rules.matching(item_id, self.domain.items.get(item_id)))
-        rules = [self.rules.source[number] for number in active]
+        active = self.rules.active.intersection(self.rules.matching(item_id, self.domain.items.get(item_id)))
+        rules = [self.rules.rules[number] for number in active]
         return not any(rule.action == "exclude" and not rule.conditional for rule in rules)
 
 

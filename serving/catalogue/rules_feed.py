@@ -14,7 +14,7 @@ import msgspec
 from serving import metrics
 from serving.catalogue.domain_state import DomainState
 from serving.messages import decode_rule_change
-from serving.rules.rule import MOST_RULES, Rule, RuleError, applies, read_file, rule_of
+from serving.rules.rule import MAX_RULES, Rule, RuleError, read_file, rule_of, rules_of_domain
 
 CHECK_FILE_EVERY_S: Final = 1.0
 TICK_EVERY_S: Final = 0.2
@@ -65,7 +65,7 @@ class RuleRegistry:
     def rules(self) -> list[Rule]:
         """Every rule, by id."""
         by_id = {rule.id: rule for rule in self._from_file} | self.from_topic
-        return [by_id[rule_id] for rule_id in sorted(by_id)][:MOST_RULES]
+        return [by_id[rule_id] for rule_id in sorted(by_id)][:MAX_RULES]
 
     @property
     def file(self) -> RulesFile | None:
@@ -140,7 +140,7 @@ class RuleRegistry:
         offsets, rules = dict(self._offsets), self.rules
         loop = asyncio.get_running_loop()
         for name, state in self._domains.items():
-            if tuple(applies(rules, name)) == state.rules:
+            if tuple(rules_of_domain(rules, name)) == state.rules:
                 continue
             with state.compiling() as compilation:
                 await loop.run_in_executor(self._executor, compilation.compile, rules)

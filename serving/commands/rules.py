@@ -32,10 +32,10 @@ def put(ctx: typer.Context, file: RulesFile, as_json: AsJson = False) -> None:
     import msgspec
 
     from serving.commands.client import call_api
-    from serving.rules.rule import read_any
+    from serving.rules.rule import read_rules
 
     answers = [
-        call_api(ctx.obj, "PUT", f"/v1/rules/{rule.id}", body=msgspec.json.encode(rule)) for rule in read_any(file)
+        call_api(ctx.obj, "PUT", f"/v1/rules/{rule.id}", body=msgspec.json.encode(rule)) for rule in read_rules(file)
     ]
     summary = f"{len(answers)} rules: {', '.join(answer['id'] for answer in answers)}"
     print_lines(answers, [summary], as_json)
@@ -55,10 +55,10 @@ def delete(
 def check(file: RulesFile, as_json: AsJson = False) -> None:
     """Read a file of rules and describe each one. No running system is needed."""
     from serving.commands.rule_summary import summary_of
-    from serving.rules.rule import read_any
+    from serving.rules.rule import read_rules
 
     now_ms = int(time.time() * 1000)
-    rows = [{**summary_of(rule), "holds now": rule.valid_at(now_ms)} for rule in read_any(file)]
+    rows = [{**summary_of(rule), "holds now": rule.valid_at(now_ms)} for rule in read_rules(file)]
     lines = (_line(row) + ("" if row["holds now"] else " (not now)") for row in rows)
     print_lines(rows, lines, as_json)
 

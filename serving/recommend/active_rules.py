@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import log, prod
 
 from serving.catalogue.release_view import CatalogueView
-from serving.rules.compiled import SCORED, Plan
+from serving.rules.compiled import SCORING_ACTIONS, RuleIndex
 from serving.rules.rule import Rule
 
 Candidates = Sequence[tuple[str, float]]
@@ -20,42 +20,44 @@ class ActiveRules:
         self.view = view
         self.domain = view.domain
         self.compiled = view.rules
-        self.active = self.compiled.holding(segment, subject) if self.compiled is not None else frozenset()
+        self.active = self.compiled.active_for(segment, subject) if self.compiled is not None else frozenset()
         now = self.domain.clock()
-        self.request = Plan([rule for rule in request_rules if rule.valid_at(now) and rule.meant_for(segment, subject)])
+        self.request = RuleIndex(
+            [rule for rule in request_rules if rule.valid_at(now) and rule.meant_for(segment, subject)]
+        )
 
     def from_registry(self, item_id: str) -> list[Rule]:
         """The registry's rules about an item."""
         if self.compiled is None:
             return []
         numbers = self.compiled.matching(item_id, self.domain.items.get(item_id))
-        return [self.compiled.source[number] for number in numbers if number in self.active]
+        return [self.compiled.rules[number] for number in numbers if number in self.active]
 
     def from_request(self, item_id: str) -> list[Rule]:
         """The request's rules about an item."""
-        if not self.request.rules:
+        if not self.request.matchers:
             return []
         numbers = self.request.matching(item_id, self.domain.items.get(item_id))
-        return [self.request.rules[number].rule for number in numbers]
+        return [self.request.matchers[number].rule for number in numbers]
 
     def matcher(self, rule: Rule) -> Callable[[str], bool]:
         """A function that says whether one of the rules is about an item."""
         items, compiled = self.domain.items, self.compiled
-        if compiled is not None and rule in compiled.source:
-            number = compiled.source.index(rule)
-            return lambda item_id: compiled.is_about(number, item_id, items.get(item_id))
-        planned = next(candidate for candidate in self.request.rules if candidate.rule == rule)
-        return lambda item_id: planned.about(item_id, items.get(item_id))
+        if compiled is not None and rule in compiled.rules:
+            number = compiled.rules.index(rule)
+            return lambda item_id: compiled.matches(number, item_id, items.get(item_id))
+        matcher = next(each for each in self.request.matchers if each.rule == rule)
+        return lambda item_id: matcher.matches(item_id, items.get(item_id))
 
     def matching(self, item_ids: Sequence[str]) -> list[list[Rule]]:
         """Every rule about each of some items."""
         from_request = [self.from_request(item_id) for item_id in item_ids]
         if self.compiled is None:
             return from_request
-        source, active = self.compiled.source, self.active
-        numbers = self.compiled.about(item_ids, self.domain.items)
+        rules, active = self.compiled.rules, self.active
+        numbers = self.compiled.matching_each(item_ids, self.domain.items)
         return [
-            [source[number] for number in row if number in active] + own
+            [rules[number] for number in row if number in active] + own
             for row, own in zip(numbers, from_request, strict=True)
         ]
 
@@ -68,14 +70,14 @@ class ActiveRules:
         return prod(rule.factor for rule in self.from_registry(item_id) + self.from_request(item_id) if rule.factor)
 
     @property
-    def change_scores(self) -> bool:
+    def changes_scores(self) -> bool:
         """Whether any rule boosts or buries."""
-        own = any(planned.rule.action in SCORED for planned in self.request.rules)
-        return own or (self.compiled is not None and self.compiled.scored)
+        own = any(matcher.rule.action in SCORING_ACTIONS for matcher in self.request.matchers)
+        return own or (self.compiled is not None and self.compiled.changes_scores)
 
     def reweighted(self, candidates: Candidates) -> list[tuple[str, float]]:
         """The candidates after the request's own rules: without excluded ones, in their new order."""
-        if not self.request.rules:
+        if not self.request.matchers:
             return list(candidates)
         logits = self.view.logits
         kept: list[tuple[str, float]] = []
@@ -91,19 +93,19 @@ class ActiveRules:
     def pins(self) -> list[Rule]:
         """The pins that apply, by position, then in their order."""
         compiled = self.compiled
-        registry = [compiled.source[number] for number in sorted(self.active)] if compiled is not None else []
-        rules = [*registry, *(planned.rule for planned in self.request.rules)]
+        registry = [compiled.rules[number] for number in sorted(self.active)] if compiled is not None else []
+        rules = [*registry, *(matcher.rule for matcher in self.request.matchers)]
         return sorted((rule for rule in rules if rule.action == "pin"), key=lambda rule: rule.position or 1)
 
     def excluding(self) -> list[str]:
         """The ids of the exclusions that apply and are about any item."""
-        own = [planned.rule.id for planned in self.request.rules if planned.rule.action == "exclude"]
+        own = [matcher.rule.id for matcher in self.request.matchers if matcher.rule.action == "exclude"]
         compiled = self.compiled
         if compiled is None:
             return own
-        numbers = [number for number in sorted(self.active) if compiled.source[number].action == "exclude"]
+        numbers = [number for number in sorted(self.active) if compiled.rules[number].action == "exclude"]
         effective = [number for number in numbers if not compiled.index or len(compiled.places(number))]
-        return [compiled.source[number].id for number in effective] + own
+        return [compiled.rules[number].id for number in effective] + own
 
 
 class ItemFilter:
@@ -114,7 +116,7 @@ class ItemFilter:
     ) -> None:
         self._rules, self._domain = rules, rules.domain
         self._category, self._excluded, self._only = category, excluded, only
-        self._has_rules = rules.compiled is not None or bool(rules.request.rules)
+        self._has_rules = rules.compiled is not None or bool(rules.request.matchers)
 
     def __call__(self, item_id: str) -> bool:
         domain = self._domain

@@ -37,7 +37,7 @@ def _for_pins(view: ReleaseView, active: frozenset[int], scores: Float32) -> Sco
     needed: ScoresByPlace = {}
     rules = view.rules
     for number in sorted(active) if rules is not None else ():
-        if rules is not None and rules.source[number].action == "pin" and not rules.source[number].items:
+        if rules is not None and rules.rules[number].action == "pin" and not rules.rules[number].items:
             places = rules.places(number)
             if len(places) and scores[best := int(places[np.argmax(scores[places])])] > -np.inf:
                 needed[best] = float(scores[best])

@@ -8,7 +8,7 @@ import numpy as np
 from features.activity import History
 from models.arrays import Float32
 from serving.catalogue.release_view import ReleaseView
-from serving.rules.compiled import weigh
+from serving.rules.compiled import multiply_scores
 from stream.events import KIND_CODES
 
 PENALTIES: Final = {KIND_CODES["skip"]: 0.2, KIND_CODES["dislike"]: 0.5, KIND_CODES["hide"]: 0.5}
@@ -41,5 +41,5 @@ def apply_negative_feedback(scores: Float32, view: ReleaseView, negative: Sequen
         places = np.append(neighbors[place][present], place)
         factors = np.append(1 - PENALTIES[kind] * share, SKIPPED_FACTOR).astype(np.float32)
         lowered = scores[places]
-        weigh(lowered, factors, np.log(factors), view.logits)
+        multiply_scores(lowered, factors, np.log(factors), view.logits)
         scores[places] = lowered

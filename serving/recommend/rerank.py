@@ -126,14 +126,14 @@ def _filled(
     """Fallbacks for the missing candidates, in the order that boosts and buries give them."""
     known = placed | {item.item_id for item in pool}
     items: list[RankedItem] = []
-    limit = 3 * missing if rules.change_scores else missing
+    limit = 3 * missing if rules.changes_scores else missing
     for item_id, reason in fallbacks:
         if item_id not in known and allowed(item_id):
             known.add(item_id)
             items.append(RankedItem(item_id, 0.0, reason))
             if len(items) == limit:
                 break
-    if rules.change_scores:
+    if rules.changes_scores:
         weights = {item.item_id: rules.factor(item.item_id) / (rank + 1) for rank, item in enumerate(items)}
         items.sort(key=lambda item: -weights[item.item_id])
     return items[:missing]

@@ -23,7 +23,7 @@ def score_items(view: ReleaseView, lookups: Sequence[Prepared]) -> Float32:
     rules = view.rules
     for row, lookup in enumerate(lookups):
         if rules is not None:
-            rules.apply(scores[row], rules.holding(lookup.segment, lookup.subject), view.logits)
+            rules.apply(scores[row], rules.active_for(lookup.segment, lookup.subject), view.logits)
         if lookup.negative_feedback:
             apply_negative_feedback(scores[row], view, lookup.negative_feedback)
         _filter(scores[row], view, lookup)
@@ -41,7 +41,7 @@ def top_candidates(view: ReleaseView, lookups: Sequence[Prepared], scores: Float
         request = lookup.request
         kept = [(place, score) for place, score in pairs if place >= 0]
         if rules is not None or not request.plain:
-            active = rules.holding(lookup.segment, lookup.subject) if rules is not None else frozenset()
+            active = rules.active_for(lookup.segment, lookup.subject) if rules is not None else frozenset()
             places = [place for place, _ in kept]
             kept += fallback_candidates(view, active, request.n, request.floor, scores[row], places)
         candidates.append([(item_ids[place], score) for place, score in kept])

@@ -1,8 +1,8 @@
 """The loop that ends canaries: it reads outcomes and statistics, asks `models.releases.canary`, and acts.
 
 It runs in the API, because errors and latencies of the arms are known there. Where several API processes share the
-folder of releases, the one that holds a lock decides; the kernel releases the lock when
-that process ends.
+folder of releases, the one that holds a lock decides; the kernel releases the lock with that
+process.
 """
 
 import asyncio

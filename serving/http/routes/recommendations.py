@@ -17,7 +17,7 @@ from serving.http.problems import Problem
 from serving.http.routes.live import lists
 from serving.http.service import Service
 from serving.recommend.request import MAX_ITEMS, DiversityMethod, LookupRequest
-from serving.rules.rule import Rule, RuleError, checked
+from serving.rules.rule import Rule, RuleError, checked_rule
 from stream import topics
 from stream.errors import EventError
 from stream.events import Id, Interaction, Scalar, check
@@ -242,7 +242,7 @@ def _asked(service: Service, data: Wanted) -> LookupRequest:
     """What a body asks for. Raises Problem for a rule that cannot be followed."""
     name = domain_of(service, data.domain)
     try:
-        rules = tuple(checked(one) for one in data.rules)
+        rules = tuple(checked_rule(one) for one in data.rules)
     except RuleError as error:
         raise Problem(400, "bad-rule", str(error)) from None
     options = (data.diversity, data.per_category, data.categories, data.explore, data.diversify)

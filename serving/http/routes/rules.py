@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from serving.http.problems import Problem
 from serving.http.service import Service
 from serving.messages import RuleChange, encode
-from serving.rules.rule import MOST_RULES, Rule, RuleError, rule_of
+from serving.rules.rule import MAX_RULES, Rule, RuleError, rule_of
 from stream import topics
 
 Injected = NamedDependency[Service]
@@ -49,8 +49,8 @@ async def put_rule(request: Request[Any, Any, Any], service: Injected, rule_id: 
         raise Problem(400, "bad-rule", str(error)) from None
     if rule.domain is not None and rule.domain not in service.domains:
         raise Problem(400, "unknown-domain", f"domain={rule.domain!r} is not one of {', '.join(service.domains)}")
-    if len(service.standing.rules) >= MOST_RULES and rule_id not in service.standing.from_topic:
-        raise Problem(400, "too-many", f"there are {MOST_RULES} rules; delete one first")
+    if len(service.standing.rules) >= MAX_RULES and rule_id not in service.standing.from_topic:
+        raise Problem(400, "too-many", f"there are {MAX_RULES} rules; delete one first")
     return await _tell(service, rule_id, msgspec.json.encode(rule))
 
 

@@ -97,11 +97,11 @@ def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
     state.refresh_popularity()
     activity = Activity(History(["start"], [CLICK], [NOW], [None]))
     answer = look_up(state, activity, LookupRequest("news", 10, explain=True), user_id=None, request_id="r")
-    found = {item.item_id: item for item in answer.items}
-    codes = {item: one.why.code for item, one in found.items() if one.why is not None}
+    items = {item.item_id: item for item in answer.items}
+    codes = {item_id: item.why.code for item_id, item in items.items() if item.why is not None}
     assert codes == {"flash": "popular_now", "new": "popular_now", "old": "because_you_clicked", "sheet": "new"}
-    assert {item.reason for item in found.values()} == {"personal"}
-    assert [item for item, one in found.items() if one.because] == ["old"]
+    assert {item.reason for item in items.values()} == {"personal"}
+    assert [item_id for item_id, item in items.items() if item.because] == ["old"]
 
 
 def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Release) -> None:
@@ -112,18 +112,18 @@ def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Rel
     )
     state.domain.set_popular({EVERYONE: {"new": 10.0, "old": 1.0}})
     state.refresh_popularity()
-    found = recommended(state, ("start", CLICK, NOW))
-    assert set(found) == {"new", "old", "p1", "p9"}
-    assert found.index("p1") < found.index("p9")
+    listed = recommended(state, ("start", CLICK, NOW))
+    assert set(listed) == {"new", "old", "p1", "p9"}
+    assert listed.index("p1") < listed.index("p9")
 
 
 def test_places_to_spare_never_answer_and_end(release: Release) -> None:
     state = serving(release, freshness=FreshnessPreset("6h", 0.5))
     state.domain.set_popular({EVERYONE: {f"x{n}": 1.0 for n in range(1_500)}})
     state.refresh_popularity()
-    found = recommended(state, ("start", CLICK, NOW), n=200)
-    assert len(found) == 200
-    assert all(not item.startswith("\x00") for item in found)
+    listed = recommended(state, ("start", CLICK, NOW), n=200)
+    assert len(listed) == 200
+    assert all(not item.startswith("\x00") for item in listed)
     assert len(release_view(state).release.item_ids) == len(release.item_ids) + 1_024
     assert len(release_view(state).release.index) == len(release_view(state).release.item_ids)
     assert len(release.item_ids) == 3  # the release itself stays as it was

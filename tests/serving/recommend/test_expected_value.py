@@ -1,4 +1,4 @@
-"""What events are expected to be worth: learned by a second head, told with `explain`."""
+"""What events are expected to be worth: learned by a second head, shown with `explain`."""
 
 from pathlib import Path
 
@@ -22,18 +22,18 @@ from testing.lookups import NOW, SHOP, domain_state, look_up, serve, state_of
 
 @pytest.fixture(scope="module", params=[1.0, 0.0])
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """A blend whose encoder learned stars beside what comes next, and one whose encoder did not."""
-    root, beside = tmp_path_factory.mktemp("releases"), ItemKNN()
-    made = small_encoder("dnn", 60 if request.param else 1, values=request.param)
-    for one in (made, beside):
-        one.fit(Interactions.from_frame(starred()))
-    blend = Blend([made, beside], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
+    """A blend whose encoder learned stars as well as the next item, and one whose encoder did not."""
+    root, item_knn = tmp_path_factory.mktemp("releases"), ItemKNN()
+    encoder = small_encoder("dnn", 60 if request.param else 1, values=request.param)
+    for model in (encoder, item_knn):
+        model.fit(Interactions.from_frame(starred()))
+    blend = Blend([encoder, item_knn], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
 
     def write(folder: Path) -> list[str]:
-        return list({*blend.save(folder, release_store.prefix_of("blend")), *beside.save(folder)})
+        return list({*blend.save(folder, release_store.prefix_of("blend")), *item_knn.save(folder)})
 
     whole = Manifest(new_id(), "shop", "blend", 0, 0, 0, 0, 0, {}, blend.describe(), {}, "none")
-    return release_store.load(root / "shop" / release_store.save(root, whole, made.vocabulary.item_ids, write).id)
+    return release_store.load(root / "shop" / release_store.save(root, whole, encoder.vocabulary.item_ids, write).id)
 
 
 def learned(release: Release) -> bool:
@@ -44,23 +44,23 @@ def test_an_explained_list_says_what_its_items_are_worth_where_that_was_learned(
     state = domain_state(SHOP, clock=lambda: NOW)
     serve(state, release)
     activity = state_of(("rate", "i1"), ("rate", "i2"))
-    found = {
-        one.item_id: one.expected_value
-        for one in look_up(state, activity, LookupRequest("shop", 12, explain=True)).items
+    values = {
+        item.item_id: item.expected_value
+        for item in look_up(state, activity, LookupRequest("shop", 12, explain=True)).items
     }
-    assert len(found) == 12
+    assert len(values) == 12
     if not learned(release):
-        assert set(found.values()) == {None}
+        assert set(values.values()) == {None}
         return
-    stars = {item: value for item, value in found.items() if item != "i0"}  # which nobody rated
-    wanted = {item: 1.0 if int(item[1:]) % 2 else 5.0 for item in stars}
-    assert stars == pytest.approx(wanted, abs=1.0)
-    assert {one.expected_value for one in look_up(state, activity, LookupRequest("shop", 12)).items} == {None}
+    stars = {item_id: value for item_id, value in values.items() if item_id != "i0"}  # which nobody rated
+    expected = {item_id: 1.0 if int(item_id[1:]) % 2 else 5.0 for item_id in stars}
+    assert stars == pytest.approx(expected, abs=1.0)
+    assert {item.expected_value for item in look_up(state, activity, LookupRequest("shop", 12)).items} == {None}
 
 
 def test_a_release_expects_what_its_network_does(release: Release) -> None:
-    found = release.expected(history("i1", "i2"), ANONYMOUS, ["i3", "i4", "nothing"])
-    assert set(found) == ({"i3", "i4"} if learned(release) else set())
+    values = release.expected(history("i1", "i2"), ANONYMOUS, ["i3", "i4", "nothing"])
+    assert set(values) == ({"i3", "i4"} if learned(release) else set())
 
 
 def test_a_preset_switches_the_head_on(tmp_path: Path) -> None:

@@ -45,10 +45,10 @@ ANN = state_of(("view", "i0"))
 
 
 def test_without_options_the_list_is_the_ranking(state: DomainState) -> None:
-    found = look_up(state, ANN, LookupRequest("shop", 4))
-    assert ids(found) == PLAIN[:4]
-    assert (found.applied, found.unmet, found.items[0].propensity) == ([], [], None)
-    assert found.items[0].score == pytest.approx(0.3 * 0.95, abs=1e-4)
+    answer = look_up(state, ANN, LookupRequest("shop", 4))
+    assert ids(answer) == PLAIN[:4]
+    assert (answer.applied, answer.unmet, answer.items[0].propensity) == ([], [], None)
+    assert answer.items[0].score == pytest.approx(0.3 * 0.95, abs=1e-4)
 
 
 def test_rules_pin_boost_bury_and_exclude_and_say_so(state: DomainState) -> None:
@@ -60,15 +60,15 @@ def test_rules_pin_boost_bury_and_exclude_and_say_so(state: DomainState) -> None
         Rule(id="less", action="bury", factor=0.1, items=["i2"]),
         Rule(id="idle", action="boost", factor=2.0, items=["nowhere"]),
     )
-    found = look_up(state, ANN, LookupRequest("shop", 6, explain=True))
-    assert ids(found) == ["i3", "i11", "i10", "i5", "i4", "i6"]
-    assert [one.reason for one in found.items[:3]] == ["personal", "pinned", "pinned"]
-    assert found.applied == ["p", "house", "x"]
-    first, second = found.items[:2]
+    answer = look_up(state, ANN, LookupRequest("shop", 6, explain=True))
+    assert ids(answer) == ["i3", "i11", "i10", "i5", "i4", "i6"]
+    assert [item.reason for item in answer.items[:3]] == ["personal", "pinned", "pinned"]
+    assert answer.applied == ["p", "house", "x"]
+    first, second = answer.items[:2]
     assert first.rules is not None
-    assert [(one.rule, one.action, one.factor) for one in first.rules] == [("house", "boost", 2.0)]
+    assert [(effect.rule, effect.action, effect.factor) for effect in first.rules] == [("house", "boost", 2.0)]
     assert second.rules is not None
-    assert [(one.rule, one.action, one.position) for one in second.rules] == [("p", "pin", 2)]
+    assert [(effect.rule, effect.action, effect.position) for effect in second.rules] == [("p", "pin", 2)]
     assert second.why is not None
     assert (second.why.code, second.why.rule) == ("pinned", "p")
     assert look_up(state, ANN, LookupRequest("shop", 6)).items[0].rules is None
@@ -129,9 +129,9 @@ def test_rules_follow_items_that_change_and_releases_that_are_swapped(state: Dom
     state.put_items([Item(item_id="i3", at=NOW, category="tea", attributes={"brand": "Sold"})])
     state.put_items([Item(item_id="i1", at=NOW, category="tea", attributes={"brand": "House"})])
     for _ in range(2):
-        found = ids(look_up(state, ANN, LookupRequest("shop", 8)))
-        assert "i3" in found
-        assert not {"i1", "i5"} & set(found)
+        listed = ids(look_up(state, ANN, LookupRequest("shop", 8)))
+        assert "i3" in listed
+        assert not {"i1", "i5"} & set(listed)
         serve(state, read_release(tmp_path))
     follow(state)
     assert ids(look_up(state, ANN, LookupRequest("shop", 8))) == PLAIN
@@ -142,17 +142,17 @@ def test_rules_and_candidates_of_a_request(state: DomainState) -> None:
         Rule(id="own", action="boost", factor=3.0, where={"category": "cups"}),
         Rule(id="not", action="exclude", where={"brand": Condition(absent=True), "category": "tea"}),
     )
-    found = look_up(state, ANN, LookupRequest("shop", 4, rules=own))
-    assert ids(found) == ["i6", "i7", "i8", "i3"]
-    assert found.applied == ["own", "not"]
+    answer = look_up(state, ANN, LookupRequest("shop", 4, rules=own))
+    assert ids(answer) == ["i6", "i7", "i8", "i3"]
+    assert answer.applied == ["own", "not"]
     only = LookupRequest("shop", 5, candidates=frozenset({"i4", "i2", "i11", "never-seen"}))
     assert ids(look_up(state, ANN, only)) == ["i2", "i4", "i11", "never-seen"]
 
 
 def test_a_floor_is_kept_from_the_whole_catalogue_and_what_cannot_be_is_said(state: DomainState) -> None:
-    found = look_up(state, ANN, LookupRequest("shop", 3, per_category=1))
-    assert ids(found) == ["i1", "i6", "i9"]
-    assert found.unmet == []
+    answer = look_up(state, ANN, LookupRequest("shop", 3, per_category=1))
+    assert ids(answer) == ["i1", "i6", "i9"]
+    assert answer.unmet == []
     spread = look_up(state, ANN, LookupRequest("shop", 4, categories=3))
     assert ids(spread) == ["i1", "i2", "i6", "i9"]
     assert spread.unmet == []
@@ -169,33 +169,33 @@ def test_pins_count_towards_a_floor(state: DomainState) -> None:
 
 
 def test_diversity_lets_the_like_give_way(state: DomainState) -> None:
-    plain, diverse = (look_up(state, ANN, LookupRequest("shop", 6, diversity=one)) for one in (0.0, 0.6))
+    plain, diverse = (look_up(state, ANN, LookupRequest("shop", 6, diversity=diversity)) for diversity in (0.0, 0.6))
     assert ids(plain) == PLAIN[:6]
     assert ids(diverse)[0] == "i1"
     assert CATEGORIES[ids(diverse)[1]] != "tea"
     other = look_up(state, ANN, LookupRequest("shop", 6, diversity=0.6, diversify="dpp"))
     assert ids(other)[0] == "i1"
-    assert len({CATEGORIES[one] for one in ids(other)[:3]}) > 1
+    assert len({CATEGORIES[item_id] for item_id in ids(other)[:3]}) > 1
     assert ids(look_up(state, ANN, LookupRequest("shop", 3, diversity=0.6, diversify="dpp", per_category=1)))[0] == "i1"
 
 
 def test_exploration_shows_what_its_propensities_say_and_never_in_the_first_place(state: DomainState) -> None:
     state.put_items([Item(item_id="brand-new", at=NOW, title="New", category="tea")])
     times, seen = 3_000, Counter[tuple[int, str]]()
-    said: dict[tuple[int, str], float] = {}
+    propensities: dict[tuple[int, str], float] = {}
     ask = LookupRequest("shop", 3, explore=0.4)
     for n in range(times):
-        for place, one in enumerate(look_up(state, ANN, ask, request_id=f"r{n}").items):
-            assert one.propensity is not None
-            seen[place, one.item_id] += 1
-            said[place, one.item_id] = one.propensity
-    assert said[0, "i1"] == 1.0
+        for place, item in enumerate(look_up(state, ANN, ask, request_id=f"r{n}").items):
+            assert item.propensity is not None
+            seen[place, item.item_id] += 1
+            propensities[place, item.item_id] = item.propensity
+    assert propensities[0, "i1"] == 1.0
     assert {item for place, item in seen if place == 0} == {"i1"}
-    assert said[1, "i2"] == said[2, "i3"] == pytest.approx(0.6)
+    assert propensities[1, "i2"] == propensities[2, "i3"] == pytest.approx(0.6)
     for key, count in seen.items():
-        assert count / times == pytest.approx(said[key], abs=0.03)  # more than three standard errors
+        assert count / times == pytest.approx(propensities[key], abs=0.03)  # more than three standard errors
     for place in (1, 2):
-        assert sum(value for (slot, _), value in said.items() if slot == place) == pytest.approx(1.0)
+        assert sum(value for (slot, _), value in propensities.items() if slot == place) == pytest.approx(1.0)
     assert "brand-new" in {item for _, item in seen}
 
 
@@ -203,13 +203,13 @@ def test_the_same_request_explores_the_same(state: DomainState) -> None:
     ask = LookupRequest("shop", 4, explore=0.5)
     answers = [look_up(state, ANN, ask, request_id=f"r{n}") for n in range(30)]
     assert answers == [look_up(state, ANN, ask, request_id=f"r{n}") for n in range(30)]
-    assert any(one.reason == "explored" for found in answers for one in found.items)
+    assert any(item.reason == "explored" for answer in answers for item in answer.items)
 
 
 def test_exploration_breaks_no_floor(state: DomainState) -> None:
     ask = LookupRequest("shop", 3, per_category=1, explore=0.5)
     for n in range(100):
-        assert len({CATEGORIES[one] for one in ids(look_up(state, ANN, ask, request_id=f"r{n}"))}) == 3
+        assert len({CATEGORIES[item_id] for item_id in ids(look_up(state, ANN, ask, request_id=f"r{n}"))}) == 3
 
 
 def test_hidden_items_stay_away_when_their_event_has_left_the_history(state: DomainState) -> None:
@@ -225,18 +225,18 @@ def test_hidden_items_stay_away_when_their_event_has_left_the_history(state: Dom
 def test_a_skip_lowers_what_is_near_until_the_item_is_taken_up_again(state: DomainState) -> None:
     """i9's nearest neighbour is i2: skipped, i2 keeps 1 - .2 of its score; disliked, 1 - .5. i10 has .8 of that."""
     before = look_up(state, ANN, LookupRequest("shop", 8))
-    score = {one.item_id: one.score for one in before.items}
+    score = {item.item_id: item.score for item in before.items}
     skipped = {
-        one.item_id: one.score
-        for one in look_up(state, state_of(("view", "i0"), ("skip", "i9")), LookupRequest("shop", 8)).items
+        item.item_id: item.score
+        for item in look_up(state, state_of(("view", "i0"), ("skip", "i9")), LookupRequest("shop", 8)).items
     }
     assert skipped["i2"] == pytest.approx(0.8 * score["i2"], rel=1e-3)
     assert skipped["i3"] == pytest.approx(score["i3"], rel=1e-3)
     disliked = look_up(state, state_of(("view", "i0"), ("dislike", "i9")), LookupRequest("shop", 12))
-    assert {one.item_id: one.score for one in disliked.items}["i2"] == pytest.approx(0.5 * score["i2"], rel=1e-3)
+    assert {item.item_id: item.score for item in disliked.items}["i2"] == pytest.approx(0.5 * score["i2"], rel=1e-3)
     assert "i9" not in ids(disliked)
     lifted = look_up(state, state_of(("view", "i0"), ("skip", "i9"), ("like", "i9")), LookupRequest("shop", 8))
-    assert {one.item_id: one.score for one in lifted.items}["i2"] > score["i2"]
+    assert {item.item_id: item.score for item in lifted.items}["i2"] > score["i2"]
 
 
 def test_items_expire_and_new_ones_come(tmp_path: Path) -> None:
@@ -262,19 +262,19 @@ def test_items_expire_and_new_ones_come(tmp_path: Path) -> None:
 
 def test_reasons_name_the_event_that_did_most(state: DomainState) -> None:
     activity = state_of(("purchase", "i9"), ("view", "i0"))
-    found = {one.item_id: one for one in look_up(state, activity, LookupRequest("shop", 10, explain=True)).items}
-    two, one = found["i2"].why, found["i1"].why  # i2: .5 * 1 from i9 bought, .9 * .3 from i0 viewed
-    assert two is not None
-    assert one is not None
-    assert (two.code, two.item_id, two.title, two.by) == ("because_you_bought", "i9", "I9", "contribution")
-    assert two.text == "because you bought I9"
-    assert (one.code, one.item_id, one.kind, one.at) == ("because_you_viewed", "i0", "view", NOW + 1000)
+    items = {item.item_id: item for item in look_up(state, activity, LookupRequest("shop", 10, explain=True)).items}
+    second, first = items["i2"].why, items["i1"].why  # i2: .5 * 1 from i9 bought, .9 * .3 from i0 viewed
+    assert second is not None
+    assert first is not None
+    assert (second.code, second.item_id, second.title, second.by) == ("because_you_bought", "i9", "I9", "contribution")
+    assert second.text == "because you bought I9"
+    assert (first.code, first.item_id, first.kind, first.at) == ("because_you_viewed", "i0", "view", NOW + 1000)
 
 
 def test_reasons_of_lists_that_no_release_ranks(state: DomainState) -> None:
     state.domain.set_popular({"": {"i0": 5.0}, "young": {"i4": 2.0}})
-    found = look_up(state, None, LookupRequest("shop", 3, explain=True), segment="young")
-    codes = [one.why.code for one in found.items if one.why is not None]
+    answer = look_up(state, None, LookupRequest("shop", 3, explain=True), segment="young")
+    codes = [item.why.code for item in answer.items if item.why is not None]
     assert codes == ["popular_in_segment", "popular_in_category", "new"]
 
 
@@ -285,10 +285,10 @@ def test_a_search_for_a_category_by_name_leads_there_and_is_the_reason() -> None
     state = stocked(domain_state(SHOP, clock=lambda: NOW), CATEGORIES)
     search = Search(event_id="q", user_id="ann", query=" Books ", at=NOW)
     activity = apply(None, [LoggedEvent(search, "events/0", 0)], FoldSettings())
-    found = look_up(state, activity, LookupRequest("shop", 2, explain=True))
-    assert ids(found) == ["i9", "i10"]
-    assert found.items[0].why is not None
-    assert found.items[0].why.code == "because_you_searched"
+    answer = look_up(state, activity, LookupRequest("shop", 2, explain=True))
+    assert ids(answer) == ["i9", "i10"]
+    assert answer.items[0].why is not None
+    assert answer.items[0].why.code == "because_you_searched"
 
 
 def test_a_list_of_the_catalogue_reaches_what_comes_late_in_it() -> None:

@@ -36,19 +36,19 @@ def store(tmp_path: Path) -> Iterator[OnlineStore]:
     opened.close()
 
 
-def first_of(state: DomainState, store: OnlineStore, *asked: str | Profile) -> list[str]:
+def first_of(state: DomainState, store: OnlineStore, *users: str | Profile) -> list[str]:
     """The first item for users by name, and for visitors who say what they are."""
 
     async def go() -> list[str]:
         lookups = Lookups({"shop": state})
         lookups.store = store
         lookups.start()
-        found = [
-            await (lookups.of_user(one, ASK) if isinstance(one, str) else lookups.of_visitor(TEA, ASK, one))
-            for one in asked
+        encoded = [
+            await (lookups.of_user(user, ASK) if isinstance(user, str) else lookups.of_visitor(TEA, ASK, user))
+            for user in users
         ]
         await lookups.stop()
-        return [one.answer.items[0].item_id for one in found]
+        return [each.answer.items[0].item_id for each in encoded]
 
     return asyncio.run(go())
 
@@ -80,5 +80,5 @@ def test_a_release_that_is_tried_out_has_the_profile_too(release: Release, tmp_p
 def test_the_request_s_moment_is_part_of_the_question(tmp_path: Path) -> None:
     state = domain_state(SHOP)
     serve(state, save_and_load(fit_on_tastes("moment", context=True), tmp_path))
-    for at, wanted in ((MONDAY + 5_000, "a"), (SATURDAY + 5_000, "b"), (MONDAY + 5_000, "a")):
-        assert ids(look_up(state, TEA, ASK, user_id=None, now_ms=at))[0] == wanted
+    for at, expected in ((MONDAY + 5_000, "a"), (SATURDAY + 5_000, "b"), (MONDAY + 5_000, "a")):
+        assert ids(look_up(state, TEA, ASK, user_id=None, now_ms=at))[0] == expected

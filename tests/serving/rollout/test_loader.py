@@ -226,7 +226,7 @@ def test_changes_that_arrive_while_a_release_is_loaded_reach_it(tmp_path: Path) 
     assert view.items.hidden.tolist() == [1]
     assert view.new_items == ("new",)
     assert view.rules is not None
-    assert view.rules.source == state.rules
+    assert view.rules.rules == state.rules
     assert not view.shows("c")
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.catalogue.items import CatalogueItem
-from serving.rules.compiled import Compiled, Plan
-from serving.rules.rule import Condition, Rule, RuleError, checked, read_file, rule_of, share_of
+from serving.rules.compiled import CompiledRules, RuleIndex
+from serving.rules.rule import Condition, Rule, RuleError, checked_rule, read_file, rule_of, share_of
 
 NOW = 1_760_000_000_000
 GOOD = """
@@ -44,7 +44,7 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "message"),
     [
         ("factor = 2.5", "factor = 0.5", 5, "boost needs a factor above 1"),
         ('action = "boost"', 'action = "lift"', 4, "Invalid enum value 'lift'"),
@@ -60,12 +60,12 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
         ("{ above = 5, below = 20 }", "{ }", 10, "tests nothing"),
     ],
 )
-def test_a_bad_rule_is_refused_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
+def test_a_bad_rule_is_refused_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
     file = tmp_path / "rules.toml"
     file.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(RuleError) as refused:
         read_file(file)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert f"line {line}" in str(refused.value)
     assert str(file) in str(refused.value)
 
@@ -102,7 +102,7 @@ def test_json_takes_its_id_from_the_address() -> None:
 def test_conditions(condition: object, value: object, holds: bool) -> None:
     rule = Rule(id="r", action="exclude", where={"brand": condition})  # type: ignore[dict-item]
     assert rule.tests()["brand"].holds(value) is holds  # type: ignore[arg-type]
-    assert Plan([rule]).matching("i", CatalogueItem(None, True, None, {"brand": value})) == ([0] if holds else [])  # type: ignore[dict-item]
+    assert RuleIndex([rule]).matching("i", CatalogueItem(None, True, None, {"brand": value})) == ([0] if holds else [])  # type: ignore[dict-item]
 
 
 def test_a_share_of_users_is_even_and_stays() -> None:
@@ -150,50 +150,50 @@ rules = st.lists(
 @settings(max_examples=120, deadline=None)
 @given(rules, st.lists(entries, min_size=1, max_size=6), st.data())
 def test_arrays_say_what_asking_item_by_item_says(
-    made: list[Rule], known: list[CatalogueItem], data: st.DataObject
+    rules_of_domain: list[Rule], known: list[CatalogueItem], data: st.DataObject
 ) -> None:
     """Also after single items changed: the arrays follow."""
     catalogue = {f"i{n}": entry for n, entry in enumerate(known)}
     index = {item: n for n, item in enumerate(catalogue)}
-    compiled = Compiled(made, list(index), index, catalogue, NOW)
+    compiled = CompiledRules(rules_of_domain, list(index), index, catalogue, NOW)
     for _ in range(data.draw(st.integers(0, 3))):
         item = data.draw(st.sampled_from(sorted(catalogue)))
         catalogue[item] = data.draw(entries)
-        compiled.change(item, catalogue[item])
+        compiled.update_item(item, catalogue[item])
     for segment in (None, "s"):
         row = np.arange(1, len(catalogue) + 1, dtype=np.float32)
         expected = []
         for n, (item, entry) in enumerate(catalogue.items()):
             value: float = n + 1
-            for rule in made:
+            for rule in rules_of_domain:
                 about = (not rule.items or item in rule.items) and all(
                     test.holds(entry.value_of(name)) for name, test in rule.tests().items()
                 )
                 if about and rule.segment in {None, segment}:
                     value = -np.inf if rule.action == "exclude" else value * (rule.factor or 1)
             expected.append(value)
-        compiled.apply(row, compiled.holding(segment, "u"), logits=False)
+        compiled.apply(row, compiled.active_for(segment, "u"), logits=False)
         assert row.tolist() == pytest.approx(expected)
-    assert compiled.about([*catalogue, "gone"], catalogue)[: len(catalogue)] == [
+    assert compiled.matching_each([*catalogue, "gone"], catalogue)[: len(catalogue)] == [
         compiled.matching(item, entry) for item, entry in catalogue.items()
     ]
 
 
 def test_factors_add_their_logarithms_to_logits_and_never_lower_what_is_boosted() -> None:
-    rule = checked(Rule(id="b", action="boost", factor=4.0, items=["a"]))
-    compiled = Compiled([rule], ["a", "b"], {"a": 0, "b": 1}, {}, NOW)
+    rule = checked_rule(Rule(id="b", action="boost", factor=4.0, items=["a"]))
+    compiled = CompiledRules([rule], ["a", "b"], {"a": 0, "b": 1}, {}, NOW)
     logits, scores = np.array([-1.0, 2.0], np.float32), np.array([-1.0, 2.0], np.float32)
-    compiled.apply(logits, compiled.live, logits=True)
+    compiled.apply(logits, compiled.active, logits=True)
     assert logits.tolist() == pytest.approx([-1 + 1.386294, 2.0])
-    compiled.apply(scores, compiled.live, logits=False)
+    compiled.apply(scores, compiled.active, logits=False)
     assert scores.tolist() == [-0.25, 2.0]
 
 
 def test_rules_begin_and_end_with_time() -> None:
     rule = Rule(id="b", action="exclude", items=["a"], valid_from=NOW + 10, valid_until=NOW + 20)
-    compiled = Compiled([rule], ["a"], {"a": 0}, {}, NOW)
+    compiled = CompiledRules([rule], ["a"], {"a": 0}, {}, NOW)
     barred = []
     for at in (NOW, NOW + 10, NOW + 19, NOW + 20):
         compiled.tick(at)
-        barred.append(compiled.barred is not None)
+        barred.append(compiled.excluded is not None)
     assert barred == [False, True, True, False]
