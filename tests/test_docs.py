@@ -1,4 +1,4 @@
-"""The documents: links lead to pages and headings, paths and commands exist."""
+"""The documents: links lead to pages and headings; paths, commands and metrics exist."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from serving import metrics
 from serving.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ TOP = ("stream", "features", "models", "serving", "testing", "benchmarks", "test
 FILE = re.compile(rf"(?<![\w./-])((?:{'|'.join(TOP)})/[\w./-]*\w|docker-compose\.yml|pyproject\.toml|Makefile)")
 MODULE = re.compile(r"python -m ((?:benchmarks|stream)\.\w+)")
 COMMAND = re.compile(r"(?<![\w./-])(?:\.venv/bin/)?coldstream((?: [a-z][a-z-]+){1,2})")
+METRIC = re.compile(r"`(coldstream_\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -53,6 +55,13 @@ def unknown_commands(page: Path) -> Iterator[str]:
             yield words.strip()
 
 
+def unknown_metrics(page: Path) -> Iterator[str]:
+    families = {family.name for family in metrics.registry.collect()}
+    for name in METRIC.findall(page.read_text("utf-8")):
+        if name.removesuffix("_total") not in families:
+            yield name
+
+
 def missing_paths(page: Path) -> Iterator[str]:
     text = code_of(page.read_text("utf-8"))
     for path in FILE.findall(text):
@@ -78,6 +87,11 @@ def test_paths_exist(page: Path) -> None:
     assert list(missing_paths(page)) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_metrics_exist(page: Path) -> None:
+    assert list(unknown_metrics(page)) == []
+
+
 def test_the_benchmark_page_is_short() -> None:
     assert len((ROOT / "docs" / "benchmarks.md").read_text("utf-8").split()) <= 800
 
@@ -85,7 +99,9 @@ def test_the_benchmark_page_is_short() -> None:
 def test_checks_find_what_is_broken(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     text = "[a](none.md) [b](#nowhere) `coldstream frobnicate` `models/none.py` `coldstream releases none`"
+    text += " `coldstream_nothing_total`"
     page.write_text(text, "utf-8")
     assert list(broken_links(page)) == ["none.md", "#nowhere"]
     assert list(unknown_commands(page)) == ["frobnicate", "releases none"]
     assert list(missing_paths(page)) == ["models/none.py"]
+    assert list(unknown_metrics(page)) == ["coldstream_nothing_total"]
