@@ -51,7 +51,6 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
     },
     "Training": {
         "train": train.train,
-        "evaluate": evaluate.evaluate,
         "tune": tune.tune,
         "drift": drift.drift,
     },
@@ -65,6 +64,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
 }
 """Commands by the heading of `--help` that lists them."""
 GROUPS: Final = {
+    "evaluate": ("Training", evaluate.app),
     "releases": ("Training", releases.app),
     "presets": ("Training", presets.app),
     "features": ("Events and recommendations", features.app),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from serving.commands.options import AsJson, ColumnMap, DomainOption, ItemsFile, ProfilesFile, settings_of
-from serving.commands.output import print_json
+from serving.commands.output import print_json, print_lines
 
 EventsFile = Annotated[Path | None, typer.Option("--events", help="Events, CSV or Parquet, plain or gzip.")]
 DataSet = Annotated[
@@ -20,7 +20,10 @@ Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Evaluate at
 Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 MinCount = Annotated[int, typer.Option("--min-count", min=1, help="Drop items with fewer events.")]
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def evaluate(
     ctx: typer.Context,
     events: EventsFile = None,
@@ -52,6 +55,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Tune and evaluate recommenders on your events: all metrics, confidence intervals, segments, a report."""
+    if ctx.invoked_subcommand is not None:
+        return
     from models.evaluation.report import write
     from serving.commands import offline_evaluation
     from serving.domain_presets import preset_for
@@ -85,3 +90,25 @@ def evaluate(
         print_json(offline_evaluation.summary(result))
     else:
         typer.echo(offline_evaluation.table(result))
+
+
+@app.command("off-policy")
+def off_policy(
+    ctx: typer.Context,
+    explore: Annotated[
+        list[float] | None,
+        typer.Option(help="An exploration share to evaluate, 0 to 1; may be repeated. Default: 0, no exploration."),
+    ] = None,
+    within: Annotated[str, typer.Option(help="A click counts within this time after the impression.")] = "30m",
+    domain: DomainOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate click-through rates at other exploration shares from archived impressions with propensities."""
+    from models.evaluation.off_policy import evaluate_off_policy
+    from serving.commands.off_policy import off_policy_json, off_policy_lines
+    from serving.settings import seconds_of
+
+    settings = settings_of(ctx, domain=domain)
+    window_ms = round(1_000 * seconds_of(within))
+    report = evaluate_off_policy(settings.state_path / "archive", settings.domain, explore or [0.0], window_ms)
+    print_lines(off_policy_json(report), off_policy_lines(report), as_json)
