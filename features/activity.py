@@ -1,8 +1,8 @@
-"""What is known of a user in one domain, and how events change it. Pure: state and events in, state out.
+"""A user's state in one domain, and how events change it. Pure: state and events in, state out.
 
-The fold is sequential in log order, event by event, so cutting the log into other batches gives the same bytes.
-An event whose position lies at or before the last applied one of its partition, or whose id is among the recent ones,
-changes nothing but the position.
+The fold is sequential in log order, event by event, so other batches of the same log give the same bytes. An event is
+idempotent: one at or before the last applied position of its partition changes nothing, and one whose id is among the
+recent ids changes the position only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from stream.events import KIND_CODES, KINDS, Event, Impression, Interaction, Sea
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 NEGATIVE_KINDS: Final = frozenset({"dislike", "hide"})
-"""After an event of one of these kinds the item does not come back."""
+"""After an event of one of these kinds the item is no longer recommended."""
 POSITIVE_KINDS: Final = frozenset({"view", "click", "cart", "purchase", "play", "rate", "like", "read", "save"})
-"""A later event of one of these kinds takes an item from the unwanted ones again."""
+"""A later event of one of these kinds makes an unwanted item eligible again."""
 
 
 class FoldSettings(msgspec.Struct, frozen=True):
-    """How much is kept, and for how long it counts. Changing one of them asks for a rebuild.
+    """How much a state keeps, and for how long it counts. A change requires `coldstream features rebuild`.
 
     `late_ms`: an event older than the user's newest by more than this no longer enters the history or the counts.
     """
@@ -47,7 +47,7 @@ class History(msgspec.Struct):
 
 
 class Session(msgspec.Struct):
-    """The session under way: where it began and how far it has come (epoch ms)."""
+    """The current session; times are epoch ms."""
 
     id: str | None = None
     started_at: int = 0
@@ -70,7 +70,7 @@ class ActivitySummary(msgspec.Struct):
 
 
 class Deduplication(msgspec.Struct):
-    """What makes a repeated event harmless: last position by partition, and 64-bit digests of the recent event ids."""
+    """What makes events idempotent: the last position by partition, and 64-bit digests of recent event ids."""
 
     positions: dict[str, int] = {}
     event_ids: list[int] = []
@@ -79,8 +79,8 @@ class Deduplication(msgspec.Struct):
 class Activity(msgspec.Struct):
     """One user's row: what the feature `state` holds, as JSON.
 
-    `unwanted` maps items that were disliked or hidden, and not taken up again since, to when (epoch ms): the newest
-    `FoldSettings.unwanted` of them, also those whose event has left `recent`.
+    `unwanted` maps items that were disliked or hidden, without a positive event since, to the time of that event (epoch
+    ms): the newest `FoldSettings.unwanted` of them, including those whose event is no longer in `recent`.
     """
 
     recent: History = msgspec.field(default_factory=History)
@@ -90,42 +90,46 @@ class Activity(msgspec.Struct):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
-    """An event with its place in the log. `partition` is written as topic/partition, such as `events/3`."""
+    """An event with its position in the log. `partition` is written as topic/partition, such as `events/3`."""
 
     event: Event
     partition: str
     offset: int
 
 
-def apply(state: Activity | None, log: Iterable[LoggedEvent], rules: FoldSettings) -> Activity:
-    """The user's state after `log` (one user, one domain, in log order). The given state is left as it was."""
+def apply(state: Activity | None, log: Iterable[LoggedEvent], settings: FoldSettings) -> Activity:
+    """The user's state after `log` (one user, one domain, in log order). The given state does not change."""
     after = _copy(state) if state is not None else Activity()
     for entry in log:
-        _apply_one(after, entry, rules)
+        _apply_event(after, entry, settings)
     return after
 
 
 def apply_batch(
-    states: dict[tuple[str, str], Activity], log: Sequence[LoggedEvent], rules: FoldSettings, *, in_place: bool = False
+    states: dict[tuple[str, str], Activity],
+    log: Sequence[LoggedEvent],
+    settings: FoldSettings,
+    *,
+    in_place: bool = False,
 ) -> dict[tuple[str, str], Activity]:
-    """The new states of every (domain, user) that `log` touches; `states` holds those already known.
+    """The new state of every (domain, user) that has an event in `log`; `states` holds the earlier ones.
 
-    With `in_place` the known states themselves are changed, which saves their copies.
+    With `in_place` the given states themselves change, which saves copies.
     """
     after: dict[tuple[str, str], Activity] = {}
     for entry in log:
         key = (entry.event.domain, entry.event.user_id)
         state = after.get(key)
         if state is None:
-            known = states.get(key)
-            state = Activity() if known is None else known if in_place else _copy(known)
+            before = states.get(key)
+            state = Activity() if before is None else before if in_place else _copy(before)
             after[key] = state
-        _apply_one(state, entry, rules)
+        _apply_event(state, entry, settings)
     return after
 
 
 def event_digest(event_id: str) -> int:
-    """64 bits that stand for an event id among a user's recent ones."""
+    """The 64-bit digest (signed) under which an event id is remembered."""
     return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -150,51 +154,51 @@ def _copy(state: Activity) -> Activity:
     )
 
 
-def _apply_one(state: Activity, entry: LoggedEvent, rules: FoldSettings) -> None:
+def _apply_event(state: Activity, entry: LoggedEvent, settings: FoldSettings) -> None:
     applied = state.applied
     if entry.offset <= applied.positions.get(entry.partition, -1):
         return
     applied.positions[entry.partition] = entry.offset
     event = entry.event
-    seen = event_digest(event.event_id)
-    if seen in applied.event_ids:
+    digest = event_digest(event.event_id)
+    if digest in applied.event_ids:
         return
-    applied.event_ids.append(seen)
-    if len(applied.event_ids) > rules.event_ids:
+    applied.event_ids.append(digest)
+    if len(applied.event_ids) > settings.event_ids:
         del applied.event_ids[0]
     summary = state.summary
-    if summary.totals and event.at < summary.last_seen - rules.late_ms:
+    if summary.totals and event.at < summary.last_seen - settings.late_ms:
         summary.late += 1
         return
-    _see(summary, event, rules)
+    _count(summary, event, settings)
     if isinstance(event, Interaction):
         if event.kind in NEGATIVE_KINDS or event.item_id in state.unwanted:
-            _judge(state, event, rules.unwanted)
-        _remember(state.recent, event, rules.history_length)
+            _update_unwanted(state, event, settings.unwanted)
+        _insert(state.recent, event, settings.history_length)
     elif isinstance(event, Search):
         summary.queries.append(event.query)
-        del summary.queries[: -rules.queries]
+        del summary.queries[: -settings.queries]
 
 
-def _see(summary: ActivitySummary, event: Event, rules: FoldSettings) -> None:
-    name = _name(event)
+def _count(summary: ActivitySummary, event: Event, settings: FoldSettings) -> None:
+    kind = _kind(event)
     if summary.totals:
         summary.first_seen = min(summary.first_seen, event.at)
         summary.last_seen = max(summary.last_seen, event.at)
     else:
         summary.first_seen = summary.last_seen = event.at
-    summary.totals[name] = summary.totals.get(name, 0) + 1
-    _move_landmark(summary, landmark_of(summary.last_seen, rules.half_life_ms))
-    amount = weight(event.at, summary.landmark, rules.half_life_ms)
-    summary.kinds[name] = summary.kinds.get(name, 0.0) + amount
+    summary.totals[kind] = summary.totals.get(kind, 0) + 1
+    _move_landmark(summary, landmark_of(summary.last_seen, settings.half_life_ms))
+    added = weight(event.at, summary.landmark, settings.half_life_ms)
+    summary.kinds[kind] = summary.kinds.get(kind, 0.0) + added
     if isinstance(event, Interaction) and event.category:
-        summary.categories[event.category] = summary.categories.get(event.category, 0.0) + amount
-        if len(summary.categories) > rules.categories:
-            del summary.categories[min(summary.categories, key=lambda one: (summary.categories[one], one))]
-    _extend_session(summary.session, event, rules.session_gap_ms)
+        summary.categories[event.category] = summary.categories.get(event.category, 0.0) + added
+        if len(summary.categories) > settings.categories:
+            del summary.categories[min(summary.categories, key=lambda name: (summary.categories[name], name))]
+    _extend_session(summary.session, event, settings.session_gap_ms)
 
 
-def _name(event: Event) -> str:
+def _kind(event: Event) -> str:
     if isinstance(event, Interaction):
         return event.kind
     return "impression" if isinstance(event, Impression) else "search"
@@ -224,26 +228,26 @@ def _extend_session(session: Session, event: Event, gap_ms: int) -> None:
     session.id, session.started_at, session.last_at, session.events = event.session_id, event.at, event.at, 1
 
 
-def _judge(state: Activity, event: Interaction, length: int) -> None:
-    """Follow what an event says of its item: unwanted from now on, or wanted again. The newest word by time counts."""
+def _update_unwanted(state: Activity, event: Interaction, length: int) -> None:
+    """Mark an item as unwanted, or no longer so; the newest event by time decides."""
     unwanted = state.unwanted
     if event.kind in POSITIVE_KINDS:
         if event.at >= unwanted[event.item_id]:
             del unwanted[event.item_id]
         return
-    if event.kind not in NEGATIVE_KINDS or _wanted_after(state.recent, event):
+    if event.kind not in NEGATIVE_KINDS or _has_later_positive(state.recent, event):
         return
     unwanted[event.item_id] = max(event.at, unwanted.get(event.item_id, event.at))
     if len(unwanted) > length:
-        del unwanted[min(unwanted, key=lambda one: (unwanted[one], one))]
+        del unwanted[min(unwanted, key=lambda item: (unwanted[item], item))]
 
 
-def _wanted_after(recent: History, event: Interaction) -> bool:
+def _has_later_positive(recent: History, event: Interaction) -> bool:
     rows = zip(recent.items, recent.kinds, recent.times, strict=True)
     return any(item == event.item_id and at > event.at and KINDS[kind] in POSITIVE_KINDS for item, kind, at in rows)
 
 
-def _remember(recent: History, event: Interaction, length: int) -> None:
+def _insert(recent: History, event: Interaction, length: int) -> None:
     times = recent.times
     place = len(times)
     while place and times[place - 1] > event.at:

@@ -1,11 +1,10 @@
-"""The archive: the log as Parquet, Feast's offline side and what training reads.
+"""The archive: the log as Parquet files, from which training and Feast's offline store are made.
 
-A part covers a fixed range of offsets, [n * PART, (n + 1) * PART) of one partition, and is named after the first. An
-unfinished part is written whole again as it grows (aside, fsync, rename), so writing the same log twice makes the same
-files, byte for byte, whatever happened in between.
+A part covers a fixed range of offsets, [n * PART_ROWS, (n + 1) * PART_ROWS) of one partition, and is named after the
+first. An unfinished part is replaced as a whole as it grows, so writing the same log twice makes the same files, byte
+for byte, whatever happened in between.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from features.activity import LoggedEvent
 from features.errors import ArchiveError
 from stream.events import Event, Impression, Interaction, Item, Record, Search, User
+from stream.files import replacing
 
 PART_ROWS: Final = 50_000
 
@@ -60,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ArchiveRow(msgspec.Struct, frozen=True):
-    """A record with its place in the log; `logged_at` is the broker's time (epoch ms)."""
+    """A record with its position in the log; `logged_at` is the broker's time (epoch ms)."""
 
     partition: int
     offset: int
@@ -79,7 +79,7 @@ class Archive:
         self._positions: dict[tuple[str, int], int] = {}
 
     def append(self, topic: str, rows: Iterable[ArchiveRow]) -> None:
-        """Take rows in, in log order; `flush` writes them. Rows that are already there are passed over."""
+        """Buffer rows, in log order; `flush` writes them. Rows that are already archived are skipped."""
         for row in rows:
             if row.offset < self.position(topic, row.partition):
                 continue
@@ -88,7 +88,7 @@ class Archive:
             self._new.setdefault((topic, row.partition, first), []).append(row)
 
     def flush(self) -> int:
-        """Write every part that has new rows; how many rows were new.
+        """Write every part that has new rows; returns the number of new rows.
 
         Raises:
             ArchiveError: a part cannot be written. The rows stay in memory, the earlier file stays whole: flush again.
@@ -102,20 +102,20 @@ class Archive:
             before = self._open.get(key)
             if before is None and path.exists():
                 before = read_part(path)
-            whole = pa.concat_tables([before, table]).combine_chunks() if before is not None else table
-            _write(path, whole)
+            part = pa.concat_tables([before, table]).combine_chunks() if before is not None else table
+            _write(path, part)
             written += len(rows)
             del self._new[key]
-            self._open = {other: kept for other, kept in self._open.items() if other[:2] != key[:2]}
-            self._open[key] = whole
+            self._open = {other: table for other, table in self._open.items() if other[:2] != key[:2]}
+            self._open[key] = part
         return written
 
     def waiting(self) -> int:
-        """Rows taken in and not yet written."""
+        """The number of rows that are buffered and not yet written."""
         return sum(len(rows) for rows in self._new.values())
 
     def position(self, topic: str, partition: int) -> int:
-        """The next offset to take in, from the files themselves."""
+        """The next offset to archive, from the files themselves."""
         key = (topic, partition)
         if key not in self._positions:
             parts = sorted((self.folder / topic).glob(f"{topic}-{partition}-*.parquet"))
@@ -124,7 +124,7 @@ class Archive:
 
 
 def part_path(folder: Path, topic: str, partition: int, first: int) -> Path:
-    """Where a part lies: named by topic, partition and the first offset of its range."""
+    """The path of a part, named by topic, partition and the first offset of its range."""
     return folder / topic / f"{topic}-{partition}-{first:012d}.parquet"
 
 
@@ -176,37 +176,37 @@ def _table(topic: str, rows: list[ArchiveRow]) -> pa.Table:
 
 
 def _event_line(row: ArchiveRow) -> tuple[Any, ...]:
-    one: Any = row.record
-    act = isinstance(one, Interaction)
-    shown = isinstance(one, Impression)
+    event: Any = row.record
+    interaction = isinstance(event, Interaction)
+    impression = isinstance(event, Impression)
     return (
         row.partition,
         row.offset,
         row.logged_at,
-        "interaction" if act else "impression" if shown else "search",
-        one.event_id,
-        one.user_id,
-        one.item_id if act else None,
-        one.kind if act else None,
-        one.value if act else None,
-        one.at,
-        one.domain,
-        one.session_id,
-        one.category if act else None,
-        one.segment if act else None,
-        one.item_ids if shown else None,
-        one.query if isinstance(one, Search) else None,
-        one.release if shown else None,
-        one.request_id if shown else None,
-        _encode(one.context).decode() if one.context else None,
+        "interaction" if interaction else "impression" if impression else "search",
+        event.event_id,
+        event.user_id,
+        event.item_id if interaction else None,
+        event.kind if interaction else None,
+        event.value if interaction else None,
+        event.at,
+        event.domain,
+        event.session_id,
+        event.category if interaction else None,
+        event.segment if interaction else None,
+        event.item_ids if impression else None,
+        event.query if isinstance(event, Search) else None,
+        event.release if impression else None,
+        event.request_id if impression else None,
+        _encode(event.context).decode() if event.context else None,
     )
 
 
 def _record_line(row: ArchiveRow) -> tuple[Any, ...]:
-    one = row.record
-    assert isinstance(one, Item | User)
-    identity, label = (one.item_id, one.category) if isinstance(one, Item) else (one.user_id, one.segment)
-    return (row.partition, row.offset, row.logged_at, identity, one.at, one.domain, label, _encode(one).decode())
+    record = row.record
+    assert isinstance(record, Item | User)
+    key, label = (record.item_id, record.category) if isinstance(record, Item) else (record.user_id, record.segment)
+    return (row.partition, row.offset, row.logged_at, key, record.at, record.domain, label, _encode(record).decode())
 
 
 def _event(row: dict[str, Any]) -> Event:
@@ -221,16 +221,10 @@ def _event(row: dict[str, Any]) -> Event:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    aside = path.with_suffix(".aside")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=PART_ROWS, store_schema=False)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd", row_group_size=PART_ROWS, store_schema=False)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ArchiveError(
             f"{path} cannot be written: {error}; free space below {path.parent} — nothing is lost, it is tried again"
         ) from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("user_id", "item_id", "kind", "value", "at", "category", "partition", "offset")
 ORDER_COLUMNS: Final = ("partition", "offset", "event_id")
-"""Where an interaction stands in the log, and its id: what order and uniqueness are made of."""
+"""Position and id of an interaction: they decide order and duplicates."""
 NO_RECORDS: Final[dict[str, list[str]]] = {"id": [], "label": [], "record": []}
 
 
@@ -40,23 +40,23 @@ def scan_topic(folder: Path, topic: str) -> pl.LazyFrame:
     The newest part of each partition grows by being replaced, and Polars opens a path more than once: so those are
     opened here, and stay what they are.
     """
-    every = parts(folder, topic)
-    newest = set({path.stem.rsplit("-", 1)[0]: path for path in every}.values())
-    opened: list[IO[bytes]] = [path.open("rb") for path in every if path in newest]
+    paths = parts(folder, topic)
+    newest = set({path.stem.rsplit("-", 1)[0]: path for path in paths}.values())
+    opened: list[IO[bytes]] = [path.open("rb") for path in paths if path in newest]
     lines = [pl.scan_parquet(opened)]
-    if len(newest) < len(every):
-        lines.append(pl.scan_parquet([path for path in every if path not in newest]))
+    if len(newest) < len(paths):
+        lines.append(pl.scan_parquet([path for path in paths if path not in newest]))
     return pl.concat(lines)
 
 
 def in_training_order(lines: pl.LazyFrame) -> pl.LazyFrame:
     """Interactions by `at`, ties in log order, each event of a user once."""
-    placed = lines.sort(["at", "partition", "offset"])
-    return placed.unique(["user_id", "event_id"], keep="first", maintain_order=True)
+    in_order = lines.sort(["at", "partition", "offset"])
+    return in_order.unique(["user_id", "event_id"], keep="first", maintain_order=True)
 
 
 def catalogue(folder: Path, domain: str) -> pd.DataFrame:
-    """The newest word on every item of `domain`: id, label (the category), record (JSON)."""
+    """The newest version of every item of `domain`: id, label (the category), record (JSON)."""
     return _newest(folder, "items", domain)
 
 
@@ -89,6 +89,6 @@ def training_set(feast: "FeatureStore", domain: str, rows: pd.DataFrame) -> pd.D
     entities = rows[keys].drop_duplicates()
     entities["event_timestamp"] = pd.to_datetime(entities["at"] - 1, unit="ms", utc=True)
     features = [f"{domain}_activity:state", f"{domain}_profile:record"]
-    known = feast.get_historical_features(entities, features).to_df()
-    joined = rows[keys].merge(known[[*keys, "state", "record"]], how="left", on=keys)
+    history = feast.get_historical_features(entities, features).to_df()
+    joined = rows[keys].merge(history[[*keys, "state", "record"]], how="left", on=keys)
     return rows.assign(state=joined["state"].to_numpy(), record=joined["record"].to_numpy())

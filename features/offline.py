@@ -74,8 +74,8 @@ class OfflineStore:
         if outdated:
             records = [read_part(part) for part in archived]
             for domain in outdated:
-                mine = [table.filter(pc.equal(table["domain"], domain)) for table in records]
-                table = _history(pa.concat_tables(mine), schema) if mine else schema.empty_table()
+                tables = [table.filter(pc.equal(table["domain"], domain)) for table in records]
+                table = _history(pa.concat_tables(tables), schema) if tables else schema.empty_table()
                 _write(self.path(f"{domain}_{view}"), table, {PARTS: msgspec.json.encode(sizes)})
         return [f"{domain}_{view}" for domain in outdated]
 
@@ -139,8 +139,8 @@ def _history(records: pa.Table, schema: pa.Schema) -> pa.Table:
     ids, times = records["id"].to_numpy(), records["at"].to_numpy()
     last = np.ones(len(records), bool)
     last[:-1] = (ids[1:] != ids[:-1]) | (times[1:] != times[:-1])
-    kept = records.filter(last)
-    return pa.Table.from_arrays([kept["id"], kept["at"].cast(_instant), kept["record"]], schema=schema)
+    newest = records.filter(last)
+    return pa.Table.from_arrays([newest["id"], newest["at"].cast(_instant), newest["record"]], schema=schema)
 
 
 def _sizes(path: Path) -> dict[str, int] | None:

@@ -1,9 +1,9 @@
 """Time-decayed popularity per domain and segment, kept once per partition of the log. Pure, like `features.activity`.
 
-Each domain has rules of its own: a week halves what a shop counts, minutes halve what a news portal does.
+Each domain has settings of its own: counts halve after a week in a shop, after minutes in a news portal.
 
-One row per partition, with that partition's position: a restart reads the log again from there, and because the rows
-of users hold positions of their own, nothing is counted twice. The sum over partitions is what answers use.
+There is one row per partition, with that partition's position. A restart reads the log again from there; users' rows
+hold positions of their own, so nothing is counted twice. Look-ups use the sum over partitions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,13 @@ from stream.events import Interaction
 EVERYONE: Final = ""
 """The segment that every user belongs to."""
 TOP_PREFIX: Final = "top:"
-"""Before a partition's name: the key of its shortened row."""
+"""Prefix of a partition's name: the key of its shortened row."""
 
 TOP_ITEMS: Final = 2_000
 """Items of each segment in a shortened row."""
 
 EVENT_IDS: Final = 1024
-"""Newest event ids of a partition that are remembered."""
+"""Newest event ids that a partition's row remembers."""
 
 POPULARITY_WEIGHTS: Final = {
     "view": 1.0,
@@ -40,13 +40,14 @@ POPULARITY_WEIGHTS: Final = {
     "rate": 1.0,
     "purchase": 4.0,
 }
+"""What an interaction of each kind adds to a popularity count."""
 
 
 class PopularitySettings(msgspec.Struct, frozen=True):
-    """A domain's rules: `half_life_ms` of a count, and what an interaction of a kind adds (none where not named).
+    """A domain's settings: the half-life of a count, and what an interaction of each kind adds (others add nothing).
 
-    A sum below `least` when the landmark moves is let go: with a half-life of minutes the row would else hold every
-    item that was ever read. 0 keeps everything.
+    A sum below `least` is dropped when the landmark moves: with a half-life of minutes the row would otherwise keep
+    every item that was ever read. 0 keeps everything.
     """
 
     half_life_ms: int = 7 * 24 * 60 * 60 * 1000
@@ -54,18 +55,18 @@ class PopularitySettings(msgspec.Struct, frozen=True):
     least: float = 0.0
 
     def fingerprint(self) -> str:
-        """Stands for the rules: counts of other rules cannot be added to."""
+        """Identifies the settings: counts made with other settings cannot be continued."""
         return blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=6).hexdigest()
 
 
 DEFAULT_SETTINGS: Final = PopularitySettings()
-"""The rules of a domain that names none."""
+"""The settings of a domain that has none of its own."""
 SettingsByDomain = Mapping[str, PopularitySettings]
-"""Rules by domain."""
+"""Settings by domain."""
 
 
 class DomainPopularity(msgspec.Struct):
-    """One domain: segment to item to a decayed sum at `landmark`; `rules` is the fingerprint of what counted them."""
+    """One domain: segment to item to a decayed sum at `landmark`; `rules` is the fingerprint of the settings."""
 
     rules: str
     landmark: int = 0
@@ -84,7 +85,9 @@ class PartitionPopularity(msgspec.Struct, forbid_unknown_fields=True):
     domains: dict[str, DomainPopularity] = {}
 
 
-def apply(row: PartitionPopularity | None, log: Iterable[LoggedEvent], rules: SettingsByDomain) -> PartitionPopularity:
+def apply(
+    row: PartitionPopularity | None, log: Iterable[LoggedEvent], settings: SettingsByDomain
+) -> PartitionPopularity:
     """The partition's row after `log` (one partition, in log order). Changes `row` in place and returns it.
 
     In place, because a row holds every item of the catalogue; the caller owns the one copy.
@@ -99,40 +102,44 @@ def apply(row: PartitionPopularity | None, log: Iterable[LoggedEvent], rules: Se
         identity = event_digest(event.event_id)
         if identity in seen or not isinstance(event, Interaction):
             continue
-        mine = rules.get(event.domain, DEFAULT_SETTINGS)
-        if event.kind in mine.kinds:
+        domain_settings = settings.get(event.domain, DEFAULT_SETTINGS)
+        if event.kind in domain_settings.kinds:
             _remember(row.event_ids, seen, identity, EVENT_IDS)
-            _count(row, event, mine)
+            _count(row, event, domain_settings)
     return row
 
 
-def outdated_domains(row: PartitionPopularity, rules: SettingsByDomain) -> list[str]:
-    """The domains whose counts were made by other rules: such a row has to be counted anew from the log."""
-    return [name for name, one in row.domains.items() if one.rules != rules.get(name, DEFAULT_SETTINGS).fingerprint()]
+def outdated_domains(row: PartitionPopularity, settings: SettingsByDomain) -> list[str]:
+    """The domains that were counted with other settings: such a row must be counted again from the start of the log."""
+    return [
+        name
+        for name, domain in row.domains.items()
+        if domain.rules != settings.get(name, DEFAULT_SETTINGS).fingerprint()
+    ]
 
 
 def merge(rows: Iterable[PartitionPopularity]) -> PartitionPopularity:
     """The sum over partitions, each domain at its latest landmark. Its position says nothing and is -1."""
     total = PartitionPopularity()
-    found = [(name, one) for row in rows for name, one in row.domains.items()]
-    for name, one in found:
-        into = total.domains.setdefault(name, DomainPopularity(one.rules, one.landmark))
-        into.landmark = max(into.landmark, one.landmark)
-    for name, one in found:
+    domains = [(name, counts) for row in rows for name, counts in row.domains.items()]
+    for name, counts in domains:
+        into = total.domains.setdefault(name, DomainPopularity(counts.rules, counts.landmark))
+        into.landmark = max(into.landmark, counts.landmark)
+    for name, counts in domains:
         into = total.domains[name]
-        for segment, items in one.segments.items():
+        for segment, items in counts.segments.items():
             sums = into.segments.setdefault(segment, {})
             for item, count in items.items():
-                sums[item] = sums.get(item, 0.0) + rescale(count, one.landmark, into.landmark)
+                sums[item] = sums.get(item, 0.0) + rescale(count, counts.landmark, into.landmark)
     return total
 
 
 def most_popular(row: PartitionPopularity, n: int = TOP_ITEMS) -> PartitionPopularity:
     """The same row with only the `n` most popular items of each segment: what answers read, and small."""
     short = PartitionPopularity(row.position)
-    for name, one in row.domains.items():
-        most = {seg: dict(nlargest(n, items.items(), key=itemgetter(1))) for seg, items in one.segments.items()}
-        short.domains[name] = DomainPopularity(one.rules, one.landmark, most)
+    for name, counts in row.domains.items():
+        most = {seg: dict(nlargest(n, items.items(), key=itemgetter(1))) for seg, items in counts.segments.items()}
+        short.domains[name] = DomainPopularity(counts.rules, counts.landmark, most)
     return short
 
 
@@ -143,18 +150,18 @@ def _remember(event_ids: list[int], seen: set[int], identity: int, length: int) 
         seen.discard(event_ids.pop(0))
 
 
-def _count(row: PartitionPopularity, event: Interaction, rules: PopularitySettings) -> None:
-    landmark = landmark_of(event.at, rules.half_life_ms)
-    one = row.domains.get(event.domain)
-    if one is None:
-        one = row.domains[event.domain] = DomainPopularity(rules.fingerprint(), landmark)
-    elif landmark > one.landmark:
-        _move_landmark(one, landmark, rules.least)
-    amount = rules.kinds[event.kind] * weight(event.at, one.landmark, rules.half_life_ms)
-    if amount < rules.least:
+def _count(row: PartitionPopularity, event: Interaction, settings: PopularitySettings) -> None:
+    landmark = landmark_of(event.at, settings.half_life_ms)
+    counts = row.domains.get(event.domain)
+    if counts is None:
+        counts = row.domains[event.domain] = DomainPopularity(settings.fingerprint(), landmark)
+    elif landmark > counts.landmark:
+        _move_landmark(counts, landmark, settings.least)
+    amount = settings.kinds[event.kind] * weight(event.at, counts.landmark, settings.half_life_ms)
+    if amount < settings.least:
         return
     for segment in (EVERYONE, event.segment) if event.segment else (EVERYONE,):
-        items = one.segments.setdefault(segment, {})
+        items = counts.segments.setdefault(segment, {})
         items[event.item_id] = items.get(event.item_id, 0.0) + amount
 
 

@@ -1,7 +1,7 @@
-"""Rebuild: the features once more, from the archive and the rest of the log, into a store of their own.
+"""Rebuild: the features computed again from the archive and the rest of the log, into a store of their own.
 
-The fold is sequential in log order and ignores how the log was cut into batches, so the rows come out byte-equal to the
-live ones as of the same positions.
+The fold is sequential in log order and does not depend on batches, so the rows are byte-equal to the live ones at the
+same positions.
 """
 
 import time
@@ -27,7 +27,7 @@ Progress = Callable[[str, int], None]
 
 
 class RebuildReport(msgspec.Struct, frozen=True):
-    """What a rebuild did: events read, users written, and the last position of each partition."""
+    """The result of a rebuild: events read, users written, and the last position of each partition."""
 
     events: int
     users: int
@@ -38,14 +38,14 @@ class RebuildReport(msgspec.Struct, frozen=True):
 def rebuild(
     log: Mapping[str, Iterable[LoggedEvent]],
     store: OnlineStore,
-    rules: FoldSettings,
+    settings: FoldSettings,
     progress: Progress | None = None,
     ends: Mapping[str, int] | None = None,
-    counting: popularity.SettingsByDomain | None = None,
+    popularity_settings: popularity.SettingsByDomain | None = None,
 ) -> RebuildReport:
-    """Fold each partition's events, in log order, into an empty `store`; `counting` are popularity's rules by domain.
+    """Fold each partition's events, in log order, into an empty `store`; `popularity_settings` are by domain.
 
-    `ends` are the last offsets of the log by partition, where what stands there may be no event (`last_offsets`).
+    `ends` are the last offsets of the log by partition, which need not be those of events (`last_offsets`).
     """
     started = time.monotonic()
     states: dict[UserKey, Activity] = {}
@@ -53,8 +53,8 @@ def rebuild(
     events = 0
     for name, entries in log.items():
         for batch in _batches(entries):
-            states |= apply_batch(states, batch, rules)
-            rows[name] = popularity.apply(rows.get(name), batch, counting or {})
+            states |= apply_batch(states, batch, settings)
+            rows[name] = popularity.apply(rows.get(name), batch, popularity_settings or {})
             events += len(batch)
             if progress is not None:
                 progress(name, events)
@@ -92,12 +92,12 @@ def log_by_partition(
     }
 
 
-def differing_keys(one: OnlineStore, other: OnlineStore, keys: Iterable[UserKey]) -> list[UserKey]:
+def differing_keys(store: OnlineStore, other: OnlineStore, keys: Iterable[UserKey]) -> list[UserKey]:
     """The keys whose rows are not the same bytes in both stores."""
-    wanted = list(keys)
-    left, right = one.read_activities(wanted), other.read_activities(wanted)
+    users = list(keys)
+    left, right = store.read_activities(users), other.read_activities(users)
     encode = msgspec.json.encode
-    return [key for key in wanted if encode(left.get(key)) != encode(right.get(key))]
+    return [key for key in users if encode(left.get(key)) != encode(right.get(key))]
 
 
 def read_log(
@@ -107,7 +107,7 @@ def read_log(
     start: int,
     limits: TimeLimits = DEFAULT_LIMITS,
 ) -> Iterator[LoggedEvent]:
-    """The events of a partition that are in the log now, from offset `start` on; what was set aside is passed over."""
+    """The events of a partition that are in the log now, from offset `start` on; dead letters are skipped."""
     place = TopicPartition(topics.EVENTS, partition)
     consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
     try:
@@ -117,12 +117,12 @@ def read_log(
         consumer.seek(place, max(start, first))
         while consumer.position(place) < end:
             for messages in consumer.poll(1_000).values():
-                for one in messages:
+                for message in messages:
                     try:
-                        event = decode_event(one.key, one.value or b"", one.timestamp, limits)
+                        event = decode_event(message.key, message.value or b"", message.timestamp, limits)
                     except EventError:
-                        continue  # the consumer has set it aside
-                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", one.offset)
+                        continue  # a dead letter
+                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset)
     finally:
         consumer.close()
 
@@ -153,7 +153,7 @@ def _partition(
             yield entry
     if bootstrap is not None:
         rest = read_log(bootstrap, security, number, last + 1, limits)
-        yield from (one for one in rest if one.event.domain in domains)
+        yield from (entry for entry in rest if entry.event.domain in domains)
 
 
 def _batches(entries: Iterable[LoggedEvent]) -> Iterator[list[LoggedEvent]]:

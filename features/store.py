@@ -1,7 +1,7 @@
-"""The Feast online store as the rest of the house sees it: rows in, rows out, SQLite or Redis behind the same code.
+"""The Feast online store: typed rows in, typed rows out, over SQLite or Redis.
 
-Writes hand ready protos to Feast's `online_write_batch`, reads ask Feast's `online_read`; the DataFrame way (`push`,
-`get_online_features`) stays open to users and costs about ten times as much (docs/decisions/0003-wide-features.md).
+Writes pass ready protos to Feast's `online_write_batch`, reads call Feast's `online_read`. The DataFrame API (`push`,
+`get_online_features`) works as well and costs about ten times as much (docs/decisions/0003-wide-features.md).
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class OnlineStore:
-    """Activities, profiles, items and popularity rows. Every method may raise StoreError: wait, and try again."""
+    """Activities, profiles, items and popularity rows. Every method may raise StoreError: wait and try again."""
 
     def __init__(self, feast: FeatureStore, domains: Sequence[str]) -> None:
         self.feast = feast
@@ -59,7 +59,7 @@ class OnlineStore:
         self._views: dict[str, FeatureView] = {view.name: view for view in feast.list_feature_views()}
 
     def write_activities(self, rows: Mapping[UserKey, Activity]) -> dict[UserKey, bytes]:
-        """Write users' states, one batch per domain; what was written, as `decode_activity` reads it."""
+        """Write users' states, one batch per domain; returns the bytes written, for `decode_activity`."""
         written = {key: _encode(row) for key, row in rows.items()}
         by_domain: dict[str, list[tuple[str, bytes]]] = {}
         for (domain, user_id), state in written.items():
@@ -74,11 +74,11 @@ class OnlineStore:
         by_domain: dict[str, list[str]] = {}
         for domain, user_id in keys:
             by_domain.setdefault(domain, []).append(user_id)
-        found: dict[UserKey, Activity] = {}
+        states: dict[UserKey, Activity] = {}
         for domain, users in by_domain.items():
             rows = self._read(f"{domain}_activity", "user_id", users, list(ACTIVITY_FEATURES))
-            found |= {(domain, user): _state.decode(row["state"].bytes_val) for user, row in rows.items()}
-        return found
+            states |= {(domain, user): _state.decode(row["state"].bytes_val) for user, row in rows.items()}
+        return states
 
     def read_activity(self, domain: str, user_id: str) -> Activity | None:
         """One user's state, or None."""
@@ -87,19 +87,19 @@ class OnlineStore:
 
     def write_profiles(self, users: Iterable[User]) -> None:
         """Write users' profiles."""
-        self._write_records("profile", "user_id", ((one.domain, one.user_id, one) for one in users))
+        self._write_records("profile", "user_id", ((user.domain, user.user_id, user) for user in users))
 
     def read_profiles(self, keys: Iterable[UserKey]) -> dict[UserKey, User]:
         """The profiles of those users who have one."""
         by_domain: dict[str, list[str]] = {}
         for domain, user_id in keys:
             by_domain.setdefault(domain, []).append(user_id)
-        found: dict[UserKey, User] = {}
+        profiles: dict[UserKey, User] = {}
         for domain, users in by_domain.items():
             rows = self._read(f"{domain}_profile", "user_id", users, ["record"])
-            told = {user: row["record"].string_val for user, row in rows.items()}
-            found |= {(domain, user): _user.decode(record) for user, record in told.items() if record}
-        return found
+            records = {user: row["record"].string_val for user, row in rows.items()}
+            profiles |= {(domain, user): _user.decode(record) for user, record in records.items() if record}
+        return profiles
 
     def read_profile(self, domain: str, user_id: str) -> User | None:
         """One user's profile, or None."""
@@ -107,7 +107,7 @@ class OnlineStore:
 
     def write_items(self, items: Iterable[Item]) -> None:
         """Write catalogue entries."""
-        self._write_records("item", "item_id", ((one.domain, one.item_id, one) for one in items))
+        self._write_records("item", "item_id", ((item.domain, item.item_id, item) for item in items))
 
     def read_item(self, domain: str, item_id: str) -> Item | None:
         """One catalogue entry, or None."""
@@ -121,33 +121,33 @@ class OnlineStore:
         )
 
     def read_popularity(self, partitions: Sequence[str]) -> dict[str, PartitionPopularity]:
-        """The popularity rows of those partitions that have one. One of an earlier form is none: it is counted anew."""
+        """The partitions' popularity rows. Those of an earlier format are left out: they are counted again."""
         rows = self._read("popularity", "partition", partitions, ["row"])
-        found: dict[str, PartitionPopularity] = {}
+        by_partition: dict[str, PartitionPopularity] = {}
         for key, row in rows.items():
             with contextlib.suppress(msgspec.ValidationError):
-                found[key] = _popularity.decode(row["row"].bytes_val)
-        return found
+                by_partition[key] = _popularity.decode(row["row"].bytes_val)
+        return by_partition
 
     def delete_user(self, domain: str, user_id: str) -> None:
-        """Overwrite a user's state and profile with empty ones: Feast has no delete of one key in every store.
+        """Overwrite a user's state and profile with empty ones: Feast cannot delete one key in every store.
 
         The positions stay, so that an event that is read again still changes nothing.
         """
-        known = self.read_activity(domain, user_id)
-        if known is not None:
+        state = self.read_activity(domain, user_id)
+        if state is not None:
             self.write_activities(
-                {(domain, user_id): Activity(applied=Deduplication(positions=known.applied.positions))}
+                {(domain, user_id): Activity(applied=Deduplication(positions=state.applied.positions))}
             )
         if self.read_profile(domain, user_id) is not None:
             self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
 
     def ping(self) -> None:
-        """Raise StoreError unless the store answers."""
+        """Raises StoreError unless the store responds."""
         self._read("popularity", "partition", ["ping"], ["row"])
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""
         connection = getattr(self._online, "_conn", None)
         if connection is not None:
             connection.close()
@@ -170,13 +170,13 @@ class OnlineStore:
 
     def _read(self, view: str, key: str, identities: Sequence[str], features: list[str]) -> dict[str, dict[str, Value]]:
         table = self._view(view)
-        found: dict[str, dict[str, Value]] = {}
+        read: dict[str, dict[str, Value]] = {}
         for start in range(0, len(identities), READ_CHUNK):
             chunk = identities[start : start + READ_CHUNK]
             keys = [_entity(key, identity) for identity in chunk]
             rows = _raising_store_errors(partial(self._online.online_read, self._config, table, keys, features))
-            found |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
-        return found
+            read |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
+        return read
 
     def _view(self, name: str) -> FeatureView:
         view = self._views.get(name)
@@ -206,8 +206,8 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
         if store == SQLITE:
             _write_ahead(folder / "online.db")
         feast = FeatureStore(repo_path=str(folder))
-        kept = _applied(feast, domains)
-    opened = OnlineStore(feast, kept)
+        applied = _applied(feast, domains)
+    opened = OnlineStore(feast, applied)
     if store == SQLITE:
         connection = opened._online._get_conn(feast.config)
         connection.execute("pragma synchronous=normal")
@@ -217,16 +217,15 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
 
 
 def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
-    """Add to the registry what it lacks for `domains`; every domain that it holds then."""
-    known = {view.name for view in [*feast.list_feature_views(), *feast.list_on_demand_feature_views()]}
-    kept = sorted({name.removesuffix("_activity") for name in known if name.endswith("_activity")} | set(domains))
-    if not {f"{domain}_activity_features" for domain in kept} <= known:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # on-demand views are experimental in Feast; offline use is slow
-            _raising_store_errors(lambda: feast.apply(definitions(kept)))
-    return kept
+    """Add missing definitions of `domains` to the registry; returns every domain that it then has."""
+    names = {view.name for view in [*feast.list_feature_views(), *feast.list_on_demand_feature_views()]}
+    earlier = {name.removesuffix("_activity") for name in names if name.endswith("_activity")}
+    all_domains = sorted(earlier | set(domains))
+    if not {f"{domain}_activity_features" for domain in all_domains} <= names:
+        with warnings.catch_warnings():  # Feast calls on-demand views experimental
+            warnings.simplefilter("ignore", RuntimeWarning)
+            _raising_store_errors(lambda: feast.apply(definitions(all_domains)))
+    return all_domains
 
 
 def _repository(store: str) -> bytes:
@@ -257,7 +256,7 @@ def _online_config(store: str) -> dict[str, Any]:
 
 
 def _write_ahead(path: Path) -> None:
-    """WAL once and for all: with it the one writer and the many readers do not lock each other out."""
+    """Switch the file to WAL, once: one writer and many readers then do not block each other."""
     connection = sqlite3.connect(path)
     try:
         connection.execute("pragma journal_mode=wal")

@@ -1,4 +1,10 @@
-"""Feast in a third of the time: without the checks of arguments that typeguard compiles into it at each import."""
+"""Feast imported in half the time: without the argument checks that typeguard compiles into its classes.
+
+typeguard has no setting for this: its import hook adds checks and cannot remove them, and its decorator is a no-op only
+under `python -O`, which would also remove the assertions of every other package. So the decorator is replaced while
+Feast is imported, here and nowhere else. Import of `features.store`, processor time on a busy core: 3.5 s instead of
+6.8 s; every start and every return after a kill waits for it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,23 +13,23 @@ from typing import Any
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """What is imported within is not given typeguard's checks: five of seven seconds on a busy core.
+    """Import in this block without typeguard's checks; where typeguard is not installed nothing changes.
 
-    `features.store` hands Feast what its own types say. Where typeguard is not installed nothing needs to be done.
+    mypy checks the calls that `features.store` makes.
     """
     try:
         import typeguard
     except ImportError:
         yield
         return
-    checking = typeguard.typechecked
-    typeguard.typechecked = _as_it_is
+    decorator = typeguard.typechecked
+    typeguard.typechecked = _undecorated
     try:
         yield
     finally:
-        typeguard.typechecked = checking
+        typeguard.typechecked = decorator
 
 
-def _as_it_is(target: Any = None, **_: Any) -> Any:
-    """In place of the decorator, with and without options."""
-    return _as_it_is if target is None else target
+def _undecorated(target: Any = None, **_: Any) -> Any:
+    """Replaces the decorator, with and without options."""
+    return _undecorated if target is None else target

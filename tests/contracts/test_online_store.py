@@ -26,8 +26,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server is installed")
-    with redis_server(tmp_path) as (found, _):
-        yield found
+    with redis_server(tmp_path) as (server, _):
+        yield server
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def state(*items: str) -> Activity:
 def test_what_is_written_is_read(store: OnlineStore) -> None:
     rows = {("shop", "ann"): state("a", "b"), ("news", "ann"): state("c"), ("shop", "bob/ö"): state("d")}
     store.write_activities(rows)
-    found = store.read_activities([*rows, ("shop", "nobody")])
-    assert found == rows
+    states = store.read_activities([*rows, ("shop", "nobody")])
+    assert states == rows
     assert store.read_activity("news", "ann") == rows["news", "ann"]
     assert store.read_activity("shop", "nobody") is None
 
@@ -57,9 +57,9 @@ def test_what_is_written_is_read(store: OnlineStore) -> None:
 def test_the_newest_write_counts(store: OnlineStore) -> None:
     for number in range(5):
         store.write_activities({("shop", "ann"): state(str(number))})
-        found = store.read_activity("shop", "ann")
-        assert found is not None
-        assert found.recent.items == [str(number)]
+        ann = store.read_activity("shop", "ann")
+        assert ann is not None
+        assert ann.recent.items == [str(number)]
 
 
 def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:

@@ -12,7 +12,7 @@ from stream.events import KIND_CODES, Event, Impression, Interaction, Search
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
-RULES = FoldSettings(history_length=4, event_ids=6, categories=2, queries=2, unwanted=3)
+SETTINGS = FoldSettings(history_length=4, event_ids=6, categories=2, queries=2, unwanted=3)
 
 
 def view(number: int, at: int = NOON, item: str = "tea", **more: object) -> Interaction:
@@ -24,7 +24,7 @@ def logged(*events: Event, start: int = 0) -> list[LoggedEvent]:
 
 
 def test_one_event_is_kept_as_it_came() -> None:
-    row = apply(None, logged(view(1, value=2.5, category="drinks", session_id="s")), RULES)
+    row = apply(None, logged(view(1, value=2.5, category="drinks", session_id="s")), SETTINGS)
     assert (row.recent.items, row.recent.times, row.recent.values) == (["tea"], [NOON], [2.5])
     assert row.recent.kinds == [KIND_CODES["view"]]
     assert (row.summary.first_seen, row.summary.last_seen, row.summary.totals) == (NOON, NOON, {"view": 1})
@@ -33,46 +33,48 @@ def test_one_event_is_kept_as_it_came() -> None:
 
 
 def test_a_late_event_lands_in_its_place_in_time() -> None:
-    row = apply(None, logged(view(1, NOON, "a"), view(2, NOON + 9, "c"), view(3, NOON + 5, "b")), RULES)
+    row = apply(None, logged(view(1, NOON, "a"), view(2, NOON + 9, "c"), view(3, NOON + 5, "b")), SETTINGS)
     assert row.recent.items == ["a", "b", "c"]
     assert (row.summary.first_seen, row.summary.last_seen) == (NOON, NOON + 9)
 
 
 def test_too_late_is_counted_apart() -> None:
     old = view(2, NOON - 31 * DAY_MS, "old")
-    row = apply(None, logged(view(1), old), RULES)
+    row = apply(None, logged(view(1), old), SETTINGS)
     assert (row.recent.items, row.summary.late, row.summary.totals) == (["tea"], 1, {"view": 1})
-    just = apply(None, logged(view(1), view(2, NOON - 30 * DAY_MS, "just")), RULES)
+    just = apply(None, logged(view(1), view(2, NOON - 30 * DAY_MS, "just")), SETTINGS)
     assert (just.recent.items, just.summary.late) == (["just", "tea"], 0)
 
 
 def test_the_history_keeps_the_newest() -> None:
-    row = apply(None, logged(*[view(n, NOON + n, str(n)) for n in range(6)], view(9, NOON - 1, "older")), RULES)
+    row = apply(None, logged(*[view(n, NOON + n, str(n)) for n in range(6)], view(9, NOON - 1, "older")), SETTINGS)
     assert row.recent.items == ["2", "3", "4", "5"]
     assert row.summary.totals == {"view": 7}
 
 
 def test_half_of_a_count_is_left_after_a_half_life() -> None:
-    row = apply(None, logged(view(1, NOON, category="x"), view(2, NOON + RULES.half_life_ms, category="x")), RULES)
+    row = apply(
+        None, logged(view(1, NOON, category="x"), view(2, NOON + SETTINGS.half_life_ms, category="x")), SETTINGS
+    )
     from features.decay import value_at
 
-    now = NOON + RULES.half_life_ms
-    assert value_at(row.summary.kinds["view"], row.summary.landmark, now, RULES.half_life_ms) == pytest.approx(1.5)
-    assert value_at(row.summary.categories["x"], row.summary.landmark, now, RULES.half_life_ms) == pytest.approx(1.5)
+    now = NOON + SETTINGS.half_life_ms
+    assert value_at(row.summary.kinds["view"], row.summary.landmark, now, SETTINGS.half_life_ms) == pytest.approx(1.5)
+    assert value_at(row.summary.categories["x"], row.summary.landmark, now, SETTINGS.half_life_ms) == pytest.approx(1.5)
 
 
 def test_the_smallest_category_goes_first() -> None:
     shelves = ["a", "a", "b", "b", "b", "c"]
-    row = apply(None, logged(*[view(n, category=shelf) for n, shelf in enumerate(shelves)]), RULES)
+    row = apply(None, logged(*[view(n, category=shelf) for n, shelf in enumerate(shelves)]), SETTINGS)
     assert set(row.summary.categories) == {"a", "b"}
 
 
 def test_a_session_ends_after_half_an_hour_or_by_name() -> None:
-    near = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE)), RULES).summary.session
+    near = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE)), SETTINGS).summary.session
     assert (near.started_at, near.events) == (NOON, 2)
-    far = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE + 1)), RULES).summary.session
+    far = apply(None, logged(view(1), view(2, NOON + 30 * MINUTE + 1)), SETTINGS).summary.session
     assert (far.started_at, far.events) == (NOON + 30 * MINUTE + 1, 1)
-    named = apply(None, logged(view(1, session_id="a"), view(2, NOON + 1, session_id="b")), RULES).summary.session
+    named = apply(None, logged(view(1, session_id="a"), view(2, NOON + 1, session_id="b")), SETTINGS).summary.session
     assert (named.id, named.events) == ("b", 1)
 
 
@@ -81,7 +83,7 @@ def test_searches_and_impressions_are_known_but_no_history() -> None:
         return Search(event_id=f"q{n}", user_id="ann", query=f"tea {n}", at=NOON)
 
     shown = Impression(event_id="i", user_id="ann", item_ids=["x"], at=NOON)
-    row = apply(None, logged(search(1), search(2), search(3), shown), RULES)
+    row = apply(None, logged(search(1), search(2), search(3), shown), SETTINGS)
     assert row.summary.queries == ["tea 2", "tea 3"]
     assert row.summary.totals == {"search": 3, "impression": 1}
     assert row.recent.items == []
@@ -93,25 +95,27 @@ def act(number: int, kind: str, item: str, after_ms: int = 0) -> Interaction:
 
 def test_a_hidden_item_is_remembered_when_its_event_has_left_the_history() -> None:
     later = [view(n, NOON + n, f"other{n}") for n in range(1, 6)]
-    row = apply(None, logged(act(0, "hide", "tea"), *later), RULES)
+    row = apply(None, logged(act(0, "hide", "tea"), *later), SETTINGS)
     assert "tea" not in row.recent.items
     assert row.unwanted == {"tea": NOON}
 
 
-def test_the_newest_word_by_time_says_whether_an_item_is_wanted() -> None:
-    assert apply(None, logged(act(0, "hide", "tea"), act(1, "like", "tea", 1)), RULES).unwanted == {}
-    assert apply(None, logged(act(0, "hide", "tea", 5), act(1, "view", "tea", 1)), RULES).unwanted == {"tea": NOON + 5}
-    assert apply(None, logged(act(0, "like", "tea", 5), act(1, "hide", "tea", 1)), RULES).unwanted == {}
-    assert apply(None, logged(act(0, "hide", "tea"), act(1, "skip", "tea", 1)), RULES).unwanted == {"tea": NOON}
+def test_the_newest_event_by_time_decides_whether_an_item_is_unwanted() -> None:
+    assert apply(None, logged(act(0, "hide", "tea"), act(1, "like", "tea", 1)), SETTINGS).unwanted == {}
+    assert apply(None, logged(act(0, "hide", "tea", 5), act(1, "view", "tea", 1)), SETTINGS).unwanted == {
+        "tea": NOON + 5
+    }
+    assert apply(None, logged(act(0, "like", "tea", 5), act(1, "hide", "tea", 1)), SETTINGS).unwanted == {}
+    assert apply(None, logged(act(0, "hide", "tea"), act(1, "skip", "tea", 1)), SETTINGS).unwanted == {"tea": NOON}
 
 
 def test_the_oldest_unwanted_item_goes_first() -> None:
     log = logged(*[act(n, "dislike", item, at) for n, (item, at) in enumerate(zip("abcd", [7, 3, 9, 8], strict=True))])
-    assert apply(None, log, RULES).unwanted == {"a": NOON + 7, "c": NOON + 9, "d": NOON + 8}
+    assert apply(None, log, SETTINGS).unwanted == {"a": NOON + 7, "c": NOON + 9, "d": NOON + 8}
 
 
 def test_a_row_from_before_unwanted_items_were_kept_can_be_read() -> None:
-    old = msgspec.to_builtins(apply(None, logged(view(1)), RULES))
+    old = msgspec.to_builtins(apply(None, logged(view(1)), SETTINGS))
     del old["unwanted"]
     row = msgspec.json.decode(msgspec.json.encode(old), type=Activity)
     assert (row.recent.items, row.unwanted) == (["tea"], {})
@@ -119,15 +123,15 @@ def test_a_row_from_before_unwanted_items_were_kept_can_be_read() -> None:
 
 def test_an_event_sent_twice_counts_once_and_a_replay_changes_nothing() -> None:
     log = logged(view(1), view(1), view(2))
-    row = apply(None, log, RULES)
+    row = apply(None, log, SETTINGS)
     assert row.summary.totals == {"view": 2}
-    assert msgspec.json.encode(apply(row, log, RULES)) == msgspec.json.encode(row)
+    assert msgspec.json.encode(apply(row, log, SETTINGS)) == msgspec.json.encode(row)
 
 
 def test_the_given_state_is_left_as_it_was() -> None:
-    before = apply(None, logged(view(1, category="x")), RULES)
+    before = apply(None, logged(view(1, category="x")), SETTINGS)
     frozen = msgspec.json.encode(before)
-    apply(before, logged(view(2, NOON + 90 * DAY_MS, category="y"), start=1), RULES)
+    apply(before, logged(view(2, NOON + 90 * DAY_MS, category="y"), start=1), SETTINGS)
     assert msgspec.json.encode(before) == frozen
 
 
@@ -158,7 +162,7 @@ def folded(log: list[LoggedEvent], cuts: list[int]) -> bytes:
     states: dict[tuple[str, str], Activity] = {}
     bounds = [0, *sorted(cuts), len(log)]
     for start, stop in pairwise(bounds):
-        states |= apply_batch(states, log[start:stop], RULES, in_place=True)
+        states |= apply_batch(states, log[start:stop], SETTINGS, in_place=True)
     return msgspec.json.encode({"/".join(key): states[key] for key in sorted(states)})
 
 
@@ -175,8 +179,8 @@ def test_going_back_in_the_log_changes_nothing(log: list[LoggedEvent], data: st.
     """A consumer that died after a write reads the same stretch again, from any place before."""
     reached = data.draw(st.integers(0, len(log)))
     back = data.draw(st.integers(0, reached))
-    states = apply_batch({}, log[:reached], RULES)
-    states |= apply_batch(states, log[back:], RULES)
+    states = apply_batch({}, log[:reached], SETTINGS)
+    states |= apply_batch(states, log[back:], SETTINGS)
     again = msgspec.json.encode({"/".join(key): states[key] for key in sorted(states)})
     assert again == folded(log, [])
 
@@ -184,7 +188,7 @@ def test_going_back_in_the_log_changes_nothing(log: list[LoggedEvent], data: st.
 @settings(max_examples=100, deadline=None)
 @given(logs)
 def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: list[LoggedEvent]) -> None:
-    for row in apply_batch({}, log, RULES).values():
+    for row in apply_batch({}, log, SETTINGS).values():
         recent = row.recent
         assert len(recent.items) == len(recent.kinds) == len(recent.times) == len(recent.values) <= 4
         assert recent.times == sorted(recent.times)

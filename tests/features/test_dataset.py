@@ -32,10 +32,10 @@ def archive(tmp_path: Path) -> Path:
         seen(4, NOON, "tie"),
         seen(5, NOON - HOUR, "other", "bob"),
     ]
-    kept = Archive(tmp_path / "archive")
-    kept.append("events", [ArchiveRow(0, n, NOON + 3 * HOUR, one) for n, one in enumerate(events)])
-    kept.append("users", [ArchiveRow(0, 0, NOON, User(user_id="ann", at=NOON - 2 * HOUR, segment="old"))])
-    kept.flush()
+    archive = Archive(tmp_path / "archive")
+    archive.append("events", [ArchiveRow(0, n, NOON + 3 * HOUR, event) for n, event in enumerate(events)])
+    archive.append("users", [ArchiveRow(0, 0, NOON, User(user_id="ann", at=NOON - 2 * HOUR, segment="old"))])
+    archive.flush()
     return tmp_path / "archive"
 
 
@@ -43,17 +43,17 @@ def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> 
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
     written = write_activity_history(archive, "shop", FoldSettings(), every_ms=0)
     assert written == 4  # ann: past, both of now together, future; bob: one
-    asked = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "user_id": ["ann", "ann", "ann", "ann", "bob", "new"],
             "at": [NOON - HOUR, NOON, NOON + 1, NOON + 3 * HOUR, NOON, NOON],
             "label": ["past", "now", "after", "end", "bob", "new"],
         }
     )
-    found = training_set(store.feast, "shop", asked).set_index("label")
+    known = training_set(store.feast, "shop", rows).set_index("label")
     items = {
         label: msgspec.json.decode(state, type=Activity).recent.items if isinstance(state, bytes) else None
-        for label, state in found["state"].items()
+        for label, state in known["state"].items()
     }
     assert items == {
         "past": None,
@@ -63,17 +63,17 @@ def test_a_planted_future_event_does_not_leak(archive: Path, tmp_path: Path) -> 
         "bob": ["other"],
         "new": None,
     }
-    assert msgspec.json.decode(found.loc["now", "record"])["segment"] == "old"
+    assert msgspec.json.decode(known.loc["now", "record"])["segment"] == "old"
 
 
 def test_snapshots_by_day_are_older_but_never_from_the_future(archive: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path / "feast", "sqlite", ["shop"])
     write_activity_history(archive, "shop", FoldSettings())
-    asked = pd.DataFrame({"user_id": ["ann", "ann"], "at": [NOON + HOUR, NOON + 3 * HOUR]})
-    states = training_set(store.feast, "shop", asked).sort_values("at")["state"].tolist()
+    rows = pd.DataFrame({"user_id": ["ann", "ann"], "at": [NOON + HOUR, NOON + 3 * HOUR]})
+    states = training_set(store.feast, "shop", rows).sort_values("at")["state"].tolist()
     for state, least in zip(states, [0, 4], strict=True):
-        kept = msgspec.json.decode(state, type=Activity).recent.items if isinstance(state, bytes) else []
-        assert len(kept) == least
+        items = msgspec.json.decode(state, type=Activity).recent.items if isinstance(state, bytes) else []
+        assert len(items) == least
 
 
 def test_nothing_is_archived_yet(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def test_a_part_that_grows_while_it_is_read_is_read_whole(tmp_path: Path) -> Non
     growing.start()
     seen = 0
     while not ended.is_set():
-        found = len(dataset.interactions(tmp_path / "archive", "shop"))
+        rows_read = len(dataset.interactions(tmp_path / "archive", "shop"))
         cached = len(cache.interactions(tmp_path / "archive", "shop", tmp_path / "cache")[0])
-        assert found % 50 == cached % 50 == 0
-        assert seen <= found <= cached
-        seen = found
+        assert rows_read % 50 == cached % 50 == 0
+        assert seen <= rows_read <= cached
+        seen = rows_read
     growing.join()
     assert len(parts(tmp_path / "archive", "events")) == 20
     assert len(dataset.interactions(tmp_path / "archive", "shop")) == 400 * 50

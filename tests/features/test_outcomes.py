@@ -39,7 +39,7 @@ def outcome(*events: Event, window: JoinWindow = WINDOW) -> dict[str, tuple[int,
     """Lists and clicked lists by release."""
     row = PartitionOutcomes()
     apply(row, JoinBuffer(window), logged(*events))
-    return {name: (sum(one.impressions), sum(one.clicks)) for name, one in row.counts.get("shop", {}).items()}
+    return {name: (sum(counts.impressions), sum(counts.clicks)) for name, counts in row.counts.get("shop", {}).items()}
 
 
 def test_a_list_is_clicked_once_however_many_of_its_items_are_taken() -> None:
@@ -85,10 +85,10 @@ def test_users_stay_in_their_group() -> None:
 
 
 def test_names_that_a_client_makes_up_do_not_push_out_those_that_serve() -> None:
-    made_up = [shown(f"k{one}", "x", release=f"made-up-{one}") for one in range(40)]
-    found = outcome(shown("a", "x"), *made_up)
-    assert found["r1"] == (1, 0)
-    assert len(found) == 30
+    invented = [shown(f"k{n}", "x", release=f"invented-{n}") for n in range(40)]
+    counts = outcome(shown("a", "x"), *invented)
+    assert counts["r1"] == (1, 0)
+    assert len(counts) == 30
 
 
 def test_what_came_since() -> None:
@@ -115,9 +115,9 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 @settings(max_examples=200, deadline=None)
-def test_a_restart_from_rows_and_deltas_changes_nothing(events: list[Event], one: int, other: int, back: int) -> None:
+def test_a_restart_from_rows_and_deltas_changes_nothing(events: list[Event], start: int, crash: int, back: int) -> None:
     """The row of `first` events was kept, more came before the crash, and the log is read again from further back."""
-    first, crashed = sorted((min(one, len(events)), min(other, len(events))))
+    first, crashed = sorted((min(start, len(events)), min(crash, len(events))))
     log = logged(*events)
     whole = PartitionOutcomes()
     apply(whole, JoinBuffer(WINDOW), log)

@@ -20,10 +20,10 @@ from stream.events import Interaction
 
 DAY = 24 * 60 * 60 * 1000
 NOON = 1_760_000_000_000
-RULES = PopularitySettings()
+SETTINGS = PopularitySettings()
 HOUR = 60 * 60 * 1000
 FAST = PopularitySettings(half_life_ms=HOUR, kinds={"view": 1.0, "click": 2.0}, least=2.0**-10)
-BY_DOMAIN = {"shop": RULES, "news": FAST}
+BY_DOMAIN = {"shop": SETTINGS, "news": FAST}
 
 
 def taken(number: int, item: str, kind: str = "view", at: int = NOON, **more: str) -> Interaction:
@@ -35,8 +35,8 @@ def logged(*events: Interaction, partition: str = "events/0") -> list[LoggedEven
 
 
 def now(row: PartitionPopularity, item: str, at: int = NOON, segment: str = EVERYONE) -> float:
-    one = row.domains["shop"]
-    return value_at(one.segments[segment][item], one.landmark, at, RULES.half_life_ms)
+    counts = row.domains["shop"]
+    return value_at(counts.segments[segment][item], counts.landmark, at, SETTINGS.half_life_ms)
 
 
 def test_kinds_weigh_and_a_week_halves() -> None:
@@ -98,7 +98,7 @@ def test_counts_of_other_rules_are_known_as_such() -> None:
     row = apply(None, logged(taken(1, "a"), taken(2, "n", domain="news")), BY_DOMAIN)
     assert outdated_domains(row, BY_DOMAIN) == []
     assert outdated_domains(row, {**BY_DOMAIN, "news": PopularitySettings(half_life_ms=2 * HOUR)}) == ["news"]
-    assert outdated_domains(row, {"news": FAST}) == []  # a shop that nothing is said of has the default's rules
+    assert outdated_domains(row, {"news": FAST}) == []  # a domain without settings has the default
 
 
 events = st.builds(
@@ -113,13 +113,15 @@ events = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(events, max_size=30), st.integers(0, 30))
-def test_it_is_the_slow_sum_however_it_is_cut(found: list[Interaction], cut: int) -> None:
-    log = logged(*found)
+def test_it_is_the_slow_sum_however_it_is_cut(events: list[Interaction], cut: int) -> None:
+    log = logged(*events)
     row = apply(apply(None, log[:cut], BY_DOMAIN), log[cut:], BY_DOMAIN)
     assert msgspec.json.encode(row) == msgspec.json.encode(apply(None, log, BY_DOMAIN))
     for item in "abc":
         slow = sum(
-            RULES.kinds.get(one.kind, 0) * 2 ** ((one.at - NOON) / (7 * DAY)) for one in found if one.item_id == item
+            SETTINGS.kinds.get(event.kind, 0) * 2 ** ((event.at - NOON) / (7 * DAY))
+            for event in events
+            if event.item_id == item
         )
         shop = row.domains.get("shop")
         counted = shop.segments[EVERYONE].get(item) if shop is not None else None

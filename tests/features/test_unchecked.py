@@ -14,11 +14,11 @@ print(typeguard.typechecked is before, checks)
 
 
 def test_feast_is_imported_unchecked_and_typeguard_stays_what_it_is() -> None:
-    assert said("features.store") == ["True", "False"]
-    assert said("feast") == ["True", "True"]
+    assert import_report("features.store") == ["True", "False"]
+    assert import_report("feast") == ["True", "True"]
 
 
-def said(first: str) -> list[str]:
+def import_report(first: str) -> list[str]:
     script = LOOK.format(first=first)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    return found.stdout.split()
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return run.stdout.split()

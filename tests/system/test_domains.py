@@ -152,7 +152,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     )
     aside = open_store(tmp_path / "aside", "sqlite", tuple(KINDS))
     log = log_by_partition(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
-    rebuild(log, aside, FoldSettings(), ends=ends, counting=domain_presets.counting(settings))
+    rebuild(log, aside, FoldSettings(), ends=ends, popularity_settings=domain_presets.counting(settings))
     encode = msgspec.json.encode
     one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
     assert {name: encode(row) for name, row in one.items()} == {name: encode(row) for name, row in other.items()}
