@@ -16,33 +16,35 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from models.domains.tuning import PresetError
+from serving.http.ingest import MAX_BODY_BYTES
 from serving.http.problems import log_unexpected, problem_details
-from serving.http.routes import events, health, recommendations, rules
+from serving.http.routes import events, health, items, live, popular, recommendations, releases, rules, users
+from serving.http.routes.lookup_options import query_lookup
 from serving.http.service import Service
 from serving.process import logs, memory
 from serving.settings import HOPELESS, Settings, read
 
 ROUTES: list[Any] = [
-    events.send_events,
-    events.put_items,
-    events.put_users,
-    recommendations.recommendations,
-    recommendations.wanted,
-    recommendations.live,
-    recommendations.session,
-    recommendations.similar,
-    recommendations.item,
-    recommendations.features,
-    recommendations.popular,
+    events.post_events,
+    items.put_items,
+    users.put_users,
+    recommendations.get_recommendations,
+    recommendations.post_recommendations,
+    live.stream_recommendations,
+    recommendations.session_recommendations,
+    items.similar_items,
+    items.get_item,
+    users.get_features,
+    popular.popular_items,
     rules.list_rules,
-    rules.show_rule,
+    rules.get_rule,
     rules.put_rule,
     rules.delete_rule,
-    health.healthz,
-    health.readyz,
-    health.list_releases,
-    health.show_release,
-    health.read_metrics,
+    health.get_liveness,
+    health.get_readiness,
+    releases.list_releases,
+    releases.get_release,
+    health.get_metrics,
 ]
 
 log = logging.getLogger("coldstream.api")
@@ -60,7 +62,10 @@ def build(service: Service) -> Litestar:
     )
     return Litestar(
         [*ROUTES, create_static_files_router("/assets", [folder], include_in_schema=False)],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        dependencies={
+            "service": Provide(lambda: service, use_cache=True, sync_to_thread=False),
+            "lookup": Provide(query_lookup, sync_to_thread=False),
+        },
         on_startup=[service.start],
         on_shutdown=[service.stop],
         plugins=[problem_details()],
@@ -69,7 +74,7 @@ def build(service: Service) -> Litestar:
             "Coldstream", "0.1.0", path="/docs", render_plugins=[swagger], description="Recommendations in real time."
         ),
         compression_config=CompressionConfig("gzip", exclude=["/stream$"], minimum_size=64 * 1024),
-        request_max_body_size=events.MOST_BYTES + 1,
+        request_max_body_size=MAX_BODY_BYTES + 1,
         logging_config=None,
     )
 

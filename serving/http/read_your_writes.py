@@ -1,123 +1,121 @@
-"""What the consumer tells after every write, and who waits for it: look-ups with `after`, and live streams."""
+"""Read-your-writes: tokens that writes return, and look-ups that wait until the features contain them.
+
+A token is `PARTITION:OFFSET` of the topic `events` (`3:120`), or `TOPIC/PARTITION:OFFSET` of another topic
+(`items/0:7`). Tokens are joined by commas.
+"""
 
 import asyncio
+import re
 import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
 
-from serving import metrics
-from serving.messages import FeatureUpdate
+from serving.http.problems import Problem
+from stream import topics
+from stream.producer import Position
 
-
-class Watch(asyncio.Event):
-    """Set when a user's list may differ. `sure`: the user's features or the release changed, not only the domain."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sure = True
-
-    def surely(self) -> None:
-        """Set it, and be sure."""
-        self.sure = True
-        self.set()
-
-    def take(self) -> bool:
-        """Whether it was sure; from now on it is not set."""
-        sure, self.sure = self.sure, False
-        self.clear()
-        return sure
+TOKEN: Final = re.compile(r"(?:[a-z-]+/)?\d{1,9}:\d{1,18}")
 
 
-class Updates:
-    """How far each partition (`events/3`) is applied, and who waits for a position or for a user's features to change.
+def format_token(topic: str, position: Position) -> str:
+    """The token of one record."""
+    prefix = "" if topic == topics.EVENTS else f"{topic}/"
+    return f"{prefix}{position.partition}:{position.offset}"
 
-    Everything here runs on the event loop.
+
+def newest_token(topic: str, positions: Iterable[Position]) -> str:
+    """The token of several records: the newest offset of each partition."""
+    newest: dict[int, int] = {}
+    for position in positions:
+        newest[position.partition] = max(position.offset, newest.get(position.partition, -1))
+    return ",".join(format_token(topic, Position(partition, newest[partition])) for partition in sorted(newest))
+
+
+def parse_tokens(text: str) -> list[tuple[str, int]]:
+    """Partitions (`events/3`) and offsets.
+
+    Raises:
+        Problem: the text is not a token.
     """
+    return [_parse_token(part) for part in text.split(",")]
+
+
+def _parse_token(text: str) -> tuple[str, int]:
+    if not TOKEN.fullmatch(text):
+        raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered")
+    partition, _, offset = text.rpartition(":")
+    return partition if "/" in partition else f"{topics.EVENTS}/{partition}", int(offset)
+
+
+class AppliedOffsets:
+    """How far each partition (`events/3`) is visible to look-ups, and who waits for it. Used on the event loop only."""
 
     def __init__(self) -> None:
-        self.through: dict[str, int] = {}
+        self.by_partition: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
-        self._watching: dict[tuple[str, str], set[Watch]] = {}
 
-    def hear(self, update: FeatureUpdate) -> None:
-        """Take in one message of `feature-updates`."""
-        metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))
-        self.reach(update.partition, update.through)
-        if update.users is None:
-            self.wake_all()
+    def advance(self, partition: str, offset: int) -> None:
+        """Everything of `partition` through `offset` is visible from now on."""
+        if offset <= self.by_partition.get(partition, -1):
             return
-        for user in update.users:
-            for watch in self._watching.get(user, ()):
-                watch.surely()
-
-    def reach(self, partition: str, through: int) -> None:
-        """Everything of `partition` through `through` is visible to look-ups from now on."""
-        if through <= self.through.get(partition, -1):
-            return
-        self.through[partition] = through
-        still: list[tuple[int, asyncio.Future[None]]] = []
-        for offset, future in self._waiting.pop(partition, []):
-            if offset > through:
-                still.append((offset, future))
+        self.by_partition[partition] = offset
+        still_waiting: list[tuple[int, asyncio.Future[None]]] = []
+        for expected, future in self._waiting.pop(partition, []):
+            if expected > offset:
+                still_waiting.append((expected, future))
             elif not future.done():
                 future.set_result(None)
-        if still:
-            self._waiting[partition] = still
+        if still_waiting:
+            self._waiting[partition] = still_waiting
 
-    def has(self, partition: str, offset: int) -> bool:
-        """Whether `offset` of `partition` is known to be visible to look-ups."""
-        return self.through.get(partition, -1) >= offset
+    def contains(self, partition: str, offset: int) -> bool:
+        """Whether `offset` of `partition` is known to be visible."""
+        return self.by_partition.get(partition, -1) >= offset
 
-    async def reached(self, partition: str, offset: int, within_s: float) -> bool:
-        """Whether `offset` of `partition` is visible to look-ups, now or within the time given."""
-        if self.has(partition, offset):
+    async def wait(self, partition: str, offset: int, timeout_s: float) -> bool:
+        """Whether `offset` of `partition` is visible now or within the timeout."""
+        if self.contains(partition, offset):
             return True
-        if within_s <= 0:
+        if timeout_s <= 0:
             return False
         entry = (offset, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(partition, []).append(entry)
         try:
-            await asyncio.wait_for(entry[1], within_s)
+            await asyncio.wait_for(entry[1], timeout_s)
         except TimeoutError:
             return False
         finally:
-            self._drop(partition, entry)
+            self._remove(partition, entry)
         return True
 
-    def watch(self, domain: str, user_id: str) -> Watch:
-        """What is set whenever the user's list may differ, sure at first; `unwatch` it."""
-        watch = Watch()
-        self._watching.setdefault((domain, user_id), set()).add(watch)
-        metrics.open_streams.inc()
-        return watch
-
-    def unwatch(self, domain: str, user_id: str, watch: Watch) -> None:
-        """Let go of what `watch` gave."""
-        watching = self._watching.get((domain, user_id), set())
-        if watch in watching:
-            watching.discard(watch)
-            metrics.open_streams.dec()
-        if not watching:
-            self._watching.pop((domain, user_id), None)
-
-    def wake_all(self) -> None:
-        """Let every stream look again: a release was swapped, or too many users changed to name them."""
-        for watching in self._watching.values():
-            for one in watching:
-                one.surely()
-
-    def wake(self, domain: str) -> None:
-        """Let a domain's streams look whether their lists differ: items or rules changed."""
-        for (name, _), watching in self._watching.items():
-            if name == domain:
-                for one in watching:
-                    one.set()
-
-    def watching(self) -> int:
-        """How many streams are open."""
-        return sum(len(one) for one in self._watching.values())
-
-    def _drop(self, partition: str, entry: tuple[int, asyncio.Future[None]]) -> None:
+    def _remove(self, partition: str, entry: tuple[int, asyncio.Future[None]]) -> None:
         waiting = self._waiting.get(partition, [])
         if entry in waiting:
             waiting.remove(entry)
         if not waiting:
             self._waiting.pop(partition, None)
+
+
+async def wait_until_applied(
+    token: str,
+    applied: AppliedOffsets,
+    read_positions: Callable[[], Awaitable[Mapping[str, int]]],
+    timeout_ms: int,
+) -> None:
+    """Wait until look-ups see everything that `token` names.
+
+    `read_positions` reads the positions that the user's features contain: they may be ahead of what this process knows.
+
+    Raises:
+        Problem: the text is not a token, or its offsets are not visible within the timeout.
+    """
+    deadline = time.monotonic() + timeout_ms / 1000
+    missing = [entry for entry in parse_tokens(token) if not applied.contains(*entry)]
+    if not missing:
+        return
+    positions = await read_positions()
+    for partition, offset in missing:
+        if positions.get(partition, -1) >= offset:
+            continue
+        if not await applied.wait(partition, offset, max(0.0, deadline - time.monotonic())):
+            raise Problem(504, "not-yet", f"token {token} is not in the features after {timeout_ms} ms; ask again")

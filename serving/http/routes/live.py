@@ -1,4 +1,4 @@
-"""The live stream of a user's lists: a new one when the features change, when a release does, or what may be shown."""
+"""The live stream of a user's recommendations."""
 
 import asyncio
 import time
@@ -6,47 +6,61 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
-from litestar.response import ServerSentEventMessage
+from litestar import get
+from litestar.params import FromPath
+from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from serving.http.routes.lookup_options import InjectedLookup
+from serving.http.routes.parameters import InjectedService
 from serving.http.service import Service
 from serving.recommend.answer import Answer
 from serving.recommend.request import LookupRequest
 
 HEARTBEAT_S: Final = 15.0
 
-Shown = list[tuple[str, str | None, str | None]]
-"""Items with titles and categories: a list that differs in scores alone is not sent again."""
+ShownItem = tuple[str, str | None, str | None]
+"""Item, title and category: a list that differs only in scores is not sent again."""
 
 
-async def lists(service: Service, user_id: str, ask: LookupRequest) -> AsyncIterator[ServerSentEventMessage]:
-    """The list of this moment, then one for each change of the user's features or of the release.
+@get("/v1/users/{user_id:str}/recommendations/stream", tags=["recommendations"], summary="The same, live")
+async def stream_recommendations(
+    service: InjectedService, user_id: FromPath[str], lookup: InjectedLookup
+) -> ServerSentEvent:
+    """Server-sent events: a list at once, and a new one whenever features, release, rules or items change it."""
+    return ServerSentEvent(changing_lists(service, user_id, lookup))
 
-    Where items or rules of the domain changed, one more if it differs. A comment says that the stream lives where there
-    was nothing to say for `HEARTBEAT_S`.
+
+async def changing_lists(
+    service: Service, user_id: str, request: LookupRequest
+) -> AsyncIterator[ServerSentEventMessage]:
+    """The current list, then one for each change of the user's features or of the release.
+
+    After a change of items or rules in the domain, another one if it differs. A comment shows that the stream is alive
+    if nothing was sent for `HEARTBEAT_S`.
     """
-    watch = service.updates.watch(ask.domain, user_id)
-    steady = msgspec.structs.replace(ask, explore=0.0)  # two draws of one look-up differ, and nothing has changed
-    before: Shown | None = None
-    spoke = time.monotonic()
+    signal = service.streams.open(request.domain, user_id)
+    ranking = msgspec.structs.replace(request, explore=0.0)  # exploration draws anew at each look-up: no change
+    before: list[ShownItem] | None = None
+    sent_at = time.monotonic()
     try:
         while not service.closing.is_set():
-            sure = watch.take()
-            found = await service.recommend(user_id, ask)
-            same = found if steady == ask else await service.recommend(user_id, steady)
-            shown = _shown(same.answer)
-            if sure or shown != before:
-                before, spoke = shown, time.monotonic()
-                data, number = found.body.decode(), found.answer.request_id
-                yield ServerSentEventMessage(data=data, event="recommendations", id=number)
-            while not watch.is_set() and not service.closing.is_set():
+            certain = signal.consume()
+            answer = await service.recommend(user_id, request)
+            unexplored = answer if ranking == request else await service.recommend(user_id, ranking)
+            shown = _shown(unexplored.answer)
+            if certain or shown != before:
+                before, sent_at = shown, time.monotonic()
+                data, request_id = answer.body.decode(), answer.answer.request_id
+                yield ServerSentEventMessage(data=data, event="recommendations", id=request_id)
+            while not signal.is_set() and not service.closing.is_set():
                 try:
-                    await asyncio.wait_for(watch.wait(), max(0.0, spoke + HEARTBEAT_S - time.monotonic()))
+                    await asyncio.wait_for(signal.wait(), max(0.0, sent_at + HEARTBEAT_S - time.monotonic()))
                 except TimeoutError:
-                    spoke = time.monotonic()
+                    sent_at = time.monotonic()
                     yield ServerSentEventMessage(comment="still here")
     finally:
-        service.updates.unwatch(ask.domain, user_id, watch)
+        service.streams.close(request.domain, user_id, signal)
 
 
-def _shown(answer: Answer) -> Shown:
-    return [(one.item_id, one.title, one.category) for one in answer.items]
+def _shown(answer: Answer) -> list[ShownItem]:
+    return [(item.item_id, item.title, item.category) for item in answer.items]

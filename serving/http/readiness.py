@@ -1,0 +1,48 @@
+"""Whether this process can serve, and what is missing."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from features.errors import StoreError
+from serving.http.service import Service
+from serving.recommend.worker import NOT_OPEN
+from stream import topics
+
+if TYPE_CHECKING:
+    from features.store import OnlineStore
+
+PROBE_TIMEOUT_S: Final = 1.0
+
+
+async def missing_parts(service: Service) -> dict[str, str]:
+    """What keeps the process from serving, by part, with the cure; empty when it can serve."""
+    missing: dict[str, str] = {}
+    store_error = await _store_error(service)
+    if store_error:
+        missing["store"] = store_error
+    if not service.connected or not await service.catalogue_follower.broker_answers(PROBE_TIMEOUT_S):
+        address = service.settings.bootstrap
+        missing["broker"] = f"no Kafka answers at {address}; is the broker running, and is the address right?"
+    if not service.catalogue_follower.caught_up.is_set():
+        missing["catalogue"] = f"the topics {topics.ITEMS} and {topics.USERS} are still being read; wait"
+    elif not service.rules.ready.is_set():
+        missing["rules"] = "the rules are being compiled; wait"
+    if not service.updates_follower.caught_up.is_set():
+        missing["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
+    return missing
+
+
+async def _store_error(service: Service) -> str | None:
+    if service.lookups.store is None:
+        return NOT_OPEN
+    try:
+        await asyncio.wait_for(service.lookups.call(_ping), PROBE_TIMEOUT_S)
+    except StoreError as error:
+        return str(error)
+    except TimeoutError:
+        return f"the online store does not answer within {PROBE_TIMEOUT_S:g} s"
+    return None
+
+
+def _ping(store: "OnlineStore") -> None:
+    store.ping()

@@ -1,0 +1,125 @@
+"""Topics that every API process reads in full: without a consumer group, from the beginning or from the end."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from serving.messages import FETCH_BYTES
+from stream.admin import describe
+from stream.client import aiokafka_config
+from stream.errors import BrokerError
+
+RETRY_S: Final = 0.5
+BATCH_RECORDS: Final = 1_000
+
+MessageHandler = Callable[[bytes | None, bytes | None], None]
+"""Called with the key and the value of each message."""
+
+log = logging.getLogger("coldstream.api")
+
+
+class TopicFollower:
+    """Passes every message of some topics to their handlers, in order, and resumes after an outage of the broker.
+
+    `on_progress` is called with each partition (`items/0`) and the last offset that was handled.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        security: dict[str, str],
+        handlers: Mapping[str, MessageHandler],
+        *,
+        from_start: bool,
+        on_progress: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._kafka = (bootstrap, security)
+        self._config = aiokafka_config(bootstrap, security)
+        self._handlers = handlers
+        self._from_start = from_start
+        self._on_progress = on_progress
+        self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self.caught_up = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            consumer = AIOKafkaConsumer(
+                **self._config,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                max_partition_fetch_bytes=FETCH_BYTES,
+                fetch_max_wait_ms=200,
+            )
+            try:
+                await consumer.start()
+                await self._assign(consumer)
+                self._consumer = consumer
+                await self._follow(consumer)
+            except (KafkaError, BrokerError) as error:
+                log.warning("%s: %s: %s; retrying", ", ".join(self._handlers), type(error).__name__, error)
+            finally:
+                self._consumer = None
+                await consumer.stop()
+            await asyncio.sleep(RETRY_S)
+
+    async def broker_answers(self, timeout_s: float) -> bool:
+        """Whether the broker answers a request now. Also true for a broker that lost its log."""
+        consumer = self._consumer
+        if consumer is None:
+            return False
+        try:
+            await asyncio.wait_for(consumer.end_offsets(list(self._positions)), timeout_s)
+        except (KafkaError, TimeoutError):
+            return False
+        return True
+
+    async def _assign(self, consumer: AIOKafkaConsumer) -> None:
+        """Assign all partitions once the topics exist; resume at known positions that the log still has."""
+        while not set(self._handlers) <= set(existing := await asyncio.to_thread(describe, *self._kafka)):
+            await asyncio.sleep(RETRY_S)
+        partitions = [
+            TopicPartition(topic, number) for topic in self._handlers for number in range(existing[topic].partitions)
+        ]
+        consumer.assign(partitions)
+        beginnings = await consumer.beginning_offsets(partitions)
+        self._ends = await consumer.end_offsets(partitions)
+        for partition in partitions:
+            first, end = beginnings[partition], self._ends[partition]
+            position = self._positions.get(partition, first if self._from_start else end)
+            self._positions[partition] = min(max(position, first), end)
+            consumer.seek(partition, self._positions[partition])
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            if not self.caught_up.is_set():
+                await self._check_caught_up(consumer)
+            fetched = await consumer.getmany(
+                timeout_ms=100 if not self.caught_up.is_set() else 1_000, max_records=BATCH_RECORDS
+            )
+            for partition, records in fetched.items():
+                self._handle(partition, records)
+            await asyncio.sleep(0)  # a long topic must not keep requests waiting
+
+    async def _check_caught_up(self, consumer: AIOKafkaConsumer) -> None:
+        """Compare positions, not messages: a compacted topic may end in offsets that no longer exist."""
+        for partition in self._positions:
+            self._positions[partition] = await consumer.position(partition)
+        if all(position >= self._ends[partition] for partition, position in self._positions.items()):
+            self.caught_up.set()
+
+    def _handle(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
+        handler = self._handlers[partition.topic]
+        for record in records:
+            handler(record.key, record.value)
+        self._positions[partition] = records[-1].offset + 1
+        if self._on_progress is not None:
+            self._on_progress(f"{partition.topic}/{partition.partition}", records[-1].offset)
