@@ -9,12 +9,12 @@ import resource
 import time
 from collections.abc import Callable
 
-from benchmarks.running import free_port
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.bulk import BulkProducer
 from stream.events import Interaction, encode
 from stream.topics import EVENTS, topics
+from testing.ports import free_port
 from testing.temporary_folder import temporary_folder
 
 CHUNK = 10_000

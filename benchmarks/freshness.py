@@ -50,7 +50,7 @@ def measure(seconds: int = 60, rate: int = 2_000, items: int = 100_000) -> dict[
                 port = int(system.environment["COLDSTREAM_PORT"])
                 offering = other.submit(_load, port, rate, seconds, items)
                 _until_loaded(system.url)
-                asked, awaited = asyncio.run(_probe(port, seconds - 3))
+                polled, awaited = asyncio.run(_probe(port, seconds - 3))
                 offered = offering.result()
             table = memory(system.pid)
     return {
@@ -58,7 +58,7 @@ def measure(seconds: int = 60, rate: int = 2_000, items: int = 100_000) -> dict[
         "items": items,
         "offered_per_second": rate,
         "load": offered,
-        "asked_again_and_again": percentiles(asked),
+        "asked_again_and_again": percentiles(polled),
         "asked_with_after": percentiles(awaited),
         "memory": table,
     }
@@ -94,7 +94,7 @@ def _until_loaded(url: str) -> None:
 
 def _load(port: int, rate: int, seconds: int, items: int) -> dict[str, float]:
     """In a process of its own: batches leave when they are due."""
-    stream = [encode(one) for one in synthetic_events(rate * seconds, USERS, items, np.random.default_rng(3))]
+    stream = [encode(event) for event in synthetic_events(rate * seconds, USERS, items, np.random.default_rng(3))]
     bodies = [b"[" + b",".join(stream[at : at + BATCH]) + b"]" for at in range(0, len(stream), BATCH)]
     found = asyncio.run(load.open_loop(port, [load.post_request("/v1/events", body) for body in bodies], rate / BATCH))
     accepted = found.statuses.get(202, 0) * BATCH
@@ -103,12 +103,12 @@ def _load(port: int, rate: int, seconds: int, items: int) -> dict[str, float]:
 
 
 async def _probe(port: int, seconds: float) -> tuple[list[float], list[float]]:
-    asked: list[float] = []
+    polled: list[float] = []
     awaited: list[float] = []
     until = time.monotonic() + seconds
-    probes = ((f"probe{one}", until, asked if one % 2 else awaited, one % 2 == 0) for one in range(PROBES))
+    probes = ((f"probe{number}", until, polled if number % 2 else awaited, number % 2 == 0) for number in range(PROBES))
     await asyncio.gather(*(_visitor(port, *probe) for probe in probes))
-    return asked, awaited
+    return polled, awaited
 
 
 async def _visitor(port: int, user: str, until: float, times: list[float], after: bool) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmarks.data_sets import users_of
 from benchmarks.measurements import machine
-from benchmarks.recommenders import users_of
 from features.activity import History
 from models.arrays import Float32
 from models.data import splits
@@ -37,7 +37,7 @@ from models.training.train import HOLDOUT
 HEAD: Final = 30
 
 
-class Altered:
+class AlteredRecommender:
     """A fitted recommender whose scores are changed on the way out."""
 
     def __init__(self, inner: Recommender, change: Callable[[Float32], Float32]) -> None:
@@ -56,7 +56,7 @@ def fitted(made: Any, log: Interactions) -> Any:
 
 def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
     """Name, the check that has to fail (none: it has to pass), and the recommender."""
-    knn, mixed_up, factors = (fitted(one, log) for one in (ItemKNN(), ItemKNN(), IALS()))
+    knn, mixed_up, factors = (fitted(model, log) for model in (ItemKNN(), ItemKNN(), IALS()))
     better = EASE() if mask_seen else ItemKNN(own=1.0)
     order = rng.permutation(len(log.vocabulary))
     mixed_up.near, mixed_up.amounts = mixed_up.near[order], mixed_up.amounts[order]
@@ -65,12 +65,12 @@ def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) 
         ("the same again", "not-better", knn),
         ("EASE" if mask_seen else "what was taken counts too", "", fitted(better, log)),
         ("popularity alone", "not-personalized", fitted(Popularity(), log)),
-        ("shuffled item factors", "not-personalized", Altered(factors, lambda table: table[:, order])),
+        ("shuffled item factors", "not-personalized", AlteredRecommender(factors, lambda table: table[:, order])),
         ("shuffled neighbours", "not-personalized", mixed_up),
-        ("one item for everyone", "dominant-item", Altered(knn, lambda table: _set(table, spam, 1e6))),
-        ("not a number", "not-finite", Altered(knn, lambda table: _set(table, spam, np.nan))),
-        (f"the {HEAD} most popular only", "coverage", Altered(knn, _head)),
-        ("slow", "slow", Altered(knn, _slowly)),
+        ("one item for everyone", "dominant-item", AlteredRecommender(knn, lambda table: _set(table, spam, 1e6))),
+        ("not a number", "not-finite", AlteredRecommender(knn, lambda table: _set(table, spam, np.nan))),
+        (f"the {HEAD} most popular only", "coverage", AlteredRecommender(knn, _head)),
+        ("slow", "slow", AlteredRecommender(knn, _slowly)),
     ]
 
 
@@ -90,7 +90,7 @@ def _slowly(table: Float32) -> Float32:
     return table
 
 
-class Side:
+class SharedCases:
     """The held-out cases, and everything that is the same for each candidate."""
 
     def __init__(self, frame: pd.DataFrame, most: int, mask_seen: bool) -> None:
@@ -98,8 +98,8 @@ class Side:
         self.held_out = splits.evaluation_cases(before, after, DEFAULT_HISTORY_LENGTH, most)
         self.log, self.mask_seen = Interactions.from_frame(before), mask_seen
         self.numbers = dict(self.log.vocabulary.index)
-        for one in self.held_out:
-            for item in one.targets:
+        for case in self.held_out:
+            for item in case.targets:
                 self.numbers.setdefault(item, len(self.numbers))
         self.cases = champion_challenger.holdout_cases(self.held_out, before, self.numbers, np.random.default_rng(0))
 
@@ -116,7 +116,7 @@ class Side:
         self, recommender: Any, theirs: HoldoutAnswers, bounds: GateThresholds
     ) -> tuple[list[gate.Check], HoldoutAnswers]:
         ours = self.answers(recommender)
-        histories = [one.history for one in self.held_out]
+        histories = [case.history for case in self.held_out]
 
         def score(history: History) -> Float32:
             return recommender.score(batch_histories([history], recommender.vocabulary, DEFAULT_HISTORY_LENGTH))
@@ -127,11 +127,11 @@ class Side:
 
 def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> dict[str, Any]:
     """Every candidate before the gate, then the false alarms."""
-    side, bounds = Side(frame, most, mask_seen), GateThresholds()
+    side, bounds = SharedCases(frame, most, mask_seen), GateThresholds()
     theirs = side.answers(fitted(ItemKNN(), side.log))
     rows = []
-    for name, expected, one in candidates(side.log, np.random.default_rng(0), mask_seen=mask_seen):
-        checks, _ = side.judge(one, theirs, bounds)
+    for name, expected, recommender in candidates(side.log, np.random.default_rng(0), mask_seen=mask_seen):
+        checks, _ = side.judge(recommender, theirs, bounds)
         failed = [check.name for check in checks if not check.passed]
         right = expected in failed if expected else not failed
         values = {check.name: check.value for check in checks}
@@ -140,14 +140,14 @@ def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> d
     return {"machine": machine(), **facts, "rows": rows, "again": alarms(side, bounds, seeds)}
 
 
-def alarms(side: Side, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
+def alarms(side: SharedCases, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
     """iALS with seeds 1 to n against seed 0: promotions, refreshes (as if it were stale), other refusals."""
     theirs = side.answers(fitted(IALS(seed=0), side.log))
     found: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}
     for seed in range(1, seeds + 1):
         checks, ours = side.judge(fitted(IALS(seed=seed), side.log), theirs, bounds)
-        found["promoted"] += all(one.passed for one in checks)
-        found["other"] += any(not one.passed for one in checks if one.name != "not-better")
+        found["promoted"] += all(check.passed for check in checks)
+        found["other"] += any(not check.passed for check in checks if check.name != "not-better")
         rng = np.random.default_rng(0)
         found["refreshed"] += gate.improvement_check(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
         found["gains"].append(gate.relative_gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
@@ -160,7 +160,7 @@ def show(figures: dict[str, Any]) -> None:
     print(f"{'candidate':30}{'has to fail':>13}{'gain >=':>9}{'nearness':>10}{'one item':>10}{'coverage':>10}  failed")
     for row in figures["rows"]:
         values = (row["not-better"], row["not-personalized"], row["dominant-item"], row["coverage"])
-        shown = "".join(f"{one:{width}.3f}" for one, width in zip(values, (9, 10, 10, 10), strict=True))
+        shown = "".join(f"{value:{width}.3f}" for value, width in zip(values, (9, 10, 10, 10), strict=True))
         mark = "" if row["right"] else "   WRONG"
         print(f"{row['candidate']:30}{row['expected']:>13}{shown}  {', '.join(row['failed']) or 'passes'}{mark}")
     again = figures["again"]
@@ -177,10 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=10, help="other seeds of the same recommender")
     parser.add_argument("--mask-seen", action="store_true", help="what a user took cannot be recommended again")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    frame = users_of(asked.source, asked.users)
-    figures = measure(frame, asked.cases, asked.seeds, mask_seen=asked.mask_seen)
-    if asked.json:
+    options = parser.parse_args(arguments)
+    frame = users_of(options.source, options.users)
+    figures = measure(frame, options.cases, options.seeds, mask_seen=options.mask_seen)
+    if options.json:
         print(json.dumps(figures, indent=2))
     else:
         show(figures)

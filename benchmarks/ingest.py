@@ -95,11 +95,11 @@ def over_http(state: Path) -> dict[str, Any]:
             asyncio.run(load.closed_loop(port, _singly(events), 4, 2.0))
             batches = asyncio.run(load.closed_loop(port, _batches(events), 4, HTTP_S))
             singles = asyncio.run(load.closed_loop(port, _singly(events), 32, HTTP_S))
-            one = asyncio.run(load.closed_loop(port, _singly(events), 1, HTTP_S))
+            single = asyncio.run(load.closed_loop(port, _singly(events), 1, HTTP_S))
     return {
         "batches_of_1000": _figures(batches, HTTP_BATCH),
         "single_32_connections": _figures(singles, 1),
-        "single_1_connection": _figures(one, 1),
+        "single_1_connection": _figures(single, 1),
     }
 
 
@@ -126,20 +126,20 @@ async def _fill(bootstrap: str, events: int) -> None:
     await producer.start()
     stream = synthetic_events(events, events // EVENTS_A_USER, ITEMS, np.random.default_rng(0))
     while chunk := list(islice(stream, 10_000)):
-        await (await producer.send(topics.EVENTS, [(one.user_id.encode(), encode(one)) for one in chunk]))
+        await (await producer.send(topics.EVENTS, [(event.user_id.encode(), encode(event)) for event in chunk]))
     await producer.stop()
 
 
 def _singly(events: list[Interaction]) -> Iterator[bytes]:
     while True:
-        for one in events:
-            new = msgspec.structs.replace(one, event_id=f"{one.event_id}-{time.monotonic_ns()}")
+        for event in events:
+            new = msgspec.structs.replace(event, event_id=f"{event.event_id}-{time.monotonic_ns()}")
             yield load.post_request("/v1/events", encode(new))
 
 
 def _batches(events: list[Interaction]) -> Iterator[bytes]:
     """Made before the clock starts."""
-    ready = [encode(one) for one in events]
+    ready = [encode(event) for event in events]
     bodies = [b"[" + b",".join(ready[at : at + HTTP_BATCH]) + b"]" for at in range(0, len(ready), HTTP_BATCH)]
     whole = [load.post_request("/v1/events", body) for body in bodies]
     while True:

@@ -65,18 +65,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="numbers in a vector")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     memory.keep(memory.LOOKUPS)
     with threadpool_limits(1):
-        found = measure(asked.items, asked.size, asked.rounds)
-    if asked.json:
+        found = measure(options.items, options.size, options.rounds)
+    if options.json:
         print(json.dumps(found))
         return
     print(f"{found['items']:,} items, {found['size']} numbers each; ms, median (middle half)")
     names = list(next(iter(found["batches"].values())))
     print(f"{'histories':>9}" + "".join(f"{name:>24}" for name in names))
     for batch, steps in found["batches"].items():
-        cells = [f"{one['p50']:.2f} ({one['p25']:.2f}-{one['p75']:.2f})" for one in steps.values()]
+        cells = [f"{step['p50']:.2f} ({step['p25']:.2f}-{step['p75']:.2f})" for step in steps.values()]
         print(f"{batch:>9}" + "".join(f"{cell:>24}" for cell in cells))
 
 

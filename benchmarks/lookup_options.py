@@ -50,7 +50,7 @@ def rules(items: int, rng: np.random.Generator) -> list[Rule]:
     for number in range(RULES):
         kind = number % 5
         category = {"category": f"c{int(rng.integers(200))}"}
-        some = [f"i{one}" for one in rng.integers(0, items, 20)]
+        some = [f"i{integer}" for integer in rng.integers(0, items, 20)]
         if number < 2:
             found.append(Rule(id=f"r{number}", action="pin", position=3 * number + 2, items=some[:1]))
         elif kind == 0:
@@ -78,13 +78,13 @@ def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[st
         loading.prepare(loaded)
     activities = [activity for _, activity in histories(LOOK_UPS, items, rng)]
     figures: dict[str, Any] = {}
-    for option, asked in OPTIONS.items():
+    for option, query in OPTIONS.items():
         with state.compiling() as compilation:
             began = time.perf_counter()
             compilation.compile(rules(items, rng) if option in WITH_RULES else [])
             if option == "100 rules":
                 figures["readying 100 rules"] = (time.perf_counter() - began) * 1000
-        request = LookupRequest("shop", **asked)
+        request = LookupRequest("shop", **query)
         figures[option] = percentiles(
             [_timed(state, request, activity) for activity in [*activities[:20], *activities]][20:]
         )
@@ -110,18 +110,18 @@ def over_http(items: int, users: int, recommender: str, seconds: float, rng: np.
         write_random_release(state / "releases", items, recommender, rng)
         with serving(state, items) as (port, pid), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             time.sleep(SETTLE_S)
-            for option, asked in sorted(OPTIONS.items(), key=lambda pair: pair[0] in WITH_RULES):
+            for option, query in sorted(OPTIONS.items(), key=lambda pair: pair[0] in WITH_RULES):
                 if option in WITH_RULES:
                     _tell(client, rules(items, rng))
-                one = under_load(port, pid, lookups(users, asked, rng), 1, seconds)
-                many = under_load(port, pid, lookups(users, asked, rng), 32, seconds)
-                figures[option] = {**one, "with_32": many}
+                single = under_load(port, pid, lookups(users, query, rng), 1, seconds)
+                many = under_load(port, pid, lookups(users, query, rng), 32, seconds)
+                figures[option] = {**single, "with_32": many}
     return figures
 
 
-def lookups(users: int, asked: Mapping[str, Any], rng: np.random.Generator) -> Iterator[bytes]:
+def lookups(users: int, query: Mapping[str, Any], rng: np.random.Generator) -> Iterator[bytes]:
     """Look-ups with an option, of users drawn evenly."""
-    words = "".join(f"&{name}={str(value).lower()}" for name, value in asked.items())
+    words = "".join(f"&{name}={str(value).lower()}" for name, value in query.items())
     while True:
         for user in rng.integers(0, users, 10_000):
             yield load.get_request(f"/v1/users/u{user}/recommendations?n=20{words}")
@@ -172,9 +172,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each part over HTTP lasts")
     parser.add_argument("--no-http", action="store_true", help="the functions alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args()
-    figures = measure(asked.items, asked.users, asked.recommender, asked.seconds, http=not asked.no_http)
-    print(json.dumps(figures, default=str, indent=2)) if asked.json else show(figures)
+    arguments = parser.parse_args()
+    figures = measure(
+        arguments.items, arguments.users, arguments.recommender, arguments.seconds, http=not arguments.no_http
+    )
+    print(json.dumps(figures, default=str, indent=2)) if arguments.json else show(figures)
 
 
 if __name__ == "__main__":

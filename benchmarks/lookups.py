@@ -45,7 +45,7 @@ def histories(users: int, items: int, rng: np.random.Generator) -> Iterator[tupl
         length = int(rng.integers(5, 51))
         chosen = np.minimum(rng.zipf(1.2, length) - 1, items * 10) % items
         recent = History(
-            [f"i{one}" for one in chosen], [0] * length, [now - 60_000 * one for one in range(length)][::-1]
+            [f"i{item}" for item in chosen], [0] * length, [now - 60_000 * number for number in range(length)][::-1]
         )
         recent.values = [None] * length
         summary = ActivitySummary(first_seen=recent.times[0], last_seen=now, totals={"view": length})
@@ -98,7 +98,7 @@ def put_catalogue(client: httpx.Client, items: int) -> None:
     """Send the catalogue through the API, 2,000 items at a time."""
     catalogue = list(synthetic_items(items))
     for start in range(0, items, 2_000):
-        body = b"[" + b",".join(encode(one) for one in catalogue[start : start + 2_000]) + b"]"
+        body = b"[" + b",".join(encode(item) for item in catalogue[start : start + 2_000]) + b"]"
         client.put("/v1/items", content=body).raise_for_status()
 
 

@@ -56,7 +56,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     with training() as progress:
-        live = _best(replay.run(tuning, None, [ScoreMix(None, one, 1.0) for one in LIVE]))
+        live = _best(replay.run(tuning, None, [ScoreMix(None, weight, 1.0) for weight in LIVE]))
         alone = _asked(replay, test, None, [live], progress, "live")
         opponent = alone.metrics(live)[0]
         rows.append(_row("recent popularity, live", live, alone, None, seed))
@@ -95,20 +95,20 @@ def _asked(
     return replay.run(window, fresh, list(dict.fromkeys(ways)), lambda done: progress(stage, done, {}))
 
 
-def _best(asked: ProgressiveRanks, ways: Sequence[ScoreMix] | None = None) -> ScoreMix:
-    return max(ways or list(asked.ranks), key=lambda way: float(asked.metrics(way)[0].mean()))
+def _best(ranks: ProgressiveRanks, ways: Sequence[ScoreMix] | None = None) -> ScoreMix:
+    return max(ways or list(ranks.ranks), key=lambda way: float(ranks.metrics(way)[0].mean()))
 
 
-def _row(name: str, way: ScoreMix, asked: ProgressiveRanks, opponent: np.ndarray | None, seed: int) -> dict[str, Any]:
-    ndcg, hits = asked.metrics(way)
+def _row(name: str, way: ScoreMix, ranks: ProgressiveRanks, opponent: np.ndarray | None, seed: int) -> dict[str, Any]:
+    ndcg, hits = ranks.metrics(way)
     rng = np.random.default_rng(seed)
     return {
         "name": name,
         "ndcg@10": float(ndcg.mean()),
-        "ndcg@10 interval": mean_interval(ndcg, asked.users, rng),
-        "against live": mean_ratio(ndcg, opponent, asked.users, rng) if opponent is not None else None,
+        "ndcg@10 interval": mean_interval(ndcg, ranks.users, rng),
+        "against live": mean_ratio(ndcg, opponent, ranks.users, rng) if opponent is not None else None,
         "hr@10": float(hits.mean()),
-        "hr@10 interval": mean_interval(hits, asked.users, rng),
+        "hr@10 interval": mean_interval(hits, ranks.users, rng),
         "half life h": way.half_life_ms / HOUR if way.half_life_ms else None,
         "live minutes": way.live_half_life_ms / MINUTE if way.live_half_life_ms else None,
         "live weight": way.live,
@@ -121,7 +121,7 @@ def show(figures: dict[str, Any]) -> None:
     print(f"{figures['cases']:,} of the last day's asked for, seed {figures['seed']}, {figures['seconds']:.0f} s\n")
     print("| | NDCG@10 | against recent popularity, live | HR@10 | prior | live |")
     print("|---|---|---|---|---|---|")
-    for row in sorted(figures["rows"], key=lambda one: -one["ndcg@10"]):
+    for row in sorted(figures["rows"], key=lambda row: -row["ndcg@10"]):
         ndcg, hits = (
             f"{row[name]:.4f} [{row[f'{name} interval'][0]:.4f}, {row[f'{name} interval'][1]:.4f}]"
             for name in ("ndcg@10", "hr@10")
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--recommenders", default="popularity,item-knn,sequential-rules", help="names with commas")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
-    names = [one for one in chosen.recommenders.split(",") if one]
+    names = [recommender for recommender in chosen.recommenders.split(",") if recommender]
     figures = measure(chosen.folder, chosen.share, chosen.seed, chosen.most, names)
     if chosen.json:
         print(json.dumps(figures, indent=2))

@@ -17,7 +17,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.recommenders import CLOCKS, SETS, opened
+from benchmarks.data_sets import DATA_SETS, opened
+from benchmarks.recommenders import CLOCKS
 from models.data.splits import SplitProtocol
 from models.evaluation.experiment import Experiment, ExperimentPlan
 from models.recommenders.registry import NEURAL
@@ -37,11 +38,11 @@ def reached(experiment: Experiment, encoder: str, params: Params) -> dict[str, A
     return {"ndcg@10": tuned.ndcg, "epochs": len(tuned.curve), "best": tuned.params["epochs"], "seconds": spent}
 
 
-def varied(asked: list[str]) -> list[Params]:
+def varied(options: list[str]) -> list[Params]:
     """Every combination of NAME=VALUE,VALUE,...: values are JSON, or words."""
     names, columns = [], []
-    for one in asked:
-        name, _, values = one.partition("=")
+    for assignment in options:
+        name, _, values = assignment.partition("=")
         names.append(name)
         columns.append([_value(value) for value in values.split(",")])
     return [dict(zip(names, values, strict=True)) for values in product(*columns)]
@@ -65,21 +66,21 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.5, help="for each training")
     parser.add_argument("--clock", choices=list(CLOCKS), default="processor", help="what minutes are counted by")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each training")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
     memory.keep(memory.TRAINING)
-    clock = CLOCKS[given.clock]
-    for name, seed in product(given.sets.split(","), [int(one) for one in given.seeds.split(",")]):
-        frame, categories, _ = opened(given.data, name)
-        encoder = given.encoder or SETS[name].encoder
+    clock = CLOCKS[arguments.clock]
+    for name, seed in product(arguments.sets.split(","), [int(seed) for seed in arguments.seeds.split(",")]):
+        frame, categories, _ = opened(arguments.data, name)
+        encoder = arguments.encoder or DATA_SETS[name].encoder
         plan = ExperimentPlan(
-            SplitProtocol.parse(SETS[name].protocol), seed, 1, given.minutes, CASES, tested=1, clock=clock
+            SplitProtocol.parse(DATA_SETS[name].protocol), seed, 1, arguments.minutes, CASES, tested=1, clock=clock
         )
         experiment = Experiment(frame, plan, categories=categories or None)
-        for params in varied(given.vary):
+        for params in varied(arguments.vary):
             row = {"set": name, "encoder": encoder, "seed": seed, **params, **reached(experiment, encoder, params)}
-            print(json.dumps(row) if given.json else _told(row), flush=True)
+            print(json.dumps(row) if arguments.json else _told(row), flush=True)
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from benchmarks.recommenders import SETS, categories_of, table_of
+from benchmarks.data_sets import DATA_SETS, categories_of, table_of
 from models.arrays import Float64
 from models.data import splits
 from models.data.profiles import ProfileHistory
@@ -44,7 +44,7 @@ SHAPE: Final = {"blocks": 1, "batch_size": 32, "windows_per_user": 5, "learning_
 """Small batches: an epoch has to be long enough to show a gain, for the search stops after four without one."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ProfileBenchmarkOptions(msgspec.Struct, frozen=True):
     """What the command line says."""
 
     data: Path
@@ -69,19 +69,19 @@ def drawn(source: Source, most: int) -> tuple[pd.DataFrame, ProfileHistory]:
     return frame, people
 
 
-def run(asked: Asked, name: str, home: Path) -> None:
+def run(options: ProfileBenchmarkOptions, name: str, home: Path) -> None:
     """Whatever cells of a data set are missing."""
-    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows if not _path(home, seed, row).exists()]
+    wanted = [(seed, row) for seed in options.seeds for row in options.rows if not _path(home, seed, row).exists()]
     if not wanted:
         return
-    source = SETS[name].open(asked.data)
-    frame, people = drawn(source, asked.users)
+    source = DATA_SETS[name].open(options.data)
+    frame, people = drawn(source, options.users)
     categories = categories_of(source)
     for seed, row in wanted:
-        protocol = splits.SplitProtocol.parse(SETS[name].protocol)
-        masked = SETS[name].protocol == "leave-one-out"
+        protocol = splits.SplitProtocol.parse(DATA_SETS[name].protocol)
+        masked = DATA_SETS[name].protocol == "leave-one-out"
         plan = ExperimentPlan(
-            protocol, seed, 1, asked.minutes, 600, masked, 5, tested=asked.users, clock=time.process_time
+            protocol, seed, 1, options.minutes, 600, masked, 5, tested=options.users, clock=time.process_time
         )
         defaults = {"dnn": {**SHAPE, **ROWS[row]}}
         experiment = Experiment(frame, plan, categories=categories or None, defaults=defaults, profiles=people)
@@ -102,7 +102,7 @@ def measured(experiment: Experiment, made: Recommender, how: str) -> Float64:
     """NDCG@10 of each test case, float64 [cases]."""
     cases = experiment.test.cases
     if how == "no profile":
-        cases = [msgspec.structs.replace(one, profile=None) for one in cases]
+        cases = [msgspec.structs.replace(case, profile=None) for case in cases]
     batch = splits.batch_cases(cases, made.vocabulary, FEW if how == "three events" else 50)
     ranked = metrics.rank(
         lambda start, stop: made.score(batch.slice(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
@@ -110,16 +110,16 @@ def measured(experiment: Experiment, made: Recommender, how: str) -> Float64:
     return metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
 
 
-def table(asked: Asked, home: Path, name: str) -> list[dict[str, Any]]:
+def table(options: ProfileBenchmarkOptions, home: Path, name: str) -> list[dict[str, Any]]:
     """A line for each row and way of asking: NDCG@10, and its ratio to `history` with an interval."""
-    wanted = [(seed, row) for seed in asked.seeds for row in asked.rows]
+    wanted = [(seed, row) for seed in options.seeds for row in options.rows]
     cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed, row in wanted}
     lines = []
     for how in ASKED:
-        means = {row: np.mean([cells[seed, row][how] for seed in asked.seeds], axis=0) for row in asked.rows}
+        means = {row: np.mean([cells[seed, row][how] for seed in options.seeds], axis=0) for row in options.rows}
         for row, values in means.items():
             gained = metrics.mean_ratio(values, means["history"], np.random.default_rng(0))
-            each = [float(np.mean(cells[seed, row][how])) for seed in asked.seeds]
+            each = [float(np.mean(cells[seed, row][how])) for seed in options.seeds]
             figures = {"ndcg@10": float(values.mean()), "ratio": gained, "by_seed": each, "users": len(values)}
             lines.append({"set": name, "asked": how, "row": row, **figures})
     return lines
@@ -140,23 +140,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, for each search of epochs")
     parser.add_argument("--out", type=Path, default=Path(".coldstream/profiles"), help="where results are kept")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    seeds = tuple(int(one) for one in given.seeds.split(","))
-    sets, rows = tuple(given.sets.split(",")), tuple(given.rows.split(";"))
-    asked = Asked(given.data, given.out, sets, given.users, seeds, given.minutes, rows)
+    arguments = parser.parse_args()
+    seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    sets, rows = tuple(arguments.sets.split(",")), tuple(arguments.rows.split(";"))
+    options = ProfileBenchmarkOptions(
+        arguments.data, arguments.out, sets, arguments.users, seeds, arguments.minutes, rows
+    )
     lines = []
-    for name in asked.sets:
-        home = asked.out / f"{name}-{asked.users}-{asked.minutes:g}"
-        run(asked, name, home)
-        lines += table(asked, home, name)
-    if given.json:
+    for name in options.sets:
+        home = options.out / f"{name}-{options.users}-{options.minutes:g}"
+        run(options, name, home)
+        lines += table(options, home, name)
+    if arguments.json:
         print(json.dumps(lines))
         return
     print("| data | asked with | row | NDCG@10 | to `history` | 95% |\n|---|---|---|---|---|---|")
-    for one in lines:
-        ratio, low, high = one["ratio"]
-        figures = f"{one['ndcg@10']:.4f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
-        print(f"| {one['set']} | {one['asked']} | {one['row']} | {figures} |")
+    for line in lines:
+        ratio, low, high = line["ratio"]
+        figures = f"{line['ndcg@10']:.4f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
+        print(f"| {line['set']} | {line['asked']} | {line['row']} | {figures} |")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmarks.data_sets import DATA_SETS
 from benchmarks.profiles import drawn
-from benchmarks.recommenders import SETS
 from models.data import splits
 from models.data.interactions import Interactions
 from models.domains.preset import preset_of
@@ -45,11 +45,11 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
     plain = frame.loc[before.index]
     lines = []
     for name in NAMES:
-        usual = asked(name, plain, after)
+        usual = ranks_of(name, plain, after)
         for way, kind in WAYS.items():
-            found = asked(name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after)
+            found = ranks_of(name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after)
             users = sorted(usual.keys() & found.keys())
-            ours, theirs = (np.array([one[user] for user in users]) for one in (found, usual))
+            ours, theirs = (np.array([ranks[user] for user in users]) for ranks in (found, usual))
             gained = metrics.mean_ratio(ours, theirs, np.random.default_rng(0))
             figures = {"usual": float(theirs.mean()), "ndcg@10": float(ours.mean()), "ratio": gained}
             lines.append({"stars": stars, "recommender": name, "way": way, "users": len(users), **figures})
@@ -64,9 +64,9 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     before, after = splits.split(frame, splits.SplitProtocol("leave-one-out"), 0, home.weights)
     log = Interactions.from_frame(before, kind_weights=home.weights)
     cases = [
-        one
-        for one in splits.evaluation_cases(before, after, 50, None, 0, home.weights)
-        if one.targets[0] in log.vocabulary.index
+        case
+        for case in splits.evaluation_cases(before, after, 50, None, 0, home.weights)
+        if case.targets[0] in log.vocabulary.index
     ]
     batch = splits.batch_cases(cases, log.vocabulary, 50)
     stars = dict(zip(zip(after["user_id"], after["item_id"], strict=True), after["value"], strict=True))
@@ -75,7 +75,7 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     lines = [_told(name, truth, [found], None) for name, found in offsets(before, cases).items()]
     usual = None
     for name, settings in {
-        **{f"head {one:g}": {"values": one} for one in weights},
+        **{f"head {weight:g}": {"values": weight} for weight in weights},
         "stars alone": {"loss": "mse"},
     }.items():
         expected, ranked = [], []
@@ -117,14 +117,14 @@ def offsets(before: pd.DataFrame, cases: list[splits.EvaluationCase], damped: fl
 def _told(name: str, truth: np.ndarray, expected: list[np.ndarray], ndcg: np.ndarray | None) -> dict[str, Any]:
     line: dict[str, Any] = {"way": name, "cases": len(truth)}
     if expected:
-        squares = np.mean([(one - truth) ** 2 for one in expected], axis=0)
+        squares = np.mean([(estimate - truth) ** 2 for estimate in expected], axis=0)
         rng = np.random.default_rng(0)
         draws = [squares[rng.integers(0, len(squares), len(squares))].mean() for _ in range(RESAMPLES)]
-        line["rmse"] = [float(one) ** 0.5 for one in (squares.mean(), *np.quantile(draws, [0.025, 0.975]))]
+        line["rmse"] = [float(value) ** 0.5 for value in (squares.mean(), *np.quantile(draws, [0.025, 0.975]))]
     return line if ndcg is None else {**line, "ndcg@10": float(ndcg.mean())}
 
 
-def asked(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+def ranks_of(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     """NDCG@10 by user of a recommender that learned from `before`."""
     home = preset_of("video")
     log = Interactions.from_frame(before, kind_weights=home.weights)
@@ -158,23 +158,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    frame, _ = drawn(SETS["movielens-1m"].open(given.data), given.users)
-    if given.head:
-        weights, seeds = [float(one) for one in given.weights.split(",")], [int(one) for one in given.seeds.split(",")]
-        for line in of_heads(frame, weights, given.epochs, seeds):
-            print(json.dumps(line) if given.json else _shown(line))
+    arguments = parser.parse_args()
+    frame, _ = drawn(DATA_SETS["movielens-1m"].open(arguments.data), arguments.users)
+    if arguments.head:
+        weights, seeds = (
+            [float(weight) for weight in arguments.weights.split(",")],
+            [int(seed) for seed in arguments.seeds.split(",")],
+        )
+        for line in of_heads(frame, weights, arguments.epochs, seeds):
+            print(json.dumps(line) if arguments.json else _shown(line))
         return
-    lines = [line for stars in given.stars.split(",") for line in compared(frame, float(stars))]
-    if given.json:
+    lines = [line for stars in arguments.stars.split(",") for line in compared(frame, float(stars))]
+    if arguments.json:
         print(json.dumps(lines))
         return
     print("| stars below | recommender | way | NDCG@10, all alike | NDCG@10 | ratio | 95% |")
     print("|---|---|---|---|---|---|---|")
-    for one in lines:
-        ratio, low, high = one["ratio"]
-        figures = f"{one['usual']:.4f} | {one['ndcg@10']:.4f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
-        print(f"| {one['stars']:g} | {one['recommender']} | {one['way']} | {figures} |")
+    for line in lines:
+        ratio, low, high = line["ratio"]
+        figures = f"{line['usual']:.4f} | {line['ndcg@10']:.4f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
+        print(f"| {line['stars']:g} | {line['recommender']} | {line['way']} | {figures} |")
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import pandas as pd
 
+from benchmarks.data_sets import DATA_SETS, opened
 from models.data.splits import SplitProtocol
 from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.evaluation import metrics
@@ -43,10 +44,6 @@ from models.recommenders.blend import Blend
 from models.recommenders.registry import CANDIDATES, NEURAL
 from serving.process import memory
 
-if TYPE_CHECKING:
-    from models.data.item_features import ItemFeatures
-    from stream.sources.source import Source
-
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
 COUNTING: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease")
 RANDOM: Final = ("ials", "sasrec", "blend", *NEURAL)
@@ -54,33 +51,10 @@ RANDOM: Final = ("ials", "sasrec", "blend", *NEURAL)
 RESAMPLES: Final = 2_000
 
 
-class Set(msgspec.Struct, frozen=True):
-    """A data set: its source and where that lies in the folder of all of them, its split, the encoder that is tried,
-    and the share of users that is taken."""
-
-    source: str
-    place: str | None
-    protocol: str
-    encoder: str
-    share: float = 1.0
-
-    def open(self, folder: Path) -> "Source":
-        from stream.sources.named import open_named
-
-        return open_named(self.source, folder / self.place if self.place else None)
-
-
-SETS: Final[dict[str, Set]] = {
-    "movielens-1m": Set("movielens-1m", "ml-1m", "leave-one-out", "transformer"),
-    "beauty": Set("amazon", "amazon-2014-5core/Beauty.parquet", "leave-one-out", "dnn"),
-    "online-retail": Set("online-retail", "uci-online-retail", "last-days:14", "dnn"),
-    "globo": Set("globo", "globo", "last-share:0.05", "transformer", 0.1),
-    "complete-journey": Set("complete-journey", None, "last-days:7", "dnn"),
-}
 CLOCKS: Final = {"processor": time.process_time, "wall": time.monotonic}
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ComparisonOptions(msgspec.Struct, frozen=True):
     """What the command line says."""
 
     data: Path
@@ -103,131 +77,96 @@ class Asked(msgspec.Struct, frozen=True):
         return not self.only or name in self.only
 
 
-def table_of(source: "Source", share: float) -> pd.DataFrame:
-    """The interactions that speak for items, of a share of the users that does not depend on the seed."""
-    from serving.commands.offline_evaluation import frame_of
-
-    frame = frame_of(source)
-    frame = frame[frame["kind"].map(PREFERENCE_WEIGHTS).fillna(0.0) > 0]
-    users = np.sort(frame["user_id"].unique())
-    if share < 1:
-        kept = np.random.default_rng(0).choice(users, round(share * len(users)), replace=False)
-        frame = frame[frame["user_id"].isin(kept)]
-    return frame.reset_index(drop=True)
-
-
-def categories_of(source: "Source") -> dict[str, str]:
-    """The categories of those items that have one."""
-    return dict(source.items.select("item_id", "category").drop_nulls().iter_rows())
-
-
-def users_of(name: str, most: int) -> pd.DataFrame:
-    """The interactions of at most so many users of a data set (NAME or NAME:PATH), drawn with one seed."""
-    from stream.sources.named import open_named
-
-    kind, _, path = name.partition(":")
-    frame = table_of(open_named(kind, Path(path) if path else None), 1.0)
-    users = np.sort(frame["user_id"].unique())
-    if len(users) <= most:
-        return frame
-    kept = np.random.default_rng(0).choice(users, most, replace=False)
-    return frame[frame["user_id"].isin(kept)].reset_index(drop=True)
-
-
-def opened(
-    data: Path, name: str, *, catalogue: bool = False
-) -> "tuple[pd.DataFrame, dict[str, str], ItemFeatures | None]":
-    """A set's interactions, categories of its items, and its catalogue if that is asked for; as packed, if it was."""
-    packed = data / f"{name}.parquet"
-    if packed.exists():
-        if catalogue:
-            raise SystemExit(f"{packed}: a packed set has no catalogue; leave out --catalogue")
-        return pd.read_parquet(packed), json.loads(packed.with_suffix(".json").read_text("utf-8")), None
-    from serving.commands.offline_evaluation import catalogue_of
-
-    source = SETS[name].open(data)
-    found = catalogue_of(source) if catalogue else None
-    return table_of(source, SETS[name].share), categories_of(source), found
-
-
-def pack(asked: Asked, folder: Path) -> None:
+def pack(options: ComparisonOptions, folder: Path) -> None:
     """Write each set as Parquet, and its categories."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in asked.sets:
-        frame, categories, _ = opened(asked.data, name)
+    for name in options.sets:
+        frame, categories, _ = opened(options.data, name)
         (folder / f"{name}.json").write_text(json.dumps(categories), "utf-8")
         frame.to_parquet(folder / f"{name}.parquet", compression="zstd")
         print(f"{folder / name}.parquet: {len(frame):,} events", flush=True)
 
 
-def run_set(asked: Asked, name: str, seed: int) -> None:
+def run_set(options: ComparisonOptions, name: str, seed: int) -> None:
     """Every recommender on one data set with one seed; what is in `out` already is not done again."""
-    folder = asked.out / name / str(seed)
+    folder = options.out / name / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    theirs = THEIRS if asked.rectools else ()
-    wanted = [one for one in theirs if asked.asks(f"rectools-{one}") and not _done(folder, f"rectools-{one}")]
-    ours = [one for one in (*COUNTING, SETS[name].encoder) if asked.asks("encoder" if one in NEURAL else one)]
-    if asked.only:
-        ours = [one for one in ours if not _done(folder, one)]
-    ours_left = bool(ours) if asked.only else not _done(folder, "auto")
+    theirs = THEIRS if options.rectools else ()
+    wanted = [their for their in theirs if options.asks(f"rectools-{their}") and not _done(folder, f"rectools-{their}")]
+    ours = [
+        recommender
+        for recommender in (*COUNTING, DATA_SETS[name].encoder)
+        if options.asks("encoder" if recommender in NEURAL else recommender)
+    ]
+    if options.only:
+        ours = [our for our in ours if not _done(folder, our)]
+    ours_left = bool(ours) if options.only else not _done(folder, "auto")
     if not wanted and not ours_left:
         return
-    _alike(asked, folder)
-    frame, categories, offered = opened(asked.data, name, catalogue=asked.catalogue)
-    protocol, clock = SplitProtocol.parse(SETS[name].protocol), CLOCKS[asked.clock]
-    plan = ExperimentPlan(protocol, seed, asked.trials, asked.minutes, asked.most, tested=len(frame), clock=clock)
+    _alike(options, folder)
+    frame, categories, offered = opened(options.data, name, catalogue=options.catalogue)
+    protocol, clock = SplitProtocol.parse(DATA_SETS[name].protocol), CLOCKS[options.clock]
+    plan = ExperimentPlan(protocol, seed, options.trials, options.minutes, options.most, tested=len(frame), clock=clock)
     experiment = Experiment(frame, plan, _say, categories or None, catalogue=offered)
     size = {"events": len(frame), "users": int(frame["user_id"].nunique()), "items": int(frame["item_id"].nunique())}
-    facts = {**size, "cases": len(experiment.test.cases), "masked": experiment.masked, "split": SETS[name].protocol}
-    facts |= {"catalogue": offered is not None} if asked.catalogue else {}
+    facts = {
+        **size,
+        "cases": len(experiment.test.cases),
+        "masked": experiment.masked,
+        "split": DATA_SETS[name].protocol,
+    }
+    facts |= {"catalogue": offered is not None} if options.catalogue else {}
     (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
     print(f"{name} seed {seed}: {facts}", flush=True)
-    first = folder.with_name(str(asked.seeds[0]))
+    first = folder.with_name(str(options.seeds[0]))
     if ours_left:
         if folder == first:
-            tune_ours(asked, experiment, folder, ours)
+            tune_ours(options, experiment, folder, ours)
         else:
-            refit_ours(experiment, first, folder, ours, blended=not asked.only)
+            refit_ours(experiment, first, folder, ours, blended=not options.only)
     if wanted:
-        run_theirs(asked, experiment, first, folder, wanted)
+        run_theirs(options, experiment, first, folder, wanted)
 
 
-def tune_ours(asked: Asked, experiment: Experiment, folder: Path, names: Sequence[str]) -> None:
+def tune_ours(options: ComparisonOptions, experiment: Experiment, folder: Path, names: Sequence[str]) -> None:
     """Tune, blend, choose on the tuning cases; then measure each of them on the test cases.
 
     Parts of the comparison are measured alone, without a blend.
     """
-    names = [one for one in names if not (one == "personal" and experiment.masked)]
-    minutes = dict.fromkeys(NEURAL, asked.neural_minutes)
-    tuned = [experiment.tune(one, minutes=minutes.get(one)) for one in names]
+    names = [name for name in names if not (name == "personal" and experiment.masked)]
+    minutes = dict.fromkeys(NEURAL, options.neural_minutes)
+    tuned = [experiment.tune(name, minutes=minutes.get(name)) for name in names]
     chosen = ""
-    if not asked.only:
+    if not options.only:
         tuned.append(experiment.blend(tuned))
         chosen = best_of(tuned).name
-    for one in tuned:
-        told = {"tuning": one.ndcg, "trials": one.trials, "tuning_seconds": one.seconds}
-        _measured(experiment, one, folder, chosen, told)
+    for result in tuned:
+        told = {"tuning": result.ndcg, "trials": result.trials, "tuning_seconds": result.seconds}
+        _measured(experiment, result, folder, chosen, told)
 
 
 def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequence[str], blended: bool) -> None:
     """What was found with the first seed, fitted with this one; what draws nothing has the figures it had."""
     told = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
-    tuned = [TunedRecommender(one, told[one]["params"], np.zeros(0)) for one in names if one in told]
+    tuned = [TunedRecommender(name, told[name]["params"], np.zeros(0)) for name in names if name in told]
     chosen = told["auto"]["chosen"] if blended else ""
     if blended:
         members = [
-            CANDIDATES[one.name].make(settings_of(one.name, one.params), experiment.situation, 0) for one in tuned
+            CANDIDATES[result.name].make(settings_of(result.name, result.params), experiment.situation, 0)
+            for result in tuned
         ]
         mixed = Blend(members, np.array(told["blend"]["params"]["weights"]))
         tuned.append(TunedRecommender("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
-    for one in tuned:
-        if one.name in RANDOM:
-            _measured(experiment, one, folder, chosen, {})
+    for result in tuned:
+        if result.name in RANDOM:
+            _measured(experiment, result, folder, chosen, {})
         else:
-            _again(first, folder, one.name, chosen)
+            _again(first, folder, result.name, chosen)
 
 
-def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, wanted: Sequence[str]) -> None:
+def run_theirs(
+    options: ComparisonOptions, experiment: Experiment, first: Path, folder: Path, wanted: Sequence[str]
+) -> None:
     """Hand the same parts to RecTools' side; what it predicts is judged here."""
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)
@@ -238,19 +177,19 @@ def run_theirs(asked: Asked, experiment: Experiment, first: Path, folder: Path, 
         pd.DataFrame(pairs, columns=["user_id", "item_id"]).to_parquet(place / "tune.parquet")
         users = [case.user_id for case in experiment.test.cases]
         pd.DataFrame({"user_id": users}).to_parquet(place / "users.parquet")
-        for one in wanted:
-            name = f"rectools-{one}"
-            if folder != first and one not in RANDOM:
+        for model in wanted:
+            name = f"rectools-{model}"
+            if folder != first and model not in RANDOM:
                 if _done(first, name):
                     _again(first, folder, name)
                 continue
-            out = place / f"{one}.parquet"
-            command = [str(asked.rectools), str(Path(__file__).with_name("rectools_side.py")), "--model", one]
+            out = place / f"{model}.parquet"
+            command = [str(options.rectools), str(Path(__file__).with_name("rectools_side.py")), "--model", model]
             for part in ("fit", "tune", "whole", "users"):
                 command += [f"--{part}", str(place / f"{part}.parquet")]
-            command += ["--out", str(out), "--seed", str(experiment.plan.seed), "--trials", str(asked.trials)]
-            command += ["--minutes", str(asked.sasrec_minutes if one == "sasrec" else asked.minutes)]
-            command += ["--clock", asked.clock, "--device", asked.device]
+            command += ["--out", str(out), "--seed", str(experiment.plan.seed), "--trials", str(options.trials)]
+            command += ["--minutes", str(options.sasrec_minutes if model == "sasrec" else options.minutes)]
+            command += ["--clock", options.clock, "--device", options.device]
             if folder != first:
                 command += ["--found", str(first / f"{name}.json")]
             variables = {**memory.environment(memory.TRAINING), **os.environ}
@@ -281,13 +220,13 @@ def show(out: Path) -> dict[str, Any]:
     for home in sorted(path for path in out.iterdir() if path.is_dir()):
         names = sorted({file.stem for file in home.glob("*/*.parquet")})
         values = {name: _per_user(home, name) for name in names}
-        ours = [one for one in values if one in NEURAL or one == "auto"]
+        ours = [value for value in values if value in NEURAL or value == "auto"]
         if not ours:
             continue
         shown = "auto" if "auto" in ours else ours[0]
         rng = np.random.default_rng(0)
         rows = []
-        for name in sorted(names, key=lambda one: -values[one][0].mean()):
+        for name in sorted(names, key=lambda row: -values[row][0].mean()):
             column, seeds = values[name]
             low, high = metrics.intervals({"x": column.to_numpy()}, rng, RESAMPLES)["x"]
             rows.append({"name": name, "ndcg@10": float(column.mean()), "low": low, "high": high, "seeds": seeds})
@@ -296,7 +235,7 @@ def show(out: Path) -> dict[str, Any]:
         told[home.name] = {"facts": facts, "rows": rows}
         print(f"\n{home.name}: {facts}")
         for row in rows:
-            spread = ", ".join(f"{one:.4f}" for one in row["seeds"])
+            spread = ", ".join(f"{seed:.4f}" for seed in row["seeds"])
             print(f"  {row['name']:<20} {row['ndcg@10']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  seeds {spread}")
         if theirs:
             both = pd.concat({"ours": values[shown][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
@@ -322,13 +261,13 @@ def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, t
     print(f"  {name:<20} NDCG@10 {values.mean():.4f}", flush=True)
 
 
-def _measured(experiment: Experiment, one: TunedRecommender, folder: Path, chosen: str, told: dict[str, Any]) -> None:
+def _measured(experiment: Experiment, tuned: TunedRecommender, folder: Path, chosen: str, told: dict[str, Any]) -> None:
     started = time.process_time()
-    recommender = experiment.fit(one)
+    recommender = experiment.fit(tuned)
     values, _ = experiment.measured(recommender)
     told = {"params": recommender.describe(), **told, "fit_seconds": time.process_time() - started}
-    _keep(folder, one.name, experiment, values["ndcg@10"], told)
-    if one.name == chosen:
+    _keep(folder, tuned.name, experiment, values["ndcg@10"], told)
+    if tuned.name == chosen:
         _keep(folder, "auto", experiment, values["ndcg@10"], {"chosen": chosen})
 
 
@@ -339,11 +278,11 @@ def _again(first: Path, folder: Path, name: str, chosen: str | None = None) -> N
             shutil.copy(first / f"auto.{end}", folder / f"auto.{end}")
 
 
-def _alike(asked: Asked, folder: Path) -> None:
+def _alike(options: ComparisonOptions, folder: Path) -> None:
     """Stop where a data set's results were made with a catalogue and go on without, or the other way round."""
     for file in folder.parent.glob("*/facts.json"):
         had = "catalogue" in json.loads(file.read_text())
-        if had != asked.catalogue and any(file.parent.glob("*.parquet")):
+        if had != options.catalogue and any(file.parent.glob("*.parquet")):
             cure = "name --catalogue again" if had else "leave out --catalogue"
             raise SystemExit(
                 f"{file.parent}: was made {'with' if had else 'without'} a catalogue; {cure}, or another --out"
@@ -364,7 +303,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--rectools", type=Path, help="a Python with rectools[torch]; left out: ours alone")
     parser.add_argument("--out", type=Path, default=Path(".coldstream/recommenders"), help="where results are kept")
-    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--sets", default=",".join(DATA_SETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=1.0, help="of processor time, to tune a counting recommender")
@@ -378,22 +317,22 @@ def main() -> int:
     parser.add_argument("--pack", type=Path, help="only write the sets into this folder")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    seeds = tuple(int(one) for one in given.seeds.split(","))
-    sasrec = given.sasrec_minutes or given.neural_minutes
-    budget = (given.trials, given.minutes, given.neural_minutes, sasrec, given.most)
-    sets, only = tuple(given.sets.split(",")), tuple(one for one in given.only.split(",") if one)
-    running = (given.catalogue, only, given.clock, given.device)
-    asked = Asked(given.data, given.rectools, given.out, sets, seeds, *budget, *running)
-    if given.pack is not None:
-        pack(asked, given.pack)
+    arguments = parser.parse_args()
+    seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    sasrec = arguments.sasrec_minutes or arguments.neural_minutes
+    budget = (arguments.trials, arguments.minutes, arguments.neural_minutes, sasrec, arguments.most)
+    sets, only = tuple(arguments.sets.split(",")), tuple(part for part in arguments.only.split(",") if part)
+    running = (arguments.catalogue, only, arguments.clock, arguments.device)
+    options = ComparisonOptions(arguments.data, arguments.rectools, arguments.out, sets, seeds, *budget, *running)
+    if arguments.pack is not None:
+        pack(options, arguments.pack)
         return 0
     memory.keep(memory.TRAINING)
-    for seed in [] if given.show else seeds:
-        for name in asked.sets:
-            run_set(asked, name, seed)
-    told = show(given.out)
-    if given.json:
+    for seed in [] if arguments.show else seeds:
+        for name in options.sets:
+            run_set(options, name, seed)
+    told = show(arguments.out)
+    if arguments.json:
         print(json.dumps(told))
     return 0
 

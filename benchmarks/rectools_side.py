@@ -37,7 +37,7 @@ CLOCKS = {"processor": time.process_time, "wall": time.monotonic}
 
 
 @dataclass
-class Found:
+class BestTrial:
     """The best so far: its parameters, its NDCG@10 on the tuning users, and whether it leaves out what was taken."""
 
     ndcg: float = -1.0
@@ -138,19 +138,19 @@ def judged(model: Any, data: Any, targets: pd.DataFrame) -> tuple[float, bool]:
     return both[best], best
 
 
-def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: int) -> tuple[Found, int, float]:
+def tune(options: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: int) -> tuple[BestTrial, int, float]:
     """The best parameters within trials and minutes; how many trials, how many seconds."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    clock = CLOCKS[asked.clock]
-    found, started = Found(), clock()
-    until = started + 60 * asked.minutes
+    clock = CLOCKS[options.clock]
+    found, started = BestTrial(), clock()
+    until = started + 60 * options.minutes
 
-    def one(trial: Any) -> float:
-        params = space(asked.model, trial, longest, asked.device != "cpu")
-        model = build(asked.model, params, asked.seed, asked.threads, asked.device)
-        if asked.model == "sasrec":
+    def objective(trial: Any) -> float:
+        params = space(options.model, trial, longest, options.device != "cpu")
+        model = build(options.model, params, options.seed, options.threads, options.device)
+        if options.model == "sasrec":
             few = targets[targets["user_id"].isin(targets["user_id"].unique()[:WATCHED])]
             value, viewed, epochs = train(model, data, lambda: judged(model, data, few), until, clock)
             params = {**params, "best_epochs": epochs}
@@ -159,16 +159,16 @@ def tune(asked: argparse.Namespace, data: Any, targets: pd.DataFrame, longest: i
             value, viewed = judged(model, data, targets)
         if value > found.ndcg:
             found.ndcg, found.params, found.filter_viewed = value, params, viewed
-        print(f"{asked.model} trial {trial.number}: NDCG@10 {value:.4f} {params}", flush=True)
+        print(f"{options.model} trial {trial.number}: NDCG@10 {value:.4f} {params}", flush=True)
         return value
 
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=asked.seed))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
 
     def spent(study: Any, _trial: Any) -> None:
         if clock() >= until:
             study.stop()
 
-    study.optimize(one, n_trials=asked.trials, callbacks=[spent])
+    study.optimize(objective, n_trials=options.trials, callbacks=[spent])
     return found, len(study.trials), clock() - started
 
 
@@ -186,17 +186,17 @@ def train(
     return best, viewed, at
 
 
-def earlier(file: Path) -> tuple[Found, int, float]:
+def earlier(file: Path) -> tuple[BestTrial, int, float]:
     """What a run with another seed found."""
     params = json.loads(file.read_text("utf-8"))["params"]
     viewed = params.pop("filter_viewed")
-    return Found(0.0, params, viewed), 0, 0.0
+    return BestTrial(0.0, params, viewed), 0, 0.0
 
 
-def final(asked: argparse.Namespace, found: Found, data: Any) -> Any:
+def final(options: argparse.Namespace, found: BestTrial, data: Any) -> Any:
     params = {name: value for name, value in found.params.items() if name != "best_epochs"}
-    model = build(asked.model, params, asked.seed, asked.threads, asked.device)
-    if asked.model == "sasrec":
+    model = build(options.model, params, options.seed, options.threads, options.device)
+    if options.model == "sasrec":
         epochs = found.params["best_epochs"]
         model.fit_partial(data, min_epochs=epochs, max_epochs=epochs)
     else:
@@ -227,48 +227,48 @@ def main() -> int:
     parser.add_argument(
         "--device", default="cpu", help="where SASRec recommends; it trains on a GPU where there is one"
     )
-    asked = parser.parse_args()
-    quiet(asked.threads)
-    frames = {name: pd.read_parquet(getattr(asked, name)) for name in ("fit", "tune", "whole", "users")}
+    options = parser.parse_args()
+    quiet(options.threads)
+    frames = {name: pd.read_parquet(getattr(options, name)) for name in ("fit", "tune", "whole", "users")}
     items = frames["whole"]["item_id"].nunique()
-    if asked.model == "ease" and items > EASE_ITEMS:
+    if options.model == "ease" and items > EASE_ITEMS:
         print(f"ease: {items} items ask for a dense inverse of {items}x{items}; more than {EASE_ITEMS} are left out")
         return 3
-    if asked.model == "sasrec":
+    if options.model == "sasrec":
         import lightning_fabric
         import torch
 
-        torch.set_num_threads(asked.threads)
-        lightning_fabric.seed_everything(asked.seed, verbose=False)
+        torch.set_num_threads(options.threads)
+        lightning_fabric.seed_everything(options.seed, verbose=False)
     targets = frames["tune"]
     users = targets["user_id"].unique()
     if len(users) > TUNING_USERS:
-        chosen = np.random.default_rng(asked.seed).choice(users, TUNING_USERS, replace=False)
+        chosen = np.random.default_rng(options.seed).choice(users, TUNING_USERS, replace=False)
         targets = targets[targets["user_id"].isin(chosen)]
     longest = int(np.clip(np.percentile(frames["fit"].groupby("user_id").size(), 95), 10, 50))
     found, trials, spent = (
-        earlier(asked.found) if asked.found else tune(asked, dataset_of(frames["fit"]), targets, longest)
+        earlier(options.found) if options.found else tune(options, dataset_of(frames["fit"]), targets, longest)
     )
-    clock = CLOCKS[asked.clock]
+    clock = CLOCKS[options.clock]
     whole, started = dataset_of(frames["whole"]), clock()
-    model = final(asked, found, whole)
+    model = final(options, found, whole)
     fitted = clock() - started
-    lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), asked.k, found.filter_viewed)
-    aside = asked.out.with_suffix(".aside")
+    lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), options.k, found.filter_viewed)
+    aside = options.out.with_suffix(".aside")
     lists.to_parquet(aside)
-    aside.replace(asked.out)
+    aside.replace(options.out)
     import implicit
     import rectools
 
     told = {
-        "model": asked.model,
-        "seed": asked.seed,
+        "model": options.model,
+        "seed": options.seed,
         "params": {**found.params, "filter_viewed": found.filter_viewed},
         "tuning": {"ndcg@10": found.ndcg, "trials": trials, "seconds": spent},
         "fit_seconds": fitted,
         "versions": {"rectools": rectools.__version__, "implicit": implicit.__version__},
     }
-    asked.out.with_suffix(".json").write_text(json.dumps(told, indent=2, default=str), "utf-8")
+    options.out.with_suffix(".json").write_text(json.dumps(told, indent=2, default=str), "utf-8")
     return 0
 
 

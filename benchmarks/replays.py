@@ -32,18 +32,18 @@ def measure(folder: Path) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """The table."""
     for name in SETS:
-        one = figures[name]
+        run = figures[name]
         print(
-            f"{name}: {one['sent']['events']:,} events, {one['sent']['items']:,} items, {one['sent']['users']:,} users"
+            f"{name}: {run['sent']['events']:,} events, {run['sent']['items']:,} items, {run['sent']['users']:,} users"
         )
-        print(f"  sent in {one['sent']['seconds']:.1f} s, in the features {one['caught_up_s']:.1f} s after the start")
-        for recommender, metrics in one["trained"]["metrics"].items():
+        print(f"  sent in {run['sent']['seconds']:.1f} s, in the features {run['caught_up_s']:.1f} s after the start")
+        for recommender, metrics in run["trained"]["metrics"].items():
             shown = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items() if key != "users")
             print(f"  {recommender:<10} {shown}")
         print(
-            f"  training took {one['train_s']:.0f} s; {one['trained']['reason']}; dead letters: {one['dead_letters']}"
+            f"  training took {run['train_s']:.0f} s; {run['trained']['reason']}; dead letters: {run['dead_letters']}"
         )
-        answer = one["answer"]
+        answer = run["answer"]
         print(f"  user {answer['user_id']}: {answer['reason']}, {[item['title'] for item in answer['items']]}")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.attacks import ATTACKS, attacked, tail_item
-from benchmarks.recommenders import SETS, table_of
+from benchmarks.data_sets import DATA_SETS, table_of
 from models.data import splits
 from models.data.batch import batch_histories
 from models.data.interactions import Interactions
@@ -63,7 +63,7 @@ K: Final = 10
 RESAMPLES: Final = 2_000
 
 
-class Asked(msgspec.Struct, frozen=True):
+class AttackBenchmarkOptions(msgspec.Struct, frozen=True):
     """What the command line says."""
 
     data: Path
@@ -78,7 +78,7 @@ class Asked(msgspec.Struct, frozen=True):
     defences: tuple[str, ...]
 
 
-class Cell(msgspec.Struct, frozen=True):
+class TrainingCell(msgspec.Struct, frozen=True):
     """One training: `attack` is `clean`, or an attack and its share as `bandwagon-0.05`."""
 
     seed: int
@@ -89,7 +89,7 @@ class Cell(msgspec.Struct, frozen=True):
         return home / str(self.seed) / self.attack / f"{self.row.replace(' ', '-')}.json"
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class AttackOutcome(msgspec.Struct, frozen=True):
     """Of each real user NDCG@10 and whether the pushed item was shown."""
 
     ndcg: list[float]
@@ -97,33 +97,33 @@ class Outcome(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def cells(asked: Asked) -> Iterator[Cell]:
+def cells(options: AttackBenchmarkOptions) -> Iterator[TrainingCell]:
     """Seed by seed, clean data first, so that a part of the run is a table already."""
-    attacks = [f"{attack}-{share:g}" for share in reversed(SHARES) for attack in asked.attacks]
-    for seed in asked.seeds:
+    attacks = [f"{attack}-{share:g}" for share in reversed(SHARES) for attack in options.attacks]
+    for seed in options.seeds:
         for row in (*DEFENCES, *REFERENCES):
-            yield Cell(seed, CLEAN, row)
+            yield TrainingCell(seed, CLEAN, row)
         for attack in attacks:
-            for row in (*REFERENCES, *asked.defences):
-                yield Cell(seed, attack, row)
+            for row in (*REFERENCES, *options.defences):
+                yield TrainingCell(seed, attack, row)
 
 
-def run(asked: Asked) -> Path:
+def run(options: AttackBenchmarkOptions) -> Path:
     """Whatever cells are missing; the folder that holds them."""
-    chosen = f"{asked.set}-{asked.encoder}-{asked.users}-{asked.epochs}"
-    home = asked.out / chosen
-    wanted = [cell for cell in cells(asked) if not cell.path(home).exists()]
+    chosen = f"{options.set}-{options.encoder}-{options.users}-{options.epochs}"
+    home = options.out / chosen
+    wanted = [cell for cell in cells(options) if not cell.path(home).exists()]
     if not wanted:
         return home
-    frame = table_of(SETS[asked.set].open(asked.data), 1.0)
+    frame = table_of(DATA_SETS[options.set].open(options.data), 1.0)
     users = np.sort(frame["user_id"].unique())
-    learned = np.random.default_rng(0).choice(users, min(asked.users, len(users)), replace=False)
+    learned = np.random.default_rng(0).choice(users, min(options.users, len(users)), replace=False)
     whole, after = splits.split(frame, splits.SplitProtocol("leave-one-out"))
     before = whole[whole["user_id"].isin(learned)]
-    asking = splits.evaluation_cases(whole, after, 50, asked.cases)
+    asking = splits.evaluation_cases(whole, after, 50, options.cases)
     started = time.monotonic()
     for done, cell in enumerate(wanted):
-        outcome = measured(asked, cell, before, asking)
+        outcome = measured(options, cell, before, asking)
         path = cell.path(home)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".aside")
@@ -136,14 +136,16 @@ def run(asked: Asked) -> Path:
     return home
 
 
-def measured(asked: Asked, cell: Cell, before: pd.DataFrame, cases: list[splits.EvaluationCase]) -> Outcome:
+def measured(
+    options: AttackBenchmarkOptions, cell: TrainingCell, before: pd.DataFrame, cases: list[splits.EvaluationCase]
+) -> AttackOutcome:
     """Train on what is left of the log and the attack; ask the real users."""
     started, target = time.monotonic(), tail_item(before, np.random.default_rng(cell.seed))
     if cell.attack != CLEAN:
         name, share = cell.attack.rsplit("-", 1)
         before = attacked(before, name, float(share), target, np.random.default_rng([cell.seed, 1]))
     log = Interactions.from_frame(before)
-    recommender = _made(asked, cell)
+    recommender = _made(options, cell)
     recommender.fit(log)
     batch = batch_histories([case.history for case in cases], log.vocabulary, 50)
     ranked = metrics.rank(
@@ -151,26 +153,26 @@ def measured(asked: Asked, cell: Cell, before: pd.DataFrame, cases: list[splits.
     )
     ndcg = metrics.per_user(ranked, log.vocabulary, cases, (K,))[f"ndcg@{K}"]
     shown = (ranked.items == log.vocabulary.index[target]).any(axis=1)
-    return Outcome(ndcg.tolist(), shown.tolist(), time.monotonic() - started)
+    return AttackOutcome(ndcg.tolist(), shown.tolist(), time.monotonic() - started)
 
 
-def _made(asked: Asked, cell: Cell) -> Recommender:
+def _made(options: AttackBenchmarkOptions, cell: TrainingCell) -> Recommender:
     if cell.row in REFERENCES:
         return make(cell.row, {}, Situation())
-    params = {**SMALL, **OFF, "epochs": asked.epochs, **DEFENCES[cell.row]}
-    return make(asked.encoder, params, Situation(length=20), cell.seed)
+    params = {**SMALL, **OFF, "epochs": options.epochs, **DEFENCES[cell.row]}
+    return make(options.encoder, params, Situation(length=20), cell.seed)
 
 
-def show(asked: Asked, home: Path) -> dict[str, Any]:
+def show(options: AttackBenchmarkOptions, home: Path) -> dict[str, Any]:
     """Print both tables from what cells there are; the same as data."""
     rng, clean, hurt = np.random.default_rng(0), [], []
     for row in (*DEFENCES, *REFERENCES):
-        found = _together(asked, home, (CLEAN, row))[0]
+        found = _together(options, home, (CLEAN, row))[0]
         if found:
-            clean.append({"row": row, "seeds": len(found), **_ndcg(found, rng), **_against(asked, home, row, rng)})
-    for attack in [f"{name}-{share:g}" for name in asked.attacks for share in SHARES]:
-        for row in (*REFERENCES, *asked.defences):
-            found, calm = _together(asked, home, (attack, row), (CLEAN, row))
+            clean.append({"row": row, "seeds": len(found), **_ndcg(found, rng), **_against(options, home, row, rng)})
+    for attack in [f"{name}-{share:g}" for name in options.attacks for share in SHARES]:
+        for row in (*REFERENCES, *options.defences):
+            found, calm = _together(options, home, (attack, row), (CLEAN, row))
             if found:
                 hurt.append(
                     {
@@ -184,63 +186,66 @@ def show(asked: Asked, home: Path) -> dict[str, Any]:
                     }
                 )
     _print(clean, hurt)
-    return {"set": asked.set, "encoder": asked.encoder, "clean": clean, "attacked": hurt}
+    return {"set": options.set, "encoder": options.encoder, "clean": clean, "attacked": hurt}
 
 
 def _print(clean: list[dict[str, Any]], hurt: list[dict[str, Any]]) -> None:
     print(f"{'clean data':<16} {'seeds':>5} {'NDCG@10':>24} {'to none':>24}")
-    for one in clean:
-        other = _span(one, "to_none") if "to_none" in one else ""
-        print(f"{one['row']:<16} {one['seeds']:>5} {_span(one, 'ndcg'):>24} {other:>24}")
+    for row in clean:
+        other = _span(row, "to_none") if "to_none" in row else ""
+        print(f"{row['row']:<16} {row['seeds']:>5} {_span(row, 'ndcg'):>24} {other:>24}")
     print(f"\n{'attack':<16} {'row':<13} {'seeds':>5} {'NDCG@10':>24} {'to clean':>24} {'shown before, after':>20}")
-    for one in hurt:
-        spread = f"{one['shown_before']:.2%} {one['shown']:.2%}"
-        figures = f"{_span(one, 'ndcg'):>24} {_span(one, 'to_clean'):>24} {spread:>20}"
-        print(f"{one['attack']:<16} {one['row']:<13} {one['seeds']:>5} {figures}")
+    for row in hurt:
+        spread = f"{row['shown_before']:.2%} {row['shown']:.2%}"
+        figures = f"{_span(row, 'ndcg'):>24} {_span(row, 'to_clean'):>24} {spread:>20}"
+        print(f"{row['attack']:<16} {row['row']:<13} {row['seeds']:>5} {figures}")
 
 
-def _span(one: dict[str, Any], name: str) -> str:
-    return f"{one[name]:.4f} [{one[name + '_low']:.4f}, {one[name + '_high']:.4f}]"
+def _span(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.4f} [{row[name + '_low']:.4f}, {row[name + '_high']:.4f}]"
 
 
-def _together(asked: Asked, home: Path, *wanted: tuple[str, str]) -> list[list[Outcome]]:
+def _together(options: AttackBenchmarkOptions, home: Path, *wanted: tuple[str, str]) -> list[list[AttackOutcome]]:
     """The outcomes of each wanted (attack, row), of the seeds that all of them have."""
-    paths = [[Cell(seed, *one).path(home) for one in wanted] for seed in asked.seeds]
+    paths = [[TrainingCell(seed, *key).path(home) for key in wanted] for seed in options.seeds]
     whole = [row for row in paths if all(path.exists() for path in row)]
     return [
-        [msgspec.json.decode(row[place].read_bytes(), type=Outcome) for row in whole] for place in range(len(wanted))
+        [msgspec.json.decode(row[place].read_bytes(), type=AttackOutcome) for row in whole]
+        for place in range(len(wanted))
     ]
 
 
-def _mean(found: list[Outcome]) -> np.ndarray:
+def _mean(found: list[AttackOutcome]) -> np.ndarray:
     """float64 [users]: NDCG@10 of each user, the mean over seeds."""
-    return np.mean([one.ndcg for one in found], axis=0)
+    return np.mean([outcome.ndcg for outcome in found], axis=0)
 
 
-def _ndcg(found: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
+def _ndcg(found: list[AttackOutcome], rng: np.random.Generator) -> dict[str, float]:
     values = _mean(found)
     low, high = metrics.intervals({"x": values}, rng, RESAMPLES)["x"]
     return {"ndcg": float(values.mean()), "ndcg_low": low, "ndcg_high": high}
 
 
-def _ratio(name: str, ours: list[Outcome], theirs: list[Outcome], rng: np.random.Generator) -> dict[str, float]:
+def _ratio(
+    name: str, ours: list[AttackOutcome], theirs: list[AttackOutcome], rng: np.random.Generator
+) -> dict[str, float]:
     value, low, high = metrics.mean_ratio(_mean(ours), _mean(theirs), rng, RESAMPLES)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _against(asked: Asked, home: Path, row: str, rng: np.random.Generator) -> dict[str, float]:
-    ours, none = _together(asked, home, (CLEAN, row), (CLEAN, "none"))
+def _against(options: AttackBenchmarkOptions, home: Path, row: str, rng: np.random.Generator) -> dict[str, float]:
+    ours, none = _together(options, home, (CLEAN, row), (CLEAN, "none"))
     return _ratio("to_none", ours, none, rng) if ours and row not in {"none", *REFERENCES} else {}
 
 
-def _shown(found: list[Outcome]) -> float:
-    return float(np.mean([one.shown for one in found]))
+def _shown(found: list[AttackOutcome]) -> float:
+    return float(np.mean([outcome.shown for outcome in found]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder that holds the data sets")
-    parser.add_argument("--set", default="movielens-1m", choices=list(SETS))
+    parser.add_argument("--set", default="movielens-1m", choices=list(DATA_SETS))
     parser.add_argument("--encoder", default="transformer", choices=NEURAL)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--users", type=int, default=1_000, help="real users that are learned from")
@@ -251,19 +256,31 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(".coldstream/robustness"), help="where results are kept")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    if not given.show and given.data is None:
+    arguments = parser.parse_args()
+    if not arguments.show and arguments.data is None:
         parser.error("give --data FOLDER, or --show")
     memory.keep(memory.TRAINING)
-    seeds = tuple(int(one) for one in given.seeds.split(","))
-    attacks, defences = tuple(given.attacks.split(",")), tuple(given.defences.split(","))
-    asked = Asked(
-        given.data or Path(), given.out, given.set, given.encoder, seeds, given.users, given.cases, given.epochs,
-        attacks, defences,
-    )  # fmt: skip
-    home = asked.out / f"{asked.set}-{asked.encoder}-{asked.users}-{asked.epochs}" if given.show else run(asked)
-    told = show(asked, home)
-    if given.json:
+    seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    attacks, defences = tuple(arguments.attacks.split(",")), tuple(arguments.defences.split(","))
+    options = AttackBenchmarkOptions(
+        arguments.data or Path(),
+        arguments.out,
+        arguments.set,
+        arguments.encoder,
+        seeds,
+        arguments.users,
+        arguments.cases,
+        arguments.epochs,
+        attacks,
+        defences,
+    )
+    home = (
+        options.out / f"{options.set}-{options.encoder}-{options.users}-{options.epochs}"
+        if arguments.show
+        else run(options)
+    )
+    told = show(options, home)
+    if arguments.json:
         print(json.dumps(told))
     return 0
 

@@ -44,7 +44,7 @@ def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
     """A whole release of item-kNN: neighbours of an item's own taste, or of any."""
     items = TASTES * EACH
     model = ItemKNN()
-    model.vocabulary = Vocabulary.from_items([f"i{one}" for one in range(items)])
+    model.vocabulary = Vocabulary.from_items([f"i{number}" for number in range(items)])
     model.popularity = np.full(items, 1.0, np.float32)
     shape = (items, model.neighbours)
     own = np.arange(items)[:, None] // EACH * EACH + rng.integers(0, EACH, shape)
@@ -56,7 +56,7 @@ def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
     return manifest.id
 
 
-class Visitors:
+class SimulatedVisitors:
     """Visitors over HTTP, until told to stop; `failed` counts statuses that are not as they should be."""
 
     def __init__(self, port: int, number: int, rng: np.random.Generator) -> None:
@@ -87,7 +87,7 @@ class Visitors:
                     await self._send(connection, self._visit(user, msgspec.json.decode(body)))
 
     def _visit(self, user: int, answer: dict[str, Any]) -> list[Event]:
-        items = [str(one["item_id"]) for one in answer["items"]]
+        items = [str(item["item_id"]) for item in answer["items"]]
         about = {"release": answer["release"], "request_id": answer["request_id"]}
         self._sent += 1
         shown = Impression(
@@ -107,7 +107,7 @@ class Visitors:
         return f"i{user % TASTES * EACH + int(self._rng.integers(EACH))}"
 
     async def _send(self, connection: load.Connection, events: list[Event]) -> None:
-        body = b"[" + b",".join(encode(one) for one in events) + b"]"
+        body = b"[" + b",".join(encode(event) for event in events) + b"]"
         await self._ask(connection, load.post_request("/v1/events", body), 202)
 
     async def _ask(self, connection: load.Connection, request: bytes, wanted: int) -> bytes | None:
@@ -121,14 +121,14 @@ class Visitors:
 
 async def timed(port: int, visitors: int, rate: float, seconds: float) -> load.LoadReport:
     """Look-ups at a fixed rate for a while."""
-    paths = [f"/v1/users/v{one % visitors}/recommendations?n=20" for one in range(int(rate * seconds))]
+    paths = [f"/v1/users/v{number % visitors}/recommendations?n=20" for number in range(int(rate * seconds))]
     return await load.open_loop(port, [load.get_request(path) for path in paths], rate, 4)
 
 
 async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: float) -> dict[str, Any]:
     """Before, a damaged candidate, a worse one, a good one, after."""
     port, rng = int(url.rsplit(":", 1)[1]), np.random.default_rng(0)
-    crowd = Visitors(port, visitors, rng)
+    crowd = SimulatedVisitors(port, visitors, rng)
     await crowd.begin()
     visiting = [asyncio.create_task(crowd.run()) for _ in range(4)]
     found: dict[str, Any] = {}
@@ -143,10 +143,10 @@ async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: flo
     crowd.stopping.set()
     await asyncio.gather(*visiting)
     failed = crowd.failed + Counter(
-        {str(status): n for one in loads.values() for status, n in one.statuses.items() if status != 200}
+        {str(status): n for report in loads.values() for status, n in report.statuses.items() if status != 200}
     )
-    latency = {name: percentiles(one.latencies) for name, one in loads.items()}
-    requests = crowd.requests + sum(len(one.latencies) for one in loads.values())
+    latency = {name: percentiles(report.latencies) for name, report in loads.items()}
+    requests = crowd.requests + sum(len(report.latencies) for report in loads.values())
     return {**found, "latency": latency, "requests": requests, "failed": sum(failed.values()), "statuses": dict(failed)}
 
 
@@ -194,12 +194,14 @@ def measure(
     with temporary_folder("coldstream-rollout-") as folder:
         state = folder / "state"
         root = state / "releases"
-        asked = {"canary_impressions": impressions, "canary_margin": margin}
+        options = {"canary_impressions": impressions, "canary_margin": margin}
         release_store.promote(root, "shop", release(root, np.random.default_rng(1), knows_tastes=True))
-        with supervised_system("--no-train", "--no-archive", state=state, within_s=600, **asked) as system:
+        with supervised_system("--no-train", "--no-archive", state=state, within_s=600, **options) as system:
             now = int(time.time() * 1000)
-            items = [Item(item_id=f"i{one}", at=now, category=f"c{one // EACH}") for one in range(TASTES * EACH)]
-            body = b"[" + b",".join(encode(one) for one in items) + b"]"
+            items = [
+                Item(item_id=f"i{number}", at=now, category=f"c{number // EACH}") for number in range(TASTES * EACH)
+            ]
+            body = b"[" + b",".join(encode(item) for item in items) + b"]"
             httpx.put(f"{system.url}/v1/items", content=body, timeout=60).raise_for_status()
             found = asyncio.run(scenes(system.url, root, visitors, rate, within_s))
     return {"machine": machine(), "visitors": visitors, "rate": rate, "share": SHARE, **found}
@@ -210,9 +212,9 @@ def show(figures: dict[str, Any]) -> None:
     print(f"releases under load: {figures['visitors']:,} visitors, canaries answer {figures['share']:.0%} of them")
     print(f"a damaged candidate: {figures['damaged']}")
     for name in ("worse", "good"):
-        one = figures[name]
-        print(f"a {name} canary: {one['action']} {one['reason']} after {one['seconds']:.0f} s")
-        for arm, row in one["figures"].items():
+        trial = figures[name]
+        print(f"a {name} canary: {trial['action']} {trial['reason']} after {trial['seconds']:.0f} s")
+        for arm, row in trial["figures"].items():
             lists = f"{row['clicks']:,} of {row['impressions']:,} lists clicked ({row['click_through']:.4f})"
             print(f"    {arm:8} {lists}, {row['errors']} errors, p95 of ranking {row['p95_ms']:.2f} ms")
     print(f"{'look-ups':24}{'n':>7}{'p50 ms':>9}{'p99 ms':>9}")

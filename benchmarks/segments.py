@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.recommenders import SETS, categories_of, table_of
+from benchmarks.data_sets import DATA_SETS, categories_of, table_of
 from models.arrays import Float64, Int64
 from models.data.splits import SplitProtocol
 from models.domains.preset import preset_of
@@ -35,7 +35,7 @@ FOLDS: Final = 5
 
 def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, int]]:
     """What weights are sought on, each case's segment (0: none), and how many cases each segment has."""
-    chosen = SETS[name]
+    chosen = DATA_SETS[name]
     source = chosen.open(data)
     known = dict(source.users.select("user_id", "segment").drop_nulls().iter_rows())
     plan = ExperimentPlan(SplitProtocol.parse(chosen.protocol), 0, 1, 1.0, 6_000, tested=1)
@@ -49,14 +49,14 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     targets = [case.targets for case in side.cases]
     evidence = blend.evidence_of(fitted, side.batch, targets, side.barred(experiment.masked))
     labels = [known.get(case.user_id) for case in side.cases]
-    names, counts = np.unique([one for one in labels if one], return_counts=True)
+    names, counts = np.unique([label for label in labels if label], return_counts=True)
     common = np.argsort(-counts, kind="stable")[:SEGMENTS]
     code = {str(names[place]): number for number, place in enumerate(common, 1)}
     sizes = {str(names[place]): int(counts[place]) for place in common}
-    return evidence, np.array([code.get(str(one), 0) for one in labels]), sizes
+    return evidence, np.array([code.get(str(label), 0) for label in labels]), sizes
 
 
-def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[Float64, blend.Weights]:
+def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[Float64, Float64]:
     """Weights [buckets, members] by length, and [segments + 1, buckets, members] with each segment's mixed in."""
     rng = np.random.default_rng(seed)
     plain = blend.best_weights(evidence, rng, TRIES)
@@ -76,12 +76,12 @@ def compared(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int
     fold = np.random.default_rng(seed).permutation(len(segments)) % FOLDS
     by_length, by_both = np.zeros(len(segments)), np.zeros(len(segments))
     for number in range(FOLDS):
-        learned, asked = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        learned, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         plain, mixed = sought(evidence.of(learned), segments[learned], shrink, seed)
-        part = evidence.of(asked)
+        part = evidence.of(held_out)
         buckets = blend.bucket_of(part.lengths)
-        by_length[asked] = part.ndcg(plain[buckets])
-        by_both[asked] = part.ndcg(mixed[np.minimum(segments[asked], len(mixed) - 1), buckets])
+        by_length[held_out] = part.ndcg(plain[buckets])
+        by_both[held_out] = part.ndcg(mixed[np.minimum(segments[held_out], len(mixed) - 1), buckets])
     ratio = metrics.mean_ratio(by_both, by_length, np.random.default_rng(0))
     return {"shrink": shrink, "seed": seed, "length": by_length.mean(), "segment": by_both.mean(), "ratio": ratio}
 
@@ -94,18 +94,18 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--shrink", default="200,1000", help="users at which a segment's own weights count half")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each row")
-    given = parser.parse_args()
-    for name in given.sets.split(","):
-        evidence, segments, sizes = gathered(given.data, name)
-        if not given.json:
+    arguments = parser.parse_args()
+    for name in arguments.sets.split(","):
+        evidence, segments, sizes = gathered(arguments.data, name)
+        if not arguments.json:
             print(f"{name}: {len(segments)} cases, {sizes}", flush=True)
-        for shrink in (float(one) for one in given.shrink.split(",")):
-            for seed in (int(one) for one in given.seeds.split(",")):
+        for shrink in (float(value) for value in arguments.shrink.split(",")):
+            for seed in (int(seed) for seed in arguments.seeds.split(",")):
                 row = {"set": name, "cases": len(segments), **compared(evidence, segments, shrink, seed)}
                 figures = f"{row['length']:.4f} -> {row['segment']:.4f}, {row['ratio'][0]:.3f}"
                 span = f"[{row['ratio'][1]:.3f}, {row['ratio'][2]:.3f}]"
                 told = f"  shrink {shrink:g}, seed {seed}: {figures} {span}"
-                print(json.dumps(row) if given.json else told, flush=True)
+                print(json.dumps(row) if arguments.json else told, flush=True)
 
 
 if __name__ == "__main__":

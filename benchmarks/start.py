@@ -46,8 +46,8 @@ def measure() -> dict[str, Any]:
             _until(first, lambda: _settled(place), SETTLED_S, "a release that serves and is among the newest two")
             figures["memory_while_live"] = memory(first.process.pid)
             figures["releases"] = [
-                {"recommender": one.recommender, "state": one.state, "metrics": one.metrics}
-                for one in release_store.list_releases(place / "releases", "shop")
+                {"recommender": release.recommender, "state": release.state, "metrics": release.metrics}
+                for release in release_store.list_releases(place / "releases", "shop")
             ]
         figures["stop_s"] = first.stopped_s
         with _started(variables, folder / "second.log") as second:
@@ -65,21 +65,21 @@ def show(figures: dict[str, Any]) -> None:
         ("Ctrl-C to the end", figures["stop_s"], None, ""),
     ]
     print(f"{'':<28}{'first':>9}{'second':>9}   goal")
-    for name, one, other, goal in rows:
-        print(f"{name:<28}{one:>8.1f}s" + (f"{other:>8.1f}s" if other is not None else f"{'':>9}") + f"   {goal}")
+    for name, first, other, goal in rows:
+        print(f"{name:<28}{first:>8.1f}s" + (f"{other:>8.1f}s" if other is not None else f"{'':>9}") + f"   {goal}")
     print(f"\n{'process, while live events come':<62}{'RSS':>7}{'PSS':>7} MiB")
-    for name, one in figures["memory_while_live"].items():
-        print(f"{name:<62}{one['rss']:>7.0f}{one['pss']:>7.0f}")
+    for name, usage in figures["memory_while_live"].items():
+        print(f"{name:<62}{usage['rss']:>7.0f}{usage['pss']:>7.0f}")
     print(f"{'all but the trainer (goal 1,200)':<62}{_sum(figures, 'rss'):>7.0f}{_sum(figures, 'pss'):>7.0f}")
-    for one in figures["releases"]:
-        print(f"{one['recommender']:<10} {one['state']:<9} NDCG@10 {one['metrics'].get('ndcg@10', 0):.4f}")
+    for release in figures["releases"]:
+        print(f"{release['recommender']:<10} {release['state']:<9} NDCG@10 {release['metrics'].get('ndcg@10', 0):.4f}")
 
 
 def _sum(figures: dict[str, Any], kind: str) -> float:
-    return sum(float(one[kind]) for name, one in figures["memory_while_live"].items() if TRAINER not in name)
+    return sum(float(usage[kind]) for name, usage in figures["memory_while_live"].items() if TRAINER not in name)
 
 
-class _Start:
+class _StartedSystem:
     """A started `coldstream run`."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -93,11 +93,11 @@ class _Start:
 
 
 @contextmanager
-def _started(variables: dict[str, str], log: Path) -> Iterator[_Start]:
+def _started(variables: dict[str, str], log: Path) -> Iterator[_StartedSystem]:
     with log.open("wb") as out:
         command = [sys.executable, "-m", "serving.cli", "run"]
         process = start_child(command, env={**os.environ, **variables}, stdout=out, stderr=subprocess.STDOUT)
-        start = _Start(process, log)
+        start = _StartedSystem(process, log)
         try:
             yield start
         finally:
@@ -111,7 +111,7 @@ def _started(variables: dict[str, str], log: Path) -> Iterator[_Start]:
             start.stopped_s = time.monotonic() - asked
 
 
-def _marks(start: _Start, variables: dict[str, str], user: str) -> dict[str, float]:
+def _marks(start: _StartedSystem, variables: dict[str, str], user: str) -> dict[str, float]:
     url = f"http://127.0.0.1:{variables['COLDSTREAM_PORT']}"
     _until(start, lambda: _status(f"{url}/readyz") is not None, READY_S, "the API is ready")
     ready = start.seconds()
@@ -124,7 +124,7 @@ def _marks(start: _Start, variables: dict[str, str], user: str) -> dict[str, flo
     return {"ready_s": ready, "personal_s": start.seconds()}
 
 
-def _until(start: _Start, condition: Callable[[], bool], within_s: float, what: str) -> None:
+def _until(start: _StartedSystem, condition: Callable[[], bool], within_s: float, what: str) -> None:
     end = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > end or start.process.poll() is not None:
@@ -145,12 +145,12 @@ def _tuned(place: Path) -> bool:
     """Whether a run that tunes has made its release: its card says what was tuned."""
     root = place / "releases"
     found = release_store.list_releases(root, "shop")
-    return any("tuning" in read_manifest(root / "shop" / one.id).params for one in found)
+    return any("tuning" in read_manifest(root / "shop" / release.id).params for release in found)
 
 
 def _settled(place: Path) -> bool:
     """Whether the first run's choice is made: one of its two releases, the newest, serves."""
-    return any(one.state == "serving" for one in release_store.list_releases(place / "releases", "shop")[:2])
+    return any(release.state == "serving" for release in release_store.list_releases(place / "releases", "shop")[:2])
 
 
 def _followed(source: Source) -> str:

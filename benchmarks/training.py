@@ -115,11 +115,11 @@ def encoded(log: Interactions, encoder: str, seconds: float) -> dict[str, float]
     with tempfile.TemporaryDirectory() as text:
         model.save(Path(text))
         session = onnxruntime.InferenceSession(str(Path(text) / "encoder.onnx"), options_of(), ["CPUExecutionProvider"])
-    wanted = {one.name for one in session.get_inputs()}
+    wanted = {node.name for node in session.get_inputs()}
     for size in (1, 32):
         batch = _histories(log, size)
-        given = {name: getattr(batch, name) for name in ("items", "kinds", "gaps") if name in wanted}
-        times = list(_timed(lambda given=given: session.run(None, given), seconds))
+        options = {name: getattr(batch, name) for name in ("items", "kinds", "gaps") if name in wanted}
+        times = list(_timed(lambda options=options: session.run(None, options), seconds))
         for part in (50, 99):
             told[f"p{part}_ms_of_{size}"] = float(np.percentile(times, part))
     return told
@@ -174,33 +174,34 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=["training", "feeding", "encoding"])
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    if not given.give_back:
+    options = parser.parse_args()
+    if not options.give_back:
         memory.keep(memory.TRAINING)
-    log = made_log(given.users, given.items, np.random.default_rng(0))
+    log = made_log(options.users, options.items, np.random.default_rng(0))
     told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")
     for part, measure in (("training", _training), ("feeding", _feeding), ("encoding", _encoding)):
-        told[part] = measure(log, given) if given.only in (None, part) else []
-    if given.json:
+        told[part] = measure(log, options) if options.only in (None, part) else []
+    if options.json:
         print(json.dumps(told))
     return 0
 
 
-def _training(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _training(log: Interactions, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(
         f"{'encoder':<12} {'batch':>6} {'precision':>10} {'compiled':>9} {'workers':>8} {'at once':>8} "
         f"{'sequences/s':>12} {'CPU ms each':>12}"
     )
     sizes, workers, at_once = (
-        [int(one) for one in text.split(",")] for text in (given.batch_sizes, given.workers, given.steps_per_execution)
+        [int(number) for number in text.split(",")]
+        for text in (options.batch_sizes, options.workers, options.steps_per_execution)
     )
-    ways = product(given.precisions.split(","), given.compiled.split(","), workers, at_once)
-    for encoder, size, (precision, compiled, many, steps) in product(given.encoders.split(","), sizes, list(ways)):
+    ways = product(options.precisions.split(","), options.compiled.split(","), workers, at_once)
+    for encoder, size, (precision, compiled, many, steps) in product(options.encoders.split(","), sizes, list(ways)):
         if encoder == "rnn" and compiled == "yes" and "tensorflow" in device():
             continue  # unrolled steps compile for minutes
-        how = (precision == "mixed", compiled == "yes", many, steps, given.seconds)
+        how = (precision == "mixed", compiled == "yes", many, steps, options.seconds)
         rate, used = trained(log, encoder, size, *how)
         row = {"encoder": encoder, "batch": size, "precision": precision, "compiled": compiled}
         rows.append({**row, "workers": many, "steps_per_execution": steps, "rate": rate, "cpu_ms": used})
@@ -211,24 +212,24 @@ def _training(log: Interactions, given: argparse.Namespace) -> list[dict[str, An
     return rows
 
 
-def _feeding(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _feeding(log: Interactions, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(f"{'encoder':<12} {'batch':>6} {'fed/s':>12}")
-    for encoder, size in product(given.encoders.split(","), [int(one) for one in given.batch_sizes.split(",")]):
-        rows.append({"encoder": encoder, "batch": size, "rate": fed(log, encoder, size, given.seconds)})
+    for encoder, size in product(options.encoders.split(","), [int(size) for size in options.batch_sizes.split(",")]):
+        rows.append({"encoder": encoder, "batch": size, "rate": fed(log, encoder, size, options.seconds)})
         print(f"{encoder:<12} {size:>6} {rows[-1]['rate']:>12,.0f}", flush=True)
     return rows
 
 
-def _encoding(log: Interactions, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _encoding(log: Interactions, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     print(f"{'encoder':<12} {'one: p50':>10} {'p99 ms':>8} {'32: p50':>10} {'p99 ms':>8}")
-    for encoder in given.encoders.split(","):
-        one = encoded(log, encoder, given.seconds)
-        rows.append({"encoder": encoder, **one})
+    for encoder in options.encoders.split(","):
+        latency = encoded(log, encoder, options.seconds)
+        rows.append({"encoder": encoder, **latency})
         print(
-            f"{encoder:<12} {one['p50_ms_of_1']:>10.2f} {one['p99_ms_of_1']:>8.2f} "
-            f"{one['p50_ms_of_32']:>10.2f} {one['p99_ms_of_32']:>8.2f}",
+            f"{encoder:<12} {latency['p50_ms_of_1']:>10.2f} {latency['p99_ms_of_1']:>8.2f} "
+            f"{latency['p50_ms_of_32']:>10.2f} {latency['p99_ms_of_32']:>8.2f}",
             flush=True,
         )
     return rows

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmarks.data_sets import users_of
 from benchmarks.measurements import machine
-from benchmarks.recommenders import users_of
 from models.arrays import Float64
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, ExperimentPlan, TunedRecommender
@@ -35,7 +35,7 @@ BEFORE: Final = 0.9
 WAYS: Final = ("cold", "warm", "as it was")
 
 
-class Trained:
+class TrainingCurve:
     """One training: its curve on the tuning cases, and the network that was fitted after it."""
 
     def __init__(
@@ -68,10 +68,10 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
     rounds: list[dict[str, Any]] = []
     tested: dict[str, list[Float64]] = {way: [] for way in WAYS}
     for seed in seeds:
-        serving = Trained(frame.iloc[: int(BEFORE * len(frame))], recommender, minutes, seed)
-        cold = Trained(frame, recommender, minutes, seed)
-        warmed = Trained(frame, recommender, minutes, seed, serving.starts)
-        goal = 0.99 * max(one["ndcg@10"] for one in cold.curve)
+        serving = TrainingCurve(frame.iloc[: int(BEFORE * len(frame))], recommender, minutes, seed)
+        cold = TrainingCurve(frame, recommender, minutes, seed)
+        warmed = TrainingCurve(frame, recommender, minutes, seed, serving.starts)
+        goal = 0.99 * max(epoch["ndcg@10"] for epoch in cold.curve)
         tested["cold"].append(cold.tested())
         tested["warm"].append(warmed.tested())
         tested["as it was"].append(cold.tested(serving.made))
@@ -82,7 +82,7 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
     judged = {
         way: {
             "test": float(values.mean()),
-            "by_seed": [float(one.mean()) for one in tested[way]],
+            "by_seed": [float(ratios.mean()) for ratios in tested[way]],
             "to_cold": metrics.mean_ratio(values, means["cold"], np.random.default_rng(0)),
         }
         for way, values in means.items()
@@ -91,17 +91,17 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
     return {"machine": machine(), **facts, "rounds": rounds, "test": judged}
 
 
-def reached(trained: Trained, goal: float) -> dict[str, Any]:
+def reached(trained: TrainingCurve, goal: float) -> dict[str, Any]:
     """When a training's curve came to the goal, and what it chose."""
     curve = trained.curve
-    hit = next((one for one in curve if one["ndcg@10"] >= goal), None)
+    hit = next((epoch for epoch in curve if epoch["ndcg@10"] >= goal), None)
     return {
         "epochs": int(hit["epoch"]) + 1 if hit else None,
         "seconds": hit["seconds"] if hit else None,
         "first": curve[0]["ndcg@10"],
-        "best": max(one["ndcg@10"] for one in curve),
+        "best": max(epoch["ndcg@10"] for epoch in curve),
         "chosen": int(trained.tuned.params["epochs"]),
-        "curve": [round(one["ndcg@10"], 5) for one in curve],
+        "curve": [round(epoch["ndcg@10"], 5) for epoch in curve],
     }
 
 
@@ -109,16 +109,16 @@ def show(figures: dict[str, Any]) -> None:
     """Both tables."""
     print(f"{figures['recommender']}, {figures['events']:,} events\n")
     print("| seed | | goal | epochs to it | seconds | after one epoch | best | epochs chosen |\n" + "|---" * 8 + "|")
-    for one in figures["rounds"]:
+    for round_ in figures["rounds"]:
         for way in ("cold", "warm"):
-            row = one[way]
+            row = round_[way]
             when = f"{row['epochs']} | {row['seconds']:.0f}" if row["epochs"] else "never | "
             best = f"{row['first']:.4f} | {row['best']:.4f} | {row['chosen']}"
-            print(f"| {one['seed']} | {way} | {one['goal']:.4f} | {when} | {best} |")
+            print(f"| {round_['seed']} | {way} | {round_['goal']:.4f} | {when} | {best} |")
     print(f"\n| {figures['cases']} test cases | NDCG@10 | by seed | to cold |\n|---|---|---|---|")
     for way, row in figures["test"].items():
         ratio, low, high = row["to_cold"]
-        seeds = ", ".join(f"{one:.4f}" for one in row["by_seed"])
+        seeds = ", ".join(f"{value:.4f}" for value in row["by_seed"])
         print(f"| {way} | {row['test']:.4f} | {seeds} | {ratio:.3f} [{low:.3f}, {high:.3f}] |")
 
 
@@ -131,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="of the processor, for each tuning")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    frame = users_of(asked.source, asked.users)
-    figures = measure(frame, asked.recommender, asked.minutes, [int(one) for one in asked.seeds.split(",")])
-    if asked.json:
+    options = parser.parse_args(arguments)
+    frame = users_of(options.source, options.users)
+    figures = measure(frame, options.recommender, options.minutes, [int(seed) for seed in options.seeds.split(",")])
+    if options.json:
         print(json.dumps(figures, indent=2))
     else:
         show(figures)

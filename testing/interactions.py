@@ -12,7 +12,7 @@ RING = 12
 """Users go round a ring of items: after item n comes n + 1."""
 SATURDAY, MONDAY = 1_759_536_000_000, 1_759_708_800_000
 """Midnights, in UTC."""
-YOUNG, OLD, STRANGE = ({"group": one} for one in ("young", "old", "martian"))
+YOUNG, OLD, STRANGE = ({"group": name} for name in ("young", "old", "martian"))
 
 
 def ring(users: int = 60, steps: int = 20) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from testing.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def client(system: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=system.url, timeout=30) as one:
-        yield one
+    with httpx.Client(base_url=system.url, timeout=30) as client:
+        yield client
 
 
 def event(user: str, item: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def test_an_event_is_in_the_features_right_after_its_token(client: httpx.Client)
     token = send(client, event(user, "a1", kind="purchase", value=2.5), event(user, "a2"))
     answer = client.get(f"/v1/users/{user}/recommendations", params={"after": token})
     assert answer.status_code == 200
-    assert set(answer.json()["positions"]) <= {f"events/{one}" for one in range(4)}
+    assert set(answer.json()["positions"]) <= {f"events/{number}" for number in range(4)}
     row = client.get(f"/v1/users/{user}/features").json()
     assert row["recent"]["items"] == ["a1", "a2"]
     assert row["recent"]["values"] == [2.5, None]
@@ -46,9 +46,9 @@ def test_an_event_is_in_the_features_right_after_its_token(client: httpx.Client)
 
 def test_the_same_event_twice_counts_once(client: httpx.Client) -> None:
     user = uuid4().hex
-    one = event(user, "a1")
-    send(client, one)
-    token = send(client, one)
+    view = event(user, "a1")
+    send(client, view)
+    token = send(client, view)
     client.get(f"/v1/users/{user}/recommendations", params={"after": token}).raise_for_status()
     row = client.get(f"/v1/users/{user}/features").json()
     assert row["recent"]["items"] == ["a1"]
@@ -75,7 +75,7 @@ def test_good_events_are_kept_and_bad_ones_are_named(client: httpx.Client) -> No
 
 def test_ndjson_is_taken_as_well(client: httpx.Client) -> None:
     user = uuid4().hex
-    body = "\n".join(json.dumps(event(user, f"n{one}")) for one in range(3)) + "\n"
+    body = "\n".join(json.dumps(event(user, f"n{number}")) for number in range(3)) + "\n"
     answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
     assert (answer.status_code, answer.json()["accepted"]) == (202, 3)
 
@@ -145,33 +145,42 @@ def test_a_body_beyond_the_limit_is_refused(client: httpx.Client) -> None:
 
 
 def test_items_come_and_go(client: httpx.Client, system: System) -> None:
-    ids = [f"cat-{one}-{uuid4().hex[:6]}" for one in range(3)]
+    ids = [f"cat-{number}-{uuid4().hex[:6]}" for number in range(3)]
     category = f"kind-{uuid4().hex[:6]}"
-    items = [{"type": "item", "item_id": one, "at": NOW, "title": one.upper(), "category": category} for one in ids]
+    items = [
+        {"type": "item", "item_id": item_id, "at": NOW, "title": item_id.upper(), "category": category}
+        for item_id in ids
+    ]
     token = client.put("/v1/items", json=items).json()["token"]
     user = uuid4().hex
     answer = client.get(f"/v1/users/{user}/recommendations", params={"category": category, "after": token}).json()
-    assert {one["item_id"] for one in answer["items"]} == set(ids)
+    assert {item["item_id"] for item in answer["items"]} == set(ids)
     assert answer["items"][0]["title"] == answer["items"][0]["item_id"].upper()
     token = client.put("/v1/items", json={**items[0], "available": False}).json()["token"]
     answer = client.get(f"/v1/users/{user}/recommendations", params={"category": category, "after": token}).json()
-    assert {one["item_id"] for one in answer["items"]} == set(ids[1:])
+    assert {item["item_id"] for item in answer["items"]} == set(ids[1:])
     wait_until(lambda: client.get(f"/v1/items/{ids[0]}").json().get("available") is False, 20, "the store has the item")
 
 
 def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(client: httpx.Client) -> None:
     mark = uuid4().hex[:6]
     items = [
-        {"type": "item", "item_id": f"p{one}-{mark}", "at": NOW, "domain": "music", "category": f"{mark}-{one % 2}"}
-        for one in range(6)
+        {
+            "type": "item",
+            "item_id": f"p{number}-{mark}",
+            "at": NOW,
+            "domain": "music",
+            "category": f"{mark}-{number % 2}",
+        }
+        for number in range(6)
     ]
     client.put("/v1/items", json=items).raise_for_status()
-    crowd = [event(f"fan{one}-{mark}", f"p0-{mark}", kind="play", domain="music") for one in range(30)]
+    crowd = [event(f"fan{number}-{mark}", f"p0-{mark}", kind="play", domain="music") for number in range(30)]
     send(client, *crowd)
 
     def popular() -> bool:
         rows = client.get("/v1/popular", params={"domain": "music"}).json()["items"]
-        return any(one["item_id"] == f"p0-{mark}" for one in rows)
+        return any(row["item_id"] == f"p0-{mark}" for row in rows)
 
     wait_until(popular, 20, "plays are popular")
     user = f"new-{mark}"
@@ -190,18 +199,18 @@ def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(cl
 def test_a_profile_gives_a_new_user_the_popular_items_of_the_segment(client: httpx.Client) -> None:
     mark = uuid4().hex[:6]
     people = [
-        {"type": "user", "user_id": f"s{one}-{mark}", "at": NOW, "domain": "video", "segment": f"seg-{mark}"}
-        for one in range(4)
+        {"type": "user", "user_id": f"s{number}-{mark}", "at": NOW, "domain": "video", "segment": f"seg-{mark}"}
+        for number in range(4)
     ]
     token = client.put("/v1/users", json=people).json()["token"]
     client.get("/v1/users/x/recommendations", params={"domain": "video", "after": token}).raise_for_status()
-    send(client, *[event(f"s{one}-{mark}", f"film-{mark}", kind="play", domain="video") for one in range(3)])
-    other = [event(f"t{one}-{mark}", f"other-{mark}", kind="play", domain="video") for one in range(30)]
+    send(client, *[event(f"s{number}-{mark}", f"film-{mark}", kind="play", domain="video") for number in range(3)])
+    other = [event(f"t{number}-{mark}", f"other-{mark}", kind="play", domain="video") for number in range(30)]
     send(client, *other)
 
     def segment_known() -> bool:
         found = client.get("/v1/popular", params={"domain": "video", "segment": f"seg-{mark}"}).json()
-        return [one["item_id"] for one in found["items"]] == [f"film-{mark}"]
+        return [item["item_id"] for item in found["items"]] == [f"film-{mark}"]
 
     wait_until(segment_known, 20, "the segment has its popular item")
     answer = client.get(f"/v1/users/s3-{mark}/recommendations", params={"domain": "video"}).json()
@@ -216,7 +225,7 @@ def test_an_empty_domain_has_an_answer(client: httpx.Client) -> None:
 
 def test_an_anonymous_session_is_answered_and_leaves_nothing(client: httpx.Client) -> None:
     mark = uuid4().hex[:6]
-    items = [{"type": "item", "item_id": f"v{one}-{mark}", "at": NOW, "category": f"{mark}"} for one in range(3)]
+    items = [{"type": "item", "item_id": f"v{number}-{mark}", "at": NOW, "category": f"{mark}"} for number in range(3)]
     token = client.put("/v1/items", json=items).json()["token"]
     client.get("/v1/users/x/recommendations", params={"after": token}).raise_for_status()
     visitor = f"visitor-{mark}"
@@ -225,7 +234,7 @@ def test_an_anonymous_session_is_answered_and_leaves_nothing(client: httpx.Clien
     assert answer.status_code == 200
     found = answer.json()
     assert found["user_id"] is None
-    assert [one["item_id"] for one in found["items"]] == [f"v1-{mark}", f"v2-{mark}"]
+    assert [item["item_id"] for item in found["items"]] == [f"v1-{mark}", f"v2-{mark}"]
     assert client.get(f"/v1/users/{visitor}/features").status_code == 404
     bad = client.post("/v1/sessions/recommendations", json={"events": [event(visitor, "x", at=5)]})
     assert (bad.status_code, bad.json()["type"]) == (400, "bad-time")
@@ -244,12 +253,12 @@ def test_a_live_stream_brings_a_new_list_when_the_features_change(client: httpx.
 
 def test_hidden_items_never_come_back(client: httpx.Client) -> None:
     mark = uuid4().hex[:6]
-    items = [{"type": "item", "item_id": f"h{one}-{mark}", "at": NOW, "category": mark} for one in range(2)]
+    items = [{"type": "item", "item_id": f"h{number}-{mark}", "at": NOW, "category": mark} for number in range(2)]
     client.put("/v1/items", json=items).raise_for_status()
     user = uuid4().hex
     token = send(client, event(user, f"h0-{mark}"), event(user, f"h1-{mark}", kind="dislike"))
     answer = client.get(f"/v1/users/{user}/recommendations", params={"after": token, "category": mark}).json()
-    assert [one["item_id"] for one in answer["items"]] == [f"h0-{mark}"]
+    assert [item["item_id"] for item in answer["items"]] == [f"h0-{mark}"]
 
 
 def test_metrics_health_and_readiness(client: httpx.Client, system: System) -> None:

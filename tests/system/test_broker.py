@@ -107,9 +107,13 @@ def test_a_mebibyte_of_garbage_fits_into_the_log(broker: Broker, fresh_topic: Fr
 
 def test_only_loopback_listens(broker: Broker) -> None:
     assert broker.pid is not None
-    ports = [one for one in psutil.Process(broker.pid).net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    ports = [
+        connection
+        for connection in psutil.Process(broker.pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
     assert ports
-    assert {one.laddr.ip for one in ports} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert {port.laddr.ip for port in ports} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 def test_the_log_outlives_stop_kill_and_start(fresh_broker: Broker) -> None:

@@ -75,7 +75,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert "a system runs on" in command(variables, "reset", "--yes", code=1)
         assert "a system runs on" in command(variables, "features", "rebuild", code=1)
         assert "already runs" in command(variables, "up", code=1)
-        findings = {one["what"]: one["state"] for one in json.loads(command(variables, "doctor", "--json"))}
+        findings = {load["what"]: load["state"] for load in json.loads(command(variables, "doctor", "--json"))}
         assert "fail" not in findings.values()
     assert "no API at" in command(variables, "recommend", "u3", code=1)
     report = json.loads(command(variables, "features", "rebuild", "--json"))

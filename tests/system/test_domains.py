@@ -41,8 +41,8 @@ def settings(system: System) -> Settings:
 
 @pytest.fixture(scope="module")
 def client(system: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=system.url, timeout=60) as one:
-        yield one
+    with httpx.Client(base_url=system.url, timeout=60) as client:
+        yield client
 
 
 def taken(domain: str, user: str, item: str, ago_ms: int) -> dict[str, object]:
@@ -72,8 +72,8 @@ def trained(system: System, client: httpx.Client, settings: Settings) -> dict[st
     made = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
 
     def serves() -> bool:
-        listed = [client.get("/v1/users/nobody/recommendations", params={"domain": one}).json() for one in KINDS]
-        return {one["domain"]: one["release"] for one in listed} == made
+        listed = [client.get("/v1/users/nobody/recommendations", params={"domain": kind}).json() for kind in KINDS]
+        return {answer["domain"]: answer["release"] for answer in listed} == made
 
     wait_until(serves, 60, "each domain's release serves")
     return made
@@ -89,7 +89,7 @@ def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trai
         asked = {"domain": domain, "n": 200, "after": token}
         answer = client.get("/v1/users/asker/recommendations", params=asked).json()
         assert (answer["reason"], answer["release"]) == ("personal", trained[domain])
-        shown = {one["item_id"] for one in answer["items"]}
+        shown = {item["item_id"] for item in answer["items"]}
         assert f"{domain}-5" in shown
         assert all(item.startswith(domain) for item in shown)
         found[domain] = (f"{domain}-3" in shown, f"{domain}-4" in shown)
@@ -106,12 +106,12 @@ def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trai
 @pytest.mark.timeout(600)
 def test_each_domain_forgets_at_its_own_pace(client: httpx.Client, trained: dict[str, str]) -> None:
     for domain in ("shop", "news"):
-        old = [taken(domain, f"then-{one}", "yesterday", 5 * HOUR) for one in range(50)]
-        send(client, old + [taken(domain, f"now-{one}", "breaking", 0) for one in range(5)])
+        old = [taken(domain, f"then-{number}", "yesterday", 5 * HOUR) for number in range(50)]
+        send(client, old + [taken(domain, f"now-{number}", "breaking", 0) for number in range(5)])
 
     def ahead(domain: str) -> str | None:
         popular = client.get("/v1/popular", params={"domain": domain, "n": 200}).json()["items"]
-        both = [one["item_id"] for one in popular if one["item_id"] in {"yesterday", "breaking"}]
+        both = [item["item_id"] for item in popular if item["item_id"] in {"yesterday", "breaking"}]
         return both[0] if len(both) == 2 else None
 
     wait_until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 30, "both are counted")
@@ -125,12 +125,12 @@ def test_news_of_this_minute_is_recommended_before_a_release_knows_it(
     reader = {"domain": "news", "n": 3}
     token = send(client, [taken("news", "reader", "news-2", MINUTE)])
     before = client.get("/v1/users/reader/recommendations", params={**reader, "after": token}).json()
-    assert item not in {one["item_id"] for one in before["items"]}
-    send(client, [taken("news", f"crowd-{one}", item, 0) for one in range(40)])
+    assert item not in {item["item_id"] for item in before["items"]}
+    send(client, [taken("news", f"crowd-{number}", item, 0) for number in range(40)])
 
     def shown() -> bool:
         answer = client.get("/v1/users/reader/recommendations", params=reader).json()
-        return answer["release"] == trained["news"] and item in {one["item_id"] for one in answer["items"]}
+        return answer["release"] == trained["news"] and item in {item["item_id"] for item in answer["items"]}
 
     wait_until(shown, 30, "what the crowd reads now is shown")
     client.put("/v1/items", json=[{"type": "item", "item_id": item, "at": 1_767_225_600_000, "domain": "news",
@@ -154,9 +154,11 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     log = log_by_partition(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
     rebuild(log, aside, FoldSettings(), ends=ends, popularity_settings=domain_presets.counting(settings))
     encode = msgspec.json.encode
-    one, other = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
-    assert {name: encode(row) for name, row in one.items()} == {name: encode(row) for name, row in other.items()}
-    assert any("news" in row.domains for row in one.values())
+    live_rows, rebuilt_rows = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
+    assert {name: encode(row) for name, row in live_rows.items()} == {
+        name: encode(row) for name, row in rebuilt_rows.items()
+    }
+    assert any("news" in row.domains for row in live_rows.values())
     keys = [(domain, f"u{user}") for domain in KINDS for user in range(USERS)]
     assert differing_keys(live, aside, keys) == []
     live.close()
@@ -168,12 +170,12 @@ def test_a_changed_preset_counts_anew_and_leaves_users_alone(
     system: System, client: httpx.Client, tmp_path: Path
 ) -> None:
     """Fifty purchases five hours ago are more than five now, until an hour halves them."""
-    old = [taken("shop", f"long-{one}", "past", 5 * HOUR) for one in range(50)]
-    send(client, old + [taken("shop", f"late-{one}", "present", 0) for one in range(5)])
+    old = [taken("shop", f"long-{number}", "past", 5 * HOUR) for number in range(50)]
+    send(client, old + [taken("shop", f"late-{number}", "present", 0) for number in range(5)])
 
     def first() -> str | None:
         popular = client.get("/v1/popular", params={"domain": "shop", "n": 200}).json()["items"]
-        both = [one["item_id"] for one in popular if one["item_id"] in {"past", "present"}]
+        both = [item["item_id"] for item in popular if item["item_id"] in {"past", "present"}]
         return both[0] if len(both) == 2 else None
 
     wait_until(lambda: first() == "past", 30, "both are counted")

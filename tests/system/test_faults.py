@@ -181,17 +181,17 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
     assert row["summary"]["totals"] == {"view": 1}
     bootstrap = system.broker.bootstrap
     letters = dead_letters.read(bootstrap)
-    assert sorted(one.letter.reason for one in letters) == sorted(
+    assert sorted(letter.letter.reason for letter in letters) == sorted(
         ["not-json", "too-large", "not-utf8", "wrong-key", "wrong-key", "unknown-domain", "wrong-topic", "not-json"]
     )
-    (first,) = [one for one in letters if one.letter.value == half]
+    (first,) = [letter for letter in letters if letter.letter.value == half]
     assert (first.letter.topic, first.letter.key) == ("events", "ann")
     mended = encode(view("ann", "g2"))
     dead_letters.replay(bootstrap, [first.number], value=mended)
     wait_until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
-    assert [one.number for one in dead_letters.read(bootstrap) if one.replayed] == [first.number]
-    wrong = [one for one in letters if one.letter.reason == "wrong-key"]
-    dead_letters.replay(bootstrap, [one.number for one in wrong])
+    assert [letter.number for letter in dead_letters.read(bootstrap) if letter.replayed] == [first.number]
+    wrong = [letter for letter in letters if letter.letter.reason == "wrong-key"]
+    dead_letters.replay(bootstrap, [letter.number for letter in wrong])
     settle(system)
     assert _totals(system, "ann") == {"view": 2}  # keyed rightly now, and known by its id
     assert len(dead_letters.read(bootstrap)) == len(letters)
@@ -368,7 +368,7 @@ def _serving(base: str) -> str | None:
 
 def _refused(base: str) -> dict[str, Any] | None:
     refused = httpx.get(f"{base}/v1/releases").json()["shop"]["refused"]
-    return next((one for one in refused if one["reason"] == "hash-mismatch"), None)
+    return next((release for release in refused if release["reason"] == "hash-mismatch"), None)
 
 
 def _totals(system: System, user: str) -> dict[str, int]:

@@ -33,7 +33,7 @@ def logged(events: Sequence[Event], start: int) -> list[LoggedEvent]:
 
 async def crash_and_return(bootstrap: str) -> tuple[int, int, int, int]:
     """Where the next process begins to read; then lists, clicks, and the position once all came again."""
-    log = logged([*(shown(one) for one in range(5)), taken(0), taken(1), taken(0), taken(3)], 10)
+    log = logged([*(shown(number) for number in range(5)), taken(0), taken(1), taken(0), taken(3)], 10)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
@@ -44,7 +44,7 @@ async def crash_and_return(bootstrap: str) -> tuple[int, int, int, int]:
         first.apply(PLACE, log[6:8], 17)  # lost with the process
         second = Joined(bootstrap, {}, JoinWindow())
         start = second.begin(PLACE, (await second.restore([PLACE])).get(PLACE), 16)
-        second.apply(PLACE, [one for one in log if one.offset >= start - 3], 18)
+        second.apply(PLACE, [event for event in log if event.offset >= start - 3], 18)
         await second.publish(producer)
         row, waiting = (await second.restore([PLACE]))[PLACE]
     finally:

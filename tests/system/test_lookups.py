@@ -74,7 +74,7 @@ def test_a_rule_holds_when_its_token_is_reached_and_is_gone_when_deleted(client:
     assert found["items"][0]["why"]["code"] == "pinned"
     assert found["items"][1]["why"]["code"] == "because_you_viewed"
     listed = client.get("/v1/rules").json()
-    assert {one["id"]: one["source"] for one in listed["rules"]} == {"front": "api", "from-file": "file"}
+    assert {rule["id"]: rule["source"] for rule in listed["rules"]} == {"front": "api", "from-file": "file"}
     assert "coldstream_rules_applied_total" in client.get("/metrics").text
     gone = client.delete("/v1/rules/front")
     assert item_ids(get_recommendations(client, user, n=3, after=gone.json()["token"])) == ["i1", "i2", "i3"]
@@ -128,9 +128,9 @@ def test_rules_outlive_the_process(client: httpx.Client, served: System) -> None
 
 def test_negative_feedback_counts_on_the_next_answer(client: httpx.Client) -> None:
     user, token = someone(client)
-    before = {one["item_id"]: one["score"] for one in get_recommendations(client, user, after=token)["items"]}
+    before = {item["item_id"]: item["score"] for item in get_recommendations(client, user, after=token)["items"]}
     token = post_actions(client, user, ("hide", "i3"), ("skip", "i30"))
-    after = {one["item_id"]: one["score"] for one in get_recommendations(client, user, after=token)["items"]}
+    after = {item["item_id"]: item["score"] for item in get_recommendations(client, user, after=token)["items"]}
     assert "i3" not in after
     assert after["i1"] == pytest.approx(0.8 * before["i1"], rel=1e-3)
     token = post_actions(client, user, *[("view", "i0")] * 60)
@@ -263,7 +263,7 @@ def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -
 
     def explored() -> bool:
         found = get_recommendations(client, user, n=5, explore=0.5)
-        assert all(0 < one["propensity"] <= 1 for one in found["items"])
+        assert all(0 < item["propensity"] <= 1 for item in found["items"])
         assert found["items"][0]["propensity"] == 1
         return fresh in item_ids(found)
 
@@ -281,11 +281,11 @@ def test_propensities_come_back_with_the_impression(client: httpx.Client) -> Non
         "at": int(time.time() * 1000),
         "release": found["release"],
         "request_id": found["request_id"],
-        "context": {"propensities": json.dumps([one["propensity"] for one in found["items"]])},
+        "context": {"propensities": json.dumps([item["propensity"] for item in found["items"]])},
     }
     assert client.post("/v1/events", json=impression).status_code == 202
     assert propensities_of(msgspec.convert(impression, Impression)).tolist() == [
-        one["propensity"] for one in found["items"]
+        item["propensity"] for item in found["items"]
     ]
 
 

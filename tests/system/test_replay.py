@@ -37,7 +37,7 @@ def logged(broker: Broker, topic: str = "events") -> list[Interaction]:
     found = []
     while any(consumer.position(place) < ends[place] for place in places):
         for messages in consumer.poll(500).values():
-            found += [one.value for one in messages]
+            found += [message.value for message in messages]
     consumer.close()
     return [msgspec.json.decode(value, type=Interaction) for value in found] if topic == "events" else found
 
@@ -60,10 +60,10 @@ def test_a_replay_that_is_stopped_goes_on_where_it_was(fresh_broker: Broker, tmp
     assert third.events == 0
     events = logged(fresh_broker)
     assert len(events) == EVENTS
-    assert len({one.event_id for one in events}) == EVENTS
+    assert len({event.event_id for event in events}) == EVENTS
     by_user: dict[str, list[int]] = {}
-    for one in events:
-        by_user.setdefault(one.user_id, []).append(one.at)
+    for event in events:
+        by_user.setdefault(event.user_id, []).append(event.at)
     assert all(times == sorted(times) for times in by_user.values())
     assert Counter(len(times) for times in by_user.values()) == {EVENTS // 50: 50}
     assert len(logged(fresh_broker, "items")) == 7  # those of the file, and those that only events name

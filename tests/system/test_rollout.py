@@ -61,7 +61,7 @@ def shop(client: httpx.Client) -> dict[str, Any]:
 def events_of(user: str, answer: dict[str, Any], click: bool) -> list[dict[str, Any]]:
     now = int(time.time() * 1000)
     base = {"user_id": user, "at": now}
-    items = [one["item_id"] for one in answer["items"]]
+    items = [item["item_id"] for item in answer["items"]]
     about = {"item_ids": items, "release": answer["release"], "request_id": answer["request_id"]}
     shown = {"type": "impression", "event_id": uuid4().hex, **base, **about}
     took = {"type": "interaction", "event_id": uuid4().hex, "item_id": items[0], "kind": "click", **base}
@@ -84,7 +84,7 @@ def visit(client: httpx.Client, users: list[str], clicks: Any) -> list[tuple[str
 def know_items(client: httpx.Client) -> None:
     """A catalogue, so that users of whom nothing is known get a list, too."""
     now = int(time.time() * 1000)
-    items = [{"type": "item", "item_id": f"i{one}", "at": now, "category": "c"} for one in range(60)]
+    items = [{"type": "item", "item_id": f"i{number}", "at": now, "category": "c"} for number in range(60)]
     client.put("/v1/items", json=items).raise_for_status()
     wait_until(lambda: client.get("/v1/users/x/recommendations").json()["items"], 20, "the catalogue is there")
 
@@ -100,7 +100,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     arm = rollout.begin_canary(root, "shop", other, 0.4)
     wait_until(lambda: "canary" in shop(client)["rollout"]["loaded"], 20, "the canary is loaded")
     wait_until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
-    users = [f"v{one}" for one in range(300)]
+    users = [f"v{number}" for number in range(300)]
     mine = {user for user in users if arms.includes(arm, user)}
     assert 60 < len(mine) < 180
     for turn in range(8):
@@ -114,7 +114,7 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
     told = shop(client)
     ended = told["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-clicks")
-    (listed,) = [one for one in told["releases"] if one["id"] == other]
+    (listed,) = [release for release in told["releases"] if release["id"] == other]
     assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
     wait_until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
     metrics = client.get("/metrics").text
@@ -130,7 +130,7 @@ def test_a_canary_that_is_as_good_serves_everyone(trying: System, client: httpx.
     know_items(client)
     rollout.begin_canary(root, "shop", other, 0.5)
     wait_until(lambda: shop(client)["rollout"]["figures"], 20, "the count has begun")
-    users = [f"v{one}" for one in range(400)]
+    users = [f"v{number}" for number in range(400)]
     for turn in range(10):
         visit(client, users, lambda user, _, turn=turn: hash_of(user, turn) < 0.6)
         if shop(client)["serving"] == other:
@@ -151,7 +151,7 @@ def test_a_damaged_canary_never_answers(trying: System, client: httpx.Client) ->
     wait_until(lambda: shop(client)["rollout"]["ended"], 20, "the canary is refused")
     assert shop(client)["rollout"]["ended"][-1]["reason"] == "hash-mismatch"
     assert shop(client)["rollout"]["canary"] is None
-    assert {by for _, by in visit(client, [f"v{one}" for one in range(50)], lambda *_: False)} == {control}
+    assert {by for _, by in visit(client, [f"v{number}" for number in range(50)], lambda *_: False)} == {control}
 
 
 def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: httpx.Client) -> None:
@@ -168,7 +168,7 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     assert "no decision within 72 h" in ended["detail"]
 
     def listed() -> tuple[str, str | None]:
-        (found,) = [one for one in shop(client)["releases"] if one["id"] == other]
+        (found,) = [release for release in shop(client)["releases"] if release["id"] == other]
         return found["state"], found["reason"]
 
     wait_until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
@@ -194,7 +194,7 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     know_items(client)
     rollout.begin_shadow(root, "shop", other, 1.0)
     wait_until(lambda: "shadow" in shop(client)["rollout"]["loaded"], 20, "the shadow is loaded")
-    answered = visit(client, [f"s{one}" for one in range(20)], lambda *_: True)
+    answered = visit(client, [f"s{number}" for number in range(20)], lambda *_: True)
     assert {by for _, by in answered} == {control}
     wait_until(lambda: figures(client)["judged"] + figures(client)["dropped"] >= 20, 60, "the windows have passed")
     found = figures(client)
@@ -208,7 +208,7 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     rollout.begin_shadow(tmp_path / "releases", "shop", other, 1.0)  # the same release, another trial
     elsewhere = {**trying.environment, "COLDSTREAM_STATE": str(tmp_path)}
     assert json.loads(listed(elsewhere, "--json"))["figures"] is None
-    assert {(one["serving"], one["shadow"]) for one in lines} == {(control, other)}
+    assert {(line["serving"], line["shadow"]) for line in lines} == {(control, other)}
     assert rollout.end_trial(root, "shop", "shadow") is not None
     wait_until(lambda: shop(client)["rollout"]["loaded"] == [], 20, "the shadow is gone")
 
@@ -266,7 +266,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     assert json.loads(run("canary", other, "--share", ".25", "--json").stdout)["canary"]["share"] == 0.25
     every = json.loads(run("list", "--json").stdout)
     assert every["rollout"]["canary"]["share"] == 0.25
-    states = {one["id"]: one["state"] for one in every["releases"]}
+    states = {release["id"]: release["state"] for release in every["releases"]}
     assert (states[control], states[other]) == ("serving", "canary")
     told = json.loads(run("diff", control, other, "--json").stdout)
     assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
@@ -341,6 +341,6 @@ def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
     assert (refused.status_code, refused.json()["type"]) == (404, "bad-manifest")
     schema = client.get("/docs/openapi.json").json()
     described = schema["paths"]["/v1/releases/{release_id}"]["get"]
-    assert {one["name"] for one in described["parameters"]} == {"release_id", "domain"}
+    assert {parameter["name"] for parameter in described["parameters"]} == {"release_id", "domain"}
     shape = described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert set(about) | {"params", "state"} <= set(schema["components"]["schemas"][shape]["properties"])
