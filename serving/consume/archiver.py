@@ -32,8 +32,8 @@ from stream.events import Record, TimeLimits, decode, decode_event
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
-OFFLINE_S: Final = 60.0
-"""Between updates of Feast's offline store, whose files are written whole; a training run updates it as well."""
+OFFLINE_SHARE: Final = 0.05
+"""Of the time, for updates of Feast's offline store: its files are written whole. A training run updates it as well."""
 MOST_WAITING: Final = 80_000
 """Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
@@ -59,16 +59,15 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     try:
         places = _assign(consumer, store, stop)
         flushed_at, taken = time.monotonic(), Counter[str]()
-        offline_at = flushed_at - OFFLINE_S
+        next_update_at = flushed_at
         while not stop.is_set():
             if store.waiting() >= MOST_WAITING or not _take(consumer, store, limits, taken):
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
                 _flush(consumer, store, places, taken)
                 flushed_at = time.monotonic()
-                if flushed_at - offline_at >= OFFLINE_S:
-                    _update(offline)
-                    offline_at = time.monotonic()
+                if flushed_at >= next_update_at:
+                    next_update_at = flushed_at + _update(offline) / OFFLINE_SHARE
         _flush(consumer, store, places, taken)
         _update(offline)
     finally:
@@ -134,12 +133,15 @@ def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]
         log.warning("offsets are not committed (%s); the files say where to go on", error)
 
 
-def _update(offline: OfflineStore) -> None:
+def _update(offline: OfflineStore) -> float:
+    """Update Feast's offline store; the seconds that it took."""
+    started = time.monotonic()
     try:
         offline.update()
     except ArchiveError as error:
         metrics.archive_errors.inc()
         log.error("%s", error)
+    return time.monotonic() - started
 
 
 def main(settings: Settings | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from features.offline import OfflineStore
 from models.releases import release_store
 from testing.api import get_recommendations, item_ids, post_actions
 from testing.system import System
@@ -47,3 +48,6 @@ def test_a_changed_profile_changes_the_next_answer(own_system: System) -> None:
             answer = client.post("/v1/sessions/recommendations", json=visit)
             assert answer.status_code == 200, answer.text
             assert item_ids(answer.json()) == [expected]
+    offline = OfflineStore(own_system.state / "archive", ["shop"])
+    wait_until(offline.path("shop_profile").exists, 30, "the archive process fills Feast's offline store")
+    wait_until(lambda: len(offline.profile_history("shop")) == 2, 60, "both profiles of ann are in it")
