@@ -18,3 +18,7 @@ class ReleaseError(ModelError):
 
 class TrainingError(ModelError):
     """A training run cannot start or finish."""
+
+
+class PresetError(ModelError):
+    """A preset file that cannot be used."""

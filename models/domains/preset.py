@@ -13,7 +13,7 @@ import msgspec
 
 from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS, kind_weights_of
-from models.domains.tuning import PresetError, TunedParams, recommenders_of
+from models.errors import PresetError
 from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
 from stream.durations import UNITS, seconds
 from stream.events import KINDS
@@ -22,7 +22,9 @@ FOLDER: Final = Path(__file__).parent
 SHORT_MS: Final = 1_000 * UNITS["d"]
 LEAST: Final = 2.0**-30
 """With a half-life of less than a day, an item that nobody took for about thirty of them is no longer counted."""
-CURE: Final = "`coldstream presets show shop` prints a whole preset"
+CURE: Final = "`coldstream presets show shop` prints a whole preset; `coldstream tune --preset FILE` writes a tuned one"
+NONE: Final = "none"
+"""How a parameter that is None is written: TOML has no null."""
 
 
 class SeenPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +67,20 @@ class FreshnessPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     live: float = 0.0
 
 
+class TunedParams(msgspec.Struct, frozen=True):
+    """Parameters that a search found for one recommender.
+
+    `ndcg` is NDCG@10 on the tuning cases of the data set `source`, split by `protocol`, after `trials` of a `study`.
+    """
+
+    params: dict[str, Any]
+    ndcg: float = 0.0
+    trials: int = 0
+    study: str = ""
+    source: str = ""
+    protocol: str = ""
+
+
 class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A domain's preset. `kinds` say how much an event of a kind speaks for its item in training and look-ups."""
 
@@ -102,9 +118,14 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         half_life_ms = milliseconds(self.popularity.half_life)
         return PopularitySettings(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
 
+    @property
+    def tuned_params(self) -> dict[str, dict[str, Any]]:
+        """The parameters of `recommenders` by name, as the file has them."""
+        return {name: tuned.params for name, tuned in self.recommenders.items()}
+
     def params(self) -> dict[str, dict[str, Any]]:
         """Tuned parameters by recommender, the encoder's loss and the weight of values among them."""
-        training, found = self.training, {name: one.params for name, one in self.recommenders.items()}
+        training, found = self.training, self.tuned_params
         said: dict[str, Any] = {"loss": training.loss} if training.loss != "auto" else {}
         said |= {"values": training.values} if training.values else {}
         return {**found, training.encoder: {**found.get(training.encoder, {}), **said}} if said else found
@@ -127,10 +148,10 @@ def shipped() -> dict[str, Path]:
 def preset_of(domain: str, file: Path | None = None) -> DomainPreset:
     """A domain's preset: from `file` where one is given, else the shipped one, else what is right for most."""
     path = file or shipped().get(domain)
-    return read(path) if path is not None else DomainPreset()
+    return read_preset(path) if path is not None else DomainPreset()
 
 
-def read(path: Path) -> DomainPreset:
+def read_preset(path: Path) -> DomainPreset:
     """A preset from its file.
 
     Raises:
@@ -148,7 +169,20 @@ def read(path: Path) -> DomainPreset:
         raise PresetError(f"preset {path}: {_field(str(error))}; {CURE}") from error
     for field, wrong in _faults(preset):
         raise PresetError(f"preset {path}: {field}: {wrong}")
-    return msgspec.structs.replace(preset, recommenders=recommenders_of(path, preset.recommenders))
+    return msgspec.structs.replace(preset, recommenders=_recommenders(path, preset.recommenders))
+
+
+def _recommenders(path: Path, recommenders: Mapping[str, TunedParams]) -> dict[str, TunedParams]:
+    """Tuned parameters with "none" read as None."""
+    unknown = [name for name in recommenders if name not in CANDIDATES]
+    if unknown:
+        raise PresetError(f"preset {path}: no recommender is called {unknown[0]!r}; there are {', '.join(CANDIDATES)}")
+    return {
+        name: msgspec.structs.replace(
+            tuned, params={key: None if value == NONE else value for key, value in tuned.params.items()}
+        )
+        for name, tuned in recommenders.items()
+    }
 
 
 def _field(message: str) -> str:

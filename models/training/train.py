@@ -20,7 +20,7 @@ from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.data.vocabulary import Vocabulary
-from models.domains import tuning
+from models.domains.preset import read_preset
 from models.evaluation import metrics as evaluation
 from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
 from models.recommenders import freshness
@@ -193,7 +193,7 @@ def _experiment(
     starts, serving_params = warm_start.of_serving(serving) if run.warm_start else ([], {})
     defaults = {**run.preset.params(), **serving_params}
     if run.tuned is not None:  # what an operator tuned replaces what serves
-        defaults = {**serving_params, **run.preset.params(), **tuning.read(run.tuned).params()}
+        defaults = {**serving_params, **run.preset.params(), **read_preset(run.tuned).tuned_params}
     experiment = Experiment(
         data.events,
         plan,

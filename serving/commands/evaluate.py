@@ -78,8 +78,8 @@ def evaluate(
         sample=sample,
         seed=seed,
         min_count=min_count,
-        preset=preset,
-        home=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
+        tuned=preset,
+        preset=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     result = offline_evaluation.evaluate(request, predictions)

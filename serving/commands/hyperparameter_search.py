@@ -4,8 +4,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from models.domains import tuning as presets
-from models.domains.tuning import TunedParams
+from models.domains import tuning
+from models.domains.preset import TunedParams
 from models.evaluation.experiment import settings_of
 from models.evaluation.studies import completed_trials, new_study
 from models.recommenders.registry import NEURAL, SPACE, affords_all
@@ -38,7 +38,14 @@ def tune(asked: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
             experiment.search(name, opened)
             best, trials = opened.best_trial, completed_trials(opened)
             params, value = settings_of(name, best.user_attrs["params"]), round(opened.best_value, 6)
-            tuning = TunedParams(params, value, trials, title, source.name, str(experiment.plan.protocol))
-            presets.put(preset, name, tuning)
+            tuned = TunedParams(
+                params=params,
+                ndcg=value,
+                trials=trials,
+                study=title,
+                source=source.name,
+                protocol=str(experiment.plan.protocol),
+            )
+            tuning.put(preset, name, tuned)
             found[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
     return found | {"preset": str(preset)}

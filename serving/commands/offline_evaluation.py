@@ -14,8 +14,7 @@ import polars as pl
 from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.data.splits import SplitProtocol
-from models.domains import tuning
-from models.domains.preset import DomainPreset, preset_of
+from models.domains.preset import DomainPreset, preset_of, read_preset
 from models.errors import TrainingError
 from models.evaluation import metrics as evaluation
 from models.evaluation import report
@@ -49,8 +48,8 @@ class EvaluationRequest(msgspec.Struct, frozen=True):
     sample: int | None = None
     seed: int = 0
     min_count: int = 1
-    preset: Path | None = None
-    home: DomainPreset | None = None
+    tuned: Path | None = None
+    preset: DomainPreset | None = None
     """What weighs kinds of events; without it the shipped preset of the data set's domain."""
 
 
@@ -104,12 +103,12 @@ def prepared(asked: EvaluationRequest, progress: Progress) -> tuple[Source, pd.D
             f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
         )
     categories = _labels(source.items, "item_id", "category")
-    home = asked.home or preset_of(source.domain)
-    weighed: dict[str, Any] = {"weights": home.weights, "recency_ms": home.recency_ms}
+    preset = asked.preset or preset_of(source.domain)
+    weighed: dict[str, Any] = {"weights": preset.weights, "recency_ms": preset.recency_ms}
     plan = ExperimentPlan(
         protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed
     )
-    defaults = tuning.read(asked.preset).params() if asked.preset is not None else {}
+    defaults = read_preset(asked.tuned).tuned_params if asked.tuned is not None else {}
     people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     offered = catalogue_of(source)
     experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)

@@ -70,7 +70,7 @@ def check_packages(_: Settings) -> Iterator[Finding]:
 
 def check_presets(settings: Settings) -> Iterator[Finding]:
     """Every domain has a readable preset."""
-    from models.domains.tuning import PresetError
+    from models.errors import PresetError
     from serving.commands.presets import preset_rows
 
     try:

@@ -56,7 +56,7 @@ def tune(
         sample=sample,
         seed=seed,
         min_count=min_count,
-        home=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
+        preset=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
     )
     memory.keep(memory.TRAINING)
     study_file = study or settings.state_path / "studies" / "studies.log"

@@ -19,7 +19,7 @@ from features.activity import FoldSettings
 from features.errors import StoreError
 from features.outcomes import JoinWindow
 from features.store import OnlineStore, open_store
-from models.domains.tuning import PresetError
+from models.errors import PresetError
 from serving import metrics
 from serving.consume.events import EventPath, Options, parted
 from serving.domain_presets import counting

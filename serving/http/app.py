@@ -15,7 +15,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
-from models.domains.tuning import PresetError
+from models.errors import PresetError
 from serving.http.ingest import MAX_BODY_BYTES
 from serving.http.problems import log_unexpected, problem_details
 from serving.http.routes import events, health, items, live, popular, recommendations, releases, rules, users

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from features.popularity import PopularitySettings
 from models.domains.preset import shipped
-from models.domains.tuning import PresetError
+from models.errors import PresetError
 from serving.cli import app
 from serving.commands.system_checks import check_presets
 from serving.domain_presets import counting, preset_file, preset_for

@@ -8,8 +8,8 @@ from features.popularity import PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.domains import preset as domain
 from models.domains import tuning
-from models.domains.preset import DomainPreset, SeenPolicy
-from models.domains.tuning import PresetError, TunedParams
+from models.domains.preset import DomainPreset, SeenPolicy, TunedParams
+from models.errors import PresetError
 from models.recommenders.registry import CANDIDATES, Situation, make
 from stream.events import KIND_CODES
 
@@ -17,7 +17,7 @@ HOUR = 60 * 60 * 1000
 
 
 def test_four_domains_come_with_the_package() -> None:
-    found = {name: domain.read(path) for name, path in domain.shipped().items()}
+    found = {name: domain.read_preset(path) for name, path in domain.shipped().items()}
     assert list(found) == ["music", "news", "shop", "video"]
     assert {name: one.seen for name, one in found.items()} == {
         "shop": SeenPolicy("keep"),
@@ -66,7 +66,7 @@ def test_what_is_shipped_was_tuned_and_can_be_made(name: str) -> None:
 def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "books.toml"
     file.write_text('[kinds]\nrate = 2.0\n[seen]\npolicy = "within"\nwithin = "30d"\n[popularity]\nhalf_life = "90m"\n')
-    preset = domain.read(file)
+    preset = domain.read_preset(file)
     assert preset.weights[KIND_CODES["rate"]] == 2.0
     assert preset.weights[KIND_CODES["view"]] == 0.0
     assert (preset.seen_ms, preset.mask_seen) == (30 * 24 * HOUR, False)
@@ -102,9 +102,9 @@ def test_a_bad_file_names_itself_the_field_and_the_cure(tmp_path: Path, text: st
     file = tmp_path / "bad.toml"
     file.write_text(text)
     with pytest.raises(PresetError, match=rf"preset .*bad.toml: .*{said}"):
-        domain.read(file)
+        domain.read_preset(file)
     with pytest.raises(PresetError, match="coldstream presets show shop"):
-        domain.read(tmp_path / "none.toml")
+        domain.read_preset(tmp_path / "none.toml")
 
 
 def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> 
     )
     tuning.put(file, "item-knn", TunedParams({"neighbours": 80}, 0.2, 3, "item-knn-1"))
     assert file.read_text().startswith('# mine\n[seen]\npolicy = "keep" # why not\n')
-    preset = domain.read(file)
+    preset = domain.read_preset(file)
     assert preset.params() == {"ease": {"reg": 9.0}, "item-knn": {"neighbours": 80}}
     assert preset.seen.policy == "keep"
 
@@ -123,4 +123,4 @@ def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> 
 def test_the_loss_is_the_encoders(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[training]\nencoder = "rnn"\nloss = "softmax"\n[recommenders.rnn.params]\nblocks = 1\n')
-    assert domain.read(file).params() == {"rnn": {"blocks": 1, "loss": "softmax"}}
+    assert domain.read_preset(file).params() == {"rnn": {"blocks": 1, "loss": "softmax"}}

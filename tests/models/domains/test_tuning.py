@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.domains import tuning
-from models.domains.tuning import PresetError, TunedParams, TunedPreset
+from models.domains.preset import DomainPreset, TunedParams, read_preset
+from models.errors import PresetError
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -18,11 +19,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     second = TunedParams({"neighbours": 80, "alpha": 1e-7}, 0.2)
     assert (
         tuning.put(file, "item-knn", second)
-        == tuning.read(file)
-        == TunedPreset({"personal": first, "item-knn": second})
+        == read_preset(file)
+        == DomainPreset(recommenders={"personal": first, "item-knn": second})
     )
-    assert tuning.put(file, "personal", TunedParams({"decay": 0.9})).params()["personal"] == {"decay": 0.9}
-    assert [path.name for path in file.parent.iterdir()] == ["shop.toml"]
+    assert tuning.put(file, "personal", TunedParams({"decay": 0.9})).tuned_params["personal"] == {"decay": 0.9}
+    assert sorted(path.name for path in file.parent.iterdir()) == [".shop.toml.lock", "shop.toml"]
 
 
 def test_what_others_wrote_stays(tmp_path: Path) -> None:
@@ -43,12 +44,13 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
 
 def test_several_write_into_one_file(tmp_path: Path) -> None:
     file, names = tmp_path / "shop.toml", ["ease", "dnn", "personal", "item-knn"]
-    script = "import sys; from pathlib import Path; from models.domains.tuning import TunedParams, put\n"
+    script = "import sys; from pathlib import Path; from models.domains.tuning import put\n"
+    script += "from models.domains.preset import TunedParams\n"
     script += "for n in range(50): put(Path(sys.argv[1]), sys.argv[2], TunedParams({'n': n}))"
     each = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in names]
     assert [one.wait(60) for one in each] == [0] * 4
-    assert tuning.read(file).params() == {name: {"n": 49} for name in names}
-    assert [path.name for path in tmp_path.iterdir()] == ["shop.toml"]
+    assert read_preset(file).tuned_params == {name: {"n": 49} for name in names}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".shop.toml.lock", "shop.toml"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,6 @@ def test_what_is_no_preset_is_said_to_be_none(tmp_path: Path, text: str, said: s
     file = tmp_path / "preset.toml"
     file.write_text(text)
     with pytest.raises(PresetError, match=said):
-        tuning.read(file)
-    with pytest.raises(PresetError, match="coldstream tune --preset FILE writes one"):
-        tuning.read(tmp_path / "none.toml")
+        read_preset(file)
+    with pytest.raises(PresetError, match="`coldstream tune --preset FILE` writes a tuned one"):
+        read_preset(tmp_path / "none.toml")

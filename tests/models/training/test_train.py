@@ -8,8 +8,7 @@ import pytest
 
 from features.activity import History
 from features.archive import Archive, ArchiveRow
-from models.domains.preset import DomainPreset
-from models.domains.tuning import TunedParams
+from models.domains.preset import DomainPreset, TunedParams
 from models.errors import TrainingError
 from models.recommenders.registry import MEMBERS
 from models.releases import release_store

@@ -7,7 +7,7 @@ import pytest
 from models.data.interactions import Interactions
 from models.data.profiles import ANONYMOUS
 from models.domains.preset import preset_of
-from models.domains.tuning import PresetError
+from models.errors import PresetError
 from models.recommenders.blend import Blend
 from models.recommenders.item_item import ItemKNN
 from models.recommenders.neural.recommender import Neural
