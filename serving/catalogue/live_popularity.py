@@ -75,11 +75,11 @@ class ExtendableRelease(Release):
     def knows(self, history: History) -> bool:
         return self.base.knows(history)
 
-    def scores(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
-        return self._padded(self.base.scores(batch, asking), -np.inf)
+    def scores(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
+        return self._padded(self.base.scores(batch, contexts), -np.inf)
 
-    def probabilities(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
-        return self._padded(self.base.probabilities(batch, asking), 0.0)
+    def probabilities(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
+        return self._padded(self.base.probabilities(batch, contexts), 0.0)
 
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         return self.base.similar(item_id, n)

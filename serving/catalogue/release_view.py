@@ -79,17 +79,17 @@ class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
     def similar(self, item_id: str, n: int) -> list[tuple[str, float]]:
         return self.release.similar(item_id, n)
 
-    def scores(self, histories: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
+    def scores(self, histories: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
         """float32 [histories, items]: the release's scores, with live popularity mixed in where items age.
 
-        `asking` says who asks and when, for each history; leave it out where that is not known.
+        `contexts` says who asks and when, for each history; leave it out where that is not known.
         """
         if self.live is None:
-            return self.release.scores(histories, asking)
-        return self.mixed(histories, asking, self.live)
+            return self.release.scores(histories, contexts)
+        return self.mixed(histories, contexts, self.live)
 
-    def mixed(self, histories: Sequence[History], asking: Sequence[RequestContext], live: LivePopularity) -> Float32:
+    def mixed(self, histories: Sequence[History], contexts: Sequence[RequestContext], live: LivePopularity) -> Float32:
         """float32 [histories, items]: shares, with live popularity mixed in; -inf in unused places."""
-        scores = mix(self.release.probabilities(histories, asking), live.prior, live.shares, live.weight)
+        scores = mix(self.release.probabilities(histories, contexts), live.prior, live.shares, live.weight)
         scores[:, live.places :] = -np.inf
         return scores

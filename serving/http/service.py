@@ -26,7 +26,7 @@ from serving.process import memory
 from serving.recommend.request import LookupRequest
 from serving.recommend.shadow import Shadow
 from serving.recommend.worker import EncodedAnswer, Lookups
-from serving.rollout.canary import CanaryController, LatestOutcomes, canary_bounds
+from serving.rollout.canary import CanaryController, LatestOutcomes, canary_thresholds
 from serving.rollout.loader import ReleaseLoader
 from serving.settings import Settings
 from stream import topics
@@ -69,7 +69,7 @@ class Service:
             self.releases.root,
             self.releases.rollouts,
             self.outcomes,
-            canary_bounds(settings),
+            canary_thresholds(settings),
             auto=settings.canary_promote == "auto",
             on_end=self._announce_canary_end,
         )

@@ -64,7 +64,7 @@ def related_events(view: CatalogueView, item_id: str, events: Sequence[RelatedEv
 
 
 def live_share(
-    view: ReleaseView, history: History, item_ids: Sequence[str], asking: RequestContext = ANONYMOUS
+    view: ReleaseView, history: History, item_ids: Sequence[str], context: RequestContext = ANONYMOUS
 ) -> dict[str, str]:
     """Items that owe more than half of their score to live popularity, and why: `popular`, or `unread`.
 
@@ -73,7 +73,7 @@ def live_share(
     live = view.live
     if live is None or not item_ids:
         return {}
-    scores = view.mixed([history], [asking], live)[0]
+    scores = view.mixed([history], [context], live)[0]
     index, shares = view.release.index, {}
     for item_id in item_ids:
         place = index.get(item_id, live.places)
@@ -123,7 +123,7 @@ class _Attribution:
         if isinstance(lookup.view, ReleaseView):
             if item_ids:
                 self._attribute(lookup.view, history, item_ids)
-            self.live = live_share(lookup.view, history, item_ids, lookup.asking)
+            self.live = live_share(lookup.view, history, item_ids, lookup.context)
 
     def _attribute(self, view: ReleaseView, history: History, item_ids: Sequence[str]) -> None:
         recommender, length = view.release.recommender, view.release.history_length

@@ -149,7 +149,7 @@ def _explained(
     events = positive_events(lookup)
     values: dict[str, float] = {}
     if isinstance(view, ReleaseView) and can_personalize(lookup):
-        values = view.release.expected(lookup.history, lookup.asking, [item.item_id for item in items])
+        values = view.release.expected(lookup.history, lookup.context, [item.item_id for item in items])
     rows = zip(items, explanations(lookup, items), matching, strict=True)
     explained: list[RecommendedItem] = []
     for position, (item, why, rules) in enumerate(rows, 1):

@@ -66,7 +66,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     """A look-up with its features: the history, what must not appear, and the view that it is answered from.
 
     `unwanted` items are among the `excluded` ones. `negative_feedback` are skipped or unwanted items with their kinds,
-    `searches` the user's newest search texts. `asking`: the profile and the time, for releases that read them.
+    `searches` the user's newest search texts. `context`: the profile and the time, for releases that read them.
     `positions` are the log positions that the features hold. `arm` says whose view it is: serving, canary or shadow.
     """
 
@@ -78,7 +78,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     negative_feedback: tuple[tuple[str, int], ...] = ()
     searches: tuple[str, ...] = ()
     segment: str | None = None
-    asking: RequestContext = ANONYMOUS
+    context: RequestContext = ANONYMOUS
     user_id: str | None = None
     request_id: str = ""
     positions: Mapping[str, int] = {}
@@ -111,10 +111,10 @@ def prepare(
 ) -> Prepared:
     """Put a look-up and its features together. Unwanted items never come back, seen ones as the request or the domain
     says."""
-    asking, policy = RequestContext(profile, now_ms), view.domain.policy
+    context, policy = RequestContext(profile, now_ms), view.domain.policy
     if activity is None:
         return Prepared(
-            request, view, History(), segment=segment, asking=asking, user_id=user_id, request_id=request_id, arm=arm
+            request, view, History(), segment=segment, context=context, user_id=user_id, request_id=request_id, arm=arm
         )
     history, weights, against = activity.recent, policy.kind_weights, policy.unwanted_kinds
     rows = zip(history.items, history.kinds, strict=True)
@@ -131,7 +131,7 @@ def prepare(
         negative_feedback=negative_items(history, opinions) if negative else (),
         searches=tuple(activity.summary.queries),
         segment=segment,
-        asking=asking,
+        context=context,
         user_id=user_id,
         request_id=request_id,
         positions=activity.applied.positions if user_id is not None else {},

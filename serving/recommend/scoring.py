@@ -19,7 +19,7 @@ def can_personalize(lookup: Prepared) -> bool:
 
 def score_items(view: ReleaseView, lookups: Sequence[Prepared]) -> Float32:
     """float32 [lookups, items] for look-ups of one view that can be personalized; -inf for what must not appear."""
-    scores = view.scores([lookup.history for lookup in lookups], [lookup.asking for lookup in lookups])
+    scores = view.scores([lookup.history for lookup in lookups], [lookup.context for lookup in lookups])
     rules = view.rules
     for row, lookup in enumerate(lookups):
         if rules is not None:

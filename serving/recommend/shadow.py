@@ -99,7 +99,7 @@ class Shadow:
         try:
             self._queue.put_nowait(OfferedLookup(arm, shown, at, compute))
         except Full:
-            arm.stats.dropped += 1
+            arm.counters.dropped += 1
             metrics.shadow_dropped.labels(shown.domain).inc()
 
     async def judge(self, read: ReadActivities) -> None:
@@ -123,13 +123,13 @@ class Shadow:
         events = zip(history.items, history.kinds, history.times, strict=True) if history is not None else ()
         until = record.at + self._window_ms
         clicked = {item for item, kind, at in events if kind in _click_kinds and record.at <= at <= until}
-        arm.stats.judged += 1
+        arm.counters.judged += 1
         metrics.shadow_evaluated.labels(record.domain).inc()
         for role, items in (("shadow", record.items), ("serving", record.shown)):
             if not clicked.isdisjoint(items):
                 metrics.shadow_hits.labels(record.domain, role).inc()
-                arm.stats.hits += role == "shadow"
-                arm.stats.serving_hits += role == "serving"
+                arm.counters.hits += role == "shadow"
+                arm.counters.serving_hits += role == "serving"
 
     def _work(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -145,14 +145,14 @@ class Shadow:
         try:
             computed = lookup.compute()
         except Exception as error:  # whatever the release raises, only the shadow fails
-            arm.stats.count_errors(1)
+            arm.counters.count_errors(1)
             log.warning("%s: the shadow %s fails: %s", domain, arm.arm.release, error)
             return
         seconds = time.perf_counter() - started
         record = _record(lookup, computed, seconds)
-        arm.stats.count_answers(1)
-        arm.stats.observe(seconds)
-        arm.stats.overlap += record.overlap
+        arm.counters.count_answers(1)
+        arm.counters.observe(seconds)
+        arm.counters.overlap += record.overlap
         metrics.shadow_overlap.labels(domain).observe(record.overlap)
         if record.user_id is not None:
             self._unjudged.append((arm, record))

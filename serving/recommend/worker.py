@@ -242,17 +242,17 @@ class Lookups:
 
     def _rank_group(self, group: list[Prepared]) -> Sequence[Ranked | Exception]:
         """Rank look-ups of one view. A canary that fails costs time, never an answer."""
-        stats = self._stats(group[0])
+        counters = self._counters(group[0])
         try:
             ranked, encoding_s, ranking_s = _ranked(group)
         except Exception as error:
             if group[0].arm == "canary":
                 return self._rank([self._give_up_canary(lookup, error) for lookup in group])
-            if stats is not None:
-                stats.count_errors(len(group))
+            if counters is not None:
+                counters.count_errors(len(group))
             return [error] * len(group)
-        if stats is not None:
-            stats.observe(encoding_s + ranking_s)
+        if counters is not None:
+            counters.observe(encoding_s + ranking_s)
         _stages["encode"].observe(encoding_s)
         _stages["rank"].observe(ranking_s)
         return ranked
@@ -267,28 +267,28 @@ class Lookups:
                 return None, error
             (again,) = self._rank([self._give_up_canary(ranked.prepared, error)])
             return self._answer(lookup, again)
-        stats = self._stats(ranked.prepared)
-        if stats is not None:
-            stats.count_answers(1)
+        counters = self._counters(ranked.prepared)
+        if counters is not None:
+            counters.count_answers(1)
         metrics.recommendations.labels(whole.reason, whole.domain).inc()
         if not lookup.request.plain or whole.applied:
             self._count(whole)
         _stages["total"].observe(time.perf_counter() - lookup.started)
         return EncodedAnswer(whole, _encode(whole)), None
 
-    def _stats(self, lookup: Prepared) -> ArmCounters | None:
+    def _counters(self, lookup: Prepared) -> ArmCounters | None:
         """Where the look-up's answer counts, if its domain has a rollout."""
         rollout = self._rollouts.get(lookup.request.domain)
-        return rollout.stats_of(lookup.arm) if rollout is not None else None
+        return rollout.counters_of(lookup.arm) if rollout is not None else None
 
     def _give_up_canary(self, lookup: Prepared, error: Exception) -> Prepared:
         """Move a look-up to the serving release, and count the canary's error."""
         name = lookup.request.domain
         rollout = self._rollouts.get(name)
         if rollout is not None and rollout.canary is not None:
-            if not rollout.canary.stats.errors:  # the first is logged, the metric counts them
+            if not rollout.canary.counters.errors:  # the first is logged, the metric counts them
                 log.warning("%s: the canary fails (%s); the serving release answers", name, error)
-            rollout.canary.stats.count_errors(1)
+            rollout.canary.counters.count_errors(1)
         return msgspec.structs.replace(lookup, view=self._domains[name].view, arm="serving")
 
     def _offer(self, shadow: "Shadow", lookup: Pending, prepared: Prepared, shown: Answer) -> None:

@@ -66,10 +66,10 @@ class ArmCounters:
 class LoadedArm:
     """A release that is tried out, in memory."""
 
-    def __init__(self, arm: Arm, loaded: LoadedRelease, stats: ArmCounters) -> None:
+    def __init__(self, arm: Arm, loaded: LoadedRelease, counters: ArmCounters) -> None:
         self.arm = arm
         self.loaded = loaded
-        self.stats = stats
+        self.counters = counters
 
     @property
     def view(self) -> ReleaseView:
@@ -102,6 +102,6 @@ class ActiveRollout:
             return None
         return canary
 
-    def stats_of(self, role: str) -> ArmCounters:
+    def counters_of(self, role: str) -> ArmCounters:
         """The figures of what answered: the canary, or the serving release."""
-        return self.canary.stats if role == "canary" and self.canary is not None else self.control
+        return self.canary.counters if role == "canary" and self.canary is not None else self.control

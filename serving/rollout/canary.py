@@ -74,16 +74,16 @@ class CanaryController:
         root: Path,
         rollouts: Mapping[str, ActiveRollout],
         outcomes: LatestOutcomes,
-        bounds: CanaryThresholds,
+        thresholds: CanaryThresholds,
         *,
         auto: bool,
         on_end: OnEnd,
     ) -> None:
         self.root = root
-        self.verdicts: dict[str, CanaryDecision] = {}
+        self.decisions: dict[str, CanaryDecision] = {}
         self._rollouts = rollouts
         self._outcomes = outcomes
-        self._bounds = bounds
+        self._thresholds = thresholds
         self._auto = auto
         self._on_end = on_end
         self._lock: BaseFileLock | None = None
@@ -98,7 +98,7 @@ class CanaryController:
             self._forget_ended()
             await asyncio.sleep(CHECK_EVERY_S)
 
-    def sides(self, name: str, active: ActiveRollout) -> tuple[ArmStats, ArmStats] | None:
+    def arm_stats(self, name: str, active: ActiveRollout) -> tuple[ArmStats, ArmStats] | None:
         """Canary and control since the rollout began; None before it was first checked."""
         canary_arm = active.canary
         if canary_arm is None:
@@ -107,31 +107,31 @@ class CanaryController:
         if start is None or start.salt != canary_arm.arm.salt:
             return None
         counts = self._outcomes.counts().get(name, {})
-        ours, theirs = baseline.since(start, counts, canary_arm.arm.release)
-        since = max(canary_arm.stats.complete_since(), active.control.complete_since())  # both under the same load
-        return _side(ours, canary_arm.stats, since), _side(theirs, active.control, since)
+        canary_counts, control_counts = baseline.since(start, counts, canary_arm.arm.release)
+        since = max(canary_arm.counters.complete_since(), active.control.complete_since())  # both under the same load
+        return _arm_stats(canary_counts, canary_arm.counters, since), _arm_stats(control_counts, active.control, since)
 
     def _forget_ended(self) -> None:
-        for name in list(self.verdicts):
+        for name in list(self.decisions):
             active = self._rollouts.get(name)
             if active is None or active.canary is None:
-                self.verdicts.pop(name)
+                self.decisions.pop(name)
 
     async def _decide(self, name: str, active: ActiveRollout, arm: Arm) -> None:
-        verdict = await asyncio.to_thread(self._judge, name, active, arm)
-        if verdict is None:
+        decision = await asyncio.to_thread(self._judge, name, active, arm)
+        if decision is None:
             return
-        self.verdicts[name] = verdict
-        action = verdict.action
+        self.decisions[name] = decision
+        action = decision.action
         if action == "promote" and not self._auto:
-            await asyncio.to_thread(rollout.mark_ready, self.root, name, arm.salt, verdict.detail)
+            await asyncio.to_thread(rollout.mark_ready, self.root, name, arm.salt, decision.detail)
             return
         if action == "wait":
             return
-        done = await asyncio.to_thread(self._act, name, arm, verdict)
+        done = await asyncio.to_thread(self._act, name, arm, decision)
         if done is not None:
-            metrics.canaries_ended.labels(name, action, verdict.reason).inc()
-            log.warning("%s: canary %s: %s (%s): %s", name, arm.release, action, verdict.reason, verdict.detail)
+            metrics.canaries_ended.labels(name, action, decision.reason).inc()
+            log.warning("%s: canary %s: %s (%s): %s", name, arm.release, action, decision.reason, decision.detail)
             await self._on_end(name, action)
 
     def _judge(self, name: str, active: ActiveRollout, arm: Arm) -> CanaryDecision | None:
@@ -140,27 +140,27 @@ class CanaryController:
         start = baseline.read(self.root, name)
         if start is None or start.salt != arm.salt:
             baseline.write(self.root, name, Baseline(arm.salt, self._outcomes.counts().get(name, {})))
-        sides = self.sides(name, active)
-        if sides is None:
+        both = self.arm_stats(name, active)
+        if both is None:
             return None
-        for label, side in zip(("canary", "serving"), sides, strict=True):
-            metrics.arm_impressions.labels(name, label).set(sum(side.counts.impressions))
-            metrics.arm_clicked_impressions.labels(name, label).set(sum(side.counts.clicks))
-        return canary.decide(*sides, self._bounds, self._hours(name, arm))
+        for label, stats in zip(("canary", "serving"), both, strict=True):
+            metrics.arm_impressions.labels(name, label).set(sum(stats.counts.impressions))
+            metrics.arm_clicked_impressions.labels(name, label).set(sum(stats.counts.clicks))
+        return canary.decide(*both, self._thresholds, self._hours(name, arm))
 
     def _hours(self, name: str, arm: Arm) -> float:
-        """How long a canary has run; 0 for one that is ready: it has its verdict, and waits for a person."""
+        """How long a canary has run; 0 for one that is ready: it has its decision, and waits for a person."""
         try:
             ready = arms.read(self.root, name).ready is not None
         except ReleaseError:  # the release loader reports it, and ends the rollout
             ready = True
         return 0.0 if ready else (time.time() * 1000 - arm.began_at) / HOUR_MS
 
-    def _act(self, name: str, arm: Arm, verdict: CanaryDecision) -> Arm | None:
-        if verdict.action == "rollback":
-            return rollout.roll_back_canary(self.root, name, arm.salt, f"canary-{verdict.reason}", verdict.detail)
+    def _act(self, name: str, arm: Arm, decision: CanaryDecision) -> Arm | None:
+        if decision.action == "rollback":
+            return rollout.roll_back_canary(self.root, name, arm.salt, f"canary-{decision.reason}", decision.detail)
         try:
-            return rollout.promote_canary(self.root, name, arm.salt, verdict.detail)
+            return rollout.promote_canary(self.root, name, arm.salt, decision.detail)
         except ReleaseError as error:
             return rollout.roll_back_canary(self.root, name, arm.salt, error.reason, error.detail)
 
@@ -170,7 +170,7 @@ class CanaryController:
         return self._lock is not None
 
 
-def canary_bounds(settings: Settings) -> CanaryThresholds:
+def canary_thresholds(settings: Settings) -> CanaryThresholds:
     """The limits that the settings set a canary."""
     return CanaryThresholds(
         settings.canary_alpha,
@@ -185,54 +185,54 @@ def canary_bounds(settings: Settings) -> CanaryThresholds:
 def describe_rollout(
     name: str, active: ActiveRollout | None, controller: CanaryController, counts: Mapping[str, ImpressionCounts]
 ) -> dict[str, Any]:
-    """A domain's rollout as `/v1/releases` shows it: state, figures of each arm, verdict, outcomes by release."""
+    """A domain's rollout as `/v1/releases` shows it: state, figures of each arm, decision, outcomes by release."""
     try:
         state = msgspec.to_builtins(arms.read(controller.root, name))
     except ReleaseError as error:
         state = {"reason": error.reason, "detail": error.detail}
     figures: dict[str, Any] = {}
-    sides = controller.sides(name, active) if active is not None else None
-    if sides is not None:
-        figures = {"canary": _figures(sides[0]), "serving": _figures(sides[1])}
+    both = controller.arm_stats(name, active) if active is not None else None
+    if both is not None:
+        figures = {"canary": _figures(both[0]), "serving": _figures(both[1])}
     if active is not None and active.shadow is not None:
-        figures["shadow"] = _shadow_figures(active.shadow.stats)
-    verdict = controller.verdicts.get(name)
+        figures["shadow"] = _shadow_figures(active.shadow.counters)
+    decision = controller.decisions.get(name)
     return {
         **state,
         "loaded": list(active.arms) if active is not None else [],
         "figures": figures,
-        "verdict": msgspec.to_builtins(verdict) if verdict is not None else None,
+        "verdict": msgspec.to_builtins(decision) if decision is not None else None,
         "outcomes": {release: _outcome(release_counts) for release, release_counts in counts.items()},
     }
 
 
-def _side(counts: ImpressionCounts, stats: ArmCounters, since: float) -> ArmStats:
-    return ArmStats(counts, stats.answers, stats.errors, stats.seconds(since))
+def _arm_stats(counts: ImpressionCounts, counters: ArmCounters, since: float) -> ArmStats:
+    return ArmStats(counts, counters.answers, counters.errors, counters.seconds(since))
 
 
-def _figures(side: ArmStats) -> dict[str, Any]:
-    rate = canary.click_through_rate(side.counts)
+def _figures(stats: ArmStats) -> dict[str, Any]:
+    rate = canary.click_through_rate(stats.counts)
     return {
         "impressions": rate.impressions,
         "clicks": rate.clicks,
         "click_through": round(rate.value, 6),
-        "answers": side.answers,
-        "errors": side.errors,
-        "p95_ms": round(1000 * canary.p95(side.seconds), 3),
+        "answers": stats.answers,
+        "errors": stats.errors,
+        "p95_ms": round(1000 * canary.p95(stats.seconds), 3),
     }
 
 
-def _shadow_figures(stats: ArmCounters) -> dict[str, Any]:
-    answered = max(1, stats.answers - stats.errors)
+def _shadow_figures(counters: ArmCounters) -> dict[str, Any]:
+    answered = max(1, counters.answers - counters.errors)
     return {
-        "answers": stats.answers,
-        "errors": stats.errors,
-        "dropped": stats.dropped,
-        "overlap@10": round(stats.overlap / answered, 4),
-        "p95_ms": round(1000 * canary.p95(stats.seconds()), 3),
-        "judged": stats.judged,
-        "hits": stats.hits,
-        "shown_hits": stats.serving_hits,
+        "answers": counters.answers,
+        "errors": counters.errors,
+        "dropped": counters.dropped,
+        "overlap@10": round(counters.overlap / answered, 4),
+        "p95_ms": round(1000 * canary.p95(counters.seconds()), 3),
+        "judged": counters.judged,
+        "hits": counters.hits,
+        "shown_hits": counters.serving_hits,
     }
 
 

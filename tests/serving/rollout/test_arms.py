@@ -107,7 +107,7 @@ def test_a_canary_answers_its_share_and_follows_the_catalogue(state: DomainState
     assert 15 < len(mine) < 45
     answers = answers_of_all(state, store, rollout)
     assert {user for user, answer in answers.items() if answer.release == canary.arm.release} == mine
-    assert (canary.stats.answers, canary.stats.errors) == (len(mine), 0)
+    assert (canary.counters.answers, canary.counters.errors) == (len(mine), 0)
     assert rollout.control.answers == len(USERS) - len(mine)
     first = next(iter(mine))
     gone = answers[first].items[0].item_id
@@ -122,7 +122,7 @@ def test_a_canary_that_fails_costs_no_answer(state: DomainState, store: OnlineSt
     assert {answer.release for answer in answers.values()} == {state.serving_id}
     assert all(answer.reason == "personal" for answer in answers.values())
     mine = sum(includes(ARM, user) for user in USERS)
-    assert (canary.stats.answers, canary.stats.errors) == (mine, mine)
+    assert (canary.counters.answers, canary.counters.errors) == (mine, mine)
     assert rollout.control.errors == 0
 
 
@@ -131,9 +131,9 @@ def test_a_shadow_that_fails_is_counted_and_nobody_sees_it(
 ) -> None:
     shadow, arm = Shadow(tmp_path / "shadow", 1_000), loaded_arm("shadow", failing(state))
     rollout = ActiveRollout("shop", None, arm)
-    answers = answers_of_all(state, store, rollout, shadow, lambda: arm.stats.answers > 0)
+    answers = answers_of_all(state, store, rollout, shadow, lambda: arm.counters.answers > 0)
     assert {answer.release for answer in answers.values()} == {state.serving_id}
-    assert arm.stats.errors > 0
+    assert arm.counters.errors > 0
     assert not (tmp_path / "shadow" / "shop.jsonl").exists()
 
 
