@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    memory.keep(memory.LOOKUPS)
+    memory.configure_allocator(memory.LOOKUPS)
     with threadpool_limits(1):
         found = measure(options.items, options.size, options.rounds)
     if options.json:

@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     clock = CLOCKS[arguments.clock]
     for name, seed in product(arguments.sets.split(","), [int(seed) for seed in arguments.seeds.split(",")]):
         frame, categories, _ = opened(arguments.data, name)

@@ -192,7 +192,7 @@ def run_theirs(
             command += ["--clock", options.clock, "--device", options.device]
             if folder != first:
                 command += ["--found", str(first / f"{name}.json")]
-            variables = {**memory.environment(memory.TRAINING), **os.environ}
+            variables = {**memory.allocator_variables(memory.TRAINING), **os.environ}
             done = subprocess.run(command, env=variables, check=False)
             if done.returncode == 3:
                 continue
@@ -327,7 +327,7 @@ def main() -> int:
     if arguments.pack is not None:
         pack(options, arguments.pack)
         return 0
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     for seed in [] if arguments.show else seeds:
         for name in options.sets:
             run_set(options, name, seed)

@@ -259,7 +259,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.show and arguments.data is None:
         parser.error("give --data FOLDER, or --show")
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
     attacks, defences = tuple(arguments.attacks.split(",")), tuple(arguments.defences.split(","))
     options = AttackBenchmarkOptions(

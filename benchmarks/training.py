@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.give_back:
-        memory.keep(memory.TRAINING)
+        memory.configure_allocator(memory.TRAINING)
     log = made_log(options.users, options.items, np.random.default_rng(0))
     told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")

@@ -27,6 +27,6 @@ def preset_for(settings: Settings, name: str) -> DomainPreset:
     return preset.preset_of(name, preset_file(settings, name))
 
 
-def counting(settings: Settings) -> dict[str, PopularitySettings]:
+def popularity_settings(settings: Settings) -> dict[str, PopularitySettings]:
     """Popularity's rules by domain. Raises PresetError."""
     return {name: preset_for(settings, name).counting for name in settings.domain_names}

@@ -11,8 +11,8 @@ def drift(ctx: typer.Context, domain: DomainOption = None, as_json: AsJson = Fal
     import msgspec
 
     from serving.process.state_folder import check_state_folder
-    from serving.train.drift import look
+    from serving.train.drift import measure_drift
 
     settings = settings_of(ctx, domain=domain)
     check_state_folder(settings.state_path)
-    print_value(msgspec.to_builtins(look(settings, settings.domain)), as_json)
+    print_value(msgspec.to_builtins(measure_drift(settings, settings.domain)), as_json)

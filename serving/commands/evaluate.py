@@ -81,7 +81,7 @@ def evaluate(
         tuned=preset,
         preset=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
     )
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     result = offline_evaluation.evaluate(request, predictions)
     if report is not None:
         written = write(result, report)
@@ -106,9 +106,9 @@ def off_policy(
     """Estimate click-through rates at other exploration shares from archived impressions with propensities."""
     from models.evaluation.off_policy import evaluate_off_policy
     from serving.commands.off_policy import off_policy_json, off_policy_lines
-    from serving.settings import seconds_of
+    from serving.settings import duration_seconds
 
     settings = settings_of(ctx, domain=domain)
-    window_ms = round(1_000 * seconds_of(within))
+    window_ms = round(1_000 * duration_seconds(within))
     report = evaluate_off_policy(settings.state_path / "archive", settings.domain, explore or [0.0], window_ms)
     print_lines(off_policy_json(report), off_policy_lines(report), as_json)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from serving.settings import Settings, checked, read
+from serving.settings import Settings, read, validate
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain. Default: the setting `domain`.")]
@@ -53,4 +53,4 @@ def settings_of(ctx: typer.Context, **options: Any) -> Settings:
     """The settings in force, replaced by those options of the command that were given. Raises SettingsError."""
     given = {name: value for name, value in options.items() if value is not None}
     settings: Settings = ctx.obj
-    return checked(msgspec.structs.asdict(settings) | given) if given else settings
+    return validate(msgspec.structs.asdict(settings) | given) if given else settings

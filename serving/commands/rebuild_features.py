@@ -21,7 +21,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     from features.rebuild import last_offsets, log_by_partition, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
-    from serving.domain_presets import counting as popularity_rules
+    from serving.domain_presets import popularity_settings
     from stream.broker import Broker
     from stream.events import TimeLimits
 
@@ -34,7 +34,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         raise ColdstreamError(
             "the store is Redis: run FLUSHDB and start the consumer, which then reads the log from the start"
         )
-    popularity = popularity_rules(settings)
+    popularity = popularity_settings(settings)
     new, current = settings.state_path / "feast.aside", settings.state_path / "feast"
     shutil.rmtree(new, ignore_errors=True)
     store = open_store(new, SQLITE, settings.domain_names)

@@ -36,7 +36,7 @@ def train(
     from serving.consume.archive_lag import wait_for_archive
     from serving.process import memory
 
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     wait_for_archive(settings, lambda text: typer.echo(text, err=True))
     with training() as progress:
         result = trainer.train_once(settings, settings.domain, progress)

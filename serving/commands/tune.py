@@ -58,6 +58,6 @@ def tune(
         min_count=min_count,
         preset=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
     )
-    memory.keep(memory.TRAINING)
+    memory.configure_allocator(memory.TRAINING)
     study_file = study or settings.state_path / "studies" / "studies.log"
     print_value(hyperparameter_search.tune(request, study_file, preset), as_json)

@@ -7,7 +7,7 @@ from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
 from features.store import OnlineStore, UserKey, decode_activity
 
 
-class States:
+class ActivityCache:
     """A bounded copy, least recently used rows first to go. What is written through it is what the store holds.
 
     Rows are kept as the bytes that were written, which saves asking the store; ingest was not seen to be faster

@@ -21,12 +21,12 @@ from features.outcomes import JoinWindow
 from features.store import OnlineStore, open_store
 from models.errors import PresetError
 from serving import metrics
-from serving.consume.events import EventPath, Options, parted
-from serving.domain_presets import counting
+from serving.consume.events import ConsumerOptions, EventProcessor, disconnect
+from serving.domain_presets import popularity_settings
 from serving.errors import ConsumerError, MessageError
 from serving.messages import decode_announcement, decode_forget
 from serving.process import logs, memory
-from serving.settings import HOPELESS, Settings, read
+from serving.settings import EXIT_MISCONFIGURED, Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import aiokafka_config
@@ -42,10 +42,10 @@ SESSION_S: Final = 10.0
 log = logging.getLogger("coldstream.consumer")
 
 
-class CataloguePath(Service):
+class CatalogueProcessor(Service):
     """Items and users in micro-batches into the store; their topics hold the newest word per key."""
 
-    def __init__(self, store: OnlineStore, path: EventPath, **kwargs: Any) -> None:
+    def __init__(self, store: OnlineStore, path: EventProcessor, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.store = store
         self.path = path
@@ -64,7 +64,7 @@ class CataloguePath(Service):
         await self.consumer.start()
 
     async def on_stop(self) -> None:
-        if not await parted([self.consumer], self.path.patience_s):
+        if not await disconnect([self.consumer], self.path.patience_s):
             log.warning("the catalogue path stopped without Kafka's answer")
 
     @Service.task
@@ -95,7 +95,7 @@ class CataloguePath(Service):
             await self.path.stored(lambda: self.store.write_profiles(users), "write")
 
 
-def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath, list[Service]]:
+def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:
     """The app with its agents, the event path, and all services that run as its children: that and the catalogue's."""
     app = faust.App(
         "coldstream",
@@ -109,7 +109,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath,
         topic_disable_leader=True,
         autodiscover=False,
     )
-    options = Options(
+    options = ConsumerOptions(
         bootstrap=settings.bootstrap,
         security=settings.kafka_security,
         rules=FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms),
@@ -118,10 +118,10 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath,
         batch_ms=settings.batch_ms,
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
-        counting=counting(settings),
+        counting=popularity_settings(settings),
         window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
     )
-    path = EventPath(store, options)
+    path = EventProcessor(store, options)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
 
@@ -146,7 +146,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventPath,
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, path, [path, CataloguePath(store, path)]
+    return app, path, [path, CatalogueProcessor(store, path)]
 
 
 def _credentials(settings: Settings) -> Any:
@@ -195,7 +195,7 @@ async def serve(settings: Settings) -> None:
         raise ConsumerError(crash)
 
 
-async def _end(app: faust.App, path: EventPath, services: Sequence[Service]) -> bool:
+async def _end(app: faust.App, path: EventProcessor, services: Sequence[Service]) -> bool:
     """Stop our services side by side, then the app, within a bound; whether everything stopped.
 
     Not by `asyncio.timeout`: Faust's services pass over a cancellation and wait for the next of them.
@@ -232,15 +232,15 @@ def main(settings: Settings | None = None) -> int:
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
-    memory.keep(memory.LITTLE)
-    memory.pass_over_survivors()
+    memory.configure_allocator(memory.SMALL)
+    memory.freeze_survivors()
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
-        counting(settings)  # before Kafka is waited for: a bad preset will not mend itself
+        popularity_settings(settings)  # before Kafka is waited for: a bad preset will not mend itself
         asyncio.run(serve(settings))
     except PresetError as error:
         log.error("%s", error)
-        return HOPELESS
+        return EXIT_MISCONFIGURED
     except (StoreError, BrokerError, ConsumerError) as error:
         log.error("%s", error)
         return 1

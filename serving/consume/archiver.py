@@ -33,11 +33,11 @@ from stream.events import Record, TimeLimits, decode, decode_event
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
 OFFLINE_SHARE: Final = 0.05
-"""Of the time, for updates of Feast's offline store: its files are written whole. A training run updates it as well."""
-MOST_WAITING: Final = 80_000
+"""Share of the time for updates of Feast's offline store, whose files are written whole; training updates it, too."""
+MAX_BUFFERED_ROWS: Final = 80_000
 """Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
-ANSWER_MS: Final = 5_000
+KAFKA_TIMEOUT_MS: Final = 5_000
 """How long a commit, and the goodbye, may wait for Kafka: what is archived is safe without them."""
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 
@@ -61,9 +61,9 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         flushed_at, taken = time.monotonic(), Counter[str]()
         next_update_at = flushed_at
         while not stop.is_set():
-            if store.waiting() >= MOST_WAITING or not _take(consumer, store, limits, taken):
+            if store.waiting() >= MAX_BUFFERED_ROWS or not _take(consumer, store, limits, taken):
                 stop.wait(RETRY_S)
-            if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MOST_WAITING // 2:
+            if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MAX_BUFFERED_ROWS // 2:
                 _flush(consumer, store, places, taken)
                 flushed_at = time.monotonic()
                 if flushed_at >= next_update_at:
@@ -71,7 +71,7 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         _flush(consumer, store, places, taken)
         _update(offline)
     finally:
-        consumer.close(timeout_ms=ANSWER_MS)
+        consumer.close(timeout_ms=KAFKA_TIMEOUT_MS)
 
 
 def _assign(consumer: KafkaConsumer, store: Archive, stop: threading.Event) -> list[TopicPartition]:
@@ -123,8 +123,8 @@ def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition]
             metrics.archived_rows.labels(topic).inc(rows)
         taken.clear()
         reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
-        consumer.commit(reached, timeout_ms=ANSWER_MS)
-        ends = consumer.end_offsets(places, timeout_ms=ANSWER_MS)
+        consumer.commit(reached, timeout_ms=KAFKA_TIMEOUT_MS)
+        ends = consumer.end_offsets(places, timeout_ms=KAFKA_TIMEOUT_MS)
         metrics.archive_lag.set(sum(ends[place] - consumer.position(place) for place in places))
     except ArchiveError as error:
         metrics.archive_errors.inc()
@@ -148,7 +148,7 @@ def main(settings: Settings | None = None) -> int:
     """The process: until SIGTERM or SIGINT."""
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
-    memory.keep(memory.LITTLE)
+    memory.configure_allocator(memory.SMALL)
     os.nice(10)  # it may lag by seconds; look-ups and features may not
     stop = threading.Event()
 

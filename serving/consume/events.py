@@ -25,8 +25,8 @@ from features.outcomes import JoinBuffer, JoinWindow, PartitionOutcomes
 from features.popularity import PartitionPopularity
 from features.store import OnlineStore, UserKey
 from serving import metrics
-from serving.consume.activity_cache import States
-from serving.consume.impression_join import Joined
+from serving.consume.activity_cache import ActivityCache
+from serving.consume.impression_join import ImpressionJoin
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
 from stream import dead_letters, topics
 from stream.client import aiokafka_config
@@ -48,7 +48,7 @@ T = TypeVar("T")
 log = logging.getLogger("coldstream.consumer")
 
 
-class Options(msgspec.Struct, frozen=True):
+class ConsumerOptions(msgspec.Struct, frozen=True):
     """What the event path is told."""
 
     bootstrap: str
@@ -64,16 +64,16 @@ class Options(msgspec.Struct, frozen=True):
     window: JoinWindow = JoinWindow()
 
 
-class EventPath(Service, ConsumerRebalanceListener):
+class EventProcessor(Service, ConsumerRebalanceListener):
     """The Service of the Faust app that applies events."""
 
-    def __init__(self, store: OnlineStore, options: Options, **kwargs: Any) -> None:
+    def __init__(self, store: OnlineStore, options: ConsumerOptions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.options = options
         self.store = store
-        self.states = States(store, options.cached_users)
+        self.states = ActivityCache(store, options.cached_users)
         self._domains = frozenset(store.domains)
-        self.joined = Joined(options.bootstrap, options.security, options.window)
+        self.joined = ImpressionJoin(options.bootstrap, options.security, options.window)
         self.rows: dict[TopicPartition, PartitionPopularity] = {}
         self.next: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
@@ -109,7 +109,7 @@ class EventPath(Service, ConsumerRebalanceListener):
     async def on_stop(self) -> None:
         if not (self.patience_s == STOP_S and await self._flushed()):
             log.warning("stopped without a last commit: Kafka or the store does not answer; these events come again")
-        if not await parted([self.consumer, self.producer], self.patience_s):
+        if not await disconnect([self.consumer, self.producer], self.patience_s):
             log.warning("stopped without a goodbye to Kafka: it does not answer")
         self.thread.shutdown()
 
@@ -325,7 +325,7 @@ class EventPath(Service, ConsumerRebalanceListener):
                 return result
 
 
-async def parted(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], within_s: float) -> bool:
+async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], within_s: float) -> bool:
     """Whether clients said goodbye to Kafka in time.
 
     In tasks of their own: where a fetch had failed, aiokafka's `stop` ends in a cancellation that nobody asked for.

@@ -30,7 +30,7 @@ _deltas = msgspec.json.Decoder(BufferDelta)
 _encode = msgspec.json.Encoder().encode
 
 
-class Joined:
+class ImpressionJoin:
     """Rows and waiting lists of the partitions that are ours."""
 
     def __init__(self, bootstrap: str, security: Mapping[str, str], window: JoinWindow) -> None:
@@ -94,7 +94,8 @@ class Joined:
     async def _read_rows(
         self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]
     ) -> dict[TopicPartition, PartitionOutcomes]:
-        newest = {key: value for key, value in await _all(consumer, TopicPartition(topics.OUTCOMES, 0), 0) if value}
+        messages = await _read_partition(consumer, TopicPartition(topics.OUTCOMES, 0), 0)
+        newest = {key: value for key, value in messages if value}
         return {place: _rows.decode(newest[_key(place)]) for place in places if _key(place) in newest}
 
     async def _read_waiting(
@@ -102,7 +103,7 @@ class Joined:
     ) -> JoinBuffer:
         waiting = JoinBuffer(self._window)
         since = row.clock - self._window.ms - 2 * SLACK_MS
-        for _, value in await _all(consumer, TopicPartition(topics.SHOWN, place.partition), max(0, since)):
+        for _, value in await _read_partition(consumer, TopicPartition(topics.SHOWN, place.partition), max(0, since)):
             delta = _deltas.decode(value or b"")
             if delta.through <= row.position:  # a flush that was cut short left more; it comes again from the log
                 waiting.follow(delta)
@@ -122,7 +123,7 @@ class Joined:
         return sum(sum(one.impressions) + sum(one.clicks) for releases in every for one in releases.values())
 
 
-async def _all(
+async def _read_partition(
     consumer: AIOKafkaConsumer, place: TopicPartition, since_ms: int
 ) -> list[tuple[bytes | None, bytes | None]]:
     """Key and value of every message of one partition that was logged at `since_ms` or later."""

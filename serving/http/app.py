@@ -22,7 +22,7 @@ from serving.http.routes import events, health, items, live, popular, recommenda
 from serving.http.routes.lookup_options import query_lookup
 from serving.http.service import Service
 from serving.process import logs, memory
-from serving.settings import HOPELESS, Settings, read
+from serving.settings import EXIT_MISCONFIGURED, Settings, read
 
 ROUTES: list[Any] = [
     events.post_events,
@@ -114,8 +114,8 @@ def main(settings: Settings | None = None) -> int:
 
     import uvloop
 
-    memory.keep(memory.LOOKUPS)
-    memory.pass_over_survivors()
+    memory.configure_allocator(memory.LOOKUPS)
+    memory.freeze_survivors()
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     with socket.socket() as probe:
@@ -131,7 +131,7 @@ def main(settings: Settings | None = None) -> int:
         service = Service(settings)
     except PresetError as error:
         log.error("%s", error)
-        return HOPELESS
+        return EXIT_MISCONFIGURED
     uvloop.run(serve(settings, service))
     return 0
 

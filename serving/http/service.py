@@ -169,7 +169,7 @@ class Service:
         self.connected = True
 
     def _on_swap(self) -> None:
-        memory.look_again()
+        memory.unfreeze()
         self.streams.on_release()
 
     def _on_progress(self, partition: str, offset: int) -> None:

@@ -32,7 +32,13 @@ def configure(form: Literal["text", "json"] = "text", level: str = "info") -> No
         logging.getLogger(chatty).setLevel("WARNING")
     for alarmist in ("kafka.net.selector", "aiokafka.consumer.group_coordinator"):
         logging.getLogger(alarmist).setLevel("CRITICAL")  # slow callbacks; a coordinator that is not yet elected
-    for routine in ("EventPath", "CataloguePath", "mode.services", "serving.consume.events", "serving.consume.app"):
+    for routine in (
+        "EventProcessor",
+        "CatalogueProcessor",
+        "mode.services",
+        "serving.consume.events",
+        "serving.consume.app",
+    ):
         logging.getLogger(routine).setLevel("WARNING")
 
 

@@ -19,7 +19,7 @@ KIB: Final = 2**10
 MIB: Final = 2**20
 
 
-class Kept(msgspec.Struct, frozen=True):
+class AllocatorLimits(msgspec.Struct, frozen=True):
     """Bytes: arrays up to which size come from the heap; how much stays there though it is free; and by how much more
     than is asked for the heap of each thread grows, and is left larger than it has to be."""
 
@@ -28,41 +28,41 @@ class Kept(msgspec.Struct, frozen=True):
     spare: int = 128 * KIB
 
 
-LITTLE: Final = Kept(128 * KIB, 128 * KIB)
-LOOKUPS: Final = Kept(16 * MIB, 64 * MIB)
-TRAINING: Final = Kept(256 * MIB, 1024 * MIB, 64 * MIB)
+SMALL: Final = AllocatorLimits(128 * KIB, 128 * KIB)
+LOOKUPS: Final = AllocatorLimits(16 * MIB, 64 * MIB)
+TRAINING: Final = AllocatorLimits(256 * MIB, 1024 * MIB, 64 * MIB)
 """TensorFlow's threads have heaps of their own, which `spare` alone keeps from being given back."""
 
 _NUMBERS: Final = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
 """Of <malloc.h>, by their names in the environment."""
 
 
-def keep(kept: Kept) -> None:
+def configure_allocator(kept: AllocatorLimits) -> None:
     """Set the C library's allocator for this process."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and not _NUMBERS.keys() & os.environ.keys():
-        for name, size in environment(kept).items():
+        for name, size in allocator_variables(kept).items():
             mallopt(_NUMBERS[name], int(size))
 
 
-def environment(kept: Kept) -> dict[str, str]:
+def allocator_variables(kept: AllocatorLimits) -> dict[str, str]:
     """The same for a process that is started: what its environment has to say."""
     return dict(zip(_NUMBERS, map(str, (kept.free, kept.spare, kept.heaped)), strict=True))
 
 
-def pass_over_survivors() -> None:
-    """From now on, whatever a full garbage collection leaves is not looked at again, until `look_again`.
+def freeze_survivors() -> None:
+    """From now on, whatever a full garbage collection leaves is not looked at again, until `unfreeze`.
 
     What is not in a cycle is freed as ever. For processes that keep much for long, where a pause hurts.
     """
-    gc.callbacks.append(_freeze)
+    gc.callbacks.append(_freeze_after_full_collection)
 
 
-def look_again() -> None:
+def unfreeze() -> None:
     """Let the next full collection look at everything: what was kept has been replaced."""
     gc.unfreeze()
 
 
-def _freeze(phase: str, about: dict[str, Any]) -> None:
+def _freeze_after_full_collection(phase: str, about: dict[str, Any]) -> None:
     if phase == "stop" and about["generation"] == 2:
         gc.freeze()

@@ -19,12 +19,12 @@ import msgspec
 from serving.errors import SupervisorError
 from serving.process.environment import part_environment
 from serving.process.state_folder import LOCK_FILE, prepare_state_folder
-from serving.settings import HOPELESS, Settings
+from serving.settings import EXIT_MISCONFIGURED, Settings
 
-COLOURS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
-STOP_WITHIN_S: Final = 40.0
-STEADY_S: Final = 30.0
-SLOWEST_S: Final = 30.0
+COLORS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
+STOP_TIMEOUT_S: Final = 40.0
+STABLE_AFTER_S: Final = 30.0
+MAX_RESTART_DELAY_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
 NOISE: Final = re.compile(
     r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
@@ -40,7 +40,7 @@ MODULES: Final = {
 }
 """The Python module that each process runs."""
 
-Say = Callable[[str, str], None]
+LogLine = Callable[[str, str], None]
 """Called with a part's name and one line of its log."""
 
 
@@ -64,7 +64,7 @@ def parts_of(settings: Settings, *, train: bool = True, archive: bool = True) ->
 class Supervisor:
     """Starts parts, restarts those that end by themselves, stops all."""
 
-    def __init__(self, settings: Settings, parts: list[Part], say: Say | None = None) -> None:
+    def __init__(self, settings: Settings, parts: list[Part], say: LogLine | None = None) -> None:
         self.settings = settings
         self.parts = parts
         self.say = say or self._print
@@ -151,12 +151,12 @@ class Supervisor:
             code = await self._run(part)
             if self._stopping.is_set():
                 return
-            if code == HOPELESS:
+            if code == EXIT_MISCONFIGURED:
                 self.say("up", f"{part.name} cannot work (see above); stopping")
                 self.failed[part.name] = code
                 self._stopping.set()
                 return
-            pause = 0.5 if time.monotonic() - started > STEADY_S else min(pause * 2, SLOWEST_S)
+            pause = 0.5 if time.monotonic() - started > STABLE_AFTER_S else min(pause * 2, MAX_RESTART_DELAY_S)
             self.say("up", f"{part.name} ended with code {code}; it starts again in {pause:.0f} s")
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -204,14 +204,14 @@ class Supervisor:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_WITHIN_S)
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
             self.say("up", f"{name} does not stop; it is killed")
             process.kill()
             await process.wait()
 
     def _print(self, name: str, line: str) -> None:
-        colour = COLOURS.get(name, 37) if sys.stdout.isatty() else None
+        colour = COLORS.get(name, 37) if sys.stdout.isatty() else None
         prefix = f"\x1b[{colour}m{name:>8}\x1b[0m" if colour else f"{name:>8}"
         sys.stdout.write(f"{prefix} | {line}\n" if self.settings.log_format == "text" else f"{line}\n")
         sys.stdout.flush()

@@ -14,10 +14,10 @@ from models.domains.preset import shipped
 from models.errors import PresetError
 from serving.cli import app
 from serving.commands.system_checks import check_presets
-from serving.domain_presets import counting, preset_file, preset_for
+from serving.domain_presets import popularity_settings, preset_file, preset_for
 from serving.process.environment import part_environment
 from serving.process.supervisor import MODULES
-from serving.settings import HOPELESS, Settings, SettingsError, read
+from serving.settings import EXIT_MISCONFIGURED, Settings, SettingsError, read
 from testing.ports import free_port
 
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
@@ -46,14 +46,14 @@ def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is
         "news": shipped()["news"],
         "books": None,
     }
-    rules = counting(settings)
+    rules = popularity_settings(settings)
     assert rules["shop"].half_life_ms == 24 * 60 * 60 * 1000
     assert rules["books"] == PopularitySettings()
     assert read(None, part_environment(settings)) == settings  # what `up` hands to its parts
 
 
 def test_without_a_word_the_shipped_ones_are_in_force() -> None:
-    assert counting(Settings())["shop"] == PopularitySettings()
+    assert popularity_settings(Settings())["shop"] == PopularitySettings()
     assert preset_for(Settings(), "news").freshness is not None
 
 
@@ -82,7 +82,7 @@ def test_a_bad_preset_is_one_line_with_file_and_field(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[seen]\npolicy = 'forget'\n")
     settings = Settings(domains={"shop": {"preset": str(tmp_path / "mine.toml")}})
     with pytest.raises(PresetError, match=r"mine\.toml: seen\.policy: Invalid enum value 'forget'"):
-        counting(settings)
+        popularity_settings(settings)
     (finding,) = check_presets(settings)
     assert (finding.state, "mine.toml: seen.policy" in finding.detail) == ("fail", True)
     (finding,) = check_presets(Settings())
@@ -102,6 +102,6 @@ def test_a_part_with_a_bad_preset_ends_and_is_not_started_again(part: str, tmp_p
     ended = subprocess.run(  # noqa: PLW1510 - the code is what is looked at
         command, env={**os.environ, **state, "COLDSTREAM_DOMAINS": domains}, capture_output=True, text=True, timeout=240
     )
-    assert ended.returncode == HOPELESS, ended.stderr
+    assert ended.returncode == EXIT_MISCONFIGURED, ended.stderr
     assert "mine.toml: seen.policy: Invalid enum value" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import inspect
 
-from serving.settings import LEAST_S, Settings, SettingsError, allowed, checked, read, seconds_of
+from serving.settings import SHORTEST_S, Settings, SettingsError, describe_range, duration_seconds, read, validate
 
 
 def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_domains_hold_the_default_one() -> None:
 
 
 def test_durations() -> None:
-    assert [seconds_of(text) for text in ("90s", "15m", "1.5h", "1d")] == [90, 900, 5400, 86400]
+    assert [duration_seconds(text) for text in ("90s", "15m", "1.5h", "1d")] == [90, 900, 5400, 86400]
     with pytest.raises(SettingsError, match="such as 15m"):
-        seconds_of("soon")
+        duration_seconds("soon")
 
 
 def test_what_look_ups_have_by_default_may_differ_by_domain(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ BOUNDS: dict[str, tuple[list[object], list[object]]] = {
     "gate_confidence": CHANCE,
     "gate_coverage": SHARE,
     "gate_latency_ms": ([0.1, 60_000], [0, 60_001]),
-    "gate_one_item": SOME_SHARE,
-    "gate_known": SHARE,
+    "gate_dominant_item": SOME_SHARE,
+    "gate_personalization": SHARE,
     "gate_refresh": (["0s", "36500d"], ["36501d", "never"]),
     "gate_tolerance": SHARE,
     "drift_every": (["0s", "36500d"], ["36501d", "soon"]),
@@ -142,8 +142,8 @@ def test_every_number_and_duration_is_in_the_table_of_bounds() -> None:
         for part in parts_of(one.type)
         if isinstance(part, inspect.IntType | inspect.FloatType)
     }
-    assert set(BOUNDS) == numbers | set(LEAST_S)
-    assert [name for name in Settings.__struct_fields__ if name.endswith("_every") and name not in LEAST_S] == []
+    assert set(BOUNDS) == numbers | set(SHORTEST_S)
+    assert [name for name in Settings.__struct_fields__ if name.endswith("_every") and name not in SHORTEST_S] == []
 
 
 def test_every_bound_is_documented() -> None:
@@ -155,18 +155,18 @@ def test_every_bound_is_documented() -> None:
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in BOUNDS.items() for value in pair[0]])
 def test_a_value_at_its_bound_is_accepted(name: str, value: object) -> None:
     variable = read(None, {f"COLDSTREAM_{name.upper()}": str(value)})
-    assert getattr(variable, name) == getattr(checked({name: value}), name) == value
+    assert getattr(variable, name) == getattr(validate({name: value}), name) == value
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in BOUNDS.items() for value in pair[1]])
 def test_a_value_beyond_its_bound_is_refused_with_name_value_and_what_is_allowed(name: str, value: object) -> None:
-    for ask in (lambda: read(None, {f"COLDSTREAM_{name.upper()}": str(value)}), lambda: checked({name: value})):
+    for ask in (lambda: read(None, {f"COLDSTREAM_{name.upper()}": str(value)}), lambda: validate({name: value})):
         with pytest.raises(SettingsError) as refused:
             ask()
-        assert str(refused.value) == f"settings: {name}={value} does not fit; give {allowed(name)}"
+        assert str(refused.value) == f"settings: {name}={value} does not fit; give {describe_range(name)}"
 
 
-@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in LEAST_S])
+@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in SHORTEST_S])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "many", ""])
 def test_what_is_no_number_is_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"settings: {name}={value} does not fit"):
@@ -174,15 +174,15 @@ def test_what_is_no_number_is_refused(name: str, value: str) -> None:
 
 
 def test_what_is_allowed_is_said_in_words() -> None:
-    assert {name: allowed(name) for name in ("port", "canary_alpha", "canary_share", "explore", "rollout")} == {
+    assert {name: describe_range(name) for name in ("port", "canary_alpha", "canary_share", "explore", "rollout")} == {
         "port": "a whole number from 1 to 65535",
         "canary_alpha": "a number above 0 and below 1",
         "canary_share": "a number above 0, at most 1",
         "explore": "a number from 0 to 0.5, or a table",
         "rollout": "canary or promote",
     }
-    assert allowed("train_every") == "a number and s, m, h or d, such as 15m, from 1s to 36500d"
-    assert allowed("warm_start") == "true or false"
+    assert describe_range("train_every") == "a number and s, m, h or d, such as 15m, from 1s to 36500d"
+    assert describe_range("warm_start") == "true or false"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from features.store import open_store
 from serving import domain_presets
 from serving.settings import Settings, read
 from serving.train import trainer
+from serving.train.archive_counts import count_interactions
 from testing.system import System
 from testing.waiting import wait_until
 
@@ -68,7 +69,9 @@ def trained(system: System, client: httpx.Client, settings: Settings) -> dict[st
         ]
         send(client, log[:1_000])
         send(client, log[1_000:])
-    wait_until(lambda: trainer._archived(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived")
+    wait_until(
+        lambda: count_interactions(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived"
+    )
     made = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
 
     def serves() -> bool:
@@ -152,7 +155,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     )
     aside = open_store(tmp_path / "aside", "sqlite", tuple(KINDS))
     log = log_by_partition(system.state / "archive", system.broker.bootstrap, None, tuple(KINDS))
-    rebuild(log, aside, FoldSettings(), ends=ends, popularity_settings=domain_presets.counting(settings))
+    rebuild(log, aside, FoldSettings(), ends=ends, popularity_settings=domain_presets.popularity_settings(settings))
     encode = msgspec.json.encode
     live_rows, rebuilt_rows = live.read_popularity(list(ends)), aside.read_popularity(list(ends))
     assert {name: encode(row) for name, row in live_rows.items()} == {

@@ -316,7 +316,7 @@ def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counte
     assert archived_events(system.state / "archive") == archived
     settings, said = read(None, system.environment), list[str]()
     assert wait_for_archive(settings, said.append, within_s=1) >= len(written)
-    assert said[1].startswith("the archive lacks")
+    assert said[1].startswith("the archive is ")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert wait_for_archive(settings, said.append) == 0
     assert archived_events(system.state / "archive") >= archived + len(written)

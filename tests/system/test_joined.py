@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from features.activity import LoggedEvent
 from features.outcomes import JoinWindow
-from serving.consume.impression_join import Joined
+from serving.consume.impression_join import ImpressionJoin
 from stream.broker import Broker
 from stream.events import Event, Impression, Interaction
 
@@ -37,12 +37,12 @@ async def crash_and_return(bootstrap: str) -> tuple[int, int, int, int]:
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
-        first = Joined(bootstrap, {}, JoinWindow())
+        first = ImpressionJoin(bootstrap, {}, JoinWindow())
         assert first.begin(PLACE, (await first.restore([PLACE])).get(PLACE), 10) == 10
         first.apply(PLACE, log[:6], 15)
         await first.publish(producer)
         first.apply(PLACE, log[6:8], 17)  # lost with the process
-        second = Joined(bootstrap, {}, JoinWindow())
+        second = ImpressionJoin(bootstrap, {}, JoinWindow())
         start = second.begin(PLACE, (await second.restore([PLACE])).get(PLACE), 16)
         second.apply(PLACE, [event for event in log if event.offset >= start - 3], 18)
         await second.publish(producer)

@@ -6,12 +6,12 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from serving.bounds import MOST_EXPLORE
 from serving.http.problems import Problem
 from serving.http.routes.parameters import Category, DomainName, InjectedService, N, domain_of
 from serving.http.service import Service
 from serving.recommend.request import MAX_ITEMS, DiversityMethod, LookupRequest
 from serving.rules.rule import Rule, RuleError, checked_rule
+from serving.setting_types import MAX_EXPLORATION
 from stream.events import Id, Interaction, Scalar
 
 MAX_REQUEST_CANDIDATES: Final = 10_000
@@ -28,7 +28,7 @@ PerCategory = Annotated[int | None, QueryParameter(ge=1, description="At most th
 Categories = Annotated[int | None, QueryParameter(ge=1, description="At least this many different categories.")]
 Explore = Annotated[
     float | None,
-    QueryParameter(ge=0, le=MOST_EXPLORE, description="The share of slots, except the first, that explore."),
+    QueryParameter(ge=0, le=MAX_EXPLORATION, description="The share of slots, except the first, that explore."),
 ]
 Diversify = Annotated[
     DiversityMethod,
@@ -47,7 +47,7 @@ class LookupOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     per_category: Annotated[int, msgspec.Meta(ge=1)] | None = None
     categories: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    explore: Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPLORE)] | None = None
+    explore: Annotated[float, msgspec.Meta(ge=0, le=MAX_EXPLORATION)] | None = None
     diversify: DiversityMethod = "mmr"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from serving.process import memory
 from serving.process.environment import part_environment
 if sys.argv[1] != "nothing":
-    memory.keep(getattr(memory, sys.argv[1]))
+    memory.configure_allocator(getattr(memory, sys.argv[1]))
 def work():
     for _ in range(50):
         np.ones(int(sys.argv[2]) * 2**20, np.uint8)
@@ -62,7 +62,7 @@ def test_what_the_environment_says_holds() -> None:
 def test_no_part_is_told_by_its_environment_what_it_says_itself() -> None:
     variables = part_environment(Settings())
     said = {name for name in variables if name.startswith("MALLOC_")} - os.environ.keys()
-    assert not said & memory.environment(memory.LITTLE).keys()
+    assert not said & memory.allocator_variables(memory.SMALL).keys()
 
 
 class Node:
@@ -84,7 +84,7 @@ def cycle() -> weakref.ref[Node]:
 def passing_over() -> Iterator[None]:
     """Survivors are passed over, in this test alone."""
     before = list(gc.callbacks)
-    memory.pass_over_survivors()
+    memory.freeze_survivors()
     yield
     gc.callbacks[:] = before
     gc.unfreeze()
@@ -108,6 +108,6 @@ def test_a_cycle_that_was_in_use_is_freed_when_everything_is_looked_at_again() -
     del held
     gc.collect()
     assert there() is not None
-    memory.look_again()
+    memory.unfreeze()
     gc.collect()
     assert there() is None

@@ -24,7 +24,7 @@ from serving import metrics
 from serving.cli import app
 from serving.process.environment import training_environment
 from serving.settings import Settings
-from serving.train import drift, trainer
+from serving.train import drift, loop, trainer
 from stream.errors import ColdstreamError
 from stream.events import Interaction
 from testing import training
@@ -55,14 +55,14 @@ def settings(tmp_path: Path) -> Settings:
 
 def serve(settings: Settings, domain: str = "shop") -> Manifest:
     """A release from counts that serves, without an announcement: there is no broker here."""
-    run = trainer._run_of(settings, domain)
+    run = trainer.training_run(settings, domain)
     made = training.item_knn(run)
     assert training.decide(run, [made]).serving == made.manifest.id
     return made.manifest
 
 
 HOLD = "import sys, time; from serving.train import trainer; from serving.settings import read\n"
-HOLD += "with trainer._alone(read()):\n    print('held', flush=True); time.sleep(600)\n"
+HOLD += "with trainer.only_trainer(read()):\n    print('held', flush=True); time.sleep(600)\n"
 
 
 def test_one_trainer_at_a_time_and_a_killed_one_leaves_no_lock(settings: Settings) -> None:
@@ -77,32 +77,32 @@ def test_one_trainer_at_a_time_and_a_killed_one_leaves_no_lock(settings: Setting
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
-    with trainer._alone(settings):  # the kernel let go of it with the process
+    with trainer.only_trainer(settings):  # the kernel let go of it with the process
         pass
 
 
 def test_what_is_tuned_does_not_wait_for_new_counts_while_counts_serve(settings: Settings) -> None:
     auto = msgspec.structs.replace(settings, recommender="auto")
-    run = trainer._run_of(auto, "shop")
+    run = trainer.training_run(auto, "shop")
     counts, tuned = [train_item_knn], [train_tuned]
     assert training_rounds(run, read_serving(run.root, "shop")) == [counts, tuned]  # something has to serve
     serve(settings)
     assert training_rounds(run, read_serving(run.root, "shop")) == [tuned, counts]
-    assert training_rounds(trainer._run_of(settings, "shop"), read_serving(run.root, "shop")) == [counts]
+    assert training_rounds(trainer.training_run(settings, "shop"), read_serving(run.root, "shop")) == [counts]
 
 
 def test_drift_is_seen_in_new_events_and_named(settings: Settings) -> None:
     with pytest.raises(ReleaseError, match="no release serves yet"):
-        drift.look(settings, "shop")
+        drift.measure_drift(settings, "shop")
     made = serve(settings)
-    assert drift.look(settings, "shop") == Drift(0, {}, None, made.metrics["next_hr@10"])
+    assert drift.measure_drift(settings, "shop") == Drift(0, {}, None, made.metrics["next_hr@10"])
     write(settings.state_path, 1_500, 400)
-    same = drift.look(settings, "shop")
+    same = drift.measure_drift(settings, "shop")
     assert same.events == 400
     assert same.hit_rate is not None
     assert same.reasons == []
     write(settings.state_path, 1_900, 800, shift=100)
-    moved = drift.look(settings, "shop")
+    moved = drift.measure_drift(settings, "shop")
     assert moved.events == 1_200
     assert (
         {"item", "hit-rate"} <= set(moved.reasons) <= {"item", "hit-rate", "history"}
@@ -117,22 +117,22 @@ def test_the_loop_trains_early_where_a_domain_drifts(settings: Settings) -> None
     serve(settings)
     write(settings.state_path, 1_500, 800, shift=100)
     stop = threading.Event()
-    watch = trainer.Watch(settings, stop)
+    monitor = drift.DriftMonitor(settings, stop)
     before = (
         metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"}) or 0
     )
     started = time.monotonic()
-    assert watch.until(started + 120, ["shop"]) == "shop"
+    assert monitor.wait(started + 120, ["shop"]) == "shop"
     value = metrics.registry.get_sample_value("coldstream_drift_stability_index", {"domain": "shop", "feature": "item"})
     assert value is not None
     assert value > settings.drift_index
     found = metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"})
     assert found == before + 1
-    assert watch.until(time.monotonic() + 2.5, ["shop"]) is None  # nothing is new: it is not looked at again
+    assert monitor.wait(time.monotonic() + 2.5, ["shop"]) is None  # nothing is new: it is not looked at again
     stop.set()
-    assert watch.until(time.monotonic() + 120, ["shop"]) is None
-    off = trainer.Watch(msgspec.structs.replace(settings, drift_every="0s"), threading.Event())
-    assert off.until(time.monotonic() + 0.2, ["shop"]) is None
+    assert monitor.wait(time.monotonic() + 120, ["shop"]) is None
+    off = drift.DriftMonitor(msgspec.structs.replace(settings, drift_every="0s"), threading.Event())
+    assert off.wait(time.monotonic() + 0.2, ["shop"]) is None
 
 
 @pytest.mark.timeout(120)
@@ -166,15 +166,15 @@ def test_what_the_gate_says_of_a_run_is_counted(settings: Settings) -> None:
         return metrics.registry.get_sample_value(name, {"domain": "shop", **labels}) or 0.0
 
     before = value("coldstream_gate_failed_checks_total", check="not-better"), value("coldstream_gate_passed_total")
-    assert trainer._run_child(settings, "shop", threading.Event(), "counts")
+    assert loop.run_training(settings, "shop", threading.Event(), "counts")
     after = value("coldstream_gate_failed_checks_total", check="not-better"), value("coldstream_gate_passed_total")
     assert after == (before[0] + 1, before[1])
 
 
 def test_the_gate_is_what_the_settings_say() -> None:
     chosen = Settings(gate_margin=0.01, gate_confidence=0.9, gate_coverage=0.7, gate_latency_ms=9.0)
-    chosen = msgspec.structs.replace(chosen, gate_one_item=0.6, gate_known=0.3, gate_tolerance=0.02)
-    found = trainer.bounds_of(chosen)
+    chosen = msgspec.structs.replace(chosen, gate_dominant_item=0.6, gate_personalization=0.3, gate_tolerance=0.02)
+    found = trainer.gate_thresholds(chosen)
     assert msgspec.structs.asdict(found) == {
         "margin": 0.01,
         "confidence": 0.9,
