@@ -35,10 +35,10 @@ def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.D
 
 
 def scan_topic(folder: Path, topic: str) -> pl.LazyFrame:
-    """Every line of a topic that is archived now; there is at least one part.
+    """Every archived row of a topic, as of now; at least one part must exist.
 
     The newest part of each partition grows by being replaced, and Polars opens a path more than once: so those are
-    opened here, and stay what they are.
+    opened here and do not change while they are read.
     """
     paths = parts(folder, topic)
     newest = set({path.stem.rsplit("-", 1)[0]: path for path in paths}.values())
@@ -57,22 +57,13 @@ def in_training_order(lines: pl.LazyFrame) -> pl.LazyFrame:
 
 def catalogue(folder: Path, domain: str) -> pd.DataFrame:
     """The newest version of every item of `domain`: id, label (the category), record (JSON)."""
-    return _newest(folder, "items", domain)
-
-
-def profiles(folder: Path, domain: str) -> pd.DataFrame:
-    """The newest word on every user of `domain`: id, label (the segment), record (JSON)."""
-    return _newest(folder, "users", domain)
-
-
-def _newest(folder: Path, topic: str, domain: str) -> pd.DataFrame:
-    lines = _words(folder, topic, domain)
+    lines = _records(folder, "items", domain)
     if lines is None:
         return pd.DataFrame(NO_RECORDS)
     return lines.unique("id", keep="last", maintain_order=True).collect().to_pandas()
 
 
-def _words(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
+def _records(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
     if not any((folder / topic).glob("*.parquet")):
         return None
     lines = scan_topic(folder, topic).filter(pl.col("domain") == domain)

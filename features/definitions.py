@@ -1,4 +1,4 @@
-"""What Feast is told: entities, one set of views per domain, push sources, and a feature service per domain.
+"""Definitions of the Feast registry: entities, a set of feature views per domain, and a feature service per domain.
 
 Features are few and wide: Feast's SQLite store keeps one row per feature, so a user's state is one JSON document
 instead of thirty columns (docs/decisions/0003-wide-features.md has the measurements). An on-demand view decodes it into
@@ -68,7 +68,7 @@ def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureVi
 
 
 def definitions(domains: Sequence[str]) -> list[Entity | FeatureView | OnDemandFeatureView | FeatureService]:
-    """Everything to apply to the registry of a system with these domains."""
+    """All definitions of a system with these domains, for `FeatureStore.apply`."""
     views: list[FeatureView | OnDemandFeatureView] = [popularity_view()]
     services: list[FeatureService] = []
     for domain in domains:
@@ -83,7 +83,7 @@ TYPED_FIELDS: Final = [Field(name=name, dtype=FEAST_TYPES[kind]) for name, kind 
 
 
 def decode_state(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the registry keeps, as source text: a reader of the typed features has this package installed."""
+    """Decode `state`. The registry stores this function as source text, so a reader needs this package installed."""
     from features.activity_features import decode_states
 
     return decode_states(inputs["state"])

@@ -1,14 +1,14 @@
-"""Everything that can go wrong in the features room."""
+"""Errors of the features package."""
 
 from stream.errors import ColdstreamError
 
 
 class FeatureError(ColdstreamError):
-    """Root of the errors of the features room."""
+    """Base class of these errors."""
 
 
 class StoreError(FeatureError):
-    """The online store cannot be read or written at the moment; waiting and trying again is right."""
+    """The online store cannot be read or written at the moment: wait and try again."""
 
 
 class ArchiveError(FeatureError):
