@@ -1,8 +1,6 @@
 """The report of an evaluation: Markdown, one self-contained HTML page with plots, and JSON."""
 
-import html as escaping
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,22 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from models.evaluation.metrics import KS, Segment
+from stream.files import write_atomically
 
 INTERVALS: Final = ("ndcg", "hr", "recall", "mrr")
 RANKING: Final = ("accuracy", "precision", "recall", "f1", "ndcg", "hr", "mrr", "map")
 BEYOND: Final = ("coverage", "gini", "novelty", "diversity", "calibration")
-STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c2430; --paper: #ffffff; --line: #d5dae1; --soft: #f3f5f8 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --paper: #14181e; --line: #38404b; --soft: #1d232b } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
-       max-width: 68rem; padding: 0 1rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } th { background: var(--soft) }
-figure { margin: 1rem 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem }
-figure svg { max-width: 100%; height: auto } code { background: var(--soft); padding: 0 .2rem }
-"""
+TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 
 
 class RecommenderResults(msgspec.Struct):
@@ -106,32 +94,26 @@ def markdown(report: EvaluationReport) -> str:
 
 
 def html(report: EvaluationReport) -> str:
-    """The report as one page that asks for nothing from elsewhere; plots are inline SVG."""
-    text = escaping.escape
-    parts = [f"<h1>Evaluation of {text(report.source)}</h1>", *(f"<p>{text(one)}</p>" for one in _facts(report) if one)]
-    parts += [f"<figure>{plot}</figure>" for plot in plots(report)]
-    for table in tables(report):
-        head = "".join(f"<th>{text(one)}</th>" for one in table.head)
-        rows = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-        parts.append(f"<h2>{text(table.title)}</h2><div class=wide><table><tr>{head}</tr>{rows}</table></div>")
-    rows = "".join(f"<li>{text(one.recommender)}: <code>{text(_params(one))}</code></li>" for one in ranked(report))
-    parts.append(f"<h2>Parameters</h2><ul>{rows}</ul>")
-    title = f"<title>Evaluation of {text(report.source)}</title>"
-    return f"<!doctype html><html lang=en><meta charset=utf-8>{title}<style>{STYLE}</style>{''.join(parts)}</html>\n"
+    """The report as one page without external resources; plots are inline SVG, and all other text is escaped."""
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(TEMPLATE.read_text("utf-8"))
+    return template.render(
+        report=report,
+        facts=_facts(report),
+        plots=plots(report),
+        tables=tables(report),
+        parameters=[(results.recommender, _params(results)) for results in ranked(report)],
+    )
 
 
 def write(report: EvaluationReport, folder: Path) -> list[Path]:
     """report.md, report.html and report.json in `folder`, each whole or not there; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {"report.md": markdown(report).encode(), "report.html": html(report).encode()}
     texts["report.json"] = msgspec.json.format(msgspec.json.encode(report)) + b"\n"
     for name, raw in texts.items():
-        aside = folder / f".{name}.aside"
-        with aside.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(folder / name)
+        write_atomically(folder / name, raw)
     return [folder / name for name in texts]
 
 

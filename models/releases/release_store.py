@@ -34,6 +34,7 @@ from models.releases.manifest import (
     read_manifest,
 )
 from models.releases.release import Release
+from stream.files import write_atomically
 
 KEPT_RELEASES: Final = 5
 """The newest releases that are never deleted; also the length of the history that rollback can use."""
@@ -88,7 +89,7 @@ def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callabl
 
 def update_manifest(root: Path, manifest: Manifest) -> None:
     """Replace the manifest of a saved release, as when the gate has run; its files stay as they are."""
-    _put(root / manifest.domain / manifest.id / "manifest.json", encode_manifest(manifest))
+    write_atomically(root / manifest.domain / manifest.id / "manifest.json", encode_manifest(manifest))
 
 
 def load(folder: Path, threads: int = 1) -> Release:
@@ -170,7 +171,7 @@ def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
     """Record in a release's folder why it was refused; nothing if the folder is gone."""
     folder = root / domain / release
     if folder.is_dir():
-        _put(folder / "refused.json", json.dumps({"reason": error.reason, "detail": error.detail}).encode())
+        write_atomically(folder / "refused.json", json.dumps({"reason": error.reason, "detail": error.detail}).encode())
 
 
 def retire(root: Path, domain: str) -> None:
@@ -311,13 +312,4 @@ def _read_pointer(root: Path, domain: str) -> Pointer | None:
 
 
 def _write_pointer(root: Path, domain: str, pointer: Pointer) -> None:
-    _put(root / domain / "current.json", msgspec.json.encode(pointer))
-
-
-def _put(path: Path, raw: bytes) -> None:
-    aside = path.with_suffix(".aside")
-    with aside.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    write_atomically(root / domain / "current.json", msgspec.json.encode(pointer))
