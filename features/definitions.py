@@ -89,7 +89,7 @@ def decode_state(inputs: dict[str, Any]) -> dict[str, Any]:
     return decode_states(inputs["state"])
 
 
-class SourceTransformation(PythonTransformation):
+class SourceTransformation(PythonTransformation):  # type: ignore[misc]  # Feast has no types
     """A transformation that the registry stores as source text alone: Feast's own way adds a pickle of the function."""
 
     def to_proto(self) -> UserDefinedFunctionV2:

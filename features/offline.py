@@ -61,7 +61,8 @@ class OfflineStore:
 
     def profile_history(self, domain: str) -> pd.DataFrame:
         """Every archived profile of the users of `domain`: user_id, event_timestamp, record; by user and time."""
-        return pq.read_table(self.path(f"{domain}_profile"), partitioning=None).to_pandas()
+        result: pd.DataFrame = pq.read_table(self.path(f"{domain}_profile"), partitioning=None).to_pandas()
+        return result
 
     def path(self, view: str) -> Path:
         """The file of a feature view."""

@@ -37,12 +37,14 @@ class Batch(msgspec.Struct, frozen=True):
     @property
     def has_history(self) -> Bool:
         """bool [batch]: whether a history holds any event."""
-        return self.items[:, -1] != 0
+        result: Bool = self.items[:, -1] != 0
+        return result
 
     @property
     def lengths(self) -> Int64:
         """int64 [batch]: events of each history."""
-        return np.count_nonzero(self.items, axis=1)
+        result: Int64 = np.count_nonzero(self.items, axis=1)
+        return result
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Rows `start` to `stop` (exclusive), as views."""

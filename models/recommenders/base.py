@@ -45,7 +45,8 @@ def add_dense(out: Float32, probabilities: Float32, weights: Float32) -> None:
 def shares(scores: Float32) -> Float32:
     """float32 [batch, items]: what is negative counts nothing, the rest sums to one in each row."""
     kept = np.maximum(scores, 0.0)
-    return kept / np.maximum(kept.sum(axis=1, keepdims=True), np.float32(1e-12))
+    result: Float32 = kept / np.maximum(kept.sum(axis=1, keepdims=True), np.float32(1e-12))
+    return result
 
 
 def write_arrays(folder: Path, prefix: str, arrays: Mapping[str, AnyArray]) -> list[str]:

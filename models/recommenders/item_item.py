@@ -198,7 +198,8 @@ def by_user_power(matrix: sparse.csr_matrix, power: float) -> sparse.csr_matrix:
     if power == 0:
         return matrix
     sizes = np.maximum(np.diff(matrix.indptr), 1).astype(np.float32)
-    return (sparse.diags(sizes ** np.float32(-power / 2)) @ matrix).tocsr().astype(np.float32)
+    result: sparse.csr_matrix = (sparse.diags(sizes ** np.float32(-power / 2)) @ matrix).tocsr().astype(np.float32)
+    return result
 
 
 def heaviest(matrix: sparse.csr_matrix, k: int) -> tuple[Int32, Float32]:
@@ -245,4 +246,5 @@ def _inverse(gram: Float32) -> Float32:
         raise ValueError(f"the item matrix cannot be inverted (LAPACK spotri: {failed}); give a larger reg")
     lower = np.tril(inverse)
     lower += np.tril(inverse, -1).T
-    return lower
+    result: Float32 = lower
+    return result

@@ -82,7 +82,8 @@ def _half_life(trial: "Trial", situation: Situation) -> float | None:
         return None
     shortest = max(SHORTEST_DAYS, situation.days / 10_000)
     days = trial.suggest_float("half_life_days", shortest, max(2 * shortest, situation.days), log=True)
-    return days * DAY_MS
+    result: float | None = days * DAY_MS
+    return result
 
 
 def _popularity(trial: "Trial", situation: Situation) -> Params:

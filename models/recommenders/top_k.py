@@ -55,4 +55,5 @@ def candidates(row: Float32, k: int) -> Int64:
         return np.flatnonzero(row >= floor)
     inside = (kept[:, None] + blocks * np.arange(BLOCK)).ravel()
     found = np.concatenate([inside, np.arange(whole, items)])
-    return found[row[found] >= floor]
+    result: Int64 = found[row[found] >= floor]
+    return result

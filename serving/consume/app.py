@@ -42,7 +42,7 @@ SESSION_S: Final = 10.0
 log = logging.getLogger("coldstream.consumer")
 
 
-class CatalogueProcessor(Service):
+class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
     """Items and users in micro-batches into the store; their topics hold the newest word per key."""
 
     def __init__(self, store: OnlineStore, path: EventProcessor, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class CatalogueProcessor(Service):
         if not await disconnect([self.consumer], self.path.patience_s):
             log.warning("the catalogue path stopped without Kafka's answer")
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
             try:
@@ -125,7 +125,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
 
-    @app.agent(forget)
+    @app.agent(forget)  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def on_forget(stream: Any) -> None:
         async for value in stream:
             try:
@@ -136,7 +136,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
             await path.forget(message.user_id)
             log.info("deleted the features of user %s", message.user_id)
 
-    @app.agent(releases)
+    @app.agent(releases)  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def on_release(stream: Any) -> None:
         async for value in stream:
             try:
@@ -223,7 +223,8 @@ async def _first_crash(services: Sequence[Service]) -> BaseException | None:
     while True:
         for one in services:
             if one.crashed:
-                return one.crash_reason
+                result: BaseException | None = one.crash_reason
+                return result
         await asyncio.sleep(CRASH_LOOK_S)
 
 

@@ -58,6 +58,7 @@ def _wait(consumer: KafkaConsumer, report: Callable[[str], None], within_s: floa
             least, progress_at = missing, now
         if now - progress_at > STALLED_AFTER_S or now - started > within_s:
             report(f"the archive is {missing:,} messages behind (is `coldstream archive` running?); using it as it is")
-            return missing
+            result: int = missing
+            return result
         time.sleep(POLL_S)
     return 0

@@ -64,7 +64,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True):
     window: JoinWindow = JoinWindow()
 
 
-class EventProcessor(Service, ConsumerRebalanceListener):
+class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
     """The Service of the Faust app that applies events."""
 
     def __init__(self, store: OnlineStore, options: ConsumerOptions, **kwargs: Any) -> None:
@@ -122,7 +122,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):
             return False
         return True
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
             try:

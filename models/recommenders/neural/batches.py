@@ -17,7 +17,7 @@ SIMILAR: Final = 10
 """An item is substituted by one of so many."""
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of windows, the last of an epoch filled up. What one holds depends on seed, epoch and number alone.
 
     Each place has the profile as it was known before the event that it is to predict, and the moment of that event. A

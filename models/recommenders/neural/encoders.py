@@ -16,7 +16,7 @@ ENCODERS: Final = ("dnn", "cnn", "rnn", "transformer")
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Attention(layers.Layer):
+class Attention(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Pre-norm causal self-attention and a feed-forward layer, each with a residual connection."""
 
     def __init__(self, size: int, heads: int, dropout: float, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class Attention(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Transformer(layers.Layer):
+class Transformer(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Self-attention over the history with learned places (SASRec: Kang & McAuley, ICDM 2018), pre-norm."""
 
     def __init__(self, size: int, blocks: int, heads: int, length: int, dropout: float, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ class Transformer(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Recurrent(layers.Layer):
+class Recurrent(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Gated recurrent units over the history (GRU4Rec: Hidasi et al., ICLR 2016), unrolled, padding passed over."""
 
     def __init__(self, size: int, blocks: int, dropout: float, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ def _states(cell: Any, x: Any, real: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Convolutional(layers.Layer):
+class Convolutional(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Dilated causal convolutions with residual connections (NextItNet: Yuan et al., WSDM 2019)."""
 
     def __init__(self, size: int, blocks: int, dropout: float, width: int = 3, **kwargs: Any) -> None:
@@ -132,7 +132,7 @@ class Convolutional(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Bags(layers.Layer):
+class Bags(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """The newest item beside two weighted means of the history, through dense layers.
 
     One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:

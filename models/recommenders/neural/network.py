@@ -21,7 +21,7 @@ INPUTS: Final = ("items", "kinds", "gaps")
 NOTHING: Final = ProfileSchema()
 
 
-class Network(keras.Model):
+class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     """Numbers of a history, each int32 [batch, length] -> float32 [batch, length, embedding_size].
 
     `categories` int32 [items]; `texts` float32 [items, d] or None; `log_q` float32 [trained + 1]: the log of each

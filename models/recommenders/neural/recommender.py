@@ -237,7 +237,7 @@ def _chances(log: Interactions, trained: int, objective: Loss) -> Float64 | None
     return chances
 
 
-class _Watch(keras.callbacks.Callback):
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     def __init__(self, after_epoch: Epoch, until: float | None, clock: Callable[[], float]) -> None:
         super().__init__()
         self.after_epoch, self.until, self.clock = after_epoch, until, clock
