@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,11 +81,11 @@ def build(service: Service) -> Litestar:
 
 
 def _swagger_folder() -> Path:
-    """Where the package swagger-ui-py keeps the page's scripts; its own code is not run."""
-    found = find_spec("swagger_ui")
-    assert found is not None, "swagger-ui-py is a dependency"
-    assert found.origin is not None, "swagger-ui-py is a package of files"
-    return Path(found.origin).parent / "static"
+    """The scripts of the page in the package swagger-ui-py, whose own code is not run."""
+    spec = find_spec("swagger_ui")
+    assert spec is not None, "swagger-ui-py is a dependency"
+    assert spec.origin is not None, "swagger-ui-py is a package of files"
+    return Path(spec.origin).parent / "static"
 
 
 async def serve(settings: Settings, service: Service) -> None:
@@ -109,24 +110,19 @@ async def serve(settings: Settings, service: Service) -> None:
 
 
 def main(settings: Settings | None = None) -> int:
-    """The process."""
-    import socket
-
+    """Run the API process; returns its exit code."""
     import uvloop
 
     memory.configure_allocator(memory.LOOKUPS)
     memory.freeze_survivors()
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            log.error(
-                "port %d on %s cannot be used (%s); set port (COLDSTREAM_PORT)", settings.port, settings.host, error
-            )
-            return 2
+    port_error = _port_error(settings)
+    if port_error is not None:
+        log.error(
+            "port %d on %s cannot be used (%s); set port (COLDSTREAM_PORT)", settings.port, settings.host, port_error
+        )
+        return HOPELESS
     try:
         service = Service(settings)
     except PresetError as error:
@@ -134,6 +130,17 @@ def main(settings: Settings | None = None) -> int:
         return EXIT_MISCONFIGURED
     uvloop.run(serve(settings, service))
     return 0
+
+
+def _port_error(settings: Settings) -> OSError | None:
+    """Why the API cannot listen on its port; None if it can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            return error
+    return None
 
 
 if __name__ == "__main__":
