@@ -122,7 +122,7 @@ def main(settings: Settings | None = None) -> int:
         log.error(
             "port %d on %s cannot be used (%s); set port (COLDSTREAM_PORT)", settings.port, settings.host, port_error
         )
-        return HOPELESS
+        return EXIT_MISCONFIGURED
     try:
         service = Service(settings)
     except PresetError as error:
