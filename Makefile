@@ -32,11 +32,12 @@ by-pip: # slower; for an index, a certificate or a proxy that only pip's own set
 	@echo "uv could not install; pip goes on"
 	$(PIP) --require-hashes -r requirements.lock
 
-check: install ## format, lint, types, imports
+check: install ## format, lint, types, imports, names
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m testing.house
 
 test: check ## check, then every test, two side by side; of those with processes of their own two files
 	@$(BIN)/pytest --ignore=tests/system -n 2 --dist worksteal
