@@ -283,7 +283,7 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
 
 def test_a_promotion_during_a_shadow_keeps_the_shadow_on_the_topic(trying: System, client: httpx.Client) -> None:
     """`releases` is compacted: the newest message has to say everything, whoever sent it."""
-    settings = read(environment=trying.variables)
+    settings = read(environment=trying.environment)
     shadowed = write_random_release(settings.state_path / "releases", 60, ITEM_KNN, np.random.default_rng(1))
     root, _, promoted = two_releases(trying, client)
     shadow = rollout.begin_shadow(root, "shop", shadowed, 0.5)
