@@ -292,7 +292,7 @@ def test_a_promotion_during_a_shadow_keeps_the_shadow_on_the_topic(trying: Syste
     announcement = decode_announcement(newest(settings, topics.RELEASES, b"shop"))
     assert (announcement.release, announcement.action) == (promoted, "promote")
     assert announcement.shadow == shadow
-    rollout.end(root, "shop", "shadow")
+    rollout.end_trial(root, "shop", "shadow")
 
 
 def newest(settings: Settings, topic: str, key: bytes) -> bytes | None:
