@@ -25,8 +25,9 @@ from models.data.batch import Batch, batch_histories
 from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import Recommender
+from models.recommenders.ease import EASE
 from models.recommenders.ials import IALS
-from models.recommenders.item_item import EASE, ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.popularity import Popularity
 from models.releases import gate
 from models.releases.gate import GateThresholds, HoldoutAnswers
@@ -57,9 +58,9 @@ def fitted(made: Any, log: Interactions) -> Any:
 def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
     """Name, the check that has to fail (none: it has to pass), and the recommender."""
     knn, mixed_up, factors = (fitted(model, log) for model in (ItemKNN(), ItemKNN(), IALS()))
-    better = EASE() if mask_seen else ItemKNN(own=1.0)
+    better = EASE() if mask_seen else ItemKNN(ItemKNN.Params(own=1.0))
     order = rng.permutation(len(log.vocabulary))
-    mixed_up.near, mixed_up.amounts = mixed_up.near[order], mixed_up.amounts[order]
+    mixed_up.neighbors, mixed_up.similarities = mixed_up.neighbors[order], mixed_up.similarities[order]
     spam = len(log.vocabulary) // 2
     return [
         ("the same again", "not-better", knn),
@@ -142,10 +143,10 @@ def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> d
 
 def alarms(side: SharedCases, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
     """iALS with seeds 1 to n against seed 0: promotions, refreshes (as if it were stale), other refusals."""
-    theirs = side.answers(fitted(IALS(seed=0), side.log))
+    theirs = side.answers(fitted(IALS(IALS.Params(seed=0)), side.log))
     found: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}
     for seed in range(1, seeds + 1):
-        checks, ours = side.judge(fitted(IALS(seed=seed), side.log), theirs, bounds)
+        checks, ours = side.judge(fitted(IALS(IALS.Params(seed=seed)), side.log), theirs, bounds)
         found["promoted"] += all(check.passed for check in checks)
         found["other"] += any(not check.passed for check in checks if check.name != "not-better")
         rng = np.random.default_rng(0)

@@ -18,8 +18,8 @@ import pandas as pd
 
 from models.domains.preset import preset_of
 from models.evaluation.progressive import LogReplay, ProgressiveRanks, ReplayWindow, ScoreMix, mean_interval, mean_ratio
-from models.recommenders.base import Recommender
-from models.recommenders.registry import Situation, make
+from models.recommenders.base import Recommender, TuningContext
+from models.recommenders.registry import create
 from serving.commands.progress import training
 from stream.sources.globo import open_globo
 
@@ -52,7 +52,7 @@ def measure(
     tuning = ReplayWindow(stop - 2 * DAY, stop - DAY, HOUR, most // 2, seed)
     test = ReplayWindow(stop - DAY, stop, HOUR, most, seed)
     params = preset_of("news").params()
-    situation = Situation(repeats=False)
+    situation = TuningContext(repeats=False)
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     with training() as progress:
@@ -63,7 +63,7 @@ def measure(
         for name in names:
 
             def fresh(name: str = name) -> Recommender:
-                return make(name, params.get(name, {}), situation, seed)
+                return create(name, params.get(name, {}), situation, seed)
 
             plain, chosen = ScoreMix(), _chosen(replay, tuning, fresh, live, progress, name)
             found = _asked(replay, test, fresh, [plain, *chosen], progress, name)

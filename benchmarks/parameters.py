@@ -21,7 +21,7 @@ from benchmarks.data_sets import DATA_SETS, opened
 from benchmarks.recommenders import CLOCKS
 from models.data.splits import SplitProtocol
 from models.evaluation.experiment import Experiment, ExperimentPlan
-from models.recommenders.registry import NEURAL
+from models.recommenders.registry import neural_names
 from serving.process import memory
 
 CASES: Final = 1_000
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of all data sets")
     parser.add_argument("--vary", action="append", default=[], metavar="NAME=V,V", help="a parameter and its values")
     parser.add_argument("--sets", default="online-retail,movielens-1m,complete-journey")
-    parser.add_argument("--encoder", choices=NEURAL, help="another than the set's own")
+    parser.add_argument("--encoder", choices=neural_names(), help="another than the set's own")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--minutes", type=float, default=1.5, help="for each training")
     parser.add_argument("--clock", choices=list(CLOCKS), default="processor", help="what minutes are counted by")

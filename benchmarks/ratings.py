@@ -28,7 +28,8 @@ from models.data import splits
 from models.data.interactions import Interactions
 from models.domains.preset import preset_of
 from models.evaluation import metrics
-from models.recommenders.registry import Situation, make
+from models.recommenders.base import TuningContext
+from models.recommenders.registry import create
 
 NAMES: Final = ("item-knn", "ease", "sequential-rules")
 WAYS: Final = {"left out": "dislike", "scaled": "view"}
@@ -129,7 +130,7 @@ def ranks_of(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, 
     home = preset_of("video")
     log = Interactions.from_frame(before, kind_weights=home.weights)
     cases = splits.evaluation_cases(before, after, 50, None, 0, home.weights)
-    made = make(name, home.params().get(name, {}), Situation())
+    made = create(name, home.params().get(name, {}), TuningContext())
     made.fit(log)
     batch = splits.batch_cases(cases, made.vocabulary, 50)
     ranked = metrics.rank(

@@ -39,14 +39,14 @@ from benchmarks.data_sets import DATA_SETS, opened
 from models.data.splits import SplitProtocol
 from models.data.vocabulary import PREFERENCE_WEIGHTS
 from models.evaluation import metrics
-from models.evaluation.experiment import Experiment, ExperimentPlan, TunedRecommender, best_of, settings_of
+from models.evaluation.experiment import Experiment, ExperimentPlan, TunedRecommender, best_of
 from models.recommenders.blend import Blend
-from models.recommenders.registry import CANDIDATES, NEURAL
+from models.recommenders.registry import create, is_neural, neural_names, tuned_params
 from serving.process import memory
 
 THEIRS: Final = ("popular", "itemknn", "ease", "ials", "sasrec")
 COUNTING: Final = ("popularity", "personal", "item-knn", "sequential-rules", "ease")
-RANDOM: Final = ("ials", "sasrec", "blend", *NEURAL)
+RANDOM: Final = ("ials", "sasrec", "blend", *neural_names())
 """What gives other figures with another seed."""
 RESAMPLES: Final = 2_000
 
@@ -96,7 +96,7 @@ def run_set(options: ComparisonOptions, name: str, seed: int) -> None:
     ours = [
         recommender
         for recommender in (*COUNTING, DATA_SETS[name].encoder)
-        if options.asks("encoder" if recommender in NEURAL else recommender)
+        if options.asks("encoder" if is_neural(recommender) else recommender)
     ]
     if options.only:
         ours = [our for our in ours if not _done(folder, our)]
@@ -134,7 +134,7 @@ def tune_ours(options: ComparisonOptions, experiment: Experiment, folder: Path, 
     Parts of the comparison are measured alone, without a blend.
     """
     names = [name for name in names if not (name == "personal" and experiment.masked)]
-    minutes = dict.fromkeys(NEURAL, options.neural_minutes)
+    minutes = dict.fromkeys(neural_names(), options.neural_minutes)
     tuned = [experiment.tune(name, minutes=minutes.get(name)) for name in names]
     chosen = ""
     if not options.only:
@@ -152,8 +152,7 @@ def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequenc
     chosen = told["auto"]["chosen"] if blended else ""
     if blended:
         members = [
-            CANDIDATES[result.name].make(settings_of(result.name, result.params), experiment.situation, 0)
-            for result in tuned
+            create(result.name, tuned_params(result.name, result.params), experiment.situation, 0) for result in tuned
         ]
         mixed = Blend(members, np.array(told["blend"]["params"]["weights"]))
         tuned.append(TunedRecommender("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
@@ -220,7 +219,7 @@ def show(out: Path) -> dict[str, Any]:
     for home in sorted(path for path in out.iterdir() if path.is_dir()):
         names = sorted({file.stem for file in home.glob("*/*.parquet")})
         values = {name: _per_user(home, name) for name in names}
-        ours = [value for value in values if value in NEURAL or value == "auto"]
+        ours = [value for value in values if is_neural(value) or value == "auto"]
         if not ours:
             continue
         shown = "auto" if "auto" in ours else ours[0]

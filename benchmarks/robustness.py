@@ -28,8 +28,8 @@ from models.data import splits
 from models.data.batch import batch_histories
 from models.data.interactions import Interactions
 from models.evaluation import metrics
-from models.recommenders.base import Recommender
-from models.recommenders.registry import NEURAL, Situation, make
+from models.recommenders.base import Recommender, TuningContext
+from models.recommenders.registry import create, neural_names
 from serving.process import memory
 
 SMALL: Final = {
@@ -158,9 +158,9 @@ def measured(
 
 def _made(options: AttackBenchmarkOptions, cell: TrainingCell) -> Recommender:
     if cell.row in REFERENCES:
-        return make(cell.row, {}, Situation())
+        return create(cell.row, {}, TuningContext())
     params = {**SMALL, **OFF, "epochs": options.epochs, **DEFENCES[cell.row]}
-    return make(options.encoder, params, Situation(length=20), cell.seed)
+    return create(options.encoder, params, TuningContext(length=20), cell.seed)
 
 
 def show(options: AttackBenchmarkOptions, home: Path) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder that holds the data sets")
     parser.add_argument("--set", default="movielens-1m", choices=list(DATA_SETS))
-    parser.add_argument("--encoder", default="transformer", choices=NEURAL)
+    parser.add_argument("--encoder", default="transformer", choices=neural_names())
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--users", type=int, default=1_000, help="real users that are learned from")
     parser.add_argument("--cases", type=int, default=4_000, help="real users that are asked")

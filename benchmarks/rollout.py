@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.measurements import machine, percentiles
 from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.releases import arms, release_store, rollout
 from models.releases.manifest import ITEM_KNN, Manifest, new_id
 from stream.events import Event, Impression, Interaction, Item, encode
@@ -46,10 +46,10 @@ def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
     model = ItemKNN()
     model.vocabulary = Vocabulary.from_items([f"i{number}" for number in range(items)])
     model.popularity = np.full(items, 1.0, np.float32)
-    shape = (items, model.neighbours)
+    shape = (items, model.params.neighbors)
     own = np.arange(items)[:, None] // EACH * EACH + rng.integers(0, EACH, shape)
-    model.near = (own if knows_tastes else rng.integers(0, items, shape)).astype(np.int32)
-    model.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
+    model.neighbors = (own if knows_tastes else rng.integers(0, items, shape)).astype(np.int32)
+    model.similarities = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
     now = int(time.time() * 1000)
     manifest = Manifest(new_id(now), "shop", ITEM_KNN, now, 0, items, 0, 0, {}, params=model.describe())
     release_store.save(root, manifest, model.vocabulary.item_ids, model.save)

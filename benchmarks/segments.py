@@ -23,7 +23,7 @@ from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, ExperimentPlan
 from models.recommenders import blend
 from models.recommenders.base import Recommender
-from models.recommenders.registry import make
+from models.recommenders.registry import create
 
 MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease")
 HOMES: Final = {"movielens-1m": "video", "globo": "news"}
@@ -44,7 +44,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     fitted: dict[str, Recommender] = {}
     for member in MEMBERS:
         if not (member == "personal" and experiment.masked):
-            fitted[member] = make(member, params.get(member, {}), experiment.situation, 0)
+            fitted[member] = create(member, params.get(member, {}), experiment.situation, 0)
             fitted[member].fit(side.log)
     targets = [case.targets for case in side.cases]
     evidence = blend.evidence_of(fitted, side.batch, targets, side.barred(experiment.masked))

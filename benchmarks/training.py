@@ -26,7 +26,7 @@ import pandas as pd
 
 from models.data.batch import Batch
 from models.data.interactions import Interactions
-from models.recommenders.registry import NEURAL
+from models.recommenders.registry import neural_names
 from serving.process import memory
 
 LENGTH: Final = 50
@@ -160,7 +160,7 @@ def device() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", default=",".join(NEURAL))
+    parser.add_argument("--encoders", default=",".join(neural_names()))
     parser.add_argument("--batch-sizes", default="128,512")
     parser.add_argument("--precisions", default="float32,mixed", help="float32, mixed (bfloat16 over float32 weights)")
     parser.add_argument("--compiled", default="yes,no", help="whether steps are compiled (XLA)")

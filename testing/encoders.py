@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.interactions import Interactions
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural.recommender import Neural, Params
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id

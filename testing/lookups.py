@@ -8,7 +8,7 @@ import numpy as np
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
 from models.data.vocabulary import Vocabulary
 from models.domains import preset as presets
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
 from models.releases.release import Release
@@ -30,15 +30,15 @@ Near = Mapping[str, Sequence[tuple[str, float]]]
 
 def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str = "shop", neighbours: int = 8) -> str:
     """A release in which an event on an item offers `near[item]` with these weights; promoted. Its id."""
-    model = ItemKNN(neighbours=neighbours, decay=1.0)
+    model = ItemKNN(ItemKNN.Params(neighbors=neighbours, decay=1.0))
     model.vocabulary = Vocabulary.from_items(list(item_ids))
     index = model.vocabulary.index
     model.popularity = np.arange(len(item_ids), 0, -1, dtype=np.float32)
-    model.near = np.full((len(item_ids), neighbours), -1, np.int32)
-    model.amounts = np.zeros((len(item_ids), neighbours), np.float32)
+    model.neighbors = np.full((len(item_ids), neighbours), -1, np.int32)
+    model.similarities = np.zeros((len(item_ids), neighbours), np.float32)
     for item, others in near.items():
         for place, (other, amount) in enumerate(others):
-            model.near[index[item], place], model.amounts[index[item], place] = index[other], amount
+            model.neighbors[index[item], place], model.similarities[index[item], place] = index[other], amount
     manifest = Manifest(new_id(), domain, "item-knn", NOW, NOW, len(item_ids), 0, 0, {}, model.describe())
     release_store.save(root, manifest, item_ids, model.save)
     release_store.promote(root, domain, manifest.id)

@@ -8,11 +8,15 @@ import numpy as np
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
-from models.recommenders.item_item import ItemItem, ItemKNN
-from models.recommenders.onnx_scorer import ITEM_ITEM
-from models.recommenders.popularity import Personal
+from models.recommenders.ease import EASE
+from models.recommenders.item_item import ItemItem
+from models.recommenders.item_knn import ItemKNN
+from models.recommenders.personal import Personal
+from models.recommenders.sequential_rules import SequentialRules
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
+
+ITEM_ITEM: dict[str, type[ItemItem]] = {"item-knn": ItemKNN, "ease": EASE, "sequential-rules": SequentialRules}
 
 
 def write_random_release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
@@ -63,11 +67,11 @@ def _random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Genera
 
 
 def _random_item_item(model: ItemItem, vocabulary: Vocabulary, rng: np.random.Generator) -> ItemItem:
-    shape = (len(vocabulary), model.neighbours)
+    shape = (len(vocabulary), model.params.neighbors)
     model.vocabulary = vocabulary
     model.popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
-    model.near = rng.integers(0, len(vocabulary), shape, np.int32)
-    model.amounts = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
+    model.neighbors = rng.integers(0, len(vocabulary), shape, np.int32)
+    model.similarities = np.sort(rng.random(shape, np.float32))[:, ::-1].copy()
     if model.name == "ease":  # some of its weights are negative
-        model.amounts[:, ::4] *= -1
+        model.similarities[:, ::4] *= -1
     return model

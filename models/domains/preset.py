@@ -14,7 +14,7 @@ import msgspec
 from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS, kind_weights_of
 from models.errors import PresetError
-from models.recommenders.registry import CANDIDATES, MEMBERS, NEURAL
+from models.recommenders.registry import DEFAULT_MEMBERS, REGISTRY, is_neural, neural_names, releasable_names
 from stream.durations import UNITS, seconds
 from stream.events import KINDS
 
@@ -50,7 +50,7 @@ class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoder: str = "transformer"
     loss: str = "auto"
     values: float = 0.0
-    members: list[str] = msgspec.field(default_factory=lambda: list(MEMBERS))
+    members: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_MEMBERS))
     half_life: str = "28d"
 
 
@@ -174,9 +174,9 @@ def read_preset(path: Path) -> DomainPreset:
 
 def _recommenders(path: Path, recommenders: Mapping[str, TunedParams]) -> dict[str, TunedParams]:
     """Tuned parameters with "none" read as None."""
-    unknown = [name for name in recommenders if name not in CANDIDATES]
+    unknown = [name for name in recommenders if name not in REGISTRY]
     if unknown:
-        raise PresetError(f"preset {path}: no recommender is called {unknown[0]!r}; there are {', '.join(CANDIDATES)}")
+        raise PresetError(f"preset {path}: no recommender is called {unknown[0]!r}; there are {', '.join(REGISTRY)}")
     return {
         name: msgspec.structs.replace(
             tuned, params={key: None if value == NONE else value for key, value in tuned.params.items()}
@@ -205,11 +205,12 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
     ]
     if not any(preset.kinds.values()):
         found.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
-    if training.encoder not in NEURAL:
-        found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {', '.join(NEURAL)}"))
+    if not is_neural(training.encoder):
+        encoders = ", ".join(neural_names())
+        found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {encoders}"))
     if not 0 <= training.values < float("inf"):
         found.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
-    able = [name for name, one in CANDIDATES.items() if one.trains]
+    able = releasable_names()
     unknown = [name for name in training.members if name not in able]
     if unknown or not training.members:
         wrong = _no_member(unknown[0]) if unknown else "a blend has at least one member"
@@ -220,7 +221,7 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
 
 
 def _no_member(name: str) -> str:
-    return f"{name} is for evaluations" if name in CANDIDATES else f"no recommender is called {name!r}"
+    return f"{name} is for evaluations" if name in REGISTRY else f"no recommender is called {name!r}"
 
 
 def _bad_kinds(field: str, kinds: Mapping[str, float]) -> list[tuple[str, str]]:

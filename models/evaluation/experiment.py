@@ -24,10 +24,10 @@ from models.errors import TrainingError
 from models.evaluation import metrics
 from models.evaluation.studies import completed_trials, is_first_trial, new_study
 from models.recommenders import blend
-from models.recommenders.base import Recommender
+from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.neural.warm_start import Start
-from models.recommenders.popularity import DAY_MS
-from models.recommenders.registry import CANDIDATES, NEURAL, Situation, make
+from models.recommenders.registry import create, is_neural, spec, tuned_params
+from models.recommenders.tuning_space import DAY_MS
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -141,7 +141,7 @@ class Experiment:
         length = int(np.clip(np.percentile(lengths, 95), SHORTEST_HISTORY, plan.history_length))
         baskets = _tied(self.tuning.cases) <= TIED
         known = self.tuning.log.profiles is not None and len(self.tuning.log.profiles.schema) > 0
-        self.situation = Situation(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
+        self.situation = TuningContext(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
         self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
 
@@ -163,7 +163,7 @@ class Experiment:
         return EvaluationSplit(log, found, splits.batch_cases(found, log.vocabulary, plan.history_length))
 
     def _masked(self) -> bool:
-        trial = make("item-knn", {}, self.situation)
+        trial = create("item-knn", {}, self.situation)
         trial.fit(self.tuning.log)
         free, barred = (float(self._values(trial, self.tuning, masked).mean()) for masked in (False, True))
         return barred > free
@@ -199,7 +199,7 @@ class Experiment:
             nonlocal best
             left = minutes - (clock() - started) / 60
             first = is_first_trial(study, trial)
-            params = self.defaults.get(name, {}) if first else CANDIDATES[name].space(trial, self.situation)
+            params = self.defaults.get(name, {}) if first else spec(name).space(trial, self.situation)
             found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
             trial.set_user_attr("params", found.params)
             if not len(best.values) or found.ndcg > best.ndcg:
@@ -220,9 +220,9 @@ class Experiment:
     def _tried(
         self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None
     ) -> TunedRecommender:
-        if name in NEURAL:
+        if is_neural(name):
             return self._trained(name, params, minutes, trial)
-        made = make(name, params, self.situation, self.plan.seed)
+        made = create(name, params, self.situation, self.plan.seed)
         made.fit(self.tuning.log)
         return TunedRecommender(name, made.describe(), self._values(made, self.tuning), recommender=made)
 
@@ -233,7 +233,7 @@ class Experiment:
         from models.recommenders.neural.recommender import Neural
 
         settings = {**params, **({"epochs": self.plan.epochs} if self.plan.epochs else {"epochs": 200})}
-        made = make(name, settings, self.situation, self.plan.seed)
+        made = create(name, settings, self.situation, self.plan.seed)
         assert isinstance(made, Neural)
         made.start = self._start(name, self.tuned_from)
         watched = EvaluationSplit(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
@@ -287,8 +287,8 @@ class Experiment:
         params, kept = self._fits.get(tuned.name, (None, None))
         if log is None and kept is not None and params == tuned.params:
             return kept
-        made = make(tuned.name, settings_of(tuned.name, tuned.params), self.situation, self.plan.seed)
-        if tuned.name in NEURAL and log is None:
+        made = create(tuned.name, tuned_params(tuned.name, tuned.params), self.situation, self.plan.seed)
+        if is_neural(tuned.name) and log is None:
             made.start = self._start(tuned.name, self.held_out_from)  # type: ignore[attr-defined]
         made.fit(log or self.test.log)
         if log is None:
@@ -327,12 +327,6 @@ class Experiment:
 def best_of(tuned: Sequence[TunedRecommender]) -> TunedRecommender:
     """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
     return max(tuned, key=lambda one: one.ndcg)
-
-
-def settings_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as `make` takes them, of those that `describe` gives: name, seed and situation say the others."""
-    given = {"encoder", "seed", "length", "repeats", "baskets", "fields"} if name in NEURAL else {"seed"}
-    return {key: value for key, value in params.items() if key not in given}
 
 
 def _tied(cases: Sequence[splits.EvaluationCase]) -> float:

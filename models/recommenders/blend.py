@@ -1,4 +1,4 @@
-"""A blend: several recommenders' probabilities, weighed by how much is known of the user."""
+"""A blend: a weighted sum of several recommenders' probabilities, with weights by the length of the history."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,9 @@ from models.arrays import Bool, Float32, Float64, Int64
 from models.data.batch import Batch
 from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
-from models.recommenders.base import Recommender
-from models.recommenders.popularity import Tied, add_ties
+from models.errors import TrainingError
+from models.recommenders.base import Recommender, Scorer, StoredRecommender, TuningContext, ValueModel
+from models.recommenders.sparse import SparseScorer, add_prior
 
 EDGES: Final = (3, 6, 11, 21)
 """Histories of fewer than 3, 6, 11, 21 events, and longer ones, have weights of their own."""
@@ -61,7 +62,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def evidence_of(
-    members: Mapping[str, Recommender],
+    members: Mapping[str, Scorer],
     batch: Batch,
     targets: Sequence[Sequence[str]],
     seen: Sequence[Sequence[int]] | None = None,
@@ -151,83 +152,125 @@ def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start
     return best
 
 
-class Blend:
-    """Fitted members and their weights [buckets, members]; scores are the weighed sum of probabilities."""
+class BlendScorer(Scorer):
+    """Scorers and their weights float64 [buckets, members]; scores are the weighted sum of probabilities."""
 
     name = "blend"
 
-    def __init__(self, members: Sequence[Recommender], weights: Float64) -> None:
-        self.members = list(members)
+    def __init__(self, members: Sequence[Scorer], weights: Float64) -> None:
+        self._members = list(members)
         self.weights = np.asarray(weights, np.float32)
-        self.vocabulary: Vocabulary = self.members[0].vocabulary
-        numbers = range(len(self.members))
-        self._order = sorted(numbers, key=lambda number: isinstance(self.members[number], Tied))
-        share_ties(self.members)
+        self.vocabulary: Vocabulary = self._members[0].vocabulary
+        numbered = list(enumerate(self._members))
+        self._sparse = [(number, member) for number, member in numbered if isinstance(member, SparseScorer)]
+        self._dense = [number for number, member in numbered if not isinstance(member, SparseScorer)]
+        share_priors([member for _, member in self._sparse])
 
-    def fit(self, log: Interactions) -> None:
-        for member in self.members:
-            member.fit(log)
-        self.vocabulary = log.vocabulary
-        share_ties(self.members)
+    @property
+    def members(self) -> Sequence[Scorer]:
+        return self._members
+
+    @property
+    def value_model(self) -> ValueModel | None:
+        return next((model for member in self.members if (model := member.value_model) is not None), None)
+
+    @property
+    def reads_profiles(self) -> bool:
+        return any(member.reads_profiles for member in self.members)
 
     def score(self, batch: Batch) -> Float32:
-        each, numbers = self.weights[bucket_of(batch.lengths)], self._order
-        first = numbers[0]
-        if isinstance(self.members[first], Tied) or not each[:, first].all():
-            out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
+        weights, dense = self.weights[bucket_of(batch.lengths)], self._dense
+        if dense and weights[:, dense[0]].all():
+            out = self._members[dense[0]].probabilities(batch)  # its array takes in what the others add
+            out *= weights[:, dense[0], None]
+            dense = dense[1:]
         else:
-            out = self.members[first].probabilities(batch)  # its table takes in what the others add
-            out *= each[:, first, None]
-            numbers = numbers[1:]
-        self._add(out, batch, each, numbers)
+            out = np.zeros((len(batch), len(self.vocabulary)), np.float32)
+        self._add(out, batch, weights, dense)
         return out
 
     def probabilities(self, batch: Batch) -> Float32:
         return self.score(batch)
 
     def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
-        self._add(out, batch, self.weights[bucket_of(batch.lengths)] * weights[:, None], self._order)
+        self._add(out, batch, self.weights[bucket_of(batch.lengths)] * weights[:, None], self._dense)
 
-    def _add(self, out: Float32, batch: Batch, each: Float32, numbers: Sequence[int]) -> None:
-        """Add the members of these numbers, each weighed by its column of `each` [batch, members]."""
-        ties: list[tuple[Float32, Float32]] = []
-        for number in numbers:
-            member = self.members[number]
-            if not each[:, number].any():
+    def _add(self, out: Float32, batch: Batch, weights: Float32, dense: Sequence[int]) -> None:
+        """Add the dense members of these numbers and all sparse ones, weighted by their columns of `weights`
+        float32 [batch, members]; a prior that several members share is added once."""
+        for number in dense:
+            if weights[:, number].any():
+                self._members[number].add(out, batch, weights[:, number])
+        priors: list[tuple[Float32, Float32]] = []
+        for number, member in self._sparse:
+            if not weights[:, number].any():
                 continue
-            if not isinstance(member, Tied):
-                member.add(out, batch, each[:, number])
-                continue
-            factors = member.add_offered(out, batch, each[:, number])
-            same = next((owed for tie, owed in ties if tie is member.tie), None)
+            factors = member.add_event_scores(out, batch, weights[:, number])
+            same = next((total for prior, total in priors if prior is member.prior), None)
             if same is None:
-                ties.append((member.tie, factors))
+                priors.append((member.prior, factors))
             else:
                 same += factors
-        for tie, owed in ties:
-            add_ties(out, tie, owed)
+        for prior, factors in priors:
+            add_prior(out, prior, factors)
+
+    def contributions(self, batch: Batch, items: Int64) -> Float32 | None:
+        """float32 [items, length], of the members that have contributions: their scores enter as shares of their sum,
+        times the member's weight."""
+        weights = self.weights[bucket_of(batch.lengths)][0]
+        total: Float32 | None = None
+        for member, weight in zip(self.members, weights.tolist(), strict=True):
+            part = member.contributions(batch, items) if weight else None
+            if part is None:
+                continue
+            part *= np.float32(weight / max(member.score_sum(batch), 1e-12))
+            total = part if total is None else total + part
+        return total
+
+    def score_sum(self, batch: Batch) -> float:  # noqa: ARG002 - the members' shares sum to one
+        return 1.0
+
+    @classmethod
+    def load(cls, stored: StoredRecommender) -> Scorer:
+        """A blend as a release stores it: each member's files begin with its name."""
+        members = [stored.part(params) for params in stored.params["members"]]
+        return BlendScorer(members, np.array(stored.params["weights"], np.float64))
+
+
+class Blend(BlendScorer, Recommender):
+    """A blend of recommenders that can be fitted and saved."""
+
+    def __init__(self, members: Sequence[Recommender], weights: Float64) -> None:
+        super().__init__(members, weights)
+        self.recommenders = list(members)
+
+    @classmethod
+    def create(cls, params: Mapping[str, Any], context: TuningContext, seed: int = 0) -> Recommender:  # noqa: ARG003
+        """Always raises: a blend is made of fitted members and of weights that were sought for them."""
+        raise TrainingError("a blend is not created by parameters; tune its members and blend them")
+
+    def fit(self, interactions: Interactions) -> None:
+        for member in self.recommenders:
+            member.fit(interactions)
+        self.vocabulary = interactions.vocabulary
+        share_priors([member for _, member in self._sparse])
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
-        files = [one.save(folder, f"{prefix}{one.name}.") for one in self.members]
-        return [name for names in files for name in names]
+        """Write the members' files, each name beginning with the member's name; their names."""
+        return [name for member in self.recommenders for name in member.save(folder, f"{prefix}{member.name}.")]
 
     def describe(self) -> dict[str, Any]:
-        members = [{"recommender": one.name, **one.describe()} for one in self.members]
-        return {"members": members, "weights": [[round(float(one), 6) for one in row] for row in self.weights]}
+        """Members with their parameters, and weights, as JSON values."""
+        members = [{"recommender": member.name, **member.describe()} for member in self.recommenders]
+        return {"members": members, "weights": [[round(float(weight), 6) for weight in row] for row in self.weights]}
 
 
-def share_ties(members: Sequence[Recommender]) -> None:
-    """Let members of one popularity hold one array of ties, which is then added once for all of them."""
+def share_priors(scorers: Sequence[SparseScorer]) -> None:
+    """Let scorers of the same popularity hold one array as their prior, which is then added once for all of them."""
     kept: list[Float32] = []
-    for member in members:
-        if isinstance(member, Tied):
-            same = next((one for one in kept if np.array_equal(one, member.tie)), None)
-            if same is None:
-                kept.append(member.tie)
-            else:
-                member.tie = same
-
-
-def members(recommender: Recommender) -> list[Recommender]:
-    """A blend's members; any other recommender alone."""
-    return recommender.members if isinstance(recommender, Blend) else [recommender]
+    for scorer in scorers:
+        same = next((prior for prior in kept if np.array_equal(prior, scorer.prior)), None)
+        if same is None:
+            kept.append(scorer.prior)
+        else:
+            scorer.prior = same

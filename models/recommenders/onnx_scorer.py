@@ -1,31 +1,22 @@
-"""Recommenders as a release holds them: arrays and ONNX encoders, without Keras, `implicit` or anything to fit with."""
+"""Neural recommenders as a release stores them: arrays and an ONNX encoder, without Keras."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from models.arrays import Float32
 from models.data.batch import Batch, encoder_inputs
-from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema
 from models.data.vocabulary import Vocabulary
-from models.recommenders.base import Recommender, add_repeats
-from models.recommenders.blend import Blend, members
-from models.recommenders.ials import IALS
-from models.recommenders.item_item import EASE, ItemItem, ItemKNN, SequentialRules
+from models.recommenders.base import StoredRecommender, ValueModel, add_repeats
 from models.recommenders.item_product import Product, softmax
-from models.recommenders.popularity import Personal, Popularity
-
-ITEM_ITEM: Final[dict[str, type[ItemItem]]] = {"item-knn": ItemKNN, "ease": EASE, "sequential-rules": SequentialRules}
-ENCODED: Final = ("dnn", "cnn", "rnn", "transformer")
 
 
-class Encoded:
+class OnnxScorer(ValueModel):
     """A neural recommender: `encoder` is an ONNX Runtime session over items, kinds and gaps int32 [batch, length].
 
-    Where it has inputs for them it is also given the profile and the moment (`sequences.inputs_of`).
+    Where it has inputs for them it is also given the profile and the moment (`encoder_inputs`).
     """
 
     def __init__(self, name: str, params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any]) -> None:
@@ -37,26 +28,41 @@ class Encoded:
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
         self.encoder = arrays["encoder"]
-        self.fields = ProfileSchema.from_json(params.get("fields", ()))
+        self.schema = ProfileSchema.from_json(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
         self._inputs = {one.name for one in self.encoder.get_inputs()}
         self._popular: Float32 = np.log1p(self.popularity)
         self.by_value = params.get("loss") == "mse"
-        self.worths: Float32 | None = arrays.get("worths")
-        # by value an item's level comes on top, so the best by the product alone are not the best
-        self._product = Product(arrays["worths"][:, :-1], rough=0) if self.by_value else Product(arrays["embeddings"])
+        self.value_head: Float32 | None = arrays.get("value_head")
+        if self.by_value:  # an item's level is added later: the best products are not the best values
+            self._product = Product(arrays["value_head"][:, :-1], rough=0)
+        else:
+            self._product = Product(arrays["embeddings"])
 
-    def fit(self, log: Interactions) -> None:
-        raise NotImplementedError(f"a served {self.name} is not fitted; train a release")
+    @classmethod
+    def load(cls, stored: StoredRecommender) -> "OnnxScorer":
+        """The scorer that a release stores; its ONNX session is the array `encoder`."""
+        return cls(str(stored.params["recommender"]), stored.params, stored.vocabulary, stored.arrays)
+
+    @property
+    def scores_are_logits(self) -> bool:
+        return True
+
+    @property
+    def value_model(self) -> ValueModel | None:
+        return self if self.value_head is not None else None
+
+    @property
+    def reads_profiles(self) -> bool:
+        return len(self.schema) > 0
 
     def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
-        inputs = encoder_inputs(batch, self.fields, context="time_features" in self._inputs)
-        encoded: Float32 = self.encoder.run(None, {name: one for name, one in inputs.items() if name in self._inputs})[
-            0
-        ]
+        inputs = encoder_inputs(batch, self.schema, context="time_features" in self._inputs)
+        used = {name: array for name, array in inputs.items() if name in self._inputs}
+        encoded: Float32 = self.encoder.run(None, used)[0]
         return encoded
 
     def score(self, batch: Batch) -> Float32:
@@ -73,11 +79,11 @@ class Encoded:
         Raises:
             ValueError: the release learned no values.
         """
-        if self.worths is None:
+        if self.value_head is None:
             raise ValueError(f"{self.name} learned no values; train with values above 0, or with loss mse")
         encoded = self.encode(batch)
-        valued: Float32 = self._product(encoded) if self.by_value else encoded @ self.worths[:, :-1].T
-        valued += self.worths[:, -1]
+        valued: Float32 = self._product(encoded) if self.by_value else encoded @ self.value_head[:, :-1].T
+        valued += self.value_head[:, -1]
         return valued
 
     def probabilities(self, batch: Batch) -> Float32:
@@ -89,51 +95,3 @@ class Encoded:
         shares *= weights[used, None]
         for place, row in enumerate(used):
             out[row] += shares[place]
-
-    def save(self, folder: Path, prefix: str = "") -> list[str]:
-        raise NotImplementedError(f"a served {self.name} is saved already")
-
-    def describe(self) -> dict[str, Any]:
-        return self.params
-
-
-def valued(recommender: Recommender) -> Encoded | None:
-    """The recommender, or the first member of a blend, that learned what events are worth; None where none did."""
-    return next((one for one in members(recommender) if isinstance(one, Encoded) and one.worths is not None), None)
-
-
-def served(
-    params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any], prefix: str = ""
-) -> Recommender:
-    """The recommender that `params` (its name under `recommender`, and what `describe` gave) and `arrays` make.
-
-    `arrays` are named as files without their endings: `<prefix>embeddings`; an ONNX session is `<prefix>encoder`.
-
-    Raises:
-        KeyError: an array or a parameter is missing, or the recommender is of no kind that this version knows.
-        ValueError: arrays do not fit each other.
-    """
-    name = str(params["recommender"])
-    if name == "blend":
-        parts = [served(one, vocabulary, arrays, f"{prefix}{one['recommender']}.") for one in params["members"]]
-        return Blend(parts, np.array(params["weights"], np.float64))
-    own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    if name in ENCODED:
-        return Encoded(name, params, vocabulary, own)
-    if name in ITEM_ITEM:
-        return _item_item(name, params, vocabulary, own)
-    known: dict[str, type[Any]] = {"popularity": Popularity, "personal": Personal, "ials": IALS}
-    made = known[name](**{key: params[key] for key in known[name]().describe()})
-    made.vocabulary, made.popularity = vocabulary, own["popularity"]
-    if name == "ials":
-        made.item_factors = own["factors"]
-    recommender: Recommender = made
-    return recommender
-
-
-def _item_item(name: str, params: Mapping[str, Any], vocabulary: Vocabulary, own: Mapping[str, Any]) -> ItemItem:
-    kind = ITEM_ITEM[name]
-    made = kind(**{key: params[key] for key in kind().describe()})
-    made.vocabulary, made.popularity = vocabulary, own["popularity"]
-    made.near, made.amounts = own["neighbours"], own["similarities"]
-    return made

@@ -7,10 +7,8 @@ from features.activity import History
 from models.arrays import Float32, Int64
 from models.data.batch import batch_histories
 from models.data.profiles import RequestContext
-from models.recommenders.base import Recommender
-from models.recommenders.blend import members
+from models.recommenders.base import Scorer
 from models.recommenders.freshness import FIRST_SEEN
-from models.recommenders.onnx_scorer import valued
 from models.releases.manifest import Manifest
 
 
@@ -24,16 +22,16 @@ class Release:
         reads_profiles: whether users' profiles change the scores.
     """
 
-    def __init__(self, manifest: Manifest, recommender: Recommender, arrays: dict[str, Any]) -> None:
+    def __init__(self, manifest: Manifest, recommender: Scorer, arrays: dict[str, Any]) -> None:
         self.manifest = manifest
         self.recommender = recommender
         self.vocabulary = recommender.vocabulary
         self.history_length = manifest.history_length
         self.popularity: Float32 = arrays["popularity"]
         self.first_seen: Int64 | None = arrays.get(FIRST_SEEN)
-        self._value_model = valued(recommender)
-        self._neighbors, self._similarities = arrays["neighbours"], arrays["similarities"]
-        self.reads_profiles = any(len(getattr(member, "fields", ())) > 0 for member in members(recommender))
+        self._value_model = recommender.value_model
+        self._neighbors, self._similarities = arrays["neighbors"], arrays["similarities"]
+        self.reads_profiles = recommender.reads_profiles
 
     @property
     def id(self) -> str:

@@ -19,9 +19,9 @@ import numpy as np
 from models.data.batch import Batch
 from models.data.vocabulary import PREFERENCE_WEIGHTS, Vocabulary, kind_weights_of
 from models.errors import ReleaseError
-from models.recommenders.base import Recommender
+from models.recommenders import registry
+from models.recommenders.base import Scorer
 from models.recommenders.item_product import options_of
-from models.recommenders.onnx_scorer import served
 from models.releases import arms
 from models.releases.manifest import (
     ITEM_KNN,
@@ -260,7 +260,7 @@ def _session(path: Path, threads: int) -> Any:
 
 
 def _check_shapes(folder: Path, items: int, arrays: dict[str, Any]) -> None:
-    for name in ("popularity", "neighbours", "similarities"):
+    for name in ("popularity", "neighbors", "similarities"):
         if name not in arrays:
             raise ReleaseError("missing-file", f"{folder}: the manifest names no {name}.npy")
     for name, array in arrays.items():
@@ -270,8 +270,8 @@ def _check_shapes(folder: Path, items: int, arrays: dict[str, Any]) -> None:
             raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")
-        similarities = arrays.get(name.replace("neighbours", "similarities"))
-        if name.endswith("neighbours") and (
+        similarities = arrays.get(name.replace("neighbors", "similarities"))
+        if name.endswith("neighbors") and (
             similarities is None
             or similarities.shape != array.shape
             or array.min(initial=0) < -1
@@ -280,12 +280,12 @@ def _check_shapes(folder: Path, items: int, arrays: dict[str, Any]) -> None:
             raise ReleaseError("shape-mismatch", f"{folder}: {name} and its similarities do not fit {items} items")
 
 
-def _checked_recommender(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any]) -> Recommender:
+def _checked_recommender(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any]) -> Scorer:
     """The recommender, after it has scored two histories: an empty one, and one of a single item."""
     params = {**manifest.params, "recommender": manifest.recommender}
     try:
         vocabulary = Vocabulary.from_items(item_ids, kind_weights_of(manifest.params.get("kinds", PREFERENCE_WEIGHTS)))
-        recommender = served(params, vocabulary, arrays, prefix_of(manifest.recommender))
+        recommender = registry.load(params, vocabulary, arrays, prefix_of(manifest.recommender))
     except KeyError as error:
         raise ReleaseError("missing-file", f"{folder}: {manifest.recommender} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:

@@ -23,9 +23,8 @@ from models.data.splits import EvaluationCase
 from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
 from models.evaluation import metrics
-from models.recommenders.base import Recommender
-from models.recommenders.blend import members
-from models.recommenders.registry import NEURAL
+from models.recommenders.base import Recommender, Scorer
+from models.recommenders.registry import is_neural
 from models.recommenders.top_k import top_k
 from models.releases import gate, release_store
 from models.releases.gate import GateReport, GateThresholds, HoldoutAnswers, HoldoutCases
@@ -121,7 +120,7 @@ def thresholds_against(champion: Manifest, thresholds: GateThresholds) -> GateTh
 
 
 def holdout_answers(
-    recommender: Recommender,
+    recommender: Scorer,
     cases: Sequence[EvaluationCase],
     numbers: dict[str, int],
     *,
@@ -143,7 +142,7 @@ def holdout_answers(
     return HoldoutAnswers(ndcg, renumbered(ranked.items, recommender.vocabulary, numbers), broken)
 
 
-def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender, str]:
+def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Scorer, str]:
     """A release's recommender without knowledge of what happened from `cut` (epoch ms) on, and how that was achieved.
 
     Non-neural members that have to be refitted are changed in place.
@@ -152,12 +151,12 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Recommender
     if manifest.cutoff_at < cut:
         return recommender, "as it serves"
     log: Interactions | None = None
-    for member in members(recommender):
-        if member.name not in NEURAL:
+    for member in recommender.members:
+        if isinstance(member, Recommender):
             log = log or Interactions.from_frame(before, release.vocabulary)
             member.fit(log)
     comparison = "as of the cut" if log is not None else "as it serves"
-    if any(member.name in NEURAL for member in members(recommender)) and not 0 < manifest.held_out_from <= cut:
+    if any(is_neural(member.name) for member in recommender.members) and not 0 < manifest.held_out_from <= cut:
         comparison += "; its networks may have seen some of the held-out events"
     return recommender, comparison
 

@@ -18,7 +18,7 @@ from models.data import splits
 from models.data.splits import EvaluationCase
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS
 from models.evaluation import metrics
-from models.recommenders.base import Recommender
+from models.recommenders.base import Scorer
 from models.releases.manifest import DEFAULT_HISTORY_LENGTH, TRAINING_FILE_PREFIX
 from stream.events import KIND_CODES
 
@@ -145,7 +145,7 @@ def stability_index(then: BinCounts, now: BinCounts) -> float:
 
 
 def hit_rate(
-    recommender: Recommender,
+    recommender: Scorer,
     cases: Sequence[EvaluationCase],
     *,
     history_length: int = DEFAULT_HISTORY_LENGTH,

@@ -25,10 +25,10 @@ from models.evaluation import metrics as evaluation
 from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
 from models.recommenders import freshness
 from models.recommenders.base import Recommender
-from models.recommenders.blend import Blend, members
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.blend import Blend
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural import warm_start as network_weights
-from models.recommenders.registry import NEURAL, names_of
+from models.recommenders.registry import is_neural, parse_names
 from models.releases import release_store
 from models.releases.manifest import ITEM_KNN, Manifest
 from models.training import drift, tracking, warm_start
@@ -152,7 +152,7 @@ def train_tuned(
     metrics = {name: value for name, value in metrics.items() if name.endswith("@10") or name == "users"}
     metrics |= _next_item_hit_rate(run, recommender, data, held_out_from)
     card = release_card(run, data, serving, best.name, values, metrics, held_out_from)
-    fixed_vocabulary = any(member.name in NEURAL for member in members(recommender))
+    fixed_vocabulary = any(is_neural(member.name) for member in recommender.members)
     whole = _log(run, data, data.events, experiment.test.log.vocabulary if fixed_vocabulary else None, catalogue)
     weights = warm_start.kept_weights(experiment, best, recommender)
     _report(progress, best.name, 1.0, metrics)
@@ -206,11 +206,11 @@ def _experiment(
     experiment.situation = warm_start.with_length_of(experiment.situation, starts)
     if run.recommender in {"auto", "blend"}:
         return experiment, run.preset.training.members
-    return experiment, names_of(run.recommender, trained=True)
+    return experiment, parse_names(run.recommender, releasable=True)
 
 
 def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) -> TunedRecommender:
-    if name in NEURAL:
+    if is_neural(name):
         trials = max(1, int(minutes // MINUTES_PER_TRIAL))
         return experiment.tune(name, trials, minutes * (NEURAL_SHARE if candidates > 1 else 0.6))
     return experiment.tune(name, TRIALS, 0.1 * minutes)
@@ -252,15 +252,15 @@ def _save_release(
         weights: what the next run's networks may start from, by file name.
         params: further entries of the card's `params`.
     """
-    for member in members(recommender):
-        if member.name not in NEURAL:
+    for member in recommender.members:
+        if isinstance(member, Recommender) and not is_neural(member.name):
             member.fit(whole)
     if isinstance(recommender, Blend):
         recommender.vocabulary = whole.vocabulary
     neighbors = _neighbor_source(recommender)
-    if recommender.name != ITEM_KNN and neighbors not in members(recommender):
+    if recommender.name != ITEM_KNN and neighbors not in recommender.members:
         neighbors.fit(whole)
-    started_from = [getattr(member, "started_from", None) for member in members(recommender)]
+    started_from = [getattr(member, "started_from", None) for member in recommender.members]
     manifest = msgspec.structs.replace(
         card,
         params={**recommender.describe(), **(params or {}), "kinds": run.preset.kinds, **card.params},
@@ -289,8 +289,8 @@ def _neighbor_source(recommender: Recommender) -> ItemKNN:
     usual = ItemKNN()
     kept = (
         member
-        for member in members(recommender)
-        if isinstance(member, ItemKNN) and member.neighbours >= usual.neighbours
+        for member in recommender.members
+        if isinstance(member, ItemKNN) and member.params.neighbors >= usual.params.neighbors
     )
     return next(kept, usual)
 

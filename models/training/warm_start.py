@@ -10,13 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from models.errors import ModelError
-from models.evaluation.experiment import Experiment, TunedRecommender, settings_of
-from models.recommenders.base import Recommender
-from models.recommenders.blend import members
+from models.errors import ModelError, TrainingError
+from models.evaluation.experiment import Experiment, TunedRecommender
+from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.warm_start import Start
-from models.recommenders.registry import NEURAL, Situation, make
+from models.recommenders.registry import create, is_neural, tuned_params
 from models.releases import release_store
 from models.releases.manifest import TRAINING_FILE_PREFIX
 from models.training.run import ServingRelease
@@ -45,7 +44,7 @@ def of_serving(serving: ServingRelease | None) -> tuple[list[Start], dict[str, d
     return starts, {start.encoder: _params(start.encoder, described.get(start.encoder, {})) for start in starts}
 
 
-def with_length_of(situation: Situation, starts: Sequence[Start]) -> Situation:
+def with_length_of(situation: TuningContext, starts: Sequence[Start]) -> TuningContext:
     """A situation with the history length of the weights, if the usual length has changed by less than a fifth."""
     lengths = {start.length for start in starts}
     if len(lengths) == 1 and abs(min(lengths) - situation.length) <= LENGTH_TOLERANCE * situation.length:
@@ -57,12 +56,12 @@ def kept_weights(experiment: Experiment, best: TunedRecommender, recommender: Re
     """Weights of both stages by file name: the next run tunes from `tuning` and does its final fit from `final`."""
     stages = (
         ("tuning", experiment.tuned_from, [tuned.recommender for tuned in best.members or [best]]),
-        ("final", experiment.held_out_from, members(recommender)),
+        ("final", experiment.held_out_from, recommender.members),
     )
     weights: dict[str, Start] = {}
     for stage, until, recommenders in stages:
         for member in recommenders:
-            if member is not None and member.name in NEURAL:
+            if member is not None and is_neural(member.name):
                 name = f"{TRAINING_FILE_PREFIX}{member.name}.{stage}{warm_start.ENDING}"
                 weights[name] = warm_start.start_of(member, until)  # type: ignore[arg-type]
     return weights
@@ -70,10 +69,10 @@ def kept_weights(experiment: Experiment, best: TunedRecommender, recommender: Re
 
 def _params(name: str, described: dict[str, Any]) -> dict[str, Any]:
     """The parameters on a card, if this version still knows them all."""
-    params = {key: value for key, value in settings_of(name, described).items() if key not in NOT_REUSED}
+    params = {key: value for key, value in tuned_params(name, described).items() if key not in NOT_REUSED}
     try:
-        make(name, params, Situation())
-    except TypeError as error:
+        create(name, params, TuningContext())
+    except TrainingError as error:
         log.warning("%s: parameters of the serving release are of another version (%s); using defaults", name, error)
         return {}
     return params

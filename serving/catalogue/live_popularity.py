@@ -51,7 +51,7 @@ class ExtendableRelease(Release):
 
     def __init__(self, base: Release, half_life_ms: int, spare: int = SPARE_PLACES) -> None:
         neighbours, similarities = base.neighbours
-        arrays = {"popularity": base.popularity, "neighbours": neighbours, "similarities": similarities}
+        arrays = {"popularity": base.popularity, "neighbors": neighbours, "similarities": similarities}
         super().__init__(base.manifest, base.recommender, {**arrays, FIRST_SEEN: base.first_seen})
         self.base = base
         self.places = len(base.item_ids)

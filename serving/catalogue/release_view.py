@@ -9,7 +9,6 @@ from features.activity import History
 from models.arrays import Float32
 from models.data.profiles import RequestContext
 from models.recommenders.freshness import mix
-from models.recommenders.onnx_scorer import ENCODED
 from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.catalogue.items import ReleaseItems
@@ -70,7 +69,7 @@ class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
     @property
     def logits(self) -> bool:
         """Whether scores are logarithms of shares; scores that live popularity is mixed into are shares."""
-        return self.live is None and self.release.manifest.recommender in ENCODED
+        return self.live is None and self.release.recommender.scores_are_logits
 
     @property
     def new_items(self) -> tuple[str, ...]:

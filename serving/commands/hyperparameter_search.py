@@ -6,9 +6,8 @@ from typing import Any
 
 from models.domains import tuning
 from models.domains.preset import TunedParams
-from models.evaluation.experiment import settings_of
 from models.evaluation.studies import completed_trials, new_study
-from models.recommenders.registry import NEURAL, SPACE, affords_all
+from models.recommenders.registry import spec, tuned_params
 from serving.commands.offline_evaluation import EvaluationRequest, names_of, prepared
 from serving.commands.progress import training
 
@@ -31,13 +30,12 @@ def tune(asked: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
         if experiment.catalogue is not None:  # other items, other vectors: another study
             data += f"/{experiment.catalogue.fingerprint()}"
         for name in names:
-            known = f"/{SPACE}/{affords_all(experiment.situation)}" if name in NEURAL else ""
-            known += "/profiles" if name == "dnn" and experiment.situation.profiles else ""  # its space is wider then
+            known = spec(name).space_id(experiment.situation)
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
             opened = new_study(asked.seed, study, title)
             experiment.search(name, opened)
             best, trials = opened.best_trial, completed_trials(opened)
-            params, value = settings_of(name, best.user_attrs["params"]), round(opened.best_value, 6)
+            params, value = tuned_params(name, best.user_attrs["params"]), round(opened.best_value, 6)
             tuned = TunedParams(
                 params=params,
                 ndcg=value,

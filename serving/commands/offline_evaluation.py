@@ -21,7 +21,7 @@ from models.evaluation import report
 from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
 from models.evaluation.report import EvaluationReport, RecommenderResults
 from models.recommenders import registry
-from models.recommenders.registry import MEMBERS
+from models.recommenders.registry import DEFAULT_MEMBERS
 from serving.commands.data_loading import open_source
 from serving.commands.progress import training
 from stream.errors import ColdstreamError
@@ -64,7 +64,7 @@ def evaluate(asked: EvaluationRequest, predictions: Path | None = None) -> Evalu
         source, frame, experiment = prepared(asked, progress)
         tuned = [experiment.tune(name) for name in names]
         if len(tuned) > 1:
-            members = [one for one in tuned if one.name in MEMBERS or asked.recommender != "all"]
+            members = [one for one in tuned if one.name in DEFAULT_MEMBERS or asked.recommender != "all"]
             tuned.append(experiment.blend(members))
         figures, lists = [], []
         for one in tuned:
@@ -117,7 +117,7 @@ def prepared(asked: EvaluationRequest, progress: Progress) -> tuple[Source, pd.D
 
 def names_of(asked: EvaluationRequest) -> Sequence[str]:
     """The recommenders that are tuned: all of them, the usual members of a blend, or those that are named."""
-    return list(MEMBERS) if asked.recommender in {"auto", "blend"} else registry.names_of(asked.recommender)
+    return list(DEFAULT_MEMBERS) if asked.recommender in {"auto", "blend"} else registry.parse_names(asked.recommender)
 
 
 def frame_of(source: Source) -> pd.DataFrame:

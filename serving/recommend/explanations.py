@@ -9,7 +9,6 @@ from features.activity import History
 from models.arrays import Float32
 from models.data.batch import batch_histories
 from models.data.profiles import ANONYMOUS, RequestContext
-from models.rerank.contributions import contributions
 from serving.catalogue.release_view import CatalogueView, ReleaseView
 from serving.recommend.answer import Explanation, RelatedEvent
 from serving.recommend.request import Prepared
@@ -133,7 +132,7 @@ class _Attribution:
         self._rows = {item_id: row for row, item_id in enumerate(known_ids)}
         batch = batch_histories([history], recommender.vocabulary, length)
         places = np.array([index[item_id] for item_id in known_ids], np.int64)
-        self._contributions = contributions(recommender, batch, places)
+        self._contributions = recommender.contributions(batch, places)
 
     def of(self, item_id: str) -> Explanation | None:
         """By contribution, else by similarity, else by category, else the newest event."""

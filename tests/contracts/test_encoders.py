@@ -11,7 +11,7 @@ from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.profiles import RequestContext
 from models.recommenders.neural.recommender import Neural
-from models.recommenders.registry import NEURAL
+from models.recommenders.registry import neural_names
 from models.releases.release import Release
 from testing.encoders import fit_on_tastes, save_and_load, small_encoder
 from testing.interactions import MONDAY, OLD, RING, SATURDAY, STRANGE, YOUNG, clubs, history, ring, starred, tastes
@@ -40,7 +40,7 @@ def two_clubs(text: bool) -> ItemFeatures:
     return ItemFeatures(items, {item: "left" if one else "right" for item, one in zip(items, ours, strict=True)})
 
 
-@pytest.mark.parametrize(("name", "text"), [*((name, False) for name in NEURAL), ("dnn", True)])
+@pytest.mark.parametrize(("name", "text"), [*((name, False) for name in neural_names()), ("dnn", True)])
 def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: str, text: bool, tmp_path: Path) -> None:
     made = small_encoder(name, 20)
     made.fit(Interactions.from_frame(clubs(), item_features=two_clubs(text)))
@@ -90,7 +90,7 @@ def test_values_that_were_not_learned_are_refused() -> None:
         made.values(batch_histories([history("i1")], made.vocabulary, 8))
 
 
-@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize("name", neural_names())
 def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
     """Of two histories that share their beginning, every place of the beginning is encoded alike."""
     made = untrained(name)

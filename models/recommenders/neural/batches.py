@@ -9,7 +9,7 @@ from models.arrays import AnyArray, Float32, Float64, Int32
 from models.data.interactions import Interactions
 from models.data.profiles import time_features
 from models.data.windows import Windows
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural.augmentation import augmented
 from models.recommenders.neural.params import Params
 
@@ -106,5 +106,5 @@ def standard(log: Interactions) -> tuple[Float32, tuple[float, float]]:
 
 def similar(log: Interactions) -> Int32:
     """int32 [items + 1, n]: numbers of the items that are taken together most, 0 where there are fewer."""
-    near = ItemKNN(neighbours=SIMILAR).relate(log)[0]
+    near = ItemKNN(ItemKNN.Params(neighbors=SIMILAR)).relate(log)[0]
     return np.concatenate([np.zeros((1, near.shape[1]), np.int32), near + 1]).astype(np.int32)

@@ -132,7 +132,7 @@ class Convolutional(layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 @keras.saving.register_keras_serializable("coldstream")
-class Bags(layers.Layer):  # type: ignore[misc]  # Keras has no types
+class WeightedPooling(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """The newest item beside two weighted means of the history, through dense layers.
 
     One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:
@@ -188,5 +188,5 @@ def encoder_of(kind: str, size: int, blocks: int, heads: int, length: int, dropo
         case "cnn":
             return Convolutional(size, blocks, dropout, name="encoder")
         case "dnn":
-            return Bags(size, blocks, length, dropout, name="encoder")
+            return WeightedPooling(size, blocks, length, dropout, name="encoder")
     raise ValueError(f"no encoder is called {kind!r}; there are {', '.join(ENCODERS)}")

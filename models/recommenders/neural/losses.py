@@ -56,7 +56,7 @@ def value_loss(predicted: Any, value: Any, there: Any) -> Any:
     return ops.sum(ops.square(predicted - value) * there) / ops.maximum(ops.sum(there), 1.0)
 
 
-def pushed(residual: Any, hidden: Any, epsilon: float) -> Any:
+def adversarial_step(residual: Any, hidden: Any, epsilon: float) -> Any:
     """Where items' vectors move to hurt the loss most: float [items, size], each row `epsilon` long, or zero.
 
     With logits hidden . vector the loss's gradient by item j's vector is the sum over places of residual[place, j] *

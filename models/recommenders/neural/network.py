@@ -13,7 +13,15 @@ from models.arrays import Float32, Int32
 from models.data.batch import GAP_BUCKETS
 from models.data.profiles import HOURS, WEEKDAYS, ProfileSchema
 from models.recommenders.neural.encoders import encoder_of
-from models.recommenders.neural.losses import FAR, beta_of, gbce_loss, pushed, sampled_loss, softmax_loss, value_loss
+from models.recommenders.neural.losses import (
+    FAR,
+    adversarial_step,
+    beta_of,
+    gbce_loss,
+    sampled_loss,
+    softmax_loss,
+    value_loss,
+)
 from models.recommenders.neural.params import Params
 from stream.events import KINDS
 
@@ -151,7 +159,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         losses = softmax_loss(logits, column, smoothing)
         if self.params.adversarial:
             residual = (ops.softmax(logits) - ops.one_hot(column, self.trained)) * real[:, None]
-            step = pushed(residual, hidden, self.params.epsilon)
+            step = adversarial_step(residual, hidden, self.params.epsilon)
             moved = logits + self._product(hidden, step)
             losses = losses + self.params.adversarial * softmax_loss(moved, column, smoothing)
         return losses
@@ -172,7 +180,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         if self.params.adversarial:
             shares = ops.exp(others - ops.logaddexp(ops.logsumexp(others, axis=-1), wanted)[:, None])
             residual = ops.sigmoid(others) if self.objective == "gbce" else shares
-            step = pushed(residual * real[:, None], hidden, self.params.epsilon)
+            step = adversarial_step(residual * real[:, None], hidden, self.params.epsilon)
             length = ops.sqrt(ops.sum(ops.square(hidden), axis=-1) + 1e-12)  # the target's own vector moves against it
             moved = self._of_drawn(wanted - self.params.epsilon * length, others + self._product(hidden, step))
             losses = losses + self.params.adversarial * moved

@@ -1,7 +1,7 @@
 """Neural recommenders: a log in, scores out, ONNX for serving, around the network that learns what comes next."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,15 @@ from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema
 from models.data.vocabulary import Vocabulary
 from models.data.windows import cut_windows
-from models.recommenders.base import add_dense, add_repeats, write_arrays
+from models.recommenders.base import (
+    Recommender,
+    Scorer,
+    StoredRecommender,
+    TuningContext,
+    ValueModel,
+    add_repeats,
+    write_arrays,
+)
 from models.recommenders.cold_items import ColdItemInitializer
 from models.recommenders.item_product import softmax
 from models.recommenders.neural import warm_start
@@ -24,7 +32,9 @@ from models.recommenders.neural.batches import Batches, similar, standard
 from models.recommenders.neural.export import write_encoder
 from models.recommenders.neural.network import NOTHING, Network, accelerated, rate_of
 from models.recommenders.neural.params import Loss, Params
-from models.recommenders.popularity import popularity_of
+from models.recommenders.onnx_scorer import OnnxScorer
+from models.recommenders.registry import spec
+from models.recommenders.sparse import popularity_of
 
 __all__ = ["Network", "Neural", "Params"]
 
@@ -42,7 +52,7 @@ Epoch = Callable[[int, dict[str, float]], bool]
 """Called after each epoch with its number and figures; True stops."""
 
 
-class Neural:
+class Neural(ValueModel, Recommender):
     """The recommender around the network: a log in, scores out, ONNX for serving."""
 
     def __init__(self, params: Params | None = None, after_epoch: Epoch | None = None, minutes: float | None = None):
@@ -61,35 +71,38 @@ class Neural:
         self.start: warm_start.Start | None = None
         self.started_from: str | None = None
 
-    def fit(self, log: Interactions) -> None:
+    def fit(self, interactions: Interactions) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
 
         Items of the vocabulary that have no events get what items like them have (`cold_items`), before each call of
         `after_epoch` and at the end. With a `start` that fits, the network begins with its weights.
         """
         params = self.params
+        # The one global seed: layers inside layers take no generator for initial weights and dropout, so Keras draws
+        # them from its global state. Everything else draws from generators that are passed down.
         keras.utils.set_random_seed(params.seed)
-        self.vocabulary = log.vocabulary
-        self.popularity = popularity_of(log, log.vocabulary.popularity_half_life_ms)
-        trained = len(log.vocabulary) if log.warm_items is None else log.warm_items
+        self.vocabulary = interactions.vocabulary
+        self.popularity = popularity_of(interactions, interactions.vocabulary.popularity_half_life_ms)
+        trained = len(interactions.vocabulary) if interactions.warm_items is None else interactions.warm_items
         objective = params.objective(trained, accelerated())
-        probability = _chances(log, trained, objective)
+        probability = _negative_probabilities(interactions, trained, objective)
         log_q = None
         if objective == "sampled" and probability is not None:
             log_q = np.log(np.concatenate([[1.0], probability])).astype(np.float32)
-        self.fields = log.profiles.schema if log.profiles is not None and params.reads_profile else NOTHING
-        self.network = Network(log.categories, params, log_q, log.texts, trained, self.fields)
+        profiles = interactions.profiles if params.reads_profile else None
+        self.fields = profiles.schema if profiles is not None else NOTHING
+        self.network = Network(interactions.categories, params, log_q, interactions.texts, trained, self.fields)
         self.cold_items = None
-        if trained < len(log.vocabulary):
-            self.cold_items = ColdItemInitializer.fit(trained, log.categories, log.texts)
-        values, self.scale = standard(log)
-        windows = cut_windows(log, params.length, params.windows_per_user, baskets=params.baskets)
+        if trained < len(interactions.vocabulary):
+            self.cold_items = ColdItemInitializer.fit(trained, interactions.categories, interactions.texts)
+        values, self.scale = standard(interactions)
+        windows = cut_windows(interactions, params.length, params.windows_per_user, baskets=params.baskets)
         if self.start is not None and warm_start.begin(self.network, self.vocabulary, self.start):
             self.started_from = self.start.release
         if len(windows):  # else nothing follows anything: the network stays as it began
-            near = similar(log) if params.substitute else None
+            near = similar(interactions) if params.substitute else None
             self._train(Batches(msgspec.structs.replace(windows, event_values=values), params, probability, near))
-        self.lend()
+        self.initialize_cold_items()
 
     def _train(self, batches: Batches) -> None:
         params = self.params
@@ -123,10 +136,10 @@ class Neural:
     def _after_epoch(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.after_epoch is None:
             return False
-        self.lend()
+        self.initialize_cold_items()
         return self.after_epoch(epoch, figures)
 
-    def lend(self) -> None:
+    def initialize_cold_items(self) -> None:
         """Give the items that nobody took what items like them have by now."""
         if self.cold_items is None:
             return
@@ -134,6 +147,18 @@ class Neural:
         table = np.array(ops.convert_to_numpy(network.table.embeddings), np.float32)
         table[network.trained + 1 :] = self.cold_items.initialize(table[1 : network.trained + 1])
         network.table.set_weights([table])
+
+    @property
+    def scores_are_logits(self) -> bool:
+        return True
+
+    @property
+    def value_model(self) -> ValueModel | None:
+        return self if self.params.valued else None
+
+    @property
+    def reads_profiles(self) -> bool:
+        return len(self.fields) > 0
 
     def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]: each history as a vector; zeros where nothing of it is known."""
@@ -154,7 +179,7 @@ class Neural:
         numbers = ops.arange(1, network.items + 1, dtype="int32")
         return np.asarray(ops.convert_to_numpy(ops.cast(network.vectors(numbers), "float32")), np.float32)
 
-    def worths(self) -> Float32:
+    def value_head(self) -> Float32:
         """float32 [items, embedding_size + 1]: the value of a next event is these, times a history's vector and 1."""
         if not self.params.valued:
             raise ValueError(f"{self.name} learned no values; set values above 0, or loss to mse")
@@ -170,8 +195,8 @@ class Neural:
         Raises:
             ValueError: no values were learned.
         """
-        worths = self.worths()
-        valued: Float32 = self.encode(batch) @ worths[:, :-1].T + worths[:, -1]
+        head = self.value_head()
+        valued: Float32 = self.encode(batch) @ head[:, :-1].T + head[:, -1]
         return valued
 
     def repeats(self) -> Float32:
@@ -191,9 +216,6 @@ class Neural:
     def probabilities(self, batch: Batch) -> Float32:
         return softmax(self.score(batch))
 
-    def add(self, out: Float32, batch: Batch, weights: Float32) -> None:
-        add_dense(out, self.probabilities(batch), weights)
-
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         """Arrays, and `encoder.onnx`: items, kinds, gaps int32 [batch, length] -> float32 [batch, embedding_size].
 
@@ -202,13 +224,23 @@ class Neural:
         write_encoder(self._built(), folder / f"{prefix}encoder.onnx")
         arrays = {"popularity": self.popularity, "embeddings": self.embeddings(), "repeats": self.repeats()}
         if self.params.valued:
-            arrays["worths"] = self.worths()
+            arrays["value_head"] = self.value_head()
         return [*write_arrays(folder, prefix, arrays), f"{prefix}encoder.onnx"]
 
     def describe(self) -> dict[str, Any]:
         """Parameters; beside them `fields`, what is read of profiles, where that is something."""
         params = msgspec.structs.asdict(self.params)
         return {**params, "fields": self.fields.to_json()} if len(self.fields) else params
+
+    @classmethod
+    def create(cls, params: Mapping[str, Any], context: TuningContext, seed: int = 0) -> Recommender:
+        """As the registry's `EncoderSpec` of its encoder does."""
+        return spec(str(params["encoder"])).create(params, context, seed)
+
+    @classmethod
+    def load(cls, stored: StoredRecommender) -> Scorer:
+        """What serves of it: the scorer over its ONNX encoder."""
+        return OnnxScorer.load(stored)
 
     def _built(self) -> Network:
         network = self._fitted()
@@ -217,18 +249,18 @@ class Neural:
 
     def _fitted(self) -> Network:
         if self.network is None:
-            raise ValueError(f"{self.name} is not fitted; call fit(log) first")
+            raise ValueError(f"{self.name} is not fitted; call fit(interactions) first")
         return self.network
 
 
-def _chances(log: Interactions, trained: int, objective: Loss) -> Float64 | None:
+def _negative_probabilities(interactions: Interactions, trained: int, objective: Loss) -> Float64 | None:
     """Each trained item's chance to be drawn as a negative; None where all items are compared.
 
     For sampled softmax by popularity to the power of .75; for gBCE even, as its authors draw.
     """
     match objective:
         case "sampled":
-            counts = (np.bincount(log.items, minlength=trained)[:trained] + 1.0) ** 0.75
+            counts = (np.bincount(interactions.items, minlength=trained)[:trained] + 1.0) ** 0.75
         case "gbce":
             counts = np.ones(max(1, trained))
         case _:

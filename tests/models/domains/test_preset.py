@@ -10,7 +10,8 @@ from models.domains import preset as domain
 from models.domains import tuning
 from models.domains.preset import DomainPreset, SeenPolicy, TunedParams
 from models.errors import PresetError
-from models.recommenders.registry import CANDIDATES, Situation, make
+from models.recommenders.base import TuningContext
+from models.recommenders.registry import REGISTRY, create
 from stream.events import KIND_CODES
 
 HOUR = 60 * 60 * 1000
@@ -53,14 +54,14 @@ def test_what_is_shipped_was_tuned_and_can_be_made(name: str) -> None:
     assert preset.training.encoder in preset.training.members
     assert len(preset.recommenders) >= 3
     for tuned, one in preset.recommenders.items():
-        assert tuned in CANDIDATES
+        assert tuned in REGISTRY
         assert one.study.startswith(f"{tuned}-")
         assert one.ndcg > 0
         assert one.trials > 0
         assert one.source
         assert one.protocol
         if tuned not in {"dnn", "cnn", "rnn", "transformer"}:  # Keras takes seconds to import
-            assert make(tuned, one.params, Situation()).name == tuned
+            assert create(tuned, one.params, TuningContext()).name == tuned
 
 
 def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
@@ -113,10 +114,10 @@ def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> 
         '# mine\n[seen]\npolicy = "keep" # why not\n\n'
         "[recommenders.ease]\nndcg = 0.1\n[recommenders.ease.params]\nreg = 9.0\n"
     )
-    tuning.put(file, "item-knn", TunedParams({"neighbours": 80}, 0.2, 3, "item-knn-1"))
+    tuning.put(file, "item-knn", TunedParams({"neighbors": 80}, 0.2, 3, "item-knn-1"))
     assert file.read_text().startswith('# mine\n[seen]\npolicy = "keep" # why not\n')
     preset = domain.read_preset(file)
-    assert preset.params() == {"ease": {"reg": 9.0}, "item-knn": {"neighbours": 80}}
+    assert preset.params() == {"ease": {"reg": 9.0}, "item-knn": {"neighbors": 80}}
     assert preset.seen.policy == "keep"
 
 

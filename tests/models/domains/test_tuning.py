@@ -16,7 +16,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "new" / "shop.toml"
     first = TunedParams({"half_life_ms": None, "decay": 0.5}, 0.1, 12, "popularity-1", 'a "shop"', "leave-one-out")
     tuning.put(file, "personal", first)
-    second = TunedParams({"neighbours": 80, "alpha": 1e-7}, 0.2)
+    second = TunedParams({"neighbors": 80, "alpha": 1e-7}, 0.2)
     assert (
         tuning.put(file, "item-knn", second)
         == read_preset(file)

@@ -19,6 +19,12 @@ def frame(*rows: tuple[str, str, int]) -> pd.DataFrame:
     return pd.DataFrame([(*row[:2], "click", row[2]) for row in rows], columns=["user_id", "item_id", "kind", "at"])
 
 
+def fresh_of(half_life_ms: float, live: float) -> Fresh:
+    """Freshness around all-time popularity, with live popularity of an hour's half-life."""
+    inside = Popularity(Popularity.Params(half_life_ms=None))
+    return Fresh(inside, Fresh.Params(half_life_ms=half_life_ms, live_half_life_ms=HOUR, live=live))
+
+
 def test_an_item_loses_half_with_every_half_life_of_its_age() -> None:
     first = np.array([200 * HOUR, 194 * HOUR, 188 * HOUR, 0])
     assert prior_of(first, 6 * HOUR).tolist() == pytest.approx([1.0, 0.5, 0.25, FLOOR])
@@ -36,7 +42,7 @@ def test_an_item_that_nobody_took_is_as_new_as_the_newest() -> None:
     log = Interactions.from_frame(rows, item_features=ItemFeatures(["c"]))
     assert log.vocabulary.item_ids == ["a", "b", "c"]
     assert first_seen(rows, log.vocabulary).tolist() == [2 * HOUR, 8 * HOUR, 8 * HOUR]
-    made = Fresh(Popularity(None), 6 * HOUR, HOUR, 0.0)
+    made = fresh_of(6 * HOUR, 0.0)
     made.fit(log)
     assert made.prior is not None
     assert made.prior.tolist() == [0.5, 1.0, 1.0]
@@ -54,7 +60,7 @@ def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
     log = Interactions.from_frame(
         frame(*[(f"u{n}", "old", n) for n in range(8)], ("u8", "new", 48 * HOUR), ("u9", "new", 48 * HOUR))
     )
-    plain, fresh = Popularity(None), Fresh(Popularity(None), 12 * HOUR, HOUR, 0.5)
+    plain, fresh = Popularity(Popularity.Params(half_life_ms=None)), fresh_of(12 * HOUR, 0.5)
     asked = batch_histories([History()], log.vocabulary, 5)
     old, new = log.vocabulary.index["old"], log.vocabulary.index["new"]
     for model in (plain, fresh):
@@ -80,7 +86,7 @@ def test_a_replay_knows_only_what_came_before() -> None:
     assert asked.ranks[live].tolist() == [0, 1, 1]
     ndcg, hits = asked.metrics(live, 1)
     assert (ndcg.tolist(), hits.tolist()) == ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
-    made = replay.run(window, lambda: Popularity(None), [ScoreMix()])
+    made = replay.run(window, lambda: Popularity(Popularity.Params(half_life_ms=None)), [ScoreMix()])
     # the release ends before the window: x, a, and b unknown to it
     assert made.ranks[ScoreMix()].tolist() == [0, 1, 1]
 

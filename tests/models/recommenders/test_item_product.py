@@ -9,9 +9,10 @@ from models.data.batch import Batch
 from models.data.vocabulary import Vocabulary
 from models.recommenders import item_product
 from models.recommenders.blend import Blend
-from models.recommenders.item_item import EASE, ItemKNN
+from models.recommenders.ease import EASE
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.item_product import Product, softmax
-from models.recommenders.popularity import Personal
+from models.recommenders.personal import Personal
 from models.recommenders.top_k import top_k
 
 rng = np.random.default_rng(0)
@@ -108,8 +109,8 @@ def counting(
 ) -> ItemKNN | EASE | Personal:
     made.vocabulary, made.popularity = Vocabulary.from_items([f"i{n}" for n in range(len(popularity))]), popularity
     if not isinstance(made, Personal):
-        made.near = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
-        made.amounts = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)
+        made.neighbors = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
+        made.similarities = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)
     return made
 
 
@@ -129,4 +130,4 @@ def test_a_blend_is_the_weighed_sum_of_its_members_probabilities(alike: bool) ->
     weights = blend.weights[np.searchsorted((3, 6, 11, 21), batch.lengths, side="right")]
     expected = sum(weights[:, [n]] * one.probabilities(batch) for n, one in enumerate(members))
     np.testing.assert_allclose(blend.score(batch), expected, rtol=1e-4, atol=1e-7)
-    assert len({id(one.tie) for one in members}) == (1 if alike else 3)
+    assert len({id(one.prior) for one in members}) == (1 if alike else 3)

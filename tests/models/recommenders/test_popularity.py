@@ -8,9 +8,14 @@ from features.activity import History
 from models.data.batch import FIRST_GAP, batch_histories
 from models.data.interactions import Interactions
 from models.data.windows import cut_windows
+from models.recommenders.ease import EASE
 from models.recommenders.ials import IALS
-from models.recommenders.item_item import EASE, ItemKNN, SequentialRules, heaviest
-from models.recommenders.popularity import DAY_MS, Personal, Popularity
+from models.recommenders.item_item import largest_in_rows
+from models.recommenders.item_knn import ItemKNN
+from models.recommenders.personal import Personal
+from models.recommenders.popularity import Popularity
+from models.recommenders.sequential_rules import SequentialRules
+from models.recommenders.tuning_space import DAY_MS
 from stream.events import KIND_CODES
 
 VIEW, PURCHASE = KIND_CODES["view"], KIND_CODES["purchase"]
@@ -32,7 +37,7 @@ def recent(items: str, kind: int = VIEW) -> History:
 
 def row(table: ItemKNN | SequentialRules | EASE, log: Interactions, item: str) -> dict[str, float]:
     place = log.vocabulary.index[item]
-    pairs = zip(table.near[place].tolist(), table.amounts[place].tolist(), strict=True)
+    pairs = zip(table.neighbors[place].tolist(), table.similarities[place].tolist(), strict=True)
     return {log.vocabulary.item_ids[other]: amount for other, amount in pairs if other >= 0}
 
 
@@ -40,7 +45,7 @@ def test_windowed_popularity_prefers_the_newest() -> None:
     log = Interactions.from_frame(
         frame(("u", "old", "view", 0), ("v", "old", "view", 0), ("w", "new", "view", 56 * DAY_MS))
     )
-    all_time, windowed = Popularity(half_life_ms=None), Popularity()
+    all_time, windowed = Popularity(Popularity.Params(half_life_ms=None)), Popularity()
     for one in (all_time, windowed):
         one.fit(log)
     assert all_time.popularity.tolist() == pytest.approx([0.6, 0.3])
@@ -48,7 +53,7 @@ def test_windowed_popularity_prefers_the_newest() -> None:
 
 
 def test_personal_puts_the_newest_of_the_history_first() -> None:
-    model = Personal(decay=0.5)
+    model = Personal(Personal.Params(decay=0.5))
     log = sets(u="abc", v="cc")
     model.fit(log)
     scores = model.score(batch_histories([recent("aba")], log.vocabulary, 5))[0]
@@ -60,7 +65,7 @@ def test_personal_puts_the_newest_of_the_history_first() -> None:
 
 def test_similarity_is_shrunk_cosine() -> None:
     log = sets(u="ab", v="ab", w="ac", x="d")
-    model = ItemKNN(neighbours=2, shrink=1.0)
+    model = ItemKNN(ItemKNN.Params(neighbors=2, shrink=1.0))
     model.fit(log)
     assert row(model, log, "a") == pytest.approx({"b": 2 / (np.sqrt(6) + 1), "c": 1 / (np.sqrt(3) + 1)}, rel=1e-6)
     assert row(model, log, "d") == {}
@@ -68,7 +73,7 @@ def test_similarity_is_shrunk_cosine() -> None:
 
 def test_asymmetric_similarity_and_users_that_took_much() -> None:
     log = sets(u="ab", v="abcd")
-    model = ItemKNN(shrink=0.0, alpha=1.0, user_power=1.0)
+    model = ItemKNN(ItemKNN.Params(shrink=0.0, alpha=1.0, user_power=1.0))
     model.fit(log)
     totals = {"a": 1 / 2 + 1 / 4, "c": 1 / 4}
     assert row(model, log, "c")["a"] == pytest.approx((1 / 4) / totals["c"])
@@ -78,7 +83,7 @@ def test_asymmetric_similarity_and_users_that_took_much() -> None:
 
 def test_the_newest_item_of_a_history_weighs_most() -> None:
     log = sets(u="ax", v="by", w="z")
-    model = ItemKNN(shrink=0.0)
+    model = ItemKNN(ItemKNN.Params(shrink=0.0))
     model.fit(log)
     scores = model.score(batch_histories([recent("ab")], log.vocabulary, 5))[0]
     index = log.vocabulary.index
@@ -89,12 +94,12 @@ def test_the_newest_item_of_a_history_weighs_most() -> None:
 def test_a_skip_is_no_shared_interest() -> None:
     model = ItemKNN()
     model.fit(Interactions.from_frame(frame(("u", "a", "skip", 0), ("u", "b", "view", 0), ("v", "a", "view", 0))))
-    assert (model.near == -1).all()
+    assert (model.neighbors == -1).all()
 
 
 def test_rules_count_what_follows_by_distance() -> None:
     log = sets(u="abc", v="ab")
-    model = SequentialRules(steps=2, shrink=0.0, discount=0.0)
+    model = SequentialRules(SequentialRules.Params(steps=2, shrink=0.0, discount=0.0))
     model.fit(log)
     assert row(model, log, "a") == pytest.approx({"b": 0.6 / 0.75, "c": 0.15 / 0.75})
     assert row(model, log, "c") == {}
@@ -105,14 +110,14 @@ def test_ease_is_the_closed_form() -> None:
     rng = np.random.default_rng(0)
     rows = [(f"u{user}", f"i{item}", "view", 0) for user in range(40) for item in rng.permutation(8)[: 2 + user % 4]]
     log = Interactions.from_frame(frame(*rows))
-    model = EASE(reg=3.0, neighbours=8)
+    model = EASE(EASE.Params(reg=3.0, neighbors=8))
     model.fit(log)
     taken = log.user_item_matrix().toarray()
     inverse = np.linalg.inv(taken.T @ taken + 3.0 * np.eye(8))
     expected = np.eye(8) - inverse / np.diag(inverse)[None]
     found = np.zeros((8, 8))
     for item in range(8):
-        for other, amount in zip(model.near[item], model.amounts[item], strict=True):
+        for other, amount in zip(model.neighbors[item], model.similarities[item], strict=True):
             if other >= 0:
                 found[item, other] = amount
     np.testing.assert_allclose(found, expected * (1 - np.eye(8)), atol=1e-5)
@@ -120,7 +125,7 @@ def test_ease_is_the_closed_form() -> None:
 
 def test_ease_leaves_out_what_is_beyond_its_items() -> None:
     log = sets(u="abc", v="ab", w="abc")
-    model = EASE(reg=1.0, most=2)
+    model = EASE(EASE.Params(reg=1.0, most=2))
     model.fit(log)
     assert set(row(model, log, "a")) == {"b"}
     assert row(model, log, log.vocabulary.item_ids[2]) == {}
@@ -134,7 +139,7 @@ def test_a_folded_in_user_is_the_one_that_implicit_computes() -> None:
         (f"u{user}", f"i{item}", "purchase", n) for user in range(30) for n, item in enumerate(rng.permutation(9)[:4])
     ]
     log = Interactions.from_frame(frame(*sorted(rows, key=lambda one: one[3])))
-    model = IALS(factors=4, reg=0.1, alpha=5.0, iterations=5, decay=1.0)
+    model = IALS(IALS.Params(factors=4, reg=0.1, alpha=5.0, iterations=5, decay=1.0))
     model.fit(log)
     theirs = AlternatingLeastSquares(4, regularization=0.1, alpha=5.0, iterations=5, random_state=0)
     theirs.fit(log.user_item_matrix(), show_progress=False)
@@ -147,7 +152,8 @@ def test_a_folded_in_user_is_the_one_that_implicit_computes() -> None:
 def test_the_heaviest_of_each_row() -> None:
     from scipy import sparse
 
-    near, amounts = heaviest(sparse.csr_matrix(np.array([[0, 2, 1, 2], [0, 0, 0, 0], [5, 0, 0, 0]], np.float32)), 2)
+    matrix = np.array([[0, 2, 1, 2], [0, 0, 0, 0], [5, 0, 0, 0]], np.float32)
+    near, amounts = largest_in_rows(sparse.csr_matrix(matrix), 2)
     assert near.tolist() == [[1, 3], [-1, -1], [0, -1]]
     assert amounts.tolist() == [[2, 2], [0, 0], [5, 0]]
 

@@ -59,13 +59,13 @@ def edit_manifest(**fields: Any) -> Damage:
 COMMON: dict[str, tuple[str, Damage]] = {
     "a flipped byte": ("hash-mismatch", flip("popularity.npy")),
     "a flipped byte in the items": ("hash-mismatch", flip("items.json")),
-    "a missing file": ("missing-file", lambda folder: (folder / "neighbours.npy").unlink()),
+    "a missing file": ("missing-file", lambda folder: (folder / "neighbors.npy").unlink()),
     "no manifest": ("no-manifest", lambda folder: (folder / "manifest.json").unlink()),
     "an earlier format": ("format", edit_manifest(format=2, gate={"checks": "of another shape"})),
     "an impossible history length": ("bad-manifest", edit_manifest(history_length=0)),
     "half a manifest": ("bad-manifest", lambda folder: (folder / "manifest.json").write_text('{"id": "x"')),
     "fewer rows": ("shape-mismatch", rewrite("popularity.npy", lambda one: one[:-1])),
-    "neighbours beyond the items": ("shape-mismatch", rewrite("neighbours.npy", lambda one: one + 10_000)),
+    "neighbors beyond the items": ("shape-mismatch", rewrite("neighbors.npy", lambda one: one + 10_000)),
     "not a number": ("not-finite", rewrite("popularity.npy", spoil)),
 }
 ENCODED: dict[str, tuple[str, Damage]] = {

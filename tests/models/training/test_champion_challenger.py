@@ -12,7 +12,7 @@ from features.archive import Archive, ArchiveRow
 from models.data.batch import batch_histories
 from models.data.interactions import Interactions
 from models.evaluation import metrics
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.releases import release_store
 from models.releases.gate import GateReport, GateThresholds
 from models.releases.manifest import Manifest, read_manifest
@@ -144,7 +144,7 @@ def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_a
     items = json.loads((folder / "items.json").read_text())
     places = {item: n for n, item in enumerate(items)}
     other = [places.get(f"i{(int(item[1:]) + CLUB) % (2 * CLUB)}", 0) for item in items]  # of the other club
-    for name in ("neighbours.npy", "similarities.npy"):
+    for name in ("neighbors.npy", "similarities.npy"):
         vouched(folder, name, np.load(folder / name)[other])
     spoilt = msgspec.structs.replace(made, manifest=read_manifest(folder))
     result = training.decide(run, [spoilt])
@@ -154,9 +154,9 @@ def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_a
 
 def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: TrainingRun) -> None:
     first, second = serve_first(run), training.item_knn(run)
-    (run.root / "shop" / second.manifest.id / "neighbours.npy").write_bytes(b"broken")
+    (run.root / "shop" / second.manifest.id / "neighbors.npy").write_bytes(b"broken")
     assert training.decide(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
-    (run.root / "shop" / first.id / "neighbours.npy").unlink()
+    (run.root / "shop" / first.id / "neighbors.npy").unlink()
     third = training.item_knn(run)
     assert training.decide(run, [third]).serving == third.manifest.id
     assert verdict_of(run, third.manifest.id).comparison == "the serving release cannot be loaded: missing-file"

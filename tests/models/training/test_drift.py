@@ -98,7 +98,7 @@ def test_progressive_cases_know_only_what_came_before() -> None:
 
 def test_the_hit_rate_is_the_share_of_next_items_among_ten() -> None:
     frame = stream(3_000, 0)
-    popular = Popularity(None)
+    popular = Popularity(Popularity.Params(half_life_ms=None))
     popular.fit(Interactions.from_frame(frame))
     cases = drift.next_event_cases(frame, 60_000 * 2_000, np.random.default_rng(0))
     weights = frame["kind"].map({"view": 0.3, "purchase": 1.0})

@@ -10,7 +10,7 @@ from features.activity import History
 from features.archive import Archive, ArchiveRow
 from models.domains.preset import DomainPreset, TunedParams
 from models.errors import TrainingError
-from models.recommenders.registry import MEMBERS
+from models.recommenders.registry import DEFAULT_MEMBERS
 from models.releases import release_store
 from models.releases.gate import CHECKS
 from models.releases.manifest import Manifest, read_manifest
@@ -62,8 +62,8 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     assert tuned.recommender in result.reason
     check_card(tuned, counts.id)
     assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
-    assert set(tuned.params["tuning"]) == {*MEMBERS, "blend"}
-    assert {stage for stage, _ in told} == {"counts", "blend", *MEMBERS}
+    assert set(tuned.params["tuning"]) == {*DEFAULT_MEMBERS, "blend"}
+    assert {stage for stage, _ in told} == {"counts", "blend", *DEFAULT_MEMBERS}
     assert all(0 <= done <= 1 for _, done in told)
     served = release_store.load(tmp_path / "shop" / tuned.id)
     items = [3]

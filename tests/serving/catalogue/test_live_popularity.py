@@ -11,7 +11,7 @@ from features.popularity import EVERYONE
 from models.data.interactions import Interactions
 from models.domains.preset import DomainPreset, FilterPreset, FreshnessPreset, SeenPolicy
 from models.recommenders.freshness import FIRST_SEEN
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.releases import release_store
 from models.releases.manifest import Manifest
 from models.releases.release import Release
@@ -33,7 +33,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
     rows = [(f"u{n}", item, "click", NOW) for n in range(12) for item in ("start", "old" if n < 8 else "new")]
     log = Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
-    model = ItemKNN(shrink=0.0)
+    model = ItemKNN(ItemKNN.Params(shrink=0.0))
     model.fit(log)
     first = np.array(
         [{"start": NOW - 24 * HOUR, "old": NOW - 24 * HOUR, "new": NOW}[i] for i in log.vocabulary.item_ids]

@@ -9,7 +9,7 @@ from models.data.profiles import ANONYMOUS
 from models.domains.preset import preset_of
 from models.errors import PresetError
 from models.recommenders.blend import Blend
-from models.recommenders.item_item import ItemKNN
+from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural.recommender import Neural
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id

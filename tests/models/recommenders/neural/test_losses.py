@@ -55,7 +55,7 @@ def test_values_that_are_missing_count_nothing() -> None:
 def test_vectors_are_pushed_along_the_slope_of_the_loss() -> None:
     logits = HIDDEN @ VECTORS.T
     residual = (shares(logits) - np.eye(7)[COLUMN]).astype(np.float32)
-    step = np.asarray(losses.pushed(residual, HIDDEN, 0.3))
+    step = np.asarray(losses.adversarial_step(residual, HIDDEN, 0.3))
     np.testing.assert_allclose(np.linalg.norm(step, axis=1), 0.3, rtol=1e-4)
 
     def loss(vectors: np.ndarray) -> float:
@@ -72,5 +72,5 @@ def test_vectors_are_pushed_along_the_slope_of_the_loss() -> None:
 
 
 def test_an_item_without_slope_stays() -> None:
-    step = np.asarray(ops.convert_to_numpy(losses.pushed(np.zeros((5, 7), np.float32), HIDDEN, 0.3)))
+    step = np.asarray(ops.convert_to_numpy(losses.adversarial_step(np.zeros((5, 7), np.float32), HIDDEN, 0.3)))
     assert np.abs(step).max() == 0

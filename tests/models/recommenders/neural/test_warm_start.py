@@ -10,13 +10,14 @@ import pytest
 from models.data.interactions import Interactions
 from models.data.profiles import ProfileHistory
 from models.errors import TrainingError
+from models.recommenders.base import TuningContext
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.recommender import WARMLY, Neural
-from models.recommenders.registry import NEURAL, Situation, make
+from models.recommenders.registry import NEURAL, create
 from stream.events import User
 
 SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2, "adversarial": 0.0}
-SITUATION = Situation(repeats=True, length=8)
+SITUATION = TuningContext(repeats=True, length=8)
 CATEGORIES = {f"i{n}": "even" if n % 2 == 0 else "odd" for n in range(13)}
 
 
@@ -31,7 +32,7 @@ def ring(items: int, users: int = 40, steps: int = 12) -> pd.DataFrame:
 
 
 def fitted(name: str, log: Interactions, start: warm_start.Start | None = None, **more: object) -> Neural:
-    made = make(name, {**SMALL, "epochs": 3, **more}, SITUATION)
+    made = create(name, {**SMALL, "epochs": 3, **more}, SITUATION)
     assert isinstance(made, Neural)
     made.start = start
     made.fit(log)

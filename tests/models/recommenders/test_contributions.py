@@ -9,10 +9,12 @@ from models.data.batch import batch_histories
 from models.data.interactions import Interactions
 from models.recommenders.base import Recommender
 from models.recommenders.blend import EDGES, Blend
+from models.recommenders.ease import EASE
 from models.recommenders.ials import IALS
-from models.recommenders.item_item import EASE, ItemKNN, SequentialRules
-from models.recommenders.popularity import Personal, Popularity
-from models.rerank.contributions import contributions
+from models.recommenders.item_knn import ItemKNN
+from models.recommenders.personal import Personal
+from models.recommenders.popularity import Popularity
+from models.recommenders.sequential_rules import SequentialRules
 from stream.events import KIND_CODES
 
 VIEW, BUY = KIND_CODES["view"], KIND_CODES["purchase"]
@@ -38,7 +40,13 @@ HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4]
 
 @pytest.mark.parametrize(
     "made",
-    [ItemKNN(own=0.3), SequentialRules(), EASE(reg=5.0), Personal(), IALS(factors=4, iterations=3)],
+    [
+        ItemKNN(ItemKNN.Params(own=0.3)),
+        SequentialRules(),
+        EASE(EASE.Params(reg=5.0)),
+        Personal(),
+        IALS(IALS.Params(factors=4, iterations=3)),
+    ],
     ids=lambda one: one.name,
 )
 def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None:
@@ -46,7 +54,7 @@ def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None
     batch = batch_histories([HISTORY], one.vocabulary, 50)
     nothing = batch_histories([History()], one.vocabulary, 50)
     places = np.arange(len(one.vocabulary))
-    found = contributions(one, batch, places)
+    found = one.contributions(batch, places)
     assert found is not None
     assert found.sum(axis=1) == pytest.approx(one.score(batch)[0] - one.score(nothing)[0], abs=1e-4)
     assert not found[:, :-4].any()
@@ -58,7 +66,7 @@ def test_a_blend_says_what_those_members_say_that_can() -> None:
     blend = Blend(members, weights)
     batch = batch_histories([HISTORY], blend.vocabulary, 50)
     places = np.arange(len(blend.vocabulary))
-    found = contributions(blend, batch, places)
+    found = blend.contributions(batch, places)
     assert found is not None
     expected = np.zeros(len(places))
     for member, weight in zip(members[:2], (0.5, 0.2), strict=True):
@@ -66,4 +74,4 @@ def test_a_blend_says_what_those_members_say_that_can() -> None:
         score = member.score(batch)[0]
         expected += weight * (score - ties) / score.sum()
     assert found.sum(axis=1) == pytest.approx(expected, abs=1e-6)
-    assert contributions(members[2], batch, places) is None
+    assert members[2].contributions(batch, places) is None
