@@ -13,7 +13,7 @@ from models.errors import TrainingError
 from models.recommenders.base import TuningContext
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.recommender import WARMLY, Neural
-from models.recommenders.registry import NEURAL, create
+from models.recommenders.registry import create, neural_names
 from stream.events import User
 
 SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2, "adversarial": 0.0}
@@ -39,7 +39,7 @@ def fitted(name: str, log: Interactions, start: warm_start.Start | None = None, 
     return made
 
 
-@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize("name", neural_names())
 def test_it_begins_with_the_weights_of_the_same_items_in_another_order(name: str, tmp_path: Path) -> None:
     first = fitted(name, Interactions.from_frame(ring(12), categories=CATEGORIES))
     warm_start.write(tmp_path / "training.npz", warm_start.start_of(first, 5_000))
