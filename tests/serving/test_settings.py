@@ -249,3 +249,12 @@ def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables:
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert said in done.stderr
+
+
+def test_repr_masks_the_values_of_secrets() -> None:
+    settings = validate({"kafka_security": {"sasl_username": "ann", "sasl_password": "hunter2"}, "port": 8099})
+
+    assert "hunter2" not in f"{settings!r} {settings}"
+    assert "kafka_security={'sasl_username': '********', 'sasl_password': '********'}" in repr(settings)
+    assert "port=8099" in repr(settings)
+    assert settings.kafka_security["sasl_password"] == "hunter2"
