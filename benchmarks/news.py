@@ -72,7 +72,7 @@ def measure(
                 _row(name + label, way, found, opponent, seed)
                 for label, way in zip(labels, [plain, *chosen], strict=True)
             ]
-    cases = len(replay.asked(test))
+    cases = len(replay.sampled_events(test))
     facts = {"clicks": len(frame), "readers": int(frame["user_id"].nunique()), "items": len(replay.item_ids)}
     return {**facts, "cases": cases, "seed": seed, "seconds": time.monotonic() - started, "rows": rows}
 

@@ -1,7 +1,7 @@
-"""Experiments: recommenders tuned on one part of the held-out events and measured on another, all of them alike.
+"""Experiments: tune recommenders on the validation split and measure them on the test split, all in the same way.
 
-The protocol splits twice: what is held out from all events tests, what is held out from the rest tunes. Nothing of the
-test part is looked at before `figures`; the final fit learns from everything before it.
+The protocol splits twice: first the test split from all events, then the validation split (tuning cases) from the rest.
+The test split is used only by `measured`; the final fit learns from everything before it.
 """
 
 import time
@@ -34,26 +34,29 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Progress = Callable[[str, float, dict[str, float]], None]
-"""Called with the stage, how much of it is done (0..1), and its figures."""
+"""Called with the stage, the completed share of it (0..1), and its metrics."""
 
 SHORTEST_HISTORY: Final = 10
-"""An encoder reads at least so many events, where histories may be as long."""
+"""The minimum number of events that an encoder reads, unless histories are limited to fewer."""
 PATIENCE: Final = 4
 WATCHED: Final = 600
-"""Tuning cases that are looked at after each epoch."""
+"""Number of tuning cases that are evaluated after each epoch."""
 TIED: Final = 0.1
-"""With more targets than this share at the time of the event before them, events of one time are learned in order."""
+"""If more than this share of targets have the timestamp of the previous event, simultaneous events keep their order."""
 
 
 class ExperimentPlan(msgspec.Struct, frozen=True):
-    """How an experiment goes. `minutes` and `trials` bound the tuning of each recommender, whichever ends first.
+    """The configuration of an experiment.
 
-    `mask_seen`: whether what a user took can be recommended again; None: whichever suits item-kNN on the tuning cases.
-    `most` bounds the tuning cases, `tested` the test cases (`most` where it is None). `clock` gives the seconds that
-    `minutes` are counted in: of the wall, or of the processor (`time.process_time`), which a busy machine does not
-    change.
-    `weights` and `recency_ms` are the domain's (`Vocabulary`). `history_length`: the newest events of a history that
-    are read; encoders read fewer where most histories are shorter.
+    Attributes:
+        trials: limit of the tuning of each recommender, like `minutes`; the first limit reached ends it.
+        most: maximum number of tuning cases; None: all.
+        mask_seen: whether items of the history are excluded; None: whichever suits item-kNN on the tuning cases.
+        tested: maximum number of test cases; None: `most`.
+        clock: seconds that `minutes` are measured in, of the wall or of the processor (`time.process_time`), which
+            does not depend on the load of the machine.
+        weights: kind weights of the domain (`Vocabulary`), like `recency_ms`.
+        history_length: number of newest events that are read; encoders read fewer if most histories are shorter.
     """
 
     protocol: splits.SplitProtocol
@@ -72,7 +75,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True):
 
 
 class TunedRecommender(msgspec.Struct):
-    """What tuning found for one recommender: `values` are NDCG@10 of each tuning case."""
+    """A tuned recommender. `values`: NDCG@10 of each tuning case, float64 [cases]."""
 
     name: str
     params: dict[str, Any]
@@ -89,7 +92,7 @@ class TunedRecommender(msgspec.Struct):
 
 
 class EvaluationSplit(msgspec.Struct):
-    """What is learned from, and the cases that are asked afterwards."""
+    """The events to fit on, and the cases to evaluate afterwards."""
 
     log: Interactions
     cases: list[splits.EvaluationCase]
@@ -100,11 +103,11 @@ class EvaluationSplit(msgspec.Struct):
 
     def barred(self, masked: bool) -> list[list[int]] | None:
         index = self.log.vocabulary.index
-        return [[index[one] for one in case.seen if one in index] for case in self.cases] if masked else None
+        return [[index[item] for item in case.seen if item in index] for case in self.cases] if masked else None
 
 
 class Experiment:
-    """One data set, split once. `tune`, then `blend`, then `fit` and `figures`.
+    """One data set, split once. `tune`, then `blend`, then `fit` and `measured`.
 
     Raises:
         TrainingError: nothing is held out.
@@ -157,10 +160,10 @@ class Experiment:
         log = Interactions.from_frame(
             before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known
         )
-        found = splits.evaluation_cases(
+        cases = splits.evaluation_cases(
             before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles
         )
-        return EvaluationSplit(log, found, splits.batch_cases(found, log.vocabulary, plan.history_length))
+        return EvaluationSplit(log, cases, splits.batch_cases(cases, log.vocabulary, plan.history_length))
 
     def _masked(self) -> bool:
         trial = create("item-knn", {}, self.situation)
@@ -183,37 +186,37 @@ class Experiment:
     def search(
         self, name: str, study: "Study", trials: int | None = None, minutes: float | None = None
     ) -> TunedRecommender:
-        """Add trials to a study of Optuna until it has so many, or `minutes` of this call are over; the best of these.
+        """Add trials to an Optuna study until it has `trials` or this call took `minutes`; returns the best new trial.
 
-        The first trial is of what `defaults` say of the recommender, or its own. Trials of a neural recommender share
-        the minutes that are left; each stops early when it no longer gains, or when the median of those before it was
-        ahead. Several processes may search in one study at the same time. Where the study had its trials, what is
-        returned has no parameters: `study.best_trial` has.
+        The first trial uses the recommender's parameters of `defaults`, or its own defaults. A trial of a neural
+        recommender gets the remaining minutes; it stops early when it no longer improves, or when it is below the
+        median of earlier trials. Several processes may share a study. If the study already has all its trials, the
+        returned recommender has no parameters: see `study.best_trial`.
         """
         from optuna.study import MaxTrialsCallback
 
         trials, minutes, clock = trials or self.plan.trials, minutes or self.plan.minutes, self.plan.clock
         started, best = clock(), TunedRecommender(name, {}, np.zeros(0))
 
-        def one(trial: "Trial") -> float:
+        def objective(trial: "Trial") -> float:
             nonlocal best
             left = minutes - (clock() - started) / 60
             first = is_first_trial(study, trial)
             params = self.defaults.get(name, {}) if first else spec(name).space(trial, self.situation)
-            found = self._tried(name, params, minutes if first else max(left, 0.05), trial)
-            trial.set_user_attr("params", found.params)
-            if not len(best.values) or found.ndcg > best.ndcg:
-                best = found
+            result = self._tried(name, params, minutes if first else max(left, 0.05), trial)
+            trial.set_user_attr("params", result.params)
+            if not len(best.values) or result.ndcg > best.ndcg:
+                best = result
             done = max((completed_trials(study) + 1) / trials, (clock() - started) / (60 * minutes))
             self.progress(name, min(1.0, done), {"ndcg@10": best.ndcg})
-            return found.ndcg
+            return result.ndcg
 
-        def spent(study: "Study", _trial: "FrozenTrial") -> None:
+        def stop_when_spent(study: "Study", _trial: "FrozenTrial") -> None:
             if clock() - started >= 60 * minutes:
                 study.stop()
 
         if completed_trials(study) < trials:
-            study.optimize(one, callbacks=[spent, MaxTrialsCallback(trials)])
+            study.optimize(objective, callbacks=[stop_when_spent, MaxTrialsCallback(trials)])
         self.progress(name, 1.0, {"ndcg@10": study.best_value})
         return best
 
@@ -222,86 +225,90 @@ class Experiment:
     ) -> TunedRecommender:
         if is_neural(name):
             return self._trained(name, params, minutes, trial)
-        made = create(name, params, self.situation, self.plan.seed)
-        made.fit(self.tuning.log)
-        return TunedRecommender(name, made.describe(), self._values(made, self.tuning), recommender=made)
+        recommender = create(name, params, self.situation, self.plan.seed)
+        recommender.fit(self.tuning.log)
+        return TunedRecommender(
+            name, recommender.describe(), self._values(recommender, self.tuning), recommender=recommender
+        )
 
     def _trained(
         self, name: str, params: dict[str, Any], minutes: float, trial: "Trial | None" = None
     ) -> TunedRecommender:
-        """A neural recommender at its best epoch by the first tuning cases; that epoch's number becomes `epochs`."""
+        """A neural recommender at its best epoch on the first tuning cases; `epochs` is set to that epoch."""
         from models.recommenders.neural.recommender import Neural
 
-        settings = {**params, **({"epochs": self.plan.epochs} if self.plan.epochs else {"epochs": 200})}
-        made = create(name, settings, self.situation, self.plan.seed)
-        assert isinstance(made, Neural)
-        made.start = self._start(name, self.tuned_from)
+        params_to_fit = {**params, **({"epochs": self.plan.epochs} if self.plan.epochs else {"epochs": 200})}
+        recommender = create(name, params_to_fit, self.situation, self.plan.seed)
+        assert isinstance(recommender, Neural)
+        recommender.start = self._start(name, self.tuned_from)
         watched = EvaluationSplit(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
         curve: list[dict[str, float]] = []
-        kept: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
+        best: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
         clock = self.plan.clock
         started = clock()
 
         def after_epoch(epoch: int, logs: dict[str, float]) -> bool:
-            assert made.network is not None
-            ndcg = float(self._values(made, watched).mean())
+            assert recommender.network is not None
+            ndcg = float(self._values(recommender, watched).mean())
             curve.append({"epoch": float(epoch), "loss": float(logs.get("loss", 0.0)), "ndcg@10": ndcg})
-            if ndcg > kept["ndcg"]:
-                kept.update(ndcg=ndcg, epoch=epoch, weights=made.network.get_weights())
+            if ndcg > best["ndcg"]:
+                best.update(ndcg=ndcg, epoch=epoch, weights=recommender.network.get_weights())
             self.progress(name, min(1.0, (clock() - started) / (60 * minutes)), curve[-1])
             if trial is not None:
                 trial.report(ndcg, epoch)
-            return epoch - kept["epoch"] >= PATIENCE or (trial is not None and trial.should_prune())
+            return epoch - best["epoch"] >= PATIENCE or (trial is not None and trial.should_prune())
 
-        made.after_epoch, made.minutes, made.clock = after_epoch, minutes, clock
-        made.fit(self.tuning.log)
-        assert made.network is not None
-        if kept["weights"] is not None:
-            made.network.set_weights(kept["weights"])
-        described = {**made.describe(), "epochs": int(kept["epoch"]) + 1}
-        return TunedRecommender(name, described, self._values(made, self.tuning), curve=curve, recommender=made)
+        recommender.after_epoch, recommender.minutes, recommender.clock = after_epoch, minutes, clock
+        recommender.fit(self.tuning.log)
+        assert recommender.network is not None
+        if best["weights"] is not None:
+            recommender.network.set_weights(best["weights"])
+        described = {**recommender.describe(), "epochs": int(best["epoch"]) + 1}
+        return TunedRecommender(
+            name, described, self._values(recommender, self.tuning), curve=curve, recommender=recommender
+        )
 
     def blend(self, tuned: Sequence[TunedRecommender]) -> TunedRecommender:
-        """A blend of what was tuned; its `values` are those of weights sought on other users' cases."""
+        """A blend of tuned recommenders; its `values` use weights that were fitted on other users."""
         started = time.monotonic()
-        members = {one.name: one.recommender for one in tuned if one.recommender is not None}
+        members = {candidate.name: candidate.recommender for candidate in tuned if candidate.recommender is not None}
         side = self.tuning
         targets = [case.targets for case in side.cases]
         evidence = blend.evidence_of(members, side.batch, targets, side.barred(self.masked))
         values = blend.cross_validated(evidence, np.random.default_rng(self.plan.seed))
         weights = blend.best_weights(evidence, np.random.default_rng(self.plan.seed))
-        made = blend.Blend(list(members.values()), weights)
+        blended = blend.Blend(list(members.values()), weights)
         self.progress("blend", 1.0, {"ndcg@10": float(values.mean())})
         spent = time.monotonic() - started
-        return TunedRecommender("blend", made.describe(), values, 0, spent, recommender=made, members=list(tuned))
+        return TunedRecommender("blend", blended.describe(), values, 0, spent, recommender=blended, members=list(tuned))
 
     def fit(self, tuned: TunedRecommender, log: Interactions | None = None) -> Recommender:
-        """The tuned recommender, fitted anew on everything before the test part, or on `log`.
+        """The tuned recommender, refitted on everything before the test split, or on `log`.
 
-        What was fitted before the test part once is not fitted again for a blend that it is a member of.
+        A recommender that was already fitted before the test split is reused as a member of a blend.
         """
         if tuned.members:
             assert isinstance(tuned.recommender, blend.Blend)
             weights = tuned.recommender.weights.astype(np.float64)
-            return blend.Blend([self.fit(one, log) for one in tuned.members], weights)
-        params, kept = self._fits.get(tuned.name, (None, None))
-        if log is None and kept is not None and params == tuned.params:
-            return kept
-        made = create(tuned.name, tuned_params(tuned.name, tuned.params), self.situation, self.plan.seed)
+            return blend.Blend([self.fit(member, log) for member in tuned.members], weights)
+        params, fitted = self._fits.get(tuned.name, (None, None))
+        if log is None and fitted is not None and params == tuned.params:
+            return fitted
+        recommender = create(tuned.name, tuned_params(tuned.name, tuned.params), self.situation, self.plan.seed)
         if is_neural(tuned.name) and log is None:
-            made.start = self._start(tuned.name, self.held_out_from)  # type: ignore[attr-defined]
-        made.fit(log or self.test.log)
+            recommender.start = self._start(tuned.name, self.held_out_from)  # type: ignore[attr-defined]
+        recommender.fit(log or self.test.log)
         if log is None:
-            self._fits[tuned.name] = (tuned.params, made)
-        return made
+            self._fits[tuned.name] = (tuned.params, recommender)
+        return recommender
 
     def _start(self, name: str, cut: int) -> Start | None:
-        """The newest weights for an encoder that know nothing from `cut` (epoch ms) on."""
-        fair = [one for one in self.starts if one.encoder == name and one.until <= cut]
-        return max(fair, key=lambda one: one.until, default=None)
+        """The newest weights of an encoder that were trained only on events before `cut` (epoch ms)."""
+        usable = [start for start in self.starts if start.encoder == name and start.until <= cut]
+        return max(usable, key=lambda start: start.until, default=None)
 
     def measured(self, recommender: Recommender) -> tuple[dict[str, np.ndarray], metrics.RankedLists]:
-        """Every metric of every test case, and the lists themselves."""
+        """Each metric of each test case, float64 [cases], and the ranked lists."""
         side = self.test
         vocabulary: Vocabulary = recommender.vocabulary
         batch = side.batch
@@ -325,12 +332,14 @@ class Experiment:
 
 
 def best_of(tuned: Sequence[TunedRecommender]) -> TunedRecommender:
-    """The one of highest NDCG@10 on the tuning cases, the first where two are equal."""
-    return max(tuned, key=lambda one: one.ndcg)
+    """The recommender with the highest NDCG@10 on the tuning cases; the first in a tie."""
+    return max(tuned, key=lambda candidate: candidate.ndcg)
 
 
 def _tied(cases: Sequence[splits.EvaluationCase]) -> float:
-    """The share of cases whose target has the time of the event before it."""
+    """The share of cases whose target has the timestamp of the previous event."""
     return (
-        float(np.mean([bool(one.history.times) and one.at == one.history.times[-1] for one in cases])) if cases else 0
+        float(np.mean([bool(case.history.times) and case.at == case.history.times[-1] for case in cases]))
+        if cases
+        else 0
     )

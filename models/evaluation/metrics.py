@@ -1,4 +1,4 @@
-"""Ranking metrics over the full catalogue: per user, together, with intervals, in segments."""
+"""Ranking metrics over the full catalogue: per user, aggregated, with intervals, and by segment."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -14,15 +14,15 @@ from models.recommenders.top_k import top_k
 BLOCK: Final = 256
 KS: Final = (5, 10, 20)
 CALIBRATION_SMOOTHING: Final = 0.01
-"""Share of the history's distribution that is mixed into the list's, so that calibration is finite."""
+"""Share of the history's distribution that is mixed into the list's, which keeps calibration finite."""
 LENGTHS: Final = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
 Score = Callable[[int, int], Float32]
-"""float32 [stop - start, items] for cases[start:stop]; the answer may be written over."""
+"""Returns float32 [stop - start, items] for cases[start:stop]; the caller may overwrite it."""
 
 
 class RankedLists(msgspec.Struct, frozen=True):
-    """What was recommended: `items` int64 [cases, k], best first, -1 where there are fewer; `auc` float64 [cases]."""
+    """Recommended lists: `items` int64 [cases, k], best first, padded with -1; `auc` float64 [cases]."""
 
     items: Int64
     auc: Float64
@@ -30,7 +30,7 @@ class RankedLists(msgspec.Struct, frozen=True):
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A part of the users and its mean metrics."""
+    """A segment of users and its mean metrics."""
 
     by: str
     name: str
@@ -43,11 +43,11 @@ def rank(
 ) -> RankedLists:
     """The k best of the full catalogue for each case, ties by lower index.
 
-    With `mask_seen` nothing that the user took can be recommended. AUC (the share of target-negative pairs in the right
-    order, ties half) is of unmasked scores, nan where a case has no known negative or no known target.
+    `mask_seen` excludes items of the user's history. AUC (the share of target-negative pairs in the right order, ties
+    count half) uses unmasked scores; it is nan for a case without a known negative or target.
     """
     index = vocabulary.index
-    found = np.full((len(held_out), k), -1, np.int64)
+    items = np.full((len(held_out), k), -1, np.int64)
     auc = np.full(len(held_out), np.nan)
     for start in range(0, len(held_out), BLOCK):
         part = held_out[start : start + BLOCK]
@@ -56,9 +56,9 @@ def rank(
             if case.negatives:
                 auc[start + row] = _auc(table[row], case, index)
             if mask_seen:
-                table[row, [index[one] for one in case.seen if one in index]] = -np.inf
-        found[start : start + len(part)] = top_k(table, k)[0]
-    return RankedLists(found, auc, k)
+                table[row, [index[item] for item in case.seen if item in index]] = -np.inf
+        items[start : start + len(part)] = top_k(table, k)[0]
+    return RankedLists(items, auc, k)
 
 
 def per_user(
@@ -77,14 +77,13 @@ def per_user(
     the mean precision at hits over min(k, targets). With `popularity` [items]: novelty, the mean of -log2 of a shown
     item's share of events (Vargas & Castells, RecSys 2011). With `categories` [items] (0 is unknown): diversity, the
     share of pairs in a list that differ in category, and calibration, the divergence of the list's categories from the
-    history's (Steck, RecSys 2018; 0 is best). An item without a category has no part in the two; where too few others
-    are left they are nan. They and AUC are absent where no case has a value. Targets that the vocabulary lacks count as
-    missed.
+    history's (Steck, RecSys 2018; 0 is best). Both ignore items without a category, and are nan if too few
+    items are left. They and AUC are absent if no case has a value. Targets outside the vocabulary count as missed.
     """
     hits, sizes = _hits(ranked, vocabulary, held_out)
     out: dict[str, Float64] = {}
     for k in ks:
-        top, wanted = hits[:, :k], np.minimum(sizes, k)
+        top, ideal_hits = hits[:, :k], np.minimum(sizes, k)
         right = top.sum(axis=1).astype(np.float64)
         shown = np.maximum((ranked.items[:, :k] >= 0).sum(axis=1), 1)
         discount = 1 / np.log2(np.arange(2, top.shape[1] + 2))
@@ -93,10 +92,10 @@ def per_user(
         out[f"recall@{k}"] = right / sizes
         out[f"f1@{k}"] = 2 * right / (k + sizes)
         out[f"hr@{k}"] = (right > 0).astype(np.float64)
-        out[f"ndcg@{k}"] = top @ discount / np.cumsum(1 / np.log2(np.arange(2, k + 2)))[wanted - 1]
+        out[f"ndcg@{k}"] = top @ discount / np.cumsum(1 / np.log2(np.arange(2, k + 2)))[ideal_hits - 1]
         out[f"mrr@{k}"] = np.where(right > 0, 1 / (1 + top.argmax(axis=1)), 0.0)
         precisions = top.cumsum(axis=1) / np.arange(1, top.shape[1] + 1)
-        out[f"map@{k}"] = (precisions * top).sum(axis=1) / wanted
+        out[f"map@{k}"] = (precisions * top).sum(axis=1) / ideal_hits
         if popularity is not None:
             out[f"novelty@{k}"] = _novelty(ranked.items[:, :k], popularity)
         if categories is not None:
@@ -108,7 +107,7 @@ def per_user(
 def aggregate(
     values: Mapping[str, Float64], ranked: RankedLists, vocabulary: Vocabulary, ks: Sequence[int] = KS
 ) -> dict[str, float]:
-    """Means over users (of those who have a value), and over the catalogue: coverage, and Gini of how often shown."""
+    """Means over the users that have a value; over the catalogue: coverage, and the Gini index of impressions."""
     out = {name: _mean(column) for name, column in values.items()}
     for k in ks:
         shown = ranked.items[:, :k].ravel()
@@ -154,7 +153,7 @@ def segments(
 ) -> list[Segment]:
     """Mean metrics by history length, by profile (user id -> label), and by whether the first target is in the head.
 
-    The head are the most popular items that make up half of the events.
+    The head is the set of most popular items that make up half of the events.
     """
     lengths = np.array(
         [sum(1 for kind in case.history.kinds if vocabulary.kind_weights[kind] > 0) for case in held_out]
@@ -173,39 +172,40 @@ def segments(
     places = [vocabulary.index.get(case.targets[0]) for case in held_out]
     kinds = np.array(["new" if place is None else "head" if place in head else "tail" for place in places])
     out += [_segment("target item", name, kinds == name, values) for name in ("head", "tail", "new")]
-    return [one for one in out if one.users]
+    return [segment for segment in out if segment.users]
 
 
 def evaluate(
     score: Score, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase], k: int = 10, *, mask_seen: bool = False
 ) -> dict[str, float]:
-    """The short form: ndcg, hr, recall, mrr and coverage at k, and how many users."""
+    """The main metrics only: ndcg, hr, recall, mrr and coverage at k, and the number of users."""
     ranked = rank(score, vocabulary, held_out, k, mask_seen=mask_seen)
     whole = aggregate(per_user(ranked, vocabulary, held_out, (k,)), ranked, vocabulary, (k,))
     return {
-        name: whole[name] for name in (*(f"{one}@{k}" for one in ("ndcg", "hr", "recall", "mrr", "coverage")), "users")
+        name: whole[name]
+        for name in (*(f"{metric}@{k}" for metric in ("ndcg", "hr", "recall", "mrr", "coverage")), "users")
     }
 
 
 def _present(name: str, column: Float64) -> dict[str, Float64]:
-    """A metric, unless no case has a value of it."""
+    """A metric, or nothing if no case has a value."""
     return {} if np.isnan(column).all() else {name: column}
 
 
 def _auc(scores: Float32, case: EvaluationCase, index: Mapping[str, int]) -> float:
-    wanted = scores[[index[one] for one in case.targets if one in index]]
-    others = scores[[index[one] for one in case.negatives if one in index]]
-    if not len(wanted) or not len(others):
+    positives = scores[[index[item] for item in case.targets if item in index]]
+    negatives = scores[[index[item] for item in case.negatives if item in index]]
+    if not len(positives) or not len(negatives):
         return float("nan")
-    above = (wanted[:, None] > others[None]).mean()
-    return float(above + 0.5 * (wanted[:, None] == others[None]).mean())
+    above = (positives[:, None] > negatives[None]).mean()
+    return float(above + 0.5 * (positives[:, None] == negatives[None]).mean())
 
 
 def _hits(ranked: RankedLists, vocabulary: Vocabulary, held_out: Sequence[EvaluationCase]) -> tuple[Bool, Int64]:
-    """bool [cases, k]: which shown items are targets; int64 [cases]: how many targets there are."""
+    """bool [cases, k]: which shown items are targets; int64 [cases]: the number of targets."""
     items = len(vocabulary)
     index = vocabulary.index
-    keys = [row * items + index[one] for row, case in enumerate(held_out) for one in case.targets if one in index]
+    keys = [row * items + index[item] for row, case in enumerate(held_out) for item in case.targets if item in index]
     shown = np.arange(len(held_out))[:, None] * items + ranked.items
     hits = np.isin(shown, np.array(keys, np.int64)) & (ranked.items >= 0)
     return hits, np.array([len(case.targets) for case in held_out], np.int64)
@@ -231,7 +231,7 @@ def _calibration(
 ) -> Float64:
     out = np.full(len(held_out), np.nan)
     for row, case in enumerate(held_out):
-        took = categories[[vocabulary.index[one] for one in case.history.items if one in vocabulary.index]]
+        took = categories[[vocabulary.index[item] for item in case.history.items if item in vocabulary.index]]
         given = categories[shown[row][shown[row] >= 0]]
         took, given = took[took > 0], given[given > 0]
         if not len(took) or not len(given):

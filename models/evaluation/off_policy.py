@@ -1,10 +1,10 @@
 """Off-policy evaluation: click-through rates at other exploration shares, estimated from the exploration log.
 
-The log are archived impressions whose `context.propensities` says with which probability each place showed its item,
-and the clicks that followed. In each list every place but the first explores independently with the list's exploration
-share s: it keeps its ranked item with probability 1 - s, or shows an item drawn from a pool of its own, with
-probability s times the draw. So a log with one share says what any other share would have earned: at share t a kept
-item would have been shown with probability 1 - t, a drawn one with its propensity times t / s.
+The log consists of archived impressions, whose `context.propensities` give the probability with which each place
+showed its item, and the clicks that followed. In each list every place but the first explores independently with
+the list's exploration share s: it keeps its ranked item with probability 1 - s, or shows an item drawn from a pool of
+its own, with probability s times the draw. So a log of one share estimates the rate at any other share: at share t a
+kept item has probability 1 - t, and a drawn item has its propensity times t / s.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,7 +50,7 @@ class ExplorationLog(msgspec.Struct, frozen=True):
         clicked: bool [places].
         impressions: lists in the log; `explored` of them have exploring places.
         malformed: lists whose propensities cannot be read.
-        unknown_share: lists left out because their exploration share cannot be told.
+        unknown_share: lists left out because their exploration share is unknown.
     """
 
     propensity: Float64

@@ -1,8 +1,8 @@
-"""Progressive evaluation: a log replayed in the order of time; before each event a recommender is asked for it.
+"""Progressive evaluation: a log is replayed in time order, and a recommender predicts each event before it happens.
 
-At each asked event only what came before is known: the user's history, releases made of earlier events at most every
-`refit_ms` ago, and the live counts up to the event before. So what a system gains by live popularity shows, which a
-split with one cut cannot show.
+Each prediction uses only earlier data: the user's history, a release trained on events before the latest refit (every
+`refit_ms`), and live counts up to the previous event. This measures the gain from live popularity, which a single
+temporal split cannot measure.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ BLOCK = 128
 
 
 class ReplayWindow(msgspec.Struct, frozen=True):
-    """Events from `start` (inclusive) to `stop` (exclusive, both epoch ms) are asked for; at most `most`, by `seed`."""
+    """The evaluated period: `start` (inclusive) to `stop` (exclusive), epoch ms; at most `most` sampled events."""
 
     start: int
     stop: int
@@ -33,7 +33,7 @@ class ReplayWindow(msgspec.Struct, frozen=True):
 
 
 class ScoreMix(msgspec.Struct, frozen=True):
-    """How scores become an answer: the prior's half-life (None: no prior), the live counts' half-life, their weight."""
+    """How scores are mixed: half-life of the freshness prior (None: no prior), half-life and weight of live counts."""
 
     half_life_ms: float | None = None
     live_half_life_ms: float | None = None
@@ -41,7 +41,7 @@ class ScoreMix(msgspec.Struct, frozen=True):
 
 
 class ProgressiveRanks(msgspec.Struct, frozen=True):
-    """What was asked: `users` int64 [cases], and for each way the target's rank, int64 [cases], 0 being the best."""
+    """Ranks of the targets: `users` int64 [cases]; `ranks` int64 [cases] for each score mix, 0 is the best."""
 
     users: Int64
     ranks: dict[ScoreMix, Int64]
@@ -54,14 +54,14 @@ class ProgressiveRanks(msgspec.Struct, frozen=True):
 
 
 class LogReplay:
-    """A frame [user_id, item_id, kind, at] in time order, as numbers; items are all that it ever names."""
+    """An event log [user_id, item_id, kind, at] in time order, factorized; items are all items of the log."""
 
     def __init__(self, frame: pd.DataFrame, length: int = 50) -> None:
         self.frame = frame.reset_index(drop=True)
         self.length = length
         self.users, _ = pd.factorize(self.frame["user_id"])
         self.items, names = pd.factorize(self.frame["item_id"])
-        self.item_ids = [str(one) for one in names]
+        self.item_ids = [str(item) for item in names]
         self.index = {item: place for place, item in enumerate(self.item_ids)}
         self.times = self.frame["at"].to_numpy(np.int64)
         self.kinds = self.frame["kind"].map(KIND_CODES).to_numpy(np.int64)
@@ -71,13 +71,13 @@ class LogReplay:
         cuts = np.flatnonzero(np.diff(self.users[order])) + 1
         self._own = {int(self.users[rows[0]]): rows for rows in np.split(order, cuts)}
 
-    def asked(self, window: ReplayWindow) -> Int64:
-        """The events that are asked for: those of users with a history, a seeded sample in time order."""
+    def sampled_events(self, window: ReplayWindow) -> Int64:
+        """int64 [cases]: rows of a seeded sample of the events of users with a history, in time order."""
         low, high = np.searchsorted(self.times, [window.start, window.stop])
-        found = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
-        if len(found) > window.most:
-            found = np.sort(np.random.default_rng(window.seed).choice(found, window.most, replace=False))
-        return found
+        rows = np.array([row for row in range(low, high) if self._own[int(self.users[row])][0] < row], np.int64)
+        if len(rows) > window.most:
+            rows = np.sort(np.random.default_rng(window.seed).choice(rows, window.most, replace=False))
+        return rows
 
     def run(
         self,
@@ -86,28 +86,30 @@ class LogReplay:
         ways: Sequence[ScoreMix],
         progress: Callable[[float], None] = lambda _: None,
     ) -> ProgressiveRanks:
-        """Ask for every chosen event of the window in each way; `make` gives an unfitted recommender, None live counts
-        alone."""
-        rows = self.asked(window)
-        live = _Live(self, window, sorted({one.live_half_life_ms for one in ways if one.live_half_life_ms}))
+        """Rank every sampled event of the window with each score mix.
+
+        `make` returns an unfitted recommender; None evaluates live counts alone.
+        """
+        rows = self.sampled_events(window)
+        live = _Live(self, window, sorted({way.live_half_life_ms for way in ways if way.live_half_life_ms}))
         ranks: dict[ScoreMix, list[int]] = {way: [] for way in ways}
         for number, (start, part) in enumerate(_blocks(self.times[rows], rows, window)):
             release = _Release(self, make, int(np.searchsorted(self.times, start)), ways) if make is not None else None
             for first in range(0, len(part), BLOCK):
-                self._ask(part[first : first + BLOCK], release, live, ranks)
+                self._append_ranks(part[first : first + BLOCK], release, live, ranks)
             progress(min(1.0, (number + 1) * window.refit_ms / (window.stop - window.start)))
         return ProgressiveRanks(
-            self.users[rows].astype(np.int64), {way: np.array(found) for way, found in ranks.items()}
+            self.users[rows].astype(np.int64), {way: np.array(way_ranks) for way, way_ranks in ranks.items()}
         )
 
     def history(self, row: int) -> History:
-        """What the user did before an event, newest last."""
+        """The user's history before an event, newest last."""
         own = self._own[int(self.users[row])]
         before = own[: np.searchsorted(own, row)][-self.length :]
-        items = [self.item_ids[self.items[one]] for one in before]
+        items = [self.item_ids[self.items[place]] for place in before]
         return History(items, self.kinds[before].tolist(), self.times[before].tolist(), [None] * len(items))
 
-    def _ask(
+    def _append_ranks(
         self,
         rows: Int64,
         release: "_Release | None",
@@ -120,16 +122,16 @@ class LogReplay:
             live.advance(row)
             seen = [self.index[item] for item in histories[number].items]
             target = int(self.items[row])
-            for way, found in ranks.items():
+            for way, way_ranks in ranks.items():
                 own = offered[number][None] if offered is not None else np.zeros((1, len(self.item_ids)), np.float32)
                 prior = release.priors[way.half_life_ms] if release is not None and way.half_life_ms else None
                 scores = mix(own.copy(), prior, live.shares(way.live_half_life_ms), way.live)[0]
-                scores[[one for one in seen if one != target]] = -1.0
-                found.append(_rank(scores, target))
+                scores[[item for item in seen if item != target]] = -1.0
+                way_ranks.append(_rank(scores, target))
 
 
 class _Release:
-    """A recommender fitted on everything before an event, its shares spread over all items of the replay."""
+    """A recommender fitted on the events before a row; its probabilities cover all items of the replay."""
 
     def __init__(
         self, replay: LogReplay, make: Callable[[], Recommender], before: int, ways: Sequence[ScoreMix]
@@ -152,11 +154,11 @@ class _Release:
 
 
 class _Live:
-    """Decayed counts of every item, up to the event before the one that is asked for."""
+    """Decayed counts of every item, up to the event before the evaluated one."""
 
     def __init__(self, replay: LogReplay, window: ReplayWindow, half_lives: Sequence[float]) -> None:
         self._replay, self._start, self._next = replay, window.start, 0
-        self._counts = {one: np.zeros(len(replay.item_ids)) for one in half_lives}
+        self._counts = {half_life: np.zeros(len(replay.item_ids)) for half_life in half_lives}
         self._nothing: Float32 = np.zeros(len(replay.item_ids), np.float32)
 
     def advance(self, row: int) -> None:
@@ -174,14 +176,14 @@ class _Live:
 
 
 def _blocks(times: Int64, rows: Int64, window: ReplayWindow) -> Iterator[tuple[int, Int64]]:
-    """The asked events between two releases, with the time of the release before them."""
-    number = (times - window.start) // window.refit_ms
-    for one in np.unique(number):
-        yield window.start + int(one) * window.refit_ms, rows[number == one]
+    """Evaluated rows between two refits, with the time of the earlier refit (epoch ms)."""
+    blocks = (times - window.start) // window.refit_ms
+    for block in np.unique(blocks):
+        yield window.start + int(block) * window.refit_ms, rows[blocks == block]
 
 
 def _rank(scores: Float32, target: int) -> int:
-    """How many items stand before the target; of equal scores half, so that a score of nothing gains nothing."""
+    """The number of items ranked above the target; ties count half, so constant scores gain nothing."""
     own = scores[target]
     return int((scores > own).sum() + ((scores == own).sum() - 1) // 2)
 

@@ -17,7 +17,7 @@ TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 
 
 class RecommenderResults(msgspec.Struct):
-    """What was measured of one recommender. `curve`: epoch, loss, ndcg@10 of each epoch, where there are epochs."""
+    """The results of one recommender. `curve`: epoch, loss and ndcg@10 of each epoch, empty without epochs."""
 
     recommender: str
     params: dict[str, Any]
@@ -31,7 +31,7 @@ class RecommenderResults(msgspec.Struct):
 
 
 class EvaluationReport(msgspec.Struct):
-    """An evaluation: of what, how, and each recommender's figures. `chosen` won on the tuning cases."""
+    """An evaluation: data, protocol, and the results of each recommender. `chosen` is the best on the tuning cases."""
 
     source: str
     events: int
@@ -56,30 +56,30 @@ class ReportTable(msgspec.Struct, frozen=True):
 
 
 def ranked(report: EvaluationReport) -> list[RecommenderResults]:
-    """By falling NDCG@10, ties by name."""
-    return sorted(report.figures, key=lambda one: (-one.metrics.get("ndcg@10", 0.0), one.recommender))
+    """Results by descending NDCG@10, ties by name."""
+    return sorted(report.figures, key=lambda results: (-results.metrics.get("ndcg@10", 0.0), results.recommender))
 
 
 def tables(report: EvaluationReport) -> list[ReportTable]:
-    """Every table of the report, in its order."""
+    """All tables of the report, in order."""
     figures = ranked(report)
     main = [
-        [one.recommender, *(_with_interval(one, f"{name}@10") for name in INTERVALS), _number(one.tuning),
-         str(one.trials), f"{one.seconds:.0f}"]
-        for one in figures
+        [results.recommender, *(_with_interval(results, f"{name}@10") for name in INTERVALS), _number(results.tuning),
+         str(results.trials), f"{results.seconds:.0f}"]
+        for results in figures
     ]  # fmt: skip
-    found = [
+    report_tables = [
         ReportTable("At 10, with 95% intervals over users", ["recommender", *(f"{name}@10" for name in INTERVALS),
               "tuning ndcg@10", "trials", "seconds"], main)
     ]  # fmt: skip
     for k in KS:
         names = [f"{name}@{k}" for name in RANKING]
-        if k == KS[-1] and any("auc" in one.metrics for one in figures):
+        if k == KS[-1] and any("auc" in results.metrics for results in figures):
             names.append("auc")
-        found.append(_metrics(f"Ranking at {k}", names, figures))
-    beyond = [f"{name}@10" for name in BEYOND if any(f"{name}@10" in one.metrics for one in figures)]
-    found.append(_metrics("Beyond accuracy", beyond, figures))
-    return found + _segment_tables(figures)
+        report_tables.append(_metrics(f"Ranking at {k}", names, figures))
+    beyond = [f"{name}@10" for name in BEYOND if any(f"{name}@10" in results.metrics for results in figures)]
+    report_tables.append(_metrics("Beyond accuracy", beyond, figures))
+    return report_tables + _segment_tables(figures)
 
 
 def markdown(report: EvaluationReport) -> str:
@@ -89,7 +89,7 @@ def markdown(report: EvaluationReport) -> str:
         lines += [f"## {table.title}", "", _row(table.head), _row(["---"] * len(table.head))]
         lines += [*(_row(row) for row in table.rows), ""]
     lines += ["## Parameters", ""]
-    lines += [f"- `{one.recommender}`: `{_params(one)}`" for one in ranked(report)]
+    lines += [f"- `{results.recommender}`: `{_params(results)}`" for results in ranked(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -109,7 +109,7 @@ def html(report: EvaluationReport) -> str:
 
 
 def write(report: EvaluationReport, folder: Path) -> list[Path]:
-    """report.md, report.html and report.json in `folder`, each whole or not there; their paths."""
+    """Write report.md, report.html and report.json into `folder`, each atomically; returns their paths."""
     texts = {"report.md": markdown(report).encode(), "report.html": html(report).encode()}
     texts["report.json"] = msgspec.json.format(msgspec.json.encode(report)) + b"\n"
     for name, raw in texts.items():
@@ -118,32 +118,34 @@ def write(report: EvaluationReport, folder: Path) -> list[Path]:
 
 
 def plots(report: EvaluationReport) -> list[str]:
-    """Inline SVGs: NDCG@10 with intervals, NDCG@10 by history length, learning curves where there are any."""
+    """Inline SVGs: NDCG@10 with intervals, NDCG@10 by history length, and learning curves if there are any."""
     figures = ranked(report)
-    found = [_bars(figures), _by_length(figures)]
-    if any(one.curve for one in figures):
-        found.append(_curves([one for one in figures if one.curve]))
-    return found
+    charts = [_bars(figures), _by_length(figures)]
+    if any(results.curve for results in figures):
+        charts.append(_curves([results for results in figures if results.curve]))
+    return charts
 
 
 def _bars(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(0.42 * len(figures) + 1.2, "NDCG@10 on the test cases, 95% intervals")
-    for place, one in enumerate(figures):
-        value = one.metrics.get("ndcg@10", 0.0)
-        low, high = one.intervals.get("ndcg@10", (value, value))
+    for place, results in enumerate(figures):
+        value = results.metrics.get("ndcg@10", 0.0)
+        low, high = results.intervals.get("ndcg@10", (value, value))
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.barh(place, value, xerr=error, color="#3b6ea8", ecolor="#1c2430", capsize=3, height=0.6)
-    axes.set_yticks(range(len(figures)), [one.recommender for one in figures])
+    axes.set_yticks(range(len(figures)), [results.recommender for results in figures])
     axes.invert_yaxis()
     return _svg(figure)
 
 
 def _by_length(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(3.6, "NDCG@10 by length of the history")
-    names = list(dict.fromkeys(part.name for one in figures for part in one.segments if part.by == "history length"))
-    for one, style in zip(figures, _styles(), strict=False):
-        values = {part.name: part.metrics.get("ndcg@10") for part in one.segments if part.by == "history length"}
-        axes.plot(names, [values.get(name) for name in names], label=one.recommender, **style)
+    names = list(
+        dict.fromkeys(part.name for results in figures for part in results.segments if part.by == "history length")
+    )
+    for results, style in zip(figures, _styles(), strict=False):
+        values = {part.name: part.metrics.get("ndcg@10") for part in results.segments if part.by == "history length"}
+        axes.plot(names, [values.get(name) for name in names], label=results.recommender, **style)
     axes.set_xlabel("events known")
     axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return _svg(figure)
@@ -151,9 +153,9 @@ def _by_length(figures: Sequence[RecommenderResults]) -> str:
 
 def _curves(figures: Sequence[RecommenderResults]) -> str:
     figure, axes = _canvas(3.2, "NDCG@10 on tuning cases, by epoch")
-    for one, style in zip(figures, _styles(), strict=False):
-        epochs = [point["epoch"] + 1 for point in one.curve]
-        axes.plot(epochs, [point["ndcg@10"] for point in one.curve], label=one.recommender, **style)
+    for results, style in zip(figures, _styles(), strict=False):
+        epochs = [point["epoch"] + 1 for point in results.curve]
+        axes.plot(epochs, [point["ndcg@10"] for point in results.curve], label=results.recommender, **style)
     axes.set_xlabel("epoch")
     axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return _svg(figure)
@@ -203,36 +205,36 @@ def _facts(report: EvaluationReport) -> list[str]:
 
 
 def _metrics(title: str, names: Sequence[str], figures: Sequence[RecommenderResults]) -> ReportTable:
-    rows = [[one.recommender, *(_number(one.metrics.get(name)) for name in names)] for one in figures]
+    rows = [[results.recommender, *(_number(results.metrics.get(name)) for name in names)] for results in figures]
     return ReportTable(title, ["recommender", *names], rows)
 
 
 def _segment_tables(figures: Sequence[RecommenderResults]) -> list[ReportTable]:
-    found = []
-    for by in dict.fromkeys(part.by for one in figures for part in one.segments):
+    segment_tables = []
+    for by in dict.fromkeys(part.by for results in figures for part in results.segments):
         parts = [part for part in figures[0].segments if part.by == by]
         head = ["recommender", *(f"{part.name} ({part.users:,})" for part in parts)]
         rows = []
-        for one in figures:
-            values = {part.name: part.metrics.get("ndcg@10") for part in one.segments if part.by == by}
-            rows.append([one.recommender, *(_number(values.get(part.name)) for part in parts)])
-        found.append(ReportTable(f"NDCG@10 by {by} (users)", head, rows))
-    return found
+        for results in figures:
+            values = {part.name: part.metrics.get("ndcg@10") for part in results.segments if part.by == by}
+            rows.append([results.recommender, *(_number(values.get(part.name)) for part in parts)])
+        segment_tables.append(ReportTable(f"NDCG@10 by {by} (users)", head, rows))
+    return segment_tables
 
 
-def _with_interval(one: RecommenderResults, name: str) -> str:
-    if name not in one.intervals:
-        return _number(one.metrics.get(name))
-    low, high = one.intervals[name]
-    return f"{one.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
+def _with_interval(results: RecommenderResults, name: str) -> str:
+    if name not in results.intervals:
+        return _number(results.metrics.get(name))
+    low, high = results.intervals[name]
+    return f"{results.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _number(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.4f}"  # noqa: PLR0124 - nan
 
 
-def _params(one: RecommenderResults) -> str:
-    return msgspec.json.encode(one.params).decode()
+def _params(results: RecommenderResults) -> str:
+    return msgspec.json.encode(results.params).decode()
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Studies of Optuna: kept in a file, gone on with by a later process, and shared by processes of one time."""
+"""Optuna studies: stored in a file, resumed by later processes, and shared by concurrent processes."""
 
 import os
 import socket
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 DEFAULTS: Final = "defaults"
 DRAWN: Final = "drawn"
-"""Attributes of a trial: what its parameters are; their value is the process that tries them."""
+"""Trial attributes that say where the parameters came from; the value is [host, process id] of the trial."""
 
 
 def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "Study":
-    """An Optuna study (TPE; median pruning after three trials and two epochs), kept in `file` where one is given.
+    """An Optuna study (TPE; median pruning after three trials and two epochs), stored in `file` if given.
 
-    One that has trials goes on with another seed: with the same one its first draws would come again. A trial of this
-    machine whose process was killed has failed.
+    A resumed study uses another seed, because the same seed would repeat its first draws. Running trials of this
+    machine whose process no longer exists are marked as failed.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -43,14 +43,14 @@ def new_study(seed: int = 0, file: Path | None = None, name: str = "study") -> "
 
 
 def completed_trials(study: "Study") -> int:
-    """How many trials of a study have come to an end."""
+    """The number of completed trials of a study."""
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def is_first_trial(study: "Study", trial: "Trial") -> bool:
-    """Whether a trial is that of the defaults, which no other of the study tried or tries; its process is noted."""
+    """Whether a trial has to use the defaults because no other trial of the study does; records the trial's process."""
     from optuna.trial import TrialState
 
     others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))

@@ -1,8 +1,8 @@
-"""Exploration with known propensities, and what a log of it says of another way of ranking.
+"""Exploration with known propensities, and estimators of another policy's value from the exploration log.
 
-Every slot of a list but the first explores by itself, with probability `share`: it then shows an item drawn from a pool
-of its own, so that slots are independent and each propensity is exact: the probability that this item stands in this
-slot when this look-up is made. Pools are disjoint: no item comes twice.
+Each slot of a list but the first explores independently with probability `share`: it then shows an item drawn from its
+own pool. The propensity is therefore exact: the probability that the look-up shows this item in this slot. Pools are
+disjoint, so no item is shown twice.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from models.errors import ModelError
 from stream.events import Impression
 
 MIX: Final = 0.2
-"""This part of a draw is even over the pool: no propensity comes near zero, so no weight 1 / propensity explodes."""
+"""Uniform part of the draw: it bounds propensities away from zero, and so the weights 1 / propensity."""
 
 
 class ExplorationDraw(msgspec.Struct, frozen=True):
-    """What a slot shows: `place` in the slot's pool, or None for the item that stands there anyway."""
+    """What a slot shows: `place` in the slot's pool, or None for its ranked item."""
 
     place: int | None
     propensity: float
 
 
 class PolicyEstimate(msgspec.Struct, frozen=True):
-    """The value of a policy from another one's log, its standard error, and the effective number of observations."""
+    """A policy's value estimated from another policy's log, its standard error, and the effective sample size."""
 
     value: float
     error: float
@@ -36,15 +36,15 @@ class PolicyEstimate(msgspec.Struct, frozen=True):
 
 
 def seed_from(request_id: str) -> int:
-    """64 bits from a request's id: the same id draws the same, so that any answer can be checked afterwards."""
+    """A 64-bit seed from a request's id: the same id gives the same draw, so that any answer can be reproduced."""
     return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little")
 
 
 def draw_probabilities(scores: Float32, logits: bool) -> Float64:
-    """float64 [m], summing to one: how likely each item of a pool is to be drawn.
+    """float64 [m], summing to one: the probability of each item of a pool to be drawn.
 
-    A softmax over scores that are `logits`, in proportion to scores that are shares (a softmax of their logarithms);
-    NaN marks an item without a score, which weighs what the others weigh on average. `MIX` of it is even.
+    A softmax over `logits`; probabilities are used in proportion (a softmax of their logarithms). An item without a
+    score (NaN) gets the average weight of the others. A part of `MIX` is uniform.
     """
     values = scores.astype(np.float64)
     known = np.isfinite(values)
@@ -55,17 +55,17 @@ def draw_probabilities(scores: Float32, logits: bool) -> Float64:
     total = weights.sum()
     weights[known] = weights[known] / total if total > 0 else 1.0 / max(1, int(known.sum()))
     weights[~known] = 1.0 / max(1, int(known.sum()))
-    found: Float64 = (1 - MIX) * weights / weights.sum() + MIX / len(weights)
-    return found
+    probabilities: Float64 = (1 - MIX) * weights / weights.sum() + MIX / len(weights)
+    return probabilities
 
 
 def explore(
     pools: Sequence[Sequence[float]], logits: bool, share: float, rng: np.random.Generator
 ) -> list[ExplorationDraw]:
-    """What each slot shows. `pools` are the scores of each slot's items, (see `draw_probabilities`); a slot with an
-    empty pool does not explore.
+    """What each slot shows. `pools` are the scores of each slot's items (see `draw_probabilities`).
 
-    Two numbers are drawn for each slot, whatever they are used for: one slot's pool does not move another's draw.
+    A slot with an empty pool does not explore. Each slot draws two random numbers whether it uses them or not, so that
+    its pool does not change the draws of other slots.
     """
     drawn: list[ExplorationDraw] = []
     for pool, (first, second) in zip(pools, rng.random((len(pools), 2)).tolist(), strict=True):
@@ -81,36 +81,36 @@ def explore(
 
 
 def propensities_of(impression: Impression) -> Float64:
-    """float64 [items shown]: what an impression's context says under `propensities`, a JSON list as text.
+    """float64 [items shown]: the propensities in an impression's context (`propensities`, a JSON list as text).
 
     Raises:
-        ModelError: there is none, or it does not fit the items.
+        ModelError: they are missing, malformed, or do not match the items.
     """
     text = impression.context.get("propensities")
     try:
-        found = msgspec.json.decode(str(text), type=list[float])
+        propensities = msgspec.json.decode(str(text), type=list[float])
     except msgspec.DecodeError as error:
         raise ModelError(
             f"impression {impression.event_id}: context.propensities is no list of numbers ({error}); "
             "send those of the answer, as JSON text"
         ) from None
-    if len(found) != len(impression.item_ids) or not all(0 < one <= 1 for one in found):
+    if len(propensities) != len(impression.item_ids) or not all(0 < propensity <= 1 for propensity in propensities):
         raise ModelError(
-            f"impression {impression.event_id}: {len(found)} propensities for {len(impression.item_ids)} items; "
+            f"impression {impression.event_id}: {len(propensities)} propensities for {len(impression.item_ids)} items; "
             "give one above 0 and at most 1 for each, in order"
         )
-    return np.array(found)
+    return np.array(propensities)
 
 
 def ips(rewards: Float64, logged: Float64, target: Float64) -> PolicyEstimate:
-    """Inverse propensity scoring: the mean reward that a target policy would have had (Horvitz & Thompson, 1952).
+    """Inverse propensity scoring: the mean reward of a target policy (Horvitz & Thompson, 1952).
 
     Args:
         rewards: float64 [n], such as 1 for a click.
-        logged: float64 [n], the propensity that the log gives for what was shown; above zero.
-        target: float64 [n], the probability with which the target policy would have shown it.
+        logged: float64 [n], the logged propensity of the shown item; above zero.
+        target: float64 [n], the probability that the target policy shows it.
 
-    Unbiased wherever the log's policy shows everything that the target policy does.
+    Unbiased if the logging policy can show everything that the target policy shows.
 
     Raises:
         ModelError: a logged propensity is not above zero.
@@ -122,7 +122,7 @@ def ips(rewards: Float64, logged: Float64, target: Float64) -> PolicyEstimate:
 
 
 def snips(rewards: Float64, logged: Float64, target: Float64) -> PolicyEstimate:
-    """The same over the mean weight: a little bias for much less variance (Swaminathan & Joachims, NIPS 2015)."""
+    """Self-normalized `ips`: a small bias for much less variance (Swaminathan & Joachims, NIPS 2015)."""
     weights = _weights(logged, target)
     total = float(weights.sum())
     if total == 0:
@@ -137,8 +137,8 @@ def _weights(logged: Float64, target: Float64) -> Float64:
         raise ModelError(
             "a propensity in the log is not above zero, or there is no log; take answers with `propensity`"
         )
-    found: Float64 = target / logged
-    return found
+    weights: Float64 = target / logged
+    return weights
 
 
 def _effective(weights: Float64) -> float:

@@ -1,8 +1,8 @@
-"""Drift: how far the newest events are from those that the serving release was trained on, and how it does on them.
+"""Drift: how much the newest events differ from the training data of the serving release, and its hit rate on them.
 
-Every feature is of single events, so a short stretch of events can be compared with a long one: what kind and category
-an event has, whether its item is one of the most popular, how many events its user had before it, and how long ago the
-last of them was. Frames and arrays in, numbers out.
+Every feature belongs to a single event, so that short and long periods are comparable: the kind and category of the
+event, whether its item is among the most popular, how many events its user had before, and the time since the last.
+All functions are pure: frames and arrays in, numbers out.
 """
 
 from collections.abc import Sequence
@@ -24,25 +24,25 @@ from stream.events import KIND_CODES
 
 REFERENCE: Final = f"{TRAINING_FILE_PREFIX}reference.json"
 SHARE: Final = 0.1
-"""The newest share of the events is what a release is compared with: older ones were another time."""
+"""Share of the training events, the newest ones, that serves as the reference."""
 HEAD: Final = 20
-"""So many of the most popular items, and so many categories, are told apart."""
+"""Number of most popular items, and of categories, that have a bin of their own."""
 LONGEST: Final = 64
 OTHER: Final = "other"
 FEATURES: Final = ("kind", "category", "item", "history", "gap")
 K: Final = 10
-ASKED: Final = 500
-"""So many events are enough for a hit rate within four points."""
+MAX_CASES: Final = 500
+"""Enough events for a hit rate accurate to four percentage points."""
 HIT_RATE: Final = f"next_hr@{K}"
-"""The metric's name on a release's card: how often the next item was among the best 10, over its held-out window."""
+"""Name of the metric on a release's card: the share of next items among the best 10, over the holdout."""
 
 BinCounts = dict[str, int]
 
 
 class DriftReference(msgspec.Struct, frozen=True):
-    """What the newest events of a release's training data looked like: counts by feature and bin.
+    """Counts of the newest training events of a release, by feature and bin.
 
-    `until_at`: the time of the newest of them, epoch ms.
+    `until_at`: time of the newest event, epoch ms.
     """
 
     until_at: int
@@ -51,8 +51,13 @@ class DriftReference(msgspec.Struct, frozen=True):
 
 
 class DriftLimits(msgspec.Struct, frozen=True):
-    """When drift is seen: a stability index above `index` in any feature, or a hit rate that fell by more than
-    `hit_drop` of itself (and surely fell); not before there are `least` new events."""
+    """Limits of drift.
+
+    Attributes:
+        index: the largest stability index that a feature may have.
+        hit_drop: the largest relative drop of the hit rate; the drop must also be significant.
+        least: the number of new events below which drift is not reported.
+    """
 
     index: float = 0.25
     hit_drop: float = 0.2
@@ -60,10 +65,14 @@ class DriftLimits(msgspec.Struct, frozen=True):
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """How the newest events differ: `index` by feature; `hit_rate` of the serving release on `asked` of them.
+    """How much the newest events differ from the reference.
 
-    `held_out_hit_rate` is what it was on the release's held-out window (None: not known). `reasons` are the features
-    that passed their limit, and `hit-rate`.
+    Attributes:
+        events: number of new events.
+        index: stability index by feature.
+        hit_rate: of the serving release, on `asked` new events.
+        held_out_hit_rate: of the release on its own holdout; None: unknown.
+        reasons: the features above their limit, and `hit-rate`.
     """
 
     events: int
@@ -75,23 +84,23 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 def reference_of(frame: pd.DataFrame, share: float = SHARE) -> DriftReference:
-    """The newest `share` of interactions [user_id, item_id, kind, at, category] in time order, in counts.
+    """Counts of the newest `share` of interactions [user_id, item_id, kind, at, category], which are in time order.
 
-    Histories and gaps are counted over all of `frame`.
+    Histories and gaps cover all of `frame`.
     """
     start = len(frame) - max(1, round(share * len(frame)))
     newest = slice(max(0, start), None)
-    found = bin_events(frame)
-    heads = {name: _head(found[name][newest]) for name in ("category", "item")}
-    counts = {name: _counted(found[name][newest], heads.get(name)) for name in FEATURES}
+    bins = bin_events(frame)
+    heads = {name: _head(bins[name][newest]) for name in ("category", "item")}
+    counts = {name: _counted(bins[name][newest], heads.get(name)) for name in FEATURES}
     return DriftReference(int(frame["at"].max()) if len(frame) else 0, len(frame) - max(0, start), counts)
 
 
 def bin_events(frame: pd.DataFrame) -> dict[str, Objects]:
-    """For each feature the bin of each event, object [events].
+    """The bin of each event for each feature, object [events].
 
-    `history`: events of the user before it, in powers of two up to 64; `gap`: seconds since the one before, in powers
-    of four; `first` where there is none.
+    `history`: the number of earlier events of the user, in powers of two up to 64. `gap`: seconds since the user's
+    previous event, in powers of four; `first` if there is none.
     """
     users = pd.factorize(frame["user_id"])[0]
     at = frame["at"].to_numpy(np.int64)
@@ -109,36 +118,36 @@ def bin_events(frame: pd.DataFrame) -> dict[str, Objects]:
         "kind": frame["kind"].to_numpy(object),
         "category": category.fillna("none").astype(str).to_numpy(object),
         "item": frame["item_id"].to_numpy(object),
-        "history": np.array([f"{2**one - 1}+" for one in history], object),
-        "gap": np.array(["first" if one < 0 else f"{4**one - 1}s+" for one in gap], object),
+        "history": np.array([f"{2**bin_number - 1}+" for bin_number in history], object),
+        "gap": np.array(["first" if bin_number < 0 else f"{4**bin_number - 1}s+" for bin_number in gap], object),
     }
 
 
 def compare(frame: pd.DataFrame, reference: DriftReference) -> tuple[int, dict[str, float]]:
-    """How many events came after the reference, and each feature's stability index between the two."""
+    """The number of events after the reference, and the stability index of each feature between the two."""
     newest = (frame["at"] > reference.until_at).to_numpy()
     if not newest.any():
         return 0, {}
-    found = bin_events(frame)
+    bins = bin_events(frame)
     index = {}
     for name, counts in reference.features.items():
         head = set(counts) - {OTHER} if name in {"category", "item"} else None
-        index[name] = stability_index(counts, _counted(found[name][newest], head))
+        index[name] = stability_index(counts, _counted(bins[name][newest], head))
     return int(newest.sum()), index
 
 
 def stability_index(then: BinCounts, now: BinCounts) -> float:
     """The population stability index: the sum over bins of (q - p) ln(q / p), p and q the shares then and now.
 
-    Half an event is added to every bin of both, so that an empty bin is finite; what chance alone is expected to give,
-    (bins - 1) (1 / n + 1 / m) for n and m events (Yurdakul, 2018), is taken off. 0 at least.
+    Half an event is added to every bin, which keeps empty bins finite. The index expected by chance for n and m events,
+    (bins - 1) (1 / n + 1 / m) (Yurdakul, 2018), is subtracted; the result is at least 0.
     """
     bins = sorted(set(then) | set(now))
     n, m = sum(then.values()), sum(now.values())
     if not n or not m:
         return 0.0
-    p = np.array([then.get(one, 0) + 0.5 for one in bins])
-    q = np.array([now.get(one, 0) + 0.5 for one in bins])
+    p = np.array([then.get(label, 0) + 0.5 for label in bins])
+    q = np.array([now.get(label, 0) + 0.5 for label in bins])
     p, q = p / p.sum(), q / q.sum()
     chance = (len(bins) - 1) * (1 / n + 1 / m)
     return max(0.0, float(((q - p) * np.log(q / p)).sum()) - chance)
@@ -166,24 +175,24 @@ def next_event_cases(
     frame: pd.DataFrame,
     since_at: int,
     rng: np.random.Generator,
-    most: int = ASKED,
+    most: int = MAX_CASES,
     weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS,
     history_length: int = DEFAULT_HISTORY_LENGTH,
 ) -> list[EvaluationCase]:
-    """Cases that move with time: up to `most` events from `since_at` on (epoch ms), each with its user's events before.
+    """Next-event cases: up to `most` sampled events from `since_at` (epoch ms) on, each with its user's earlier events.
 
-    Only events that speak for their item (by `weights`, of event codes), of users with something before them, are
-    drawn; what has the event's own time is not before it.
+    Only events of positive kind weight (`weights`, by event code) are sampled; cases without earlier events are
+    dropped. Simultaneous events do not count as earlier.
     """
-    speaks = np.array(weights)[frame["kind"].map(KIND_CODES).to_numpy(np.int64)] > 0
+    relevant = np.array(weights)[frame["kind"].map(KIND_CODES).to_numpy(np.int64)] > 0
     at = frame["at"].to_numpy(np.int64)
-    places = np.flatnonzero(speaks & (at >= since_at))
+    places = np.flatnonzero(relevant & (at >= since_at))
     if len(places) > most:
         places = np.sort(rng.choice(places, most, replace=False))
     users, items = frame["user_id"].to_numpy(object), frame["item_id"].to_numpy(object)
     codes = frame["kind"].map(KIND_CODES).to_numpy(np.int64)
     rows = frame.groupby("user_id", sort=False).indices
-    found = []
+    cases = []
     for place in places:
         own = rows[users[place]]
         before = own[(own < place) & (at[own] < at[place])]
@@ -192,12 +201,12 @@ def next_event_cases(
         last = before[-history_length:]
         history = History(items[last].tolist(), codes[last].tolist(), at[last].tolist(), [None] * len(last))
         seen = frozenset(items[before].tolist())
-        found.append(EvaluationCase(str(users[place]), history, [str(items[place])], int(at[place]), seen))
-    return found
+        cases.append(EvaluationCase(str(users[place]), history, [str(items[place])], int(at[place]), seen))
+    return cases
 
 
 def with_reasons(drift: Drift, limits: DriftLimits) -> Drift:
-    """The same with its `reasons`."""
+    """A copy with its `reasons` set."""
     if drift.events < limits.least:
         return msgspec.structs.replace(drift, reasons=[])
     reasons = [name for name, value in sorted(drift.index.items()) if value > limits.index]
@@ -207,7 +216,7 @@ def with_reasons(drift: Drift, limits: DriftLimits) -> Drift:
 
 
 def _fell(drift: Drift, share: float) -> bool:
-    """Whether the hit rate fell by more than `share` of itself, and by more than two standard errors of its own."""
+    """Whether the hit rate fell by more than `share` in relative terms, and by more than two standard errors."""
     now, then = drift.hit_rate or 0.0, drift.held_out_hit_rate or 0.0
     error = float(np.sqrt(max(now * (1 - now), 1e-6) / max(1, drift.asked)))
     return now < (1 - share) * then and now + 2 * error < then
@@ -222,5 +231,5 @@ def _counted(values: Objects, head: set[str] | None) -> BinCounts:
     counts = pd.Series(values).value_counts()
     if head is None:
         return {str(name): int(count) for name, count in counts.items()}
-    found = {str(name): int(count) for name, count in counts.items() if str(name) in head}
-    return {**found, OTHER: int(counts.sum()) - sum(found.values())}
+    head_counts = {str(name): int(count) for name, count in counts.items() if str(name) in head}
+    return {**head_counts, OTHER: int(counts.sum()) - sum(head_counts.values())}

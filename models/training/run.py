@@ -63,7 +63,7 @@ class TrainingRun(msgspec.Struct, frozen=True):
 
     @property
     def requested(self) -> frozenset[str] | None:
-        """The recommenders that were asked for by name; None for `auto`, which has to win every comparison."""
+        """The recommenders that the operator named; None for `auto`, which has to win every comparison."""
         if self.recommender == "auto":
             return None
         if self.recommender == "counts":

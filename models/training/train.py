@@ -44,7 +44,7 @@ TRIALS: Final = 6
 NEURAL_SHARE: Final = 0.45
 """Of a run's minutes: the final fit of a neural member takes about as long again, the other members share the rest."""
 MINUTES_PER_TRIAL: Final = 10.0
-"""A neural recommender gets one trial, its defaults, for every so many minutes of a run."""
+"""Minutes of a run for each trial of a neural recommender; the first trial uses the defaults."""
 
 log = logging.getLogger("coldstream.trainer")
 
@@ -81,9 +81,9 @@ def train(
 
 
 def training_rounds(run: TrainingRun, serving: ServingRelease | None) -> list[list[Trainer]]:
-    """What is trained and then judged together, round after round.
+    """The rounds of a run: the releases of a round are trained, then judged together.
 
-    While item-kNN serves, what is tuned comes first: item-kNN over more events is trained only if that did not pass.
+    While item-kNN serves, tuned releases come first; item-kNN is retrained only if none of them passes the gate.
     """
     if run.recommender == "counts":
         return [[train_item_knn]]
@@ -132,7 +132,7 @@ def train_item_knn(
 def train_tuned(
     run: TrainingRun, data: RunData, serving: ServingRelease | None, progress: Progress | None = None
 ) -> Challenger:
-    """A release of what is best on the tuning cases: one of the recommenders, or the blend of all of them.
+    """A release of the best recommender on the tuning cases: a single one, or the blend of all.
 
     Metrics are of the holdout, by a fit that ends before it. The released networks are those of that fit; the other
     members are refitted on all events. Networks start from the serving release's weights and parameters where they fit.
@@ -192,7 +192,7 @@ def _experiment(
     )
     starts, serving_params = warm_start.of_serving(serving) if run.warm_start else ([], {})
     defaults = {**run.preset.params(), **serving_params}
-    if run.tuned is not None:  # what an operator tuned replaces what serves
+    if run.tuned is not None:  # an operator's parameters have priority over the serving release's
         defaults = {**serving_params, **run.preset.params(), **read_preset(run.tuned).tuned_params}
     experiment = Experiment(
         data.events,
@@ -296,7 +296,7 @@ def _neighbor_source(recommender: Recommender) -> ItemKNN:
 
 
 def _min_count(events: pd.DataFrame) -> int:
-    """Rare items of large catalogues are left out; look-ups reach them through popularity and category."""
+    """Minimum events per item: large catalogues drop rare items, which look-ups still reach by popularity."""
     return 1 if events["item_id"].nunique() <= SMALL_CATALOGUE else 5
 
 
@@ -307,7 +307,7 @@ def _log(
     vocabulary: Vocabulary | None = None,
     catalogue: ItemFeatures | None = None,
 ) -> Interactions:
-    """A part of the run's events as the domain's preset weights them."""
+    """Part of the run's events, with the kind weights of the domain's preset."""
     return Interactions.from_frame(
         part,
         vocabulary,

@@ -80,7 +80,7 @@ def test_a_replay_knows_only_what_came_before() -> None:
     replay = LogReplay(frame(*rows, ("u2", "b", HOUR + 1), ("u3", "b", HOUR + 2)))
     window = ReplayWindow(HOUR, 2 * HOUR, HOUR)
     live = ScoreMix(None, HOUR, 1.0)
-    assert replay.asked(window).tolist() == [5, 6, 7]
+    assert replay.sampled_events(window).tolist() == [5, 6, 7]
     asked = replay.run(window, None, [live])
     # u1 -> a: read twice, x is masked; u2 -> b: nobody read it, a stands before it; u3 -> b: read once, x is ahead
     assert asked.ranks[live].tolist() == [0, 1, 1]
