@@ -1,7 +1,7 @@
-"""What is right for a domain: kinds and their weights, what was seen, half-lives, encoder, freshness, tuned parameters.
+"""Domain presets: kind weights, seen items, half-lives, encoder, freshness and tuned parameters of a domain.
 
-A preset is one TOML file. Those of `shop`, `music`, `video` and `news` are shipped in `models/domains`; a file of one's
-own takes the place of a shipped one. What a file leaves out is as in `DomainPreset()`.
+A preset is a TOML file. `models/domains` ships presets of `shop`, `music`, `video` and `news`; an operator's own file
+replaces the shipped one. Fields that a file omits have the defaults of `DomainPreset()`.
 """
 
 import tomllib
@@ -21,30 +21,30 @@ from stream.events import KINDS
 FOLDER: Final = Path(__file__).parent
 SHORT_MS: Final = 1_000 * UNITS["d"]
 LEAST: Final = 2.0**-30
-"""With a half-life of less than a day, an item that nobody took for about thirty of them is no longer counted."""
+"""Popularity counts below this are dropped: after about thirty half-lives without an event."""
 CURE: Final = "`coldstream presets show shop` prints a whole preset; `coldstream tune --preset FILE` writes a tuned one"
 NONE: Final = "none"
-"""How a parameter that is None is written: TOML has no null."""
+"""How a preset writes None: TOML has no null."""
 
 
 class SeenPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether what a user took may be recommended again: `keep` it, `mask` it, or mask what was taken `within` 2h."""
+    """Whether items of a history may be recommended again: `keep`, `mask`, or mask items taken `within` a time."""
 
     policy: Literal["keep", "mask", "within"] = "mask"
     within: str = "0s"
 
 
 class PopularityPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is popular: the half-life of a count, and what an interaction of a kind adds."""
+    """How popularity is counted: the half-life of a count, and the weight of each kind of interaction."""
 
     half_life: str = "7d"
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
 
 
 class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained: the blend's members (the encoder is one of them), the encoder's loss, popularity's half-life.
+    """What is trained: the members of the blend (including the encoder), the encoder's loss, popularity's half-life.
 
-    `values`: the weight of a second head of the encoder, which learns what events are worth; 0 is none.
+    `values`: weight of the encoder's value head, which predicts the value of events; 0: no such head.
     """
 
     encoder: str = "transformer"
@@ -55,20 +55,20 @@ class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FilterPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Kinds after which an item does not come back."""
+    """Kinds after which an item is no longer recommended."""
 
     unwanted: list[str] = msgspec.field(default_factory=lambda: ["dislike", "hide"])
 
 
 class FreshnessPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Scores count half after every `half_life` of an item's age; `live` is the share of what is popular right now."""
+    """Scores halve with every `half_life` of an item's age; `live` is the share of live popularity in the scores."""
 
     half_life: str
     live: float = 0.0
 
 
 class TunedParams(msgspec.Struct, frozen=True):
-    """Parameters that a search found for one recommender.
+    """Tuned parameters of a recommender.
 
     `ndcg` is NDCG@10 on the tuning cases of the data set `source`, split by `protocol`, after `trials` of a `study`.
     """
@@ -82,7 +82,7 @@ class TunedParams(msgspec.Struct, frozen=True):
 
 
 class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A domain's preset. `kinds` say how much an event of a kind speaks for its item in training and look-ups."""
+    """A domain's preset. `kinds`: the preference weight of each kind of event, in training and look-ups."""
 
     about: str = ""
     kinds: dict[str, float] = msgspec.field(default_factory=lambda: dict(PREFERENCE_WEIGHTS))
@@ -100,12 +100,12 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mask_seen(self) -> bool:
-        """Whether nothing that was ever taken may be an answer: what training and evaluation go by."""
+        """Whether items of a history are never recommended; used by training and evaluation."""
         return self.seen.policy == "mask"
 
     @property
     def seen_ms(self) -> int | None:
-        """What was taken within so long is masked; None: all of it."""
+        """Items taken within this time (ms) are masked; 0: none, None: all."""
         return None if self.mask_seen else milliseconds(self.seen.within) if self.seen.policy == "within" else 0
 
     @property
@@ -114,21 +114,25 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def counting(self) -> PopularitySettings:
-        """Popularity's rules."""
+        """The settings of popularity counts."""
         half_life_ms = milliseconds(self.popularity.half_life)
         return PopularitySettings(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
 
     @property
     def tuned_params(self) -> dict[str, dict[str, Any]]:
-        """The parameters of `recommenders` by name, as the file has them."""
+        """The parameters of `recommenders`, by name."""
         return {name: tuned.params for name, tuned in self.recommenders.items()}
 
     def params(self) -> dict[str, dict[str, Any]]:
-        """Tuned parameters by recommender, the encoder's loss and the weight of values among them."""
-        training, found = self.training, self.tuned_params
-        said: dict[str, Any] = {"loss": training.loss} if training.loss != "auto" else {}
-        said |= {"values": training.values} if training.values else {}
-        return {**found, training.encoder: {**found.get(training.encoder, {}), **said}} if said else found
+        """Tuned parameters by recommender, including the encoder's loss and the weight of its value head."""
+        training, tuned = self.training, self.tuned_params
+        encoder_params: dict[str, Any] = {"loss": training.loss} if training.loss != "auto" else {}
+        encoder_params |= {"values": training.values} if training.values else {}
+        return (
+            {**tuned, training.encoder: {**tuned.get(training.encoder, {}), **encoder_params}}
+            if encoder_params
+            else tuned
+        )
 
 
 def milliseconds(text: str) -> int:
@@ -146,7 +150,7 @@ def shipped() -> dict[str, Path]:
 
 
 def preset_of(domain: str, file: Path | None = None) -> DomainPreset:
-    """A domain's preset: from `file` where one is given, else the shipped one, else what is right for most."""
+    """A domain's preset: from `file` if given, else the shipped preset, else the defaults."""
     path = file or shipped().get(domain)
     return read_preset(path) if path is not None else DomainPreset()
 
@@ -155,7 +159,7 @@ def read_preset(path: Path) -> DomainPreset:
     """A preset from its file.
 
     Raises:
-        PresetError: naming the file, the field, and the cure.
+        PresetError: the message names the file, the field and the fix.
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
@@ -186,15 +190,15 @@ def _recommenders(path: Path, recommenders: Mapping[str, TunedParams]) -> dict[s
 
 
 def _field(message: str) -> str:
-    """A message of msgspec with the field in front: `seen.policy: Invalid enum value 'forget'`."""
+    """A msgspec message that starts with the field: `seen.policy: Invalid enum value 'forget'`."""
     what, _, where = message.partition(" - at `$")
     return f"{where.strip('.`')}: {what}" if where else what
 
 
 def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
-    """What a preset says that cannot be: fields, and what is wrong with the cure."""
+    """Invalid fields of a preset, each with the problem and its fix."""
     training, fresh = preset.training, preset.freshness
-    found = [
+    faults = [
         *_bad_kinds("kinds", preset.kinds),
         *_bad_kinds("popularity.kinds", preset.popularity.kinds),
         *_bad_kinds("filters.unwanted", dict.fromkeys(preset.filters.unwanted, 0.0)),
@@ -204,20 +208,20 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         *(_bad_duration("freshness.half_life", fresh.half_life) if fresh is not None else []),
     ]
     if not any(preset.kinds.values()):
-        found.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
+        faults.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
     if not is_neural(training.encoder):
         encoders = ", ".join(neural_names())
-        found.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {encoders}"))
+        faults.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {encoders}"))
     if not 0 <= training.values < float("inf"):
-        found.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
-    able = releasable_names()
-    unknown = [name for name in training.members if name not in able]
+        faults.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
+    releasable = releasable_names()
+    unknown = [name for name in training.members if name not in releasable]
     if unknown or not training.members:
-        wrong = _no_member(unknown[0]) if unknown else "a blend has at least one member"
-        found.append(("training.members", f"{wrong}; there are {', '.join(able)}"))
+        problem = _no_member(unknown[0]) if unknown else "a blend has at least one member"
+        faults.append(("training.members", f"{problem}; there are {', '.join(releasable)}"))
     if fresh is not None and not 0 <= fresh.live < 1:
-        found.append(("freshness.live", f"{fresh.live} is no share; give 0 (nothing of it) or more, below 1"))
-    return found
+        faults.append(("freshness.live", f"{fresh.live} is no share; give 0 (nothing of it) or more, below 1"))
+    return faults
 
 
 def _no_member(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes what a hyperparameter search found into a preset file; everything else in the file stays as it is written."""
+"""Write the results of a hyperparameter search into a preset file; the rest of the file does not change."""
 
 import json
 import math
@@ -17,12 +17,12 @@ TABLE: Final = re.compile(r"(?m)^(?=\[)")
 
 
 def put(path: Path, name: str, tuned: TunedParams) -> DomainPreset:
-    """Write one recommender's parameters into a preset file, new or not; returns the preset.
+    """Write a recommender's parameters into a new or existing preset file; returns the preset.
 
-    The file is always whole, and several processes may write into it.
+    Writes are atomic, and several processes may write to the same file.
 
     Raises:
-        PresetError: the file is no preset, or a parameter cannot be written.
+        PresetError: the file is not a preset, or a parameter cannot be written.
     """
     with exclusive(path.with_name(f".{path.name}.lock")):
         preset = read_preset(path) if path.exists() else DomainPreset()

@@ -1,4 +1,4 @@
-"""`coldstream tune`: parameters sought on a file of events, or on a data set by name, and written as a preset."""
+"""`coldstream tune`: tune hyperparameters on a file of events or a named data set, and write them to a preset."""
 
 from hashlib import blake2b
 from pathlib import Path
@@ -12,30 +12,31 @@ from serving.commands.offline_evaluation import EvaluationRequest, names_of, pre
 from serving.commands.progress import training
 
 
-def tune(asked: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
-    """Tune each recommender that is asked for; what was found, by name.
+def tune(request: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
+    """Tune each requested recommender; returns the results by name.
 
-    A study is named after data, split and seed, so that the same command adds to it and another data set does not. The
-    preset is written after each recommender.
+    A study is named after data, split and seed: the same command resumes it, another data set does not. The preset is
+    written after each recommender.
 
     Raises:
-        ColdstreamError: something asked for does not exist, or the events are too few.
+        ColdstreamError: a requested data set or recommender does not exist, or there are too few events.
     """
-    names = names_of(asked)
-    found: dict[str, Any] = {}
+    names = names_of(request)
+    results: dict[str, Any] = {}
     with training() as progress:
-        source, _, experiment = prepared(asked, progress)
-        data = f"{source.fingerprint()}/{asked.split}/{asked.seed}/{asked.sample}/{asked.min_count}/{experiment.masked}"
+        source, _, experiment = prepared(request, progress)
+        data = f"{source.fingerprint()}/{request.split}/{request.seed}/{request.sample}/{request.min_count}"
+        data += f"/{experiment.masked}"
         data += f"/{experiment.plan.weights}/{experiment.plan.recency_ms}"
-        if experiment.catalogue is not None:  # other items, other vectors: another study
+        if experiment.catalogue is not None:  # other items have other vectors, so they need another study
             data += f"/{experiment.catalogue.fingerprint()}"
         for name in names:
             known = spec(name).space_id(experiment.situation)
             title = f"{name}-{blake2b((data + known).encode(), digest_size=6).hexdigest()}"
-            opened = new_study(asked.seed, study, title)
-            experiment.search(name, opened)
-            best, trials = opened.best_trial, completed_trials(opened)
-            params, value = tuned_params(name, best.user_attrs["params"]), round(opened.best_value, 6)
+            search_study = new_study(request.seed, study, title)
+            experiment.search(name, search_study)
+            best, trials = search_study.best_trial, completed_trials(search_study)
+            params, value = tuned_params(name, best.user_attrs["params"]), round(search_study.best_value, 6)
             tuned = TunedParams(
                 params=params,
                 ndcg=value,
@@ -45,5 +46,5 @@ def tune(asked: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
                 protocol=str(experiment.plan.protocol),
             )
             tuning.put(preset, name, tuned)
-            found[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
-    return found | {"preset": str(preset)}
+            results[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
+    return results | {"preset": str(preset)}

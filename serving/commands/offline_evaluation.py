@@ -1,4 +1,4 @@
-"""`coldstream evaluate`: recommenders tuned and measured on a file of events, or on a data set by name."""
+"""`coldstream evaluate`: tune and measure recommenders on a file of events or a named data set."""
 
 import os
 import time
@@ -32,7 +32,7 @@ LEAST_EVENTS = 100
 
 
 class EvaluationRequest(msgspec.Struct, frozen=True):
-    """What an evaluation is asked for. Exactly one of `events` (a file) and `source` (NAME or NAME:PATH) is given."""
+    """The options of an evaluation. Exactly one of `events` (a file) and `source` (NAME or NAME:PATH) is given."""
 
     events: Path | None = None
     source: str | None = None
@@ -50,33 +50,37 @@ class EvaluationRequest(msgspec.Struct, frozen=True):
     min_count: int = 1
     tuned: Path | None = None
     preset: DomainPreset | None = None
-    """What weighs kinds of events; without it the shipped preset of the data set's domain."""
+    """Gives the kind weights; None: the shipped preset of the data set's domain."""
 
 
-def evaluate(asked: EvaluationRequest, predictions: Path | None = None) -> EvaluationReport:
-    """Tune, fit and measure; `predictions` gets each test user's 20 best of each recommender.
+def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> EvaluationReport:
+    """Tune, fit and measure. Each test user's 20 best items of each recommender are written to `predictions`.
 
     Raises:
-        ColdstreamError: something asked for does not exist, or the events are too few.
+        ColdstreamError: a requested data set or recommender does not exist, or there are too few events.
     """
-    names = names_of(asked)
+    names = names_of(request)
     with training() as progress:
-        source, frame, experiment = prepared(asked, progress)
+        source, frame, experiment = prepared(request, progress)
         tuned = [experiment.tune(name) for name in names]
         if len(tuned) > 1:
-            members = [one for one in tuned if one.name in DEFAULT_MEMBERS or asked.recommender != "all"]
+            members = [
+                tuned_recommender
+                for tuned_recommender in tuned
+                if tuned_recommender.name in DEFAULT_MEMBERS or request.recommender != "all"
+            ]
             tuned.append(experiment.blend(members))
         figures, lists = [], []
-        for one in tuned:
-            found, ranked = _figures(experiment, one, _labels(source.users, "user_id", "segment"))
-            figures.append(found)
-            lists.append(_lists(experiment, one.name, ranked))
-            progress(f"test {one.name}", 1.0, {"ndcg@10": found.metrics["ndcg@10"]})
+        for tuned_recommender in tuned:
+            results, ranked = _figures(experiment, tuned_recommender, _labels(source.users, "user_id", "segment"))
+            figures.append(results)
+            lists.append(_lists(experiment, tuned_recommender.name, ranked))
+            progress(f"test {tuned_recommender.name}", 1.0, {"ndcg@10": results.metrics["ndcg@10"]})
     if predictions is not None:
         _write(pl.concat(lists), predictions)
-    notes = [f"Each recommender was tuned with at most {asked.trials} trials and {asked.minutes:g} minutes."]
-    if asked.sample is not None:
-        notes.append(f"At most {asked.sample:,} users, drawn with the seed, are asked in each part.")
+    notes = [f"Each recommender was tuned with at most {request.trials} trials and {request.minutes:g} minutes."]
+    if request.sample is not None:
+        notes.append(f"At most {request.sample:,} users, sampled with the seed, are evaluated in each split.")
     return EvaluationReport(
         source.name,
         len(frame),
@@ -84,7 +88,7 @@ def evaluate(asked: EvaluationRequest, predictions: Path | None = None) -> Evalu
         int(frame["item_id"].nunique()),
         len(experiment.test.cases),
         str(experiment.plan.protocol),
-        asked.seed,
+        request.seed,
         experiment.masked,
         best_of(tuned).name if len(tuned) > 1 else None,
         figures,
@@ -93,47 +97,49 @@ def evaluate(asked: EvaluationRequest, predictions: Path | None = None) -> Evalu
     )
 
 
-def prepared(asked: EvaluationRequest, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
-    """The data set that is asked for, its interactions, and an experiment on them."""
-    protocol, masked = SplitProtocol.parse(asked.split), _masked(asked.seen)
-    source = _opened(asked)
+def prepared(request: EvaluationRequest, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
+    """The requested data set, its interactions, and an experiment on them."""
+    protocol, masked = SplitProtocol.parse(request.split), _masked(request.seen)
+    source = _opened(request)
     frame = frame_of(source)
     if len(frame) < LEAST_EVENTS:
         raise TrainingError(
             f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
         )
     categories = _labels(source.items, "item_id", "category")
-    preset = asked.preset or preset_of(source.domain)
+    preset = request.preset or preset_of(source.domain)
     weighed: dict[str, Any] = {"weights": preset.weights, "recency_ms": preset.recency_ms}
     plan = ExperimentPlan(
-        protocol, asked.seed, asked.trials, asked.minutes, asked.sample, masked, asked.min_count, **weighed
+        protocol, request.seed, request.trials, request.minutes, request.sample, masked, request.min_count, **weighed
     )
-    defaults = read_preset(asked.tuned).tuned_params if asked.tuned is not None else {}
+    defaults = read_preset(request.tuned).tuned_params if request.tuned is not None else {}
     people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     offered = catalogue_of(source)
     experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
     return source, frame, experiment
 
 
-def names_of(asked: EvaluationRequest) -> Sequence[str]:
-    """The recommenders that are tuned: all of them, the usual members of a blend, or those that are named."""
-    return list(DEFAULT_MEMBERS) if asked.recommender in {"auto", "blend"} else registry.parse_names(asked.recommender)
+def names_of(request: EvaluationRequest) -> Sequence[str]:
+    """The recommenders to tune: all, the usual members of a blend, or those that the request names."""
+    return (
+        list(DEFAULT_MEMBERS) if request.recommender in {"auto", "blend"} else registry.parse_names(request.recommender)
+    )
 
 
 def frame_of(source: Source) -> pd.DataFrame:
-    """A source's interactions as training knows them: user_id, item_id, kind, value, at, category, in time order."""
+    """A source's interactions in the layout of training: user_id, item_id, kind, value, at, category, in time order."""
     return source.events.select("user_id", "item_id", "kind", "value", "at", "category").to_pandas()
 
 
 def catalogue_of(source: Source) -> ItemFeatures | None:
-    """What a source says of its items: categories, titles, and which of them could be offered before anyone took them.
+    """A source's item features: categories, titles, and which items could be recommended before their first event.
 
-    None where it says nothing. Items that only the events know are not offered: that they come is what is asked for.
+    None if the source has no item data. Items that appear only in events are excluded: they are what is predicted.
     """
-    told = source.items.select(pl.any_horizontal(pl.col("title", "category").is_not_null()).any()).item()
-    if not source.listed and not told:
+    has_item_data = source.items.select(pl.any_horizontal(pl.col("title", "category").is_not_null()).any()).item()
+    if not source.listed and not has_item_data:
         return None
-    items = [one for part in source.catalogue() for one in part]
+    items = [item for part in source.catalogue() for item in part]
     return ItemFeatures.from_items(items, source.listed)
 
 
@@ -149,9 +155,9 @@ def _figures(
     spread = evaluation.intervals(values, np.random.default_rng(experiment.plan.seed))
     shown = {name: column for name, column in values.items() if name in {"ndcg@10", "hr@10", "recall@10"}}
     parts = evaluation.segments(shown, side.cases, side.log.vocabulary, popularity, profiles or None)
-    curve = tuned.curve or next((one.curve for one in tuned.members if one.curve), [])
+    curve = tuned.curve or next((member.curve for member in tuned.members if member.curve), [])
     spent = tuned.seconds + time.monotonic() - started
-    found = RecommenderResults(
+    results = RecommenderResults(
         tuned.name,
         recommender.describe(),
         metrics,
@@ -162,19 +168,19 @@ def _figures(
         tuned.trials,
         spent,
     )
-    return found, ranked
+    return results, ranked
 
 
 def _lists(experiment: Experiment, name: str, ranked: evaluation.RankedLists) -> pl.DataFrame:
     """Long form: recommender, user_id, rank (from 1), item_id, hit, targets (the user's, each once).
 
-    A user to whom nothing is shown has one row, without rank and item.
+    A user without recommendations has a single row without rank and item.
     """
     item_ids, cases = experiment.test.log.vocabulary.item_ids, experiment.test.cases
     rows, ranks = np.nonzero(ranked.items >= 0)
     items = [item_ids[place] for place in ranked.items[rows, ranks]]
-    wanted = [set(case.targets) for case in cases]
-    hits = [item in wanted[row] for row, item in zip(rows, items, strict=True)]
+    target_sets = [set(case.targets) for case in cases]
+    hits = [item in target_sets[row] for row, item in zip(rows, items, strict=True)]
     shown = {"row": rows, "rank": ranks.astype(np.int32) + 1, "item_id": items, "hit": hits}
     users = {"user_id": [case.user_id for case in cases], "targets": [case.targets for case in cases]}
     lists = pl.DataFrame({"row": np.arange(len(cases)), **users}).join(
@@ -199,18 +205,20 @@ def _write(lists: pl.DataFrame, path: Path) -> None:
         raise ColdstreamError(f"--predictions {path}: cannot be written: {error}") from error
 
 
-def _opened(asked: EvaluationRequest) -> Source:
+def _opened(request: EvaluationRequest) -> Source:
     from stream.sources.table import KIND, TableOptions, open_table
 
-    if (asked.events is None) == (asked.source is None):
+    if (request.events is None) == (request.source is None):
         raise ColdstreamError(
             "give --events FILE (with --map where columns are not named as fields), or --source NAME[:PATH]"
         )
-    if asked.source is not None:
-        return open_source(asked.source)
-    assert asked.events is not None
-    columns = parse_map(asked.mapping) if asked.mapping is not None else None
-    return open_table(asked.events, columns, asked.domain, asked.users, asked.items, kind=KIND, form=TableOptions())
+    if request.source is not None:
+        return open_source(request.source)
+    assert request.events is not None
+    columns = parse_map(request.mapping) if request.mapping is not None else None
+    return open_table(
+        request.events, columns, request.domain, request.users, request.items, kind=KIND, form=TableOptions()
+    )
 
 
 def _masked(seen: str) -> bool | None:
@@ -227,17 +235,17 @@ def _labels(table: pl.DataFrame, key: str, label: str) -> dict[str, str]:
     return dict(zip(known[key].to_list(), known[label].to_list(), strict=True))
 
 
-def summary(found: EvaluationReport) -> dict[str, Any]:
-    """What `--json` prints."""
-    return dict(msgspec.to_builtins(found))
+def summary(evaluation_report: EvaluationReport) -> dict[str, Any]:
+    """The report as `--json` prints it."""
+    return dict(msgspec.to_builtins(evaluation_report))
 
 
-def table(found: EvaluationReport) -> str:
-    """What the command prints where nobody asked for JSON."""
+def table(evaluation_report: EvaluationReport) -> str:
+    """The report as a text table, printed without `--json`."""
     lines = [f"{'recommender':<18} {'NDCG@10':>24} {'HR@10':>8} {'MRR@10':>8} {'coverage':>9} {'trials':>6} {'s':>6}"]
-    for one in report.ranked(found):
-        low, high = one.intervals["ndcg@10"]
-        spread = f"{one.metrics['ndcg@10']:.4f} [{low:.4f}, {high:.4f}]"
-        rest = f"{one.metrics['hr@10']:8.4f} {one.metrics['mrr@10']:8.4f} {one.metrics['coverage@10']:9.4f}"
-        lines.append(f"{one.recommender:<18} {spread:>24} {rest} {one.trials:6d} {one.seconds:6.0f}")
+    for results in report.ranked(evaluation_report):
+        low, high = results.intervals["ndcg@10"]
+        spread = f"{results.metrics['ndcg@10']:.4f} [{low:.4f}, {high:.4f}]"
+        rest = f"{results.metrics['hr@10']:8.4f} {results.metrics['mrr@10']:8.4f} {results.metrics['coverage@10']:9.4f}"
+        lines.append(f"{results.recommender:<18} {spread:>24} {rest} {results.trials:6d} {results.seconds:6.0f}")
     return "\n".join(lines)
