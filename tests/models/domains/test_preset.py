@@ -17,22 +17,22 @@ from stream.events import KIND_CODES
 HOUR = 60 * 60 * 1000
 
 
-def test_four_domains_come_with_the_package() -> None:
-    found = {name: domain.read_preset(path) for name, path in domain.shipped().items()}
-    assert list(found) == ["music", "news", "shop", "video"]
-    assert {name: one.seen for name, one in found.items()} == {
+def test_the_package_ships_four_presets() -> None:
+    presets = {name: domain.read_preset(path) for name, path in domain.shipped().items()}
+    assert list(presets) == ["music", "news", "shop", "video"]
+    assert {name: preset.seen for name, preset in presets.items()} == {
         "shop": SeenPolicy("keep"),
         "music": SeenPolicy("within", "2h"),
         "video": SeenPolicy("mask"),
         "news": SeenPolicy("mask"),
     }
-    assert {name: one.training.encoder for name, one in found.items()} == {
+    assert {name: preset.training.encoder for name, preset in presets.items()} == {
         "shop": "dnn",
         "music": "cnn",
         "video": "rnn",
         "news": "transformer",
     }
-    assert {name: one.seen_ms for name, one in found.items()} == {
+    assert {name: preset.seen_ms for name, preset in presets.items()} == {
         "shop": 0,
         "music": 2 * HOUR,
         "video": None,
@@ -40,7 +40,7 @@ def test_four_domains_come_with_the_package() -> None:
     }
 
 
-def test_a_shop_counts_as_one_without_a_preset_does() -> None:
+def test_the_shop_preset_counts_popularity_like_the_defaults() -> None:
     """Features of a shop must not move because it has a preset now."""
     shop = domain.preset_of("shop")
     assert shop.counting == PopularitySettings()
@@ -49,22 +49,22 @@ def test_a_shop_counts_as_one_without_a_preset_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["shop", "music", "video", "news"])
-def test_what_is_shipped_was_tuned_and_can_be_made(name: str) -> None:
+def test_shipped_presets_are_tuned_and_valid(name: str) -> None:
     preset = domain.preset_of(name)
     assert preset.training.encoder in preset.training.members
     assert len(preset.recommenders) >= 3
-    for tuned, one in preset.recommenders.items():
+    for tuned, params in preset.recommenders.items():
         assert tuned in REGISTRY
-        assert one.study.startswith(f"{tuned}-")
-        assert one.ndcg > 0
-        assert one.trials > 0
-        assert one.source
-        assert one.protocol
+        assert params.study.startswith(f"{tuned}-")
+        assert params.ndcg > 0
+        assert params.trials > 0
+        assert params.source
+        assert params.protocol
         if tuned not in {"dnn", "cnn", "rnn", "transformer"}:  # Keras takes seconds to import
-            assert create(tuned, one.params, TuningContext()).name == tuned
+            assert create(tuned, params.params, TuningContext()).name == tuned
 
 
-def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+def test_a_preset_file_overrides_only_its_own_fields(tmp_path: Path) -> None:
     file = tmp_path / "books.toml"
     file.write_text('[kinds]\nrate = 2.0\n[seen]\npolicy = "within"\nwithin = "30d"\n[popularity]\nhalf_life = "90m"\n')
     preset = domain.read_preset(file)
@@ -77,7 +77,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[kinds", "not TOML"),
         ("[kinds]\nview = 'much'", "kinds.*Expected `float`, got `str`"),
@@ -99,16 +99,16 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("[recommenders.sasrec.params]", "no recommender is called 'sasrec'"),
     ],
 )
-def test_a_bad_file_names_itself_the_field_and_the_cure(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_name_the_file_the_field_and_the_fix(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
-    with pytest.raises(PresetError, match=rf"preset .*bad.toml: .*{said}"):
+    with pytest.raises(PresetError, match=rf"preset .*bad.toml: .*{message}"):
         domain.read_preset(file)
     with pytest.raises(PresetError, match="coldstream presets show shop"):
         domain.read_preset(tmp_path / "none.toml")
 
 
-def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_tuning_updates_a_preset_file_and_keeps_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         '# mine\n[seen]\npolicy = "keep" # why not\n\n'
@@ -121,7 +121,7 @@ def test_tuning_goes_into_a_domains_file_and_leaves_the_rest(tmp_path: Path) -> 
     assert preset.seen.policy == "keep"
 
 
-def test_the_loss_is_the_encoders(tmp_path: Path) -> None:
+def test_the_loss_belongs_to_the_encoder(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[training]\nencoder = "rnn"\nloss = "softmax"\n[recommenders.rnn.params]\nblocks = 1\n')
     assert domain.read_preset(file).params() == {"rnn": {"blocks": 1, "loss": "softmax"}}

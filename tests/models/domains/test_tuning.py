@@ -12,7 +12,7 @@ from models.domains.preset import DomainPreset, TunedParams, read_preset
 from models.errors import PresetError
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_parameters_are_read_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "shop.toml"
     first = TunedParams({"half_life_ms": None, "decay": 0.5}, 0.1, 12, "popularity-1", 'a "shop"', "leave-one-out")
     tuning.put(file, "personal", first)
@@ -26,45 +26,45 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in file.parent.iterdir()) == [".shop.toml.lock", "shop.toml"]
 
 
-def test_what_others_wrote_stays(tmp_path: Path) -> None:
+def test_other_contents_of_the_file_stay(tmp_path: Path) -> None:
     file = tmp_path / "shop.toml"
     ease = "[recommenders.ease]\nndcg = 0.1 # by hand\n[recommenders.ease.params]\nmost = 4000 # its cube\n"
     file.write_text(f'# mine\n[seen]\npolicy = "keep"\n\n{ease}\n[filters] # behind\nunwanted = []\n')
     tuning.put(file, "dnn", TunedParams({"blocks": 1}, 0.2))
     tuning.put(file, "personal", TunedParams({"decay": 0.9}, 0.3))
     once = file.read_text()
-    assert all(one in once for one in (ease, "# mine", "[filters] # behind\nunwanted = []"))
+    assert all(text in once for text in (ease, "# mine", "[filters] # behind\nunwanted = []"))
     assert once.index("recommenders.dnn") < once.index("recommenders.ease") < once.index("recommenders.personal")
     tuning.put(file, "personal", TunedParams({"decay": 0.9}, 0.3))
     assert file.read_text() == once
-    found = tomllib.loads(once)
-    assert (found["seen"], found["filters"]) == ({"policy": "keep"}, {"unwanted": []})
-    assert found["recommenders"]["ease"] == {"ndcg": 0.1, "params": {"most": 4000}}
+    preset = tomllib.loads(once)
+    assert (preset["seen"], preset["filters"]) == ({"policy": "keep"}, {"unwanted": []})
+    assert preset["recommenders"]["ease"] == {"ndcg": 0.1, "params": {"most": 4000}}
 
 
-def test_several_write_into_one_file(tmp_path: Path) -> None:
+def test_several_processes_write_to_the_same_file(tmp_path: Path) -> None:
     file, names = tmp_path / "shop.toml", ["ease", "dnn", "personal", "item-knn"]
     script = "import sys; from pathlib import Path; from models.domains.tuning import put\n"
     script += "from models.domains.preset import TunedParams\n"
     script += "for n in range(50): put(Path(sys.argv[1]), sys.argv[2], TunedParams({'n': n}))"
-    each = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in names]
-    assert [one.wait(60) for one in each] == [0] * 4
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in names]
+    assert [process.wait(60) for process in processes] == [0] * 4
     assert read_preset(file).tuned_params == {name: {"n": 49} for name in names}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".shop.toml.lock", "shop.toml"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("recommenders = 3", "Expected `object`"),
         ("[recommenders.sasrec.params]", "no recommender is called 'sasrec'; there are popularity"),
         ("[recommenders", "preset "),
     ],
 )
-def test_what_is_no_preset_is_said_to_be_none(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_preset_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "preset.toml"
     file.write_text(text)
-    with pytest.raises(PresetError, match=said):
+    with pytest.raises(PresetError, match=message):
         read_preset(file)
     with pytest.raises(PresetError, match="`coldstream tune --preset FILE` writes a tuned one"):
         read_preset(tmp_path / "none.toml")

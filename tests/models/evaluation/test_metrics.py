@@ -51,7 +51,7 @@ def test_metrics_by_hand() -> None:
     assert evaluate(always, VOCABULARY, HELD_OUT, 2)["recall@2"] == pytest.approx((1 + 1 / 3) / 3)
 
 
-def test_what_lists_are_like_by_hand() -> None:
+def test_beyond_accuracy_metrics_by_hand() -> None:
     held_out = [EvaluationCase("one", History(["a", "a", "c"], [0] * 3, [0] * 3, [None] * 3), ["b"])]
     ranked = rank(always, VOCABULARY, held_out, 3)
     popularity = np.array([7, 3, 1, 1], np.float32)
@@ -74,33 +74,37 @@ def listed(shown: list[int], took: list[int], categories: list[int]) -> dict[str
     return {name.split("@")[0]: float(values[name][0]) for name in values if name.startswith(("div", "cal"))}
 
 
-def test_no_category_is_no_category_of_its_own() -> None:
+def test_items_without_a_category_are_ignored() -> None:
     assert listed([0, 1, 2, 3], [0, 1], [0, 0, 0, 0]) == {}
     assert listed([0, 1, 2, 3], [1], [1, 0, 0, 2]) == {"diversity": 1.0}  # one pair; what was taken has no category
-    found = listed([0, 1, 2, 3], [0, 1, 2], [1, 2, 0, 0])
-    assert found == {"diversity": 1.0, "calibration": pytest.approx(0, abs=1e-9)}
+    values = listed([0, 1, 2, 3], [0, 1, 2], [1, 2, 0, 0])
+    assert values == {"diversity": 1.0, "calibration": pytest.approx(0, abs=1e-9)}
 
 
 codes = st.lists(st.integers(0, 3), min_size=4, max_size=12)
 
 
 @given(codes, st.randoms(use_true_random=False))
-def test_diversity_and_calibration_are_those_of_the_items_with_a_category(categories: list[int], draw: Random) -> None:
+def test_diversity_and_calibration_use_only_items_with_a_category(categories: list[int], draw: Random) -> None:
     """By plain loops over lists and histories from which the others are taken out."""
     places = range(len(categories))
     shown, took = draw.sample(places, draw.randint(1, len(places))), draw.choices(places, k=draw.randint(1, 9))
-    found = listed([*shown, -1], took, categories)
+    values = listed([*shown, -1], took, categories)
     given = [categories[n] for n in shown if categories[n]]
     had = [categories[n] for n in took if categories[n]]
-    pairs = [one != other for one, other in combinations(given, 2)]
-    assert ("diversity" in found) == bool(pairs)
-    assert ("calibration" in found) == bool(given and had)
+    pairs = [category != other for category, other in combinations(given, 2)]
+    assert ("diversity" in values) == bool(pairs)
+    assert ("calibration" in values) == bool(given and had)
     if pairs:
-        assert found["diversity"] == pytest.approx(sum(pairs) / len(pairs))
+        assert values["diversity"] == pytest.approx(sum(pairs) / len(pairs))
     if given and had:
-        p, q = ({one: group.count(one) / len(group) for one in (1, 2, 3)} for group in (had, given))
-        divergence = sum(p[one] * np.log2(p[one] / (0.99 * q[one] + 0.01 * p[one])) for one in p if p[one])
-        assert found["calibration"] == pytest.approx(divergence, abs=1e-9)
+        p, q = ({category: group.count(category) / len(group) for category in (1, 2, 3)} for group in (had, given))
+        divergence = sum(
+            p[category] * np.log2(p[category] / (0.99 * q[category] + 0.01 * p[category]))
+            for category in p
+            if p[category]
+        )
+        assert values["calibration"] == pytest.approx(divergence, abs=1e-9)
 
 
 def test_seen_items_are_masked_only_when_asked() -> None:
@@ -123,26 +127,26 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 6))
-def test_ndcg_and_map_are_what_plain_loops_give(seed: int, k: int) -> None:
+def test_ndcg_and_map_equal_those_of_plain_loops(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     vocabulary = Vocabulary.from_items([f"i{n}" for n in range(9)])
-    wanted = [f"i{n}" for n in rng.permutation(12)[: rng.integers(1, 6)]]  # i9 to i11 are not known
+    targets = [f"i{n}" for n in rng.permutation(12)[: rng.integers(1, 6)]]  # i9 to i11 are not known
     shown = rng.permutation(9)[:k]
     values = per_user(
         RankedLists(shown[None].astype(np.int64), np.full(1, np.nan), k),
         vocabulary,
-        [EvaluationCase("u", History(), wanted)],
+        [EvaluationCase("u", History(), targets)],
         (k,),
     )
     gain, hits, precisions = 0.0, 0, 0.0
     for place, item in enumerate(shown):
-        if f"i{item}" in wanted:
+        if f"i{item}" in targets:
             hits += 1
             gain += 1 / np.log2(place + 2)
             precisions += hits / (place + 1)
-    best = sum(1 / np.log2(place + 2) for place in range(min(k, len(wanted))))
+    best = sum(1 / np.log2(place + 2) for place in range(min(k, len(targets))))
     assert values[f"ndcg@{k}"][0] == pytest.approx(gain / best)
-    assert values[f"map@{k}"][0] == pytest.approx(precisions / min(k, len(wanted)))
+    assert values[f"map@{k}"][0] == pytest.approx(precisions / min(k, len(targets)))
 
 
 def test_the_interval_of_a_mean_covers_it() -> None:
@@ -165,10 +169,10 @@ def test_segments_split_the_users() -> None:
         EvaluationCase(f"u{n}", history, [item])
         for n, (history, item) in enumerate(zip(histories, ("a", "d", "x"), strict=True))
     ]
-    found = segments(
+    measured = segments(
         {"hr@10": np.array([1.0, 0.0, 1.0])}, held_out, VOCABULARY, np.array([5, 2, 2, 1], np.float32), {"u0": "f"}
     )
-    by = {(one.by, one.name): (one.users, one.metrics["hr@10"]) for one in found}
+    by = {(segment.by, segment.name): (segment.users, segment.metrics["hr@10"]) for segment in measured}
     assert by == {
         ("history length", "1-2"): (1, 1.0),
         ("history length", "3-5"): (2, 0.5),

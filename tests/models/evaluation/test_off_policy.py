@@ -60,9 +60,9 @@ def test_estimates_by_hand(tmp_path: Path) -> None:
         click("b", user="eve"),
     ]
     archive(tmp_path, events)
-    found = json.loads(run(tmp_path, "--explore", "0", "--explore", "0.5", "--json").stdout)
-    policies = found.pop("policies")
-    assert found == {
+    report = json.loads(run(tmp_path, "--explore", "0", "--explore", "0.5", "--json").stdout)
+    policies = report.pop("policies")
+    assert report == {
         "domain": "shop",
         "impressions": 5,
         "explored": 3,
@@ -101,9 +101,9 @@ def test_a_simulated_log_gives_the_rates_of_other_shares(tmp_path: Path) -> None
         events.append(shown(f"r{number}", items, propensities, user=user))
         events += [click(item, user=user) for item in items[1:] if rng.random() < CLICK_RATE[item.partition("-")[0]]]
     archive(tmp_path, events)
-    found = json.loads(run(tmp_path, "--explore", "0", "--explore", "0.4", "--explore", "1", "--json").stdout)
+    report = json.loads(run(tmp_path, "--explore", "0", "--explore", "0.4", "--explore", "1", "--json").stdout)
     truth = {None: 0.26, 0.0: 0.3, 0.4: 0.22, 1.0: 0.1}
-    for policy in found["policies"]:
+    for policy in report["policies"]:
         for estimator in ("ips", "snips"):
             low, high = policy[f"{estimator}_interval"]
             assert low < policy[estimator] < high
@@ -120,7 +120,7 @@ def test_a_simulated_log_gives_the_rates_of_other_shares(tmp_path: Path) -> None
         ([shown("r", ["a", "b"], ["x"])], r"\(1 with unreadable propensities\): ask for recommendations with explore="),
     ],
 )
-def test_a_log_without_exploration_is_an_error_that_names_the_cure(
+def test_a_log_without_exploration_is_an_error_that_names_the_fix(
     tmp_path: Path, events: list[Event], message: str
 ) -> None:
     archive(tmp_path, events)
@@ -136,8 +136,8 @@ def test_shares_and_times_are_checked(tmp_path: Path) -> None:
     assert isinstance(run(tmp_path, "--within", "soon").exception, ColdstreamError | ValueError)
 
 
-def test_lists_of_several_shares_are_left_out_where_nothing_was_kept(tmp_path: Path) -> None:
+def test_lists_of_unknown_exploration_share_are_left_out(tmp_path: Path) -> None:
     lists = [([0.9, 0.02], "r1"), ([0.8, 0.8], "r2"), ([0.1, 0.1], "r3")]
     archive(tmp_path, [shown(request, ["a", "b"], propensities) for propensities, request in lists])
-    found = json.loads(run(tmp_path, "--json").stdout)
-    assert (found["explored"], found["places"], found["unknown_share"]) == (3, 4, 1)
+    report = json.loads(run(tmp_path, "--json").stdout)
+    assert (report["explored"], report["places"], report["unknown_share"]) == (3, 4, 1)

@@ -7,7 +7,7 @@ from models.evaluation.metrics import Segment
 from models.evaluation.report import EvaluationReport, RecommenderResults, html, markdown, write
 
 
-def made() -> EvaluationReport:
+def example_report() -> EvaluationReport:
     metrics = {"ndcg@10": 0.1234, "hr@10": 0.3, "mrr@10": 0.2, "recall@10": 0.25, "auc": float("nan"), "gini@10": 0.9}
     parts = [
         Segment("history length", "1-2", 7, {"ndcg@10": 0.05}),
@@ -22,28 +22,28 @@ def made() -> EvaluationReport:
 
 
 def test_the_best_comes_first_with_its_interval() -> None:
-    lines = markdown(made()).splitlines()
+    lines = markdown(example_report()).splitlines()
     rows = [line for line in lines if line.startswith(("| item-knn |", "| <b>dnn</b> |"))]
     assert rows[0].startswith("| item-knn | 0.2000 [0.1800, 0.2200] |")
     assert rows[1].startswith("| <b>dnn</b> | 0.1234 [0.1000, 0.1500] |")
     assert "| recommender | 1-2 (7) | 3-5 (9) |" in lines
     assert any("cannot be recommended again. Chosen on the tuning cases: item-knn." in line for line in lines)
-    assert "nan" not in markdown(made())
+    assert "nan" not in markdown(example_report())
 
 
-def test_the_page_stands_alone_and_escapes_names() -> None:
-    page = html(made())
+def test_the_page_is_self_contained_and_escapes_names() -> None:
+    page = html(example_report())
     assert page.count("<svg") == 3  # bars, by length, learning curves
     assert "<b>dnn</b>" not in page
     assert "&lt;b&gt;dnn&lt;/b&gt;" in page
-    for asked in ("src=", "<script", "@import", "<link"):
-        assert asked not in page
+    for external in ("src=", "<script", "@import", "<link"):
+        assert external not in page
 
 
-def test_files_are_whole(tmp_path: Path) -> None:
-    paths = write(made(), tmp_path / "new")
+def test_report_files_are_complete(tmp_path: Path) -> None:
+    paths = write(example_report(), tmp_path / "new")
     assert [path.name for path in paths] == ["report.md", "report.html", "report.json"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
-    told = json.loads(paths[2].read_text())
-    assert told["figures"][1]["metrics"]["ndcg@10"] == 0.2
-    assert told["figures"][0]["metrics"]["auc"] is None
+    content = json.loads(paths[2].read_text())
+    assert content["figures"][1]["metrics"]["ndcg@10"] == 0.2
+    assert content["figures"][0]["metrics"]["auc"] is None

@@ -24,7 +24,7 @@ def drawn(trial: Trial) -> float:
     return trial.suggest_float("x", 0.0, 1.0)
 
 
-def test_a_study_that_goes_on_does_not_draw_again_what_it_drew(tmp_path: Path) -> None:
+def test_a_resumed_study_draws_new_parameters(tmp_path: Path) -> None:
     file = tmp_path / "studies.log"
     new_study(7, file, "s").optimize(drawn, n_trials=3)
     later = new_study(7, file, "s")
@@ -34,10 +34,12 @@ def test_a_study_that_goes_on_does_not_draw_again_what_it_drew(tmp_path: Path) -
     again, other = new_study(7), new_study(7)
     again.optimize(drawn, n_trials=3)
     other.optimize(drawn, n_trials=3)
-    assert [one.params for one in again.trials] == [one.params for one in other.trials]  # the same seed, the same draws
+    assert [trial.params for trial in again.trials] == [
+        trial.params for trial in other.trials
+    ]  # the same seed, the same draws
 
 
-def test_one_trial_is_that_of_the_defaults() -> None:
+def test_exactly_one_trial_uses_the_defaults() -> None:
     study = new_study()
     first, second = study.ask(), study.ask()
     assert [is_first_trial(study, first), is_first_trial(study, second)] == [True, False]
@@ -46,7 +48,7 @@ def test_one_trial_is_that_of_the_defaults() -> None:
     assert not is_first_trial(study, study.ask())
 
 
-def test_the_trial_of_a_killed_process_has_failed_and_that_of_a_living_one_runs(tmp_path: Path) -> None:
+def test_trials_of_killed_processes_fail_and_trials_of_living_processes_run(tmp_path: Path) -> None:
     file = tmp_path / "studies.log"
     with subprocess.Popen([sys.executable, "-c", BEGUN, str(file)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

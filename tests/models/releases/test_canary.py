@@ -1,4 +1,4 @@
-"""Verdicts on canaries: by hand, and how often chance alone would roll one back however often one looks."""
+"""Canary decisions: by hand, and the rate of false rollbacks under continuous checking."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ BOUNDS = CanaryThresholds(impressions=2_000)
 
 def counts(impressions: int, clicks: int) -> ImpressionCounts:
     """Spread evenly over the groups."""
-    spread = lambda n: [n // GROUPS + (one < n % GROUPS) for one in range(GROUPS)]  # noqa: E731
+    spread = lambda n: [n // GROUPS + (group < n % GROUPS) for group in range(GROUPS)]  # noqa: E731
     return ImpressionCounts(spread(impressions), spread(clicks))
 
 
@@ -22,7 +22,7 @@ def side(impressions: int = 0, clicks: int = 0, answers: int = 0, errors: int = 
     return ArmStats(counts(impressions, clicks), answers, errors, [ms / 1000] * min(answers, 500))
 
 
-def test_few_lists_are_no_verdict() -> None:
+def test_too_few_impressions_give_no_decision() -> None:
     verdict = decide(side(199, 0), side(5_000, 1_000), BOUNDS)
     assert (verdict.action, verdict.reason) == ("wait", "too-few-impressions")
 
@@ -39,7 +39,7 @@ def test_fewer_clicks_roll_back_and_as_many_promote() -> None:
     assert decide(side(20_000, 2_400), side(180_000, 18_000), early).action == "wait"
 
 
-def test_a_trial_without_a_verdict_ends_in_time() -> None:
+def test_a_trial_without_a_decision_times_out() -> None:
     undecided = (side(2_000, 190), side(18_000, 1_800))
     assert decide(*undecided, BOUNDS, hours=71.9).action == "wait"
     late = decide(*undecided, BOUNDS, hours=72.0)
@@ -62,7 +62,7 @@ def test_failed_answers_and_slow_ones_roll_back_at_once() -> None:
     assert decide(side(answers=400, ms=1.5), side(answers=2_000, ms=0.5), BOUNDS).action == "wait"  # too small to feel
 
 
-def test_users_who_are_alike_make_a_rate_less_sure() -> None:
+def test_correlated_users_increase_the_variance_of_a_rate() -> None:
     alike = ImpressionCounts([100] * GROUPS, [100, 0] * (GROUPS // 2))
     even = ImpressionCounts([100] * GROUPS, [50] * GROUPS)
     assert click_through_rate(alike).value == click_through_rate(even).value == 0.5
@@ -70,7 +70,7 @@ def test_users_who_are_alike_make_a_rate_less_sure() -> None:
     assert click_through_rate(alike).variance == pytest.approx(0.25 / GROUPS * GROUPS / (GROUPS - 1))
 
 
-def test_bounds_are_wider_than_those_of_a_single_look() -> None:
+def test_bounds_are_wider_than_a_fixed_sample_interval() -> None:
     low, high = difference_bounds(
         click_through_rate(counts(2_000, 200)), click_through_rate(counts(20_000, 2_000)), 0.05, 2_000
     )
@@ -79,7 +79,7 @@ def test_bounds_are_wider_than_those_of_a_single_look() -> None:
     assert 1.3 * once < high < 2.0 * once
 
 
-def test_only_what_came_since_the_beginning_counts() -> None:
+def test_only_counts_since_the_baseline_matter() -> None:
     began = Baseline("salt", {"old": counts(1_000, 500), "new": counts(100, 0)})
     now = {"old": counts(1_500, 550), "new": counts(300, 20), "third": counts(200, 20)}
     ours, theirs = since(began, now, "new")
@@ -106,13 +106,13 @@ def trial(rng: np.random.Generator, lift: float, users: int = 3_000, looks: int 
     return "wait"
 
 
-def test_chance_rolls_back_at_most_as_often_as_stated_with_a_look_after_every_batch() -> None:
+def test_false_rollbacks_stay_below_alpha_when_checked_after_every_batch() -> None:
     rng = np.random.default_rng(0)
     ends = [trial(rng, 0.0) for _ in range(120)]
     assert ends.count("rollback") <= 12  # 5% of 120 are 6; more than 12 have a chance below 1%
 
 
-def test_a_canary_that_halves_the_clicks_is_found_out() -> None:
+def test_a_canary_that_halves_the_clicks_is_rolled_back() -> None:
     rng = np.random.default_rng(1)
     ends = [trial(rng, -0.6) for _ in range(30)]
     assert ends.count("rollback") >= 20

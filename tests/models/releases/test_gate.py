@@ -62,8 +62,8 @@ def test_a_dominant_item_is_counted_by_lists() -> None:
     few = cases([[1]] * 10, [[n % 9 + 1] for n in range(10)], evidence)
     check = gate.dominant_item_check(shown, few, 0.95)
     assert (check.passed, check.value, check.bound) == (False, 1.0, 0.95)
-    wanted = cases([[1]] * 10, [[0]] * 5 + [[1]] * 5, evidence)  # half of the users took it next
-    assert gate.dominant_item_check(shown, wanted, 0.95).passed
+    popular_target_cases = cases([[1]] * 10, [[0]] * 5 + [[1]] * 5, evidence)  # half of the users took it next
+    assert gate.dominant_item_check(shown, popular_target_cases, 0.95).passed
     small = cases([[1]] * 10, [[n % 9 + 1] for n in range(10)], [[0] * 10])
     assert gate.dominant_item_check(
         np.arange(10)[None].repeat(10, 0), small, 0.8
@@ -119,7 +119,7 @@ def test_an_equal_candidate_is_promoted_about_as_often_as_the_confidence_says() 
     assert 2 <= promoted <= 20  # 5% of 200 is 10
 
 
-def test_no_cases_prove_nothing() -> None:
+def test_without_cases_no_check_decides() -> None:
     assert not gate.improvement_check(np.zeros(0), np.zeros(0), GateThresholds(), RNG(0)).passed
     assert gate.relative_gain(np.ones(3), np.zeros(3), 0.95, RNG(0))[0] == 1.0
 

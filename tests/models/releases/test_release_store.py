@@ -1,4 +1,4 @@
-"""Releases on disk: whole or refused, one pointer, a way back."""
+"""Releases on disk: complete or refused, a single pointer, rollback."""
 
 import json
 import shutil
@@ -64,14 +64,14 @@ COMMON: dict[str, tuple[str, Damage]] = {
     "an earlier format": ("format", edit_manifest(format=2, gate={"checks": "of another shape"})),
     "an impossible history length": ("bad-manifest", edit_manifest(history_length=0)),
     "half a manifest": ("bad-manifest", lambda folder: (folder / "manifest.json").write_text('{"id": "x"')),
-    "fewer rows": ("shape-mismatch", rewrite("popularity.npy", lambda one: one[:-1])),
-    "neighbors beyond the items": ("shape-mismatch", rewrite("neighbors.npy", lambda one: one + 10_000)),
+    "fewer rows": ("shape-mismatch", rewrite("popularity.npy", lambda array: array[:-1])),
+    "neighbors beyond the items": ("shape-mismatch", rewrite("neighbors.npy", lambda array: array + 10_000)),
     "not a number": ("not-finite", rewrite("popularity.npy", spoil)),
 }
 ENCODED: dict[str, tuple[str, Damage]] = {
     "a flipped byte in the encoder": ("hash-mismatch", flip("transformer.encoder.onnx")),
-    "narrower embeddings": ("shape-mismatch", rewrite("transformer.embeddings.npy", lambda one: one[:, :-1])),
-    "other repeats": ("shape-mismatch", rewrite("transformer.repeats.npy", lambda one: one[:-1])),
+    "narrower embeddings": ("shape-mismatch", rewrite("transformer.embeddings.npy", lambda array: array[:, :-1])),
+    "other repeats": ("shape-mismatch", rewrite("transformer.repeats.npy", lambda array: array[:-1])),
 }
 
 
@@ -87,20 +87,20 @@ def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, write_random_release(root, 200, "transformer", np.random.default_rng(0))
 
 
-def check_refused(made: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:
+def check_refused(release: tuple[Path, str], tmp_path: Path, reason: str, damage: Damage) -> None:
     root = tmp_path / "releases"
-    shutil.copytree(made[0], root)
+    shutil.copytree(release[0], root)
     good = write_random_release(root, 150, ITEM_KNN, np.random.default_rng(1))
     release_store.promote(root, "shop", good)
-    damage(root / "shop" / made[1])
+    damage(root / "shop" / release[1])
     with pytest.raises(ReleaseError) as caught:
-        release_store.load(root / "shop" / made[1])
+        release_store.load(root / "shop" / release[1])
     assert caught.value.reason == reason
     assert str(root) in str(caught.value)
     with pytest.raises(ReleaseError):
-        release_store.promote(root, "shop", made[1])
+        release_store.promote(root, "shop", release[1])
     assert release_store.current_id(root, "shop") == good
-    (listed,) = [one for one in release_store.list_releases(root, "shop") if one.id == made[1]]
+    (listed,) = [info for info in release_store.list_releases(root, "shop") if info.id == release[1]]
     assert (listed.state, listed.reason) == ("refused", reason)
 
 
@@ -118,9 +118,9 @@ def test_a_damaged_encoder_is_refused_and_the_old_one_serves(
     check_refused(neural, tmp_path, *ENCODED[name])
 
 
-def test_the_way_back(tmp_path: Path) -> None:
+def test_rollback_restores_earlier_releases(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    first = write_random_release(tmp_path, 100, ITEM_KNN, rng)  # promoted as it is made
+    first = write_random_release(tmp_path, 100, ITEM_KNN, rng)  # promoted when it is written
     with pytest.raises(ReleaseError, match="no earlier release"):
         release_store.rollback(tmp_path, "shop")
     second, third = (
@@ -131,22 +131,22 @@ def test_the_way_back(tmp_path: Path) -> None:
     assert release_store.rollback(tmp_path, "shop") == second
     assert release_store.rollback(tmp_path, "shop") == first
     assert release_store.current_id(tmp_path, "shop") == first
-    assert {one.state for one in release_store.list_releases(tmp_path, "shop")} == {"serving", "ready"}
+    assert {info.state for info in release_store.list_releases(tmp_path, "shop")} == {"serving", "ready"}
 
 
-def test_what_was_not_finished_is_no_release(tmp_path: Path) -> None:
-    made = write_random_release(tmp_path, 100, ITEM_KNN, np.random.default_rng(0))
-    manifest = read_manifest(tmp_path / "shop" / made)
+def test_an_unfinished_release_is_not_listed(tmp_path: Path) -> None:
+    release = write_random_release(tmp_path, 100, ITEM_KNN, np.random.default_rng(0))
+    manifest = read_manifest(tmp_path / "shop" / release)
 
     def broken(_: Path) -> list[str]:
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
         release_store.save(tmp_path, manifest, ["a"], broken)
-    assert [one.id for one in release_store.list_releases(tmp_path, "shop")] == [made]
+    assert [info.id for info in release_store.list_releases(tmp_path, "shop")] == [release]
 
 
-def test_a_release_of_an_earlier_format_is_refused_in_one_sentence(counts: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_earlier_format_is_refused_with_a_clear_message(counts: tuple[Path, str], tmp_path: Path) -> None:
     root = tmp_path / "releases"
     shutil.copytree(counts[0], root)
     folder = root / "shop" / counts[1]

@@ -17,7 +17,7 @@ from models.rerank.exploration import (
 from stream.events import Impression
 
 
-def test_chances_by_hand() -> None:
+def test_draw_probabilities_by_hand() -> None:
     even = MIX / 2
     assert draw_probabilities(np.array([3.0, 1.0], np.float32), False) == pytest.approx(
         [0.8 * 0.75 + even, 0.8 * 0.25 + even]
@@ -30,32 +30,34 @@ def test_chances_by_hand() -> None:
     assert draw_probabilities(np.zeros(4, np.float32), False) == pytest.approx([0.25] * 4)
 
 
-def test_propensities_are_how_often_it_happens() -> None:
+def test_propensities_match_observed_frequencies() -> None:
     pools = [[3.0, 1.0], [], [1.0]]  # the first with MIX: .7 and .3
     share, times = 0.3, 20_000
     seen: dict[tuple[int, int | None], int] = {}
-    said: dict[tuple[int, int | None], float] = {}
+    propensities: dict[tuple[int, int | None], float] = {}
     for number in range(times):
-        for slot, one in enumerate(explore(pools, False, share, np.random.default_rng(seed_from(f"request-{number}")))):
-            seen[slot, one.place] = seen.get((slot, one.place), 0) + 1
-            said[slot, one.place] = one.propensity
-    assert said == pytest.approx(
+        for slot, draw in enumerate(
+            explore(pools, False, share, np.random.default_rng(seed_from(f"request-{number}")))
+        ):
+            seen[slot, draw.place] = seen.get((slot, draw.place), 0) + 1
+            propensities[slot, draw.place] = draw.propensity
+    assert propensities == pytest.approx(
         {(0, 0): 0.21, (0, 1): 0.09, (0, None): 0.7, (1, None): 1.0, (2, 0): 0.3, (2, None): 0.7}
     )
     for key, count in seen.items():
-        assert count / times == pytest.approx(said[key], abs=0.012)  # three standard errors of the widest
+        assert count / times == pytest.approx(propensities[key], abs=0.012)  # three standard errors of the widest
 
 
-def test_the_same_request_draws_the_same_and_a_slot_does_not_move_another() -> None:
+def test_draws_are_reproducible_and_slots_are_independent() -> None:
     pool = [0.02] * 50
-    one, again = (explore([pool] * 9, False, 0.5, np.random.default_rng(seed_from("r1"))) for _ in range(2))
-    assert one == again
+    first, again = (explore([pool] * 9, False, 0.5, np.random.default_rng(seed_from("r1"))) for _ in range(2))
+    assert first == again
     other = explore([pool, [], *[pool] * 7], False, 0.5, np.random.default_rng(seed_from("r1")))
-    assert other[2:] == one[2:]
+    assert other[2:] == first[2:]
     assert explore([pool] * 3, False, 0.0, np.random.default_rng(0)) == [ExplorationDraw(None, 1.0)] * 3
 
 
-def test_estimates_from_a_log_come_to_the_truth_and_the_plain_mean_does_not() -> None:
+def test_off_policy_estimates_are_unbiased_and_the_plain_mean_is_not() -> None:
     """1,000 logs of a policy that shows item 0 in 80% of cases; the target shows the rare items."""
     rng = np.random.default_rng(5)
     logging, target = np.array([0.8, 0.1, 0.1]), np.array([0.1, 0.2, 0.7])
@@ -65,9 +67,9 @@ def test_estimates_from_a_log_come_to_the_truth_and_the_plain_mean_does_not() ->
     for _ in range(1_000):
         shown = rng.choice(3, 400, p=logging)
         rewards = (rng.random(400) < clicks[shown]).astype(np.float64)
-        one = ips(rewards, logging[shown], target[shown])
-        estimates.append(one.value)
-        inside += abs(one.value - truth) <= 1.96 * one.error
+        estimate = ips(rewards, logging[shown], target[shown])
+        estimates.append(estimate.value)
+        inside += abs(estimate.value - truth) <= 1.96 * estimate.error
         weighed.append(snips(rewards, logging[shown], target[shown]).value)
         plain.append(rewards.mean())
     spread = float(np.std(estimates)) / np.sqrt(1_000)
@@ -79,8 +81,8 @@ def test_estimates_from_a_log_come_to_the_truth_and_the_plain_mean_does_not() ->
 
 
 def test_the_effective_number_of_observations() -> None:
-    one = ips(np.ones(4), np.full(4, 0.5), np.full(4, 0.5))
-    assert (one.value, one.effective) == (1.0, 4.0)
+    estimate = ips(np.ones(4), np.full(4, 0.5), np.full(4, 0.5))
+    assert (estimate.value, estimate.effective) == (1.0, 4.0)
     with pytest.raises(ModelError, match="above zero"):
         ips(np.ones(1), np.zeros(1), np.ones(1))
 

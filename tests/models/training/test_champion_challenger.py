@@ -1,4 +1,4 @@
-"""Candidates before the gate, with real releases on disk: who may replace whom, and what is said of the others."""
+"""Challengers before the gate, with real releases on disk: which releases may replace which, and why others may not."""
 
 import json
 from pathlib import Path
@@ -56,12 +56,12 @@ def serve_first(run: TrainingRun) -> Manifest:
 
 
 def verdict_of(run: TrainingRun, release: str) -> GateReport:
-    found = read_manifest(run.root / "shop" / release).gate
-    assert found is not None
-    return found
+    report = read_manifest(run.root / "shop" / release).gate
+    assert report is not None
+    return report
 
 
-def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(run: TrainingRun) -> None:
+def test_the_first_release_needs_no_champion_and_an_equal_one_does_not_replace_it(run: TrainingRun) -> None:
     first = serve_first(run)
     assert first.gate is not None
     assert (first.gate.champion, first.gate.comparison, first.gate.passed) == (None, "nothing serves yet", True)
@@ -70,18 +70,18 @@ def test_the_first_needs_no_opponent_and_an_equal_one_does_not_take_its_place(ru
     assert result.serving == release_store.current_id(run.root, "shop") == first.id
     assert result.refused == {again.manifest.id: ["not-better"]}
     assert "is refused: not-better: NDCG@10" in result.reason
-    found = {one.id: one for one in release_store.list_releases(run.root, "shop")}
-    assert (found[again.manifest.id].state, found[again.manifest.id].reason) == ("refused", "not-better")
-    assert (found[first.id].state, found[first.id].judged) == ("serving", True)
+    releases = {release.id: release for release in release_store.list_releases(run.root, "shop")}
+    assert (releases[again.manifest.id].state, releases[again.manifest.id].reason) == ("refused", "not-better")
+    assert (releases[first.id].state, releases[first.id].judged) == ("serving", True)
     kept = json.loads((run.root / "shop" / again.manifest.id / "refused.json").read_text())
     assert kept["reason"] == "not-better"
     verdict = verdict_of(run, again.manifest.id)
     assert (verdict.champion, verdict.comparison) == (first.id, "as of the cut")
-    assert [one.bound for one in verdict.checks if one.name == "coverage"] == [0.1]  # of counts, not half
+    assert [check.bound for check in verdict.checks if check.name == "coverage"] == [0.1]  # of counts, not half
     assert training.decide(run, [training.item_knn(run)]).serving == first.id  # and so it stays
 
 
-def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: TrainingRun) -> None:
+def test_required_coverage_is_half_of_a_tuned_champion_and_a_tenth_of_item_knn(run: TrainingRun) -> None:
     counts = serve_first(run)
     tuned = msgspec.structs.replace(counts, recommender="ease")
     assert champion_challenger.thresholds_against(tuned, GateThresholds()).coverage == 0.5
@@ -89,7 +89,7 @@ def test_a_tuned_release_asks_for_half_its_breadth_and_counts_for_a_tenth(run: T
     assert champion_challenger.thresholds_against(counts, GateThresholds(coverage=0.05)).coverage == 0.05
 
 
-def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_that_is_set(run: TrainingRun) -> None:
+def test_an_old_champion_is_evaluated_as_it_serves_and_an_equal_challenger_may_replace_it(run: TrainingRun) -> None:
     first = serve_first(run)
     write(run.archive, 2_000, 600)
     fresh = training.item_knn(run)
@@ -99,13 +99,13 @@ def test_an_old_one_is_asked_as_it_serves_and_gives_way_to_an_equal_one_where_th
     assert verdict_of(run, fresh.manifest.id).comparison == "as it serves"
     result = training.decide(msgspec.structs.replace(run, refresh_ms=600 * MINUTE), [fresh])
     verdict = verdict_of(run, fresh.manifest.id)
-    (check,) = [one for one in verdict.checks if one.name == "not-better"]
+    (check,) = [check for check in verdict.checks if check.name == "not-better"]
     assert check.bound == -0.03
     assert verdict.comparison == "as it serves; its data are old enough that an equal release may replace it"
     assert (result.serving == fresh.manifest.id) == check.passed == (check.value > -0.03)
 
 
-def test_what_the_serving_one_has_seen_does_not_help_it(run: TrainingRun) -> None:
+def test_a_champion_gains_nothing_from_having_seen_the_holdout(run: TrainingRun) -> None:
     first = serve_first(run)
     candidate = training.item_knn(run)
     numbers = {item: n for n, item in enumerate(candidate.vocabulary.item_ids)}
@@ -122,7 +122,7 @@ def test_what_the_serving_one_has_seen_does_not_help_it(run: TrainingRun) -> Non
     assert how == "as of the cut"
     blind = ItemKNN()
     blind.fit(Interactions.from_frame(candidate.before, release.vocabulary))
-    batch = batch_histories([one.history for one in candidate.cases], blind.vocabulary, 50)
+    batch = batch_histories([case.history for case in candidate.cases], blind.vocabulary, 50)
     ranked = metrics.rank(lambda a, b: blind.score(batch.slice(a, b)), blind.vocabulary, candidate.cases, 10)
     expected = metrics.per_user(ranked, blind.vocabulary, candidate.cases, (10,))["ndcg@10"]
     np.testing.assert_allclose(honest.ndcg, expected)
@@ -138,21 +138,21 @@ def vouched(folder: Path, name: str, array: np.ndarray) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_release_whose_neighbours_are_mixed_up_is_refused_though_its_figures_are_good(run: TrainingRun) -> None:
-    made = training.item_knn(run)
-    folder = run.root / "shop" / made.manifest.id
+def test_a_release_with_shuffled_neighbors_is_refused_despite_good_metrics(run: TrainingRun) -> None:
+    challenger = training.item_knn(run)
+    folder = run.root / "shop" / challenger.manifest.id
     items = json.loads((folder / "items.json").read_text())
     places = {item: n for n, item in enumerate(items)}
     other = [places.get(f"i{(int(item[1:]) + CLUB) % (2 * CLUB)}", 0) for item in items]  # of the other club
     for name in ("neighbors.npy", "similarities.npy"):
         vouched(folder, name, np.load(folder / name)[other])
-    spoilt = msgspec.structs.replace(made, manifest=read_manifest(folder))
+    spoilt = msgspec.structs.replace(challenger, manifest=read_manifest(folder))
     result = training.decide(run, [spoilt])
     assert result.serving is None
-    assert result.refused == {made.manifest.id: ["not-personalized"]}
+    assert result.refused == {challenger.manifest.id: ["not-personalized"]}
 
 
-def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: TrainingRun) -> None:
+def test_a_damaged_challenger_is_refused_and_a_damaged_champion_is_replaced(run: TrainingRun) -> None:
     first, second = serve_first(run), training.item_knn(run)
     (run.root / "shop" / second.manifest.id / "neighbors.npy").write_bytes(b"broken")
     assert training.decide(run, [second]).refused == {second.manifest.id: ["hash-mismatch"]}
@@ -162,27 +162,27 @@ def test_a_damaged_candidate_is_refused_and_a_damaged_opponent_gives_way(run: Tr
     assert verdict_of(run, third.manifest.id).comparison == "the serving release cannot be loaded: missing-file"
 
 
-def test_refused_ones_do_not_fill_the_disk(run: TrainingRun) -> None:
+def test_old_refused_releases_are_deleted(run: TrainingRun) -> None:
     first = serve_first(run)
     for _ in range(KEPT_RELEASES + 1):
-        made = training.item_knn(run)
-        training.decide(run, [made])
-    left = [one.id for one in release_store.list_releases(run.root, "shop")]
+        challenger = training.item_knn(run)
+        training.decide(run, [challenger])
+    left = [info.id for info in release_store.list_releases(run.root, "shop")]
     assert len(left) == KEPT_RELEASES + 1  # the newest, and the serving one
     assert left[-1] == first.id
-    assert left[0] == made.manifest.id
+    assert left[0] == challenger.manifest.id
 
 
-def test_a_promotion_by_hand_takes_the_refusal_back(run: TrainingRun) -> None:
+def test_a_manual_promotion_clears_the_refusal(run: TrainingRun) -> None:
     serve_first(run)
     again = training.item_knn(run)
     training.decide(run, [again])
     release_store.promote(run.root, "shop", again.manifest.id)
-    (listed,) = [one for one in release_store.list_releases(run.root, "shop") if one.id == again.manifest.id]
+    (listed,) = [info for info in release_store.list_releases(run.root, "shop") if info.id == again.manifest.id]
     assert (listed.state, listed.reason) == ("serving", None)
 
 
-def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: TrainingRun) -> None:
+def test_a_run_reads_only_new_events_and_saves_the_drift_reference(run: TrainingRun) -> None:
     first = serve_first(run)
     folder = run.root / "shop" / first.id
     assert list(first.extras) == [drift.REFERENCE]
@@ -198,7 +198,7 @@ def test_a_run_reads_what_is_new_and_keeps_what_drift_needs(run: TrainingRun) ->
     assert release_store.load(folder).id == first.id  # no serving process asks for it
 
 
-def test_a_card_of_an_older_version_is_read(run: TrainingRun) -> None:
+def test_a_card_of_an_older_version_can_be_read(run: TrainingRun) -> None:
     first = serve_first(run)
     path = run.root / "shop" / first.id / "manifest.json"
     old = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""A training run on a small archive: counts, the neural one, the better promoted."""
+"""A training run on a small archive: item-kNN, then a neural recommender; the better release is promoted."""
 
 from pathlib import Path
 
@@ -36,12 +36,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at += MINUTE
             place = (7 * place + 1) % 40 if rng.random() < 0.9 else int(rng.integers(40))
             events.append(Interaction(event_id=event_id, user_id=f"u{user}", item_id=f"i{place}", kind="view", at=at))
-    events.sort(key=lambda one: one.at)
+    events.sort(key=lambda event: event.at)
     folder = tmp_path_factory.mktemp("archive")
     kept = Archive(folder)
-    kept.append("events", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("events", [ArchiveRow(0, n, NOON, event) for n, event in enumerate(events)])
     people = [User(f"u{n}", NOON - 1, attributes={"group": "even" if n % 2 == 0 else "odd"}) for n in range(60)]
-    kept.append("users", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(people)])
+    kept.append("users", [ArchiveRow(0, n, NOON, user) for n, user in enumerate(people)])
     kept.append("items", [ArchiveRow(0, 0, NOON, Item(item_id="fresh", at=NOON, title="a new thing"))])
     kept.flush()
     return folder
@@ -49,12 +49,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(240)
 def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive: Path, tmp_path: Path) -> None:
-    told: list[tuple[str, float]] = []
+    progress_calls: list[tuple[str, float]] = []
     run = TrainingRun(archive, tmp_path, "shop", minutes=1, epochs=20)
-    say = lambda stage, done, _: told.append((stage, done))  # noqa: E731
-    first = training.item_knn(run, say)
+    record_progress = lambda stage, done, _: progress_calls.append((stage, done))  # noqa: E731
+    first = training.item_knn(run, record_progress)
     assert training.decide(run, [first]).serving == first.manifest.id  # the first has no opponent
-    second = training.tuned(run, say)
+    second = training.tuned(run, record_progress)
     result = training.decide(run, [first, second])
     counts, tuned = first.manifest, read_manifest(tmp_path / "shop" / second.manifest.id)
     assert tuned.metrics["ndcg@10"] > counts.metrics["ndcg@10"]
@@ -63,8 +63,8 @@ def test_the_better_one_is_promoted_and_a_history_leads_to_the_next_item(archive
     check_card(tuned, counts.id)
     assert tuned.params["tuning"][tuned.recommender] == max(tuned.params["tuning"].values())
     assert set(tuned.params["tuning"]) == {*DEFAULT_MEMBERS, "blend"}
-    assert {stage for stage, _ in told} == {"counts", "blend", *DEFAULT_MEMBERS}
-    assert all(0 <= done <= 1 for _, done in told)
+    assert {stage for stage, _ in progress_calls} == {"counts", "blend", *DEFAULT_MEMBERS}
+    assert all(0 <= done <= 1 for _, done in progress_calls)
     served = release_store.load(tmp_path / "shop" / tuned.id)
     items = [3]
     for _ in range(9):
@@ -89,12 +89,12 @@ def check_card(card: Manifest, parent: str) -> None:
     assert card.gate is not None
     assert card.gate.champion == parent
     assert card.gate.comparison == "as of the cut"
-    assert {one.name for one in card.gate.checks} == set(CHECKS)
+    assert {check.name for check in card.gate.checks} == set(CHECKS)
     assert card.gate.passed
     assert card.gate.users == card.metrics["users"]
 
 
-def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -> None:
+def test_a_requested_recommender_serves(archive: Path, tmp_path: Path) -> None:
     run = TrainingRun(archive, tmp_path, "video", recommender="popularity,sequential-rules", mask_seen=True)
     with pytest.raises(TrainingError, match="0 interactions"):
         training.tuned(run)
@@ -111,7 +111,7 @@ def test_a_recommender_that_is_asked_for_serves(archive: Path, tmp_path: Path) -
     assert card.gate is not None
     assert card.gate.champion is None
     assert "requested by name" in card.gate.comparison
-    better = training.item_knn(shop)  # counts know more, and do not come back: popularity was asked for
+    better = training.item_knn(shop)  # item-kNN has more events now, but popularity was requested by name
     assert training.decide(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         training.tuned(msgspec.structs.replace(shop, recommender="sasrec"))
@@ -123,14 +123,14 @@ def archived(folder: Path, stars: list[float], title: str = "tea", group: str = 
         Interaction(f"e{n}", f"u{n % 50}", f"i{n % 30}", "rate", NOON + n, value=stars[n % len(stars)])
         for n in range(1_200)
     ]
-    kept.append("events", [ArchiveRow(0, n, NOON, one) for n, one in enumerate(events)])
+    kept.append("events", [ArchiveRow(0, n, NOON, event) for n, event in enumerate(events)])
     kept.append("users", [ArchiveRow(0, 0, NOON, User("u0", NOON, attributes={"group": group}))])
     kept.append("items", [ArchiveRow(0, 0, NOON, Item(item_id="i0", at=NOON, title=title))])
     kept.flush()
     return folder
 
 
-def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Path) -> None:
+def test_the_data_fingerprint_covers_everything_that_training_reads(tmp_path: Path) -> None:
     def hashed(name: str, stars: list[float], **other: str) -> str:
         run = TrainingRun(
             archived(tmp_path / name, stars, **other), tmp_path / "releases", "shop", cache=tmp_path / name / "c"
@@ -150,7 +150,7 @@ def test_the_hash_of_the_data_is_of_everything_that_training_reads(tmp_path: Pat
 
 
 @pytest.mark.timeout(240)
-def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path: Path) -> None:
+def test_the_next_run_starts_from_the_serving_weights(archive: Path, tmp_path: Path) -> None:
     small = {"dnn": TunedParams({"embedding_size": 16, "blocks": 1, "compiled": False})}
     run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=3.0, epochs=12, preset=DomainPreset(recommenders=small))
     first = training.tuned(run)
@@ -162,7 +162,7 @@ def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path
         "training.dnn.final.npz",
     }
     starts, params = warm_start.of_serving(read_serving(tmp_path, "shop"))
-    final, tuning = sorted(starts, key=lambda one: -one.until)
+    final, tuning = sorted(starts, key=lambda start: -start.until)
     assert tuning.until < final.until == card.held_out_from  # what tunes knows less than what is judged in the end
     assert params["dnn"]["embedding_size"] == final.items.shape[1]
     second = training.tuned(run)
@@ -172,7 +172,7 @@ def test_the_next_run_begins_with_the_weights_that_serve(archive: Path, tmp_path
     assert warm_start.of_serving(read_serving(tmp_path, "shop")) == ([], {})  # training goes on without
 
 
-def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
+def test_too_few_events_are_an_error(tmp_path: Path) -> None:
     kept = Archive(tmp_path / "archive")
     event = Interaction(event_id="e", user_id="u", item_id="i", kind="view", at=NOON)
     kept.append("events", [ArchiveRow(0, 0, NOON, event)])
@@ -182,24 +182,26 @@ def test_too_few_events_are_said_to_be_too_few(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_archived_profiles_and_the_moment_are_in_a_release_and_in_the_next_run(archive: Path, tmp_path: Path) -> None:
-    asked = {
+def test_a_release_and_the_next_run_use_archived_profiles_and_time(archive: Path, tmp_path: Path) -> None:
+    tuned_params = {
         "dnn": TunedParams({"profile": True, "context": True, "embedding_size": 16, "blocks": 1, "compiled": False})
     }
-    run = TrainingRun(archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, preset=DomainPreset(recommenders=asked))
-    made = training.tuned(run)
-    release_store.promote(tmp_path, "shop", made.manifest.id)
-    served = release_store.load(tmp_path / "shop" / made.manifest.id)
+    run = TrainingRun(
+        archive, tmp_path, "shop", "dnn", minutes=0.5, epochs=2, preset=DomainPreset(recommenders=tuned_params)
+    )
+    challenger = training.tuned(run)
+    release_store.promote(tmp_path, "shop", challenger.manifest.id)
+    served = release_store.load(tmp_path / "shop" / challenger.manifest.id)
     assert served.reads_profiles
     assert served.manifest.params["fields"] == [{"name": "group", "values": ["even", "odd"], "edges": []}]
-    assert all(one.profile in ({"group": "even"}, {"group": "odd"}) for one in made.cases)
+    assert all(case.profile in ({"group": "even"}, {"group": "odd"}) for case in challenger.cases)
     again = training.tuned(msgspec.structs.replace(run, preset=DomainPreset()))
-    assert again.manifest.warm_start == made.manifest.id
+    assert again.manifest.warm_start == challenger.manifest.id
     assert again.manifest.params["profile"]  # what serves is where the next run begins
     assert again.manifest.params["context"]
 
 
-def test_the_history_length_of_a_run_is_that_of_its_release(archive: Path, tmp_path: Path) -> None:
+def test_a_release_has_the_history_length_of_its_run(archive: Path, tmp_path: Path) -> None:
     run = TrainingRun(archive, tmp_path, "shop", history_length=55)  # users have 60 events
     challenger = training.item_knn(run)
     assert challenger.manifest.history_length == 55
