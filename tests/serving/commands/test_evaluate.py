@@ -39,10 +39,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(files: Path, *more: str) -> list[str]:
+def args(files: Path, *more: str) -> list[str]:
     fixed = ["evaluate", "--events", str(files / "events.csv"), "--map", "user_id=uid,item_id=sku,at=ts,kind=kind"]
-    beside = ["--items", str(files / "items.csv"), "--users", str(files / "users.csv")]
-    return [*fixed, *beside, *more]
+    tables = ["--items", str(files / "items.csv"), "--users", str(files / "users.csv")]
+    return [*fixed, *tables, *more]
 
 
 def last_items(files: Path) -> dict[str, str]:
@@ -50,36 +50,36 @@ def last_items(files: Path) -> dict[str, str]:
     return dict(events.group_by("uid", maintain_order=True).agg(pl.col("sku").last()).iter_rows())
 
 
-def test_the_figures_are_those_of_the_predictions(files: Path, tmp_path: Path) -> None:
+def test_the_figures_match_the_predictions(files: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "lists.parquet", tmp_path / "report"
     more = ["--recommender", "popularity,sequential-rules", "--trials", "3", "--seen", "keep", "--json"]
-    found = CliRunner().invoke(app, asked(files, *more, "--predictions", str(out), "--report", str(report)))
-    assert found.exit_code == 0, found.output
-    told = json.loads(found.stdout)
-    assert (told["protocol"], told["cases"], told["mask_seen"]) == ("leave-one-out", 120, False)
-    assert [one["recommender"] for one in told["figures"]] == ["popularity", "sequential-rules", "blend"]
-    lists, wanted = pl.read_parquet(out), last_items(files)
-    for one in told["figures"]:
-        mine = lists.filter(pl.col("recommender") == one["recommender"]).sort("user_id", "rank")
+    result = CliRunner().invoke(app, args(files, *more, "--predictions", str(out), "--report", str(report)))
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert (content["protocol"], content["cases"], content["mask_seen"]) == ("leave-one-out", 120, False)
+    assert [figures["recommender"] for figures in content["figures"]] == ["popularity", "sequential-rules", "blend"]
+    lists, targets = pl.read_parquet(out), last_items(files)
+    for figures in content["figures"]:
+        mine = lists.filter(pl.col("recommender") == figures["recommender"]).sort("user_id", "rank")
         gains = [
-            1 / np.log2(rank + 1) if item == wanted[user] and rank <= 10 else 0.0
+            1 / np.log2(rank + 1) if item == targets[user] and rank <= 10 else 0.0
             for user, rank, item in mine.select("user_id", "rank", "item_id").iter_rows()
         ]
-        assert one["metrics"]["ndcg@10"] == pytest.approx(sum(gains) / 120, abs=1e-9)
+        assert figures["metrics"]["ndcg@10"] == pytest.approx(sum(gains) / 120, abs=1e-9)
         shown = mine.filter(pl.col("rank") <= 10)["item_id"].n_unique()
-        assert one["metrics"]["coverage@10"] == pytest.approx(shown / RING)
-        low, high = one["intervals"]["ndcg@10"]
-        assert low <= one["metrics"]["ndcg@10"] <= high
-        assert {part["by"] for part in one["segments"]} == {"history length", "profile", "target item"}
-        assert "diversity@10" in one["metrics"]
-    by_name = {one["recommender"]: one["metrics"]["ndcg@10"] for one in told["figures"]}
+        assert figures["metrics"]["coverage@10"] == pytest.approx(shown / RING)
+        low, high = figures["intervals"]["ndcg@10"]
+        assert low <= figures["metrics"]["ndcg@10"] <= high
+        assert {part["by"] for part in figures["segments"]} == {"history length", "profile", "target item"}
+        assert "diversity@10" in figures["metrics"]
+    by_name = {figures["recommender"]: figures["metrics"]["ndcg@10"] for figures in content["figures"]}
     assert by_name["sequential-rules"] > 2 * by_name["popularity"]
-    assert told["chosen"] in {"sequential-rules", "blend"}
+    assert content["chosen"] in {"sequential-rules", "blend"}
     assert (report / "report.html").read_text().count("<svg") == 2
 
 
 @pytest.mark.parametrize("split", ["random:0.3", "last-days:1"])
-def test_auc_is_there_where_events_against_items_are_held_out(tmp_path: Path, split: str) -> None:
+def test_auc_is_reported_if_negative_events_are_held_out(tmp_path: Path, split: str) -> None:
     """Everyone takes i0 to i4 and dislikes i5 to i9, in turns, so what is popular is in the right order throughout."""
     rows = [
         f"u{user},i{(user + step) % 5 + 5 * (step % 2)},{NOON + 14_400_000 * step},{('view', 'dislike')[step % 2]}"
@@ -90,9 +90,9 @@ def test_auc_is_there_where_events_against_items_are_held_out(tmp_path: Path, sp
     (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *(f"i{n},Item {n}" for n in range(10))]) + "\n")
     fixed = ["evaluate", "--events", str(tmp_path / "events.csv"), "--items", str(tmp_path / "items.csv")]
     more = ["--split", split, "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
-    found = CliRunner().invoke(app, [*fixed, *more])
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["figures"][0]["metrics"]["auc"] == 1
+    result = CliRunner().invoke(app, [*fixed, *more])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["figures"][0]["metrics"]["auc"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def test_every_figure_of_several_targets_can_be_computed_from_the_predictions_al
     out = tmp_path / "lists.parquet"
     fixed = ["evaluate", "--events", str(days / "events.csv"), "--split", "last-days:2", "--seen", seen, "--json"]
     more = ["--recommender", "popularity,item-knn", "--trials", "1", "--predictions", str(out)]
-    found = CliRunner().invoke(app, [*fixed, *more])
-    assert found.exit_code == 0, found.output
-    told = json.loads(found.stdout)
+    result = CliRunner().invoke(app, [*fixed, *more])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
     lists = pl.read_parquet(out)
-    for one in told["figures"]:
-        mine = lists.filter(pl.col("recommender") == one["recommender"])
+    for figures in content["figures"]:
+        mine = lists.filter(pl.col("recommender") == figures["recommender"])
         users = mine.partition_by("user_id")
-        assert len(users) == told["cases"] == 41
+        assert len(users) == content["cases"] == 41
         assert max(len(user["targets"][0]) for user in users) > 3
         blank = mine.filter(pl.col("item_id").is_null())
         assert ("all" in blank["user_id"]) == (seen == "mask")  # nothing is left that it did not take
@@ -134,17 +134,17 @@ def test_every_figure_of_several_targets_can_be_computed_from_the_predictions_al
             each = [recomputed(user, k) for user in users]
             for metric in each[0]:
                 mean = sum(values[metric] for values in each) / len(each)
-                assert one["metrics"][f"{metric}@{k}"] == pytest.approx(mean, abs=1e-9), (metric, k)
+                assert figures["metrics"][f"{metric}@{k}"] == pytest.approx(mean, abs=1e-9), (metric, k)
 
 
 def recomputed(user: pl.DataFrame, k: int) -> dict[str, float]:
     """A user's metrics at k, by what the field says of them."""
-    wanted = set(user["targets"][0])
+    targets = set(user["targets"][0])
     shown = {rank: item for rank, item in user.select("rank", "item_id").iter_rows() if rank is not None and rank <= k}
-    assert user["hit"].to_list() == [item in wanted for item in user["item_id"]]
-    ranks = sorted(rank for rank, item in shown.items() if item in wanted)
-    precision, recall = len(ranks) / k, len(ranks) / len(wanted)
-    ideal = sum(1 / np.log2(1 + rank) for rank in range(1, min(k, len(wanted)) + 1))
+    assert user["hit"].to_list() == [item in targets for item in user["item_id"]]
+    ranks = sorted(rank for rank, item in shown.items() if item in targets)
+    precision, recall = len(ranks) / k, len(ranks) / len(targets)
+    ideal = sum(1 / np.log2(1 + rank) for rank in range(1, min(k, len(targets)) + 1))
     return {
         "precision": precision,
         "recall": recall,
@@ -152,14 +152,14 @@ def recomputed(user: pl.DataFrame, k: int) -> dict[str, float]:
         "ndcg": sum(1 / np.log2(1 + rank) for rank in ranks) / ideal,
         "hr": float(bool(ranks)),
         "mrr": 1 / ranks[0] if ranks else 0.0,
-        "map": sum((n + 1) / rank for n, rank in enumerate(ranks)) / min(k, len(wanted)),
+        "map": sum((n + 1) / rank for n, rank in enumerate(ranks)) / min(k, len(targets)),
     }
 
 
 def test_the_same_seed_gives_the_same_figures(files: Path) -> None:
     more = ["--recommender", "item-knn", "--trials", "3", "--split", "random:0.3", "--json"]
-    one, two = (json.loads(CliRunner().invoke(app, asked(files, *more)).stdout) for _ in range(2))
-    assert one["figures"][0]["metrics"] == two["figures"][0]["metrics"]
+    first, second = (json.loads(CliRunner().invoke(app, args(files, *more)).stdout) for _ in range(2))
+    assert first["figures"][0]["metrics"] == second["figures"][0]["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +182,12 @@ def hits(folder: Path, *more: str) -> dict[str, float]:
     fixed = ["evaluate", "--events", str(folder / "events.csv"), "--trials", "1", "--seen", "keep", "--json"]
     done = CliRunner().invoke(app, [*fixed, "--predictions", str(out), *more])
     assert done.exit_code == 0, done.output
-    wanted = {f"u{user}": "new" if user % 2 else "unheard-of" for user in range(60)}
-    found = [wanted[user] for user in pl.read_parquet(out).filter("hit")["user_id"]]
-    return {item: found.count(item) / 30 for item in ("new", "unheard-of")}
+    last_items_of = {f"u{user}": "new" if user % 2 else "unheard-of" for user in range(60)}
+    reached = [last_items_of[user] for user in pl.read_parquet(out).filter("hit")["user_id"]]
+    return {item: reached.count(item) / 30 for item in ("new", "unheard-of")}
 
 
-def test_an_item_of_the_catalogue_is_reached_before_anyone_took_it(novelties: Path) -> None:
+def test_catalogue_items_are_recommended_before_their_first_event(novelties: Path) -> None:
     """One that only the events name is not: nobody could have offered it."""
     items = ["--items", str(novelties / "items.csv")]
     assert hits(novelties, "--recommender", "popularity") == {"new": 0, "unheard-of": 0}
@@ -234,27 +234,25 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("more", "cases"), [([], 50), (["--domain", "buyers"], 30), (["--domain", "shop"], 20)])
-def test_a_domain_that_is_named_weighs_a_data_sets_kinds_and_else_its_own_does(
-    shop: Path, more: list[str], cases: int
-) -> None:
+def test_kind_weights_come_from_the_named_domain_or_the_data_sets_own(shop: Path, more: list[str], cases: int) -> None:
     fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1", "--json"]
     chosen = ["--settings", str(shop / "coldstream.toml")]
-    found = CliRunner().invoke(app, [*chosen, "evaluate", *fixed, *more])
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["cases"] == cases
+    result = CliRunner().invoke(app, [*chosen, "evaluate", *fixed, *more])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["cases"] == cases
 
 
-def test_tuning_goes_by_the_domain_that_is_named(shop: Path, tmp_path: Path) -> None:
+def test_tuning_uses_the_named_domain(shop: Path, tmp_path: Path) -> None:
     """Where only likes count, and nobody likes anything, nothing can be tuned."""
     fixed = ["--source", f"rees46:{shop / '2019-Oct.csv'}", "--recommender", "popularity", "--trials", "1"]
     kept = ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
-    asked = ["--settings", str(shop / "coldstream.toml"), "tune", *fixed, *kept]
-    assert CliRunner().invoke(app, asked).exit_code == 0
-    refused = CliRunner().invoke(app, [*asked, "--domain", "likers"])
+    arguments = ["--settings", str(shop / "coldstream.toml"), "tune", *fixed, *kept]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    refused = CliRunner().invoke(app, [*arguments, "--domain", "likers"])
     assert "leaves no test case" in str(refused.exception)
 
 
-def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
+def test_freshness_wins_if_items_age(tmp_path: Path) -> None:
     """Every hour has an article of its own, read for four hours; who reads what is chance."""
     rng = np.random.default_rng(0)
     lines = []
@@ -267,14 +265,14 @@ def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
     more = ["--recommender", "fresh,sequential-rules", "--trials", "6", "--json"]
     done = CliRunner().invoke(app, [*fixed, *more])
     assert done.exit_code == 0, done.output
-    told = {one["recommender"]: one for one in json.loads(done.stdout)["figures"]}
-    assert told["fresh"]["metrics"]["ndcg@10"] > 1.1 * told["sequential-rules"]["metrics"]["ndcg@10"]
-    assert set(told["fresh"]["params"]) == {"inside", "half_life_ms", "live_half_life_ms", "live"}
-    assert told["fresh"]["trials"] == 6
+    results = {figures["recommender"]: figures for figures in json.loads(done.stdout)["figures"]}
+    assert results["fresh"]["metrics"]["ndcg@10"] > 1.1 * results["sequential-rules"]["metrics"]["ndcg@10"]
+    assert set(results["fresh"]["params"]) == {"inside", "half_life_ms", "live_half_life_ms", "live"}
+    assert results["fresh"]["trials"] == 6
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--split", "half"], "'half' is no split; give leave-one-out"),
         (["--recommender", "sasrec"], "no recommender is called 'sasrec'"),
@@ -283,15 +281,15 @@ def test_where_items_age_freshness_is_what_counts(tmp_path: Path) -> None:
         (["--split", "last-days:400"], "leaves no test case"),
     ],
 )
-def test_what_cannot_be_is_said(files: Path, more: list[str], said: str) -> None:
-    found = CliRunner().invoke(app, asked(files, *more))
-    assert isinstance(found.exception, ColdstreamError)
-    assert said in str(found.exception)
+def test_invalid_options_are_errors(files: Path, more: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, args(files, *more))
+    assert isinstance(result.exception, ColdstreamError)
+    assert message in str(result.exception)
 
 
-def test_a_study_goes_on_and_its_preset_is_where_the_next_run_begins(files: Path, tmp_path: Path) -> None:
+def test_a_study_is_resumed_and_its_preset_starts_the_next_run(files: Path, tmp_path: Path) -> None:
     study, preset = tmp_path / "studies.log", tmp_path / "preset.toml"
-    fixed = ["tune", *asked(files)[1:5], "--recommender", "item-knn", "--seen", "keep", "--json"]
+    fixed = ["tune", *args(files)[1:5], "--recommender", "item-knn", "--seen", "keep", "--json"]
     fixed += ["--study", str(study), "--preset", str(preset)]
     first = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)["item-knn"]
     assert first["trials"] == 3
@@ -301,33 +299,38 @@ def test_a_study_goes_on_and_its_preset_is_where_the_next_run_begins(files: Path
     assert (more["trials"], more["study"]) == (8, first["study"])
     assert more["ndcg@10"] >= first["ndcg@10"]
     begun = ["--recommender", "item-knn", "--seen", "keep", "--trials", "1", "--preset", str(preset), "--json"]
-    told = json.loads(CliRunner().invoke(app, asked(files, *begun)).stdout)["figures"][0]
-    assert told["tuning"] == pytest.approx(more["ndcg@10"], abs=1e-6)
-    assert told["params"] == more["params"]
+    figures = json.loads(CliRunner().invoke(app, args(files, *begun)).stdout)["figures"][0]
+    assert figures["tuning"] == pytest.approx(more["ndcg@10"], abs=1e-6)
+    assert figures["params"] == more["params"]
 
 
-def test_what_is_measured_otherwise_is_another_study(files: Path, tmp_path: Path) -> None:
+def test_other_kind_weights_are_another_study(files: Path, tmp_path: Path) -> None:
     """The music preset weighs purchases as the shop's does, and lets popularity fade more slowly."""
-    fixed = ["tune", *asked(files)[1:5], "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
+    fixed = ["tune", *args(files)[1:5], "--recommender", "popularity", "--trials", "1", "--seen", "keep", "--json"]
     fixed += ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
-    told = [json.loads(CliRunner().invoke(app, [*fixed, "--domain", one]).stdout) for one in ("shop", "music", "shop")]
-    names = [one["popularity"]["study"] for one in told]
+    results = [
+        json.loads(CliRunner().invoke(app, [*fixed, "--domain", name]).stdout) for name in ("shop", "music", "shop")
+    ]
+    names = [result["popularity"]["study"] for result in results]
     assert names[0] == names[2] != names[1]
 
 
 def test_two_processes_search_in_one_study(files: Path, tmp_path: Path) -> None:
     study = ["--study", str(tmp_path / "studies.log"), "--preset", str(tmp_path / "preset.toml")]
-    command = [sys.executable, "-m", "serving.cli", "tune", *asked(files)[1:5], "--recommender", "item-knn", *study]
+    command = [sys.executable, "-m", "serving.cli", "tune", *args(files)[1:5], "--recommender", "item-knn", *study]
     command += ["--seen", "keep", "--trials", "40", "--json"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [json.loads(one.communicate(timeout=60)[0])["item-knn"] for one in both]
-    assert [one.returncode for one in both] == [0, 0]
-    assert told[0]["study"] == told[1]["study"]
-    assert {one["trials"] for one in told} <= {40, 41}  # one that is under way when the other ends its last counts too
-    ended = new_study(0, tmp_path / "studies.log", told[0]["study"])
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [json.loads(process.communicate(timeout=60)[0])["item-knn"] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert results[0]["study"] == results[1]["study"]
+    assert {result["trials"] for result in results} <= {
+        40,
+        41,
+    }  # a trial that runs when the other process ends counts too
+    ended = new_study(0, tmp_path / "studies.log", results[0]["study"])
     by = [trial.user_attrs.get(DEFAULTS) or trial.user_attrs[DRAWN] for trial in ended.trials]
     assert len({process for _, process in by}) == 2
-    assert max(one["ndcg@10"] for one in told) == round(ended.best_value, 6)
+    assert max(result["ndcg@10"] for result in results) == round(ended.best_value, 6)
 
 
 @pytest.mark.timeout(200)
@@ -340,15 +343,17 @@ def test_profiles_reach_the_dense_encoder(files: Path, tmp_path: Path) -> None:
     ]
     (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,at", *rows]) + "\n")
     reached = {}
-    for told in ("true", "false"):
-        params = f"epochs = 20\nlearning_rate = 0.01\nlength = 8\nbatch_size = 16\ncompiled = false\nprofile = {told}"
+    for profiles in ("true", "false"):
+        params = (
+            f"epochs = 20\nlearning_rate = 0.01\nlength = 8\nbatch_size = 16\ncompiled = false\nprofile = {profiles}"
+        )
         (tmp_path / "preset.toml").write_text(f"[recommenders.dnn.params]\n{params}\n")
-        asked = ["--events", str(tmp_path / "events.csv"), "--users", str(files / "users.csv"), "--split", "random:0.2"]
+        data = ["--events", str(tmp_path / "events.csv"), "--users", str(files / "users.csv"), "--split", "random:0.2"]
         more = ["--recommender", "dnn", "--trials", "1", "--minutes", "1.5", "--seen", "mask", "--json"]
-        found = CliRunner().invoke(app, ["evaluate", *asked, *more, "--preset", str(tmp_path / "preset.toml")])
-        assert found.exit_code == 0, found.output
-        (figures,) = json.loads(found.stdout)["figures"]
-        reached[told] = figures["metrics"]["mrr@5"]
+        result = CliRunner().invoke(app, ["evaluate", *data, *more, "--preset", str(tmp_path / "preset.toml")])
+        assert result.exit_code == 0, result.output
+        (figures,) = json.loads(result.stdout)["figures"]
+        reached[profiles] = figures["metrics"]["mrr@5"]
         fields = figures["params"].get("fields", [])
-        assert [one["values"] for one in fields] == ([["old", "young"]] if told == "true" else [])
+        assert [field["values"] for field in fields] == ([["old", "young"]] if profiles == "true" else [])
     assert reached["true"] > reached["false"] + 0.1
