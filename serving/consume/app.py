@@ -1,4 +1,4 @@
-"""The consumer: a Faust app whose event path is a Service (`serving.consume.events`), with agents on control topics."""
+"""The consumer: a Faust app with agents on control topics; `serving.consume.events` is a Service of it."""
 
 import asyncio
 import gc
@@ -36,22 +36,22 @@ from stream.events import Item, TimeLimits, User, decode
 CATALOGUE_GROUP: Final = "coldstream-catalogue"
 CATALOGUE_BATCH: Final = 250
 """Small: events wait while a batch is written."""
-CRASH_LOOK_S: Final = 0.5
+CRASH_CHECK_S: Final = 0.5
 SESSION_S: Final = 10.0
 
 log = logging.getLogger("coldstream.consumer")
 
 
 class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
-    """Items and users in micro-batches into the store; their topics hold the newest word per key."""
+    """Writes items and users to the store in micro-batches; their topics are compacted: the newest record per key."""
 
-    def __init__(self, store: OnlineStore, path: EventProcessor, **kwargs: Any) -> None:
+    def __init__(self, store: OnlineStore, events: EventProcessor, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.store = store
-        self.path = path
+        self.events = events
 
     async def on_start(self) -> None:
-        options = self.path.options
+        options = self.events.options
         self.consumer = AIOKafkaConsumer(
             topics.ITEMS,
             topics.USERS,
@@ -64,39 +64,39 @@ class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
         await self.consumer.start()
 
     async def on_stop(self) -> None:
-        if not await disconnect([self.consumer], self.path.patience_s):
-            log.warning("the catalogue path stopped without Kafka's answer")
+        if not await disconnect([self.consumer], self.events.disconnect_timeout_s):
+            log.warning("stopped without leaving the catalogue consumer group: Kafka does not respond")
 
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
             try:
                 fetched = await self.consumer.getmany(timeout_ms=500, max_records=CATALOGUE_BATCH)
-                values = [one.value for records in fetched.values() for one in records if one.value]
-                for place, records in fetched.items():
-                    end = self.consumer.highwater(place) or 0
-                    metrics.consumer_lag.labels(f"{place.topic}/{place.partition}").set(
+                values = [message.value for records in fetched.values() for message in records if message.value]
+                for partition, records in fetched.items():
+                    end = self.consumer.highwater(partition) or 0
+                    metrics.consumer_lag.labels(f"{partition.topic}/{partition.partition}").set(
                         max(0, end - records[-1].offset - 1)
                     )
                 if values:
                     await self._write([decoded for value in values if (decoded := _record(value)) is not None])
                     await self.consumer.commit()
             except KafkaError as error:
-                log.warning("Kafka: %s: %s; trying again", type(error).__name__, error)
+                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
                 await self.sleep(0.5)
 
     async def _write(self, records: list[Item | User]) -> None:
-        known = [one for one in records if one.domain in self.store.domains]
-        items = [one for one in known if isinstance(one, Item)]
-        users = [one for one in known if isinstance(one, User)]
+        known = [record for record in records if record.domain in self.store.domains]
+        items = [record for record in known if isinstance(record, Item)]
+        users = [record for record in known if isinstance(record, User)]
         if items:
-            await self.path.stored(lambda: self.store.write_items(items), "write")
+            await self.events.call_store(lambda: self.store.write_items(items), "write")
         if users:
-            await self.path.stored(lambda: self.store.write_profiles(users), "write")
+            await self.events.call_store(lambda: self.store.write_profiles(users), "write")
 
 
 def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:
-    """The app with its agents, the event path, and all services that run as its children: that and the catalogue's."""
+    """The Faust app with its agents, the event processor, and both services that run beside the app."""
     app = faust.App(
         "coldstream",
         broker=f"aiokafka://{settings.bootstrap}",
@@ -104,7 +104,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         store="memory://",
         value_serializer="raw",
         web_enabled=False,
-        broker_session_timeout=SESSION_S,  # Faust's 60 s would be how long a start waits after kill -9
+        broker_session_timeout=SESSION_S,  # with Faust's 60 s, a start after kill -9 waits that long
         broker_heartbeat_interval=SESSION_S / 4,
         topic_disable_leader=True,
         autodiscover=False,
@@ -112,16 +112,16 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
     options = ConsumerOptions(
         bootstrap=settings.bootstrap,
         security=settings.kafka_security,
-        rules=FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms),
+        fold_settings=FoldSettings(history_length=settings.history_length, late_ms=settings.late_ms),
         limits=TimeLimits(max_future_ms=settings.max_future_ms),
         batch_events=settings.batch_events,
         batch_ms=settings.batch_ms,
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
-        counting=popularity_settings(settings),
-        window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
+        popularity_settings=popularity_settings(settings),
+        join_window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
     )
-    path = EventProcessor(store, options)
+    events = EventProcessor(store, options)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
 
@@ -133,7 +133,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
             except MessageError as error:
                 log.warning("%s", error)
                 continue
-            await path.forget(message.user_id)
+            await events.forget(message.user_id)
             log.info("deleted the features of user %s", message.user_id)
 
     @app.agent(releases)  # type: ignore[untyped-decorator]  # mode and Faust have no types
@@ -146,18 +146,18 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, path, [path, CatalogueProcessor(store, path)]
+    return app, events, [events, CatalogueProcessor(store, events)]
 
 
 def _credentials(settings: Settings) -> Any:
-    """What Faust's own clients need to be let into a cluster that asks who they are."""
-    chosen = aiokafka_config(settings.bootstrap, settings.kafka_security)
-    context = chosen.get("ssl_context")
-    if "sasl_mechanism" in chosen:
+    """Credentials of Faust's own clients; None if the cluster needs none."""
+    config = aiokafka_config(settings.bootstrap, settings.kafka_security)
+    context = config.get("ssl_context")
+    if "sasl_mechanism" in config:
         return faust.SASLCredentials(
-            mechanism=chosen["sasl_mechanism"],
-            username=chosen.get("sasl_plain_username"),
-            password=chosen.get("sasl_plain_password"),
+            mechanism=config["sasl_mechanism"],
+            username=config.get("sasl_plain_username"),
+            password=config.get("sasl_plain_password"),
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context is not None else None
@@ -171,46 +171,48 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     wait_ready(settings.bootstrap, settings.kafka_security)
     store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
-    app, path, services = build(store, settings)
+    app, events, services = build(store, settings)
     try:
         await app.start()
     except KafkaError as error:
         store.close()
-        raise ConsumerError(f"Kafka was lost while the consumer started ({error}); start it again") from error
+        raise ConsumerError(f"lost the connection to Kafka while starting ({error})") from error
     for service in services:
         await app.add_runtime_dependency(service)
     log.info("the consumer is ready")
-    watching = asyncio.create_task(_first_crash([app, *services]))
-    await asyncio.wait({watching, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    watching.cancel()
-    ended = await _end(app, path, services)
+    crash_watch = asyncio.create_task(_first_crash([app, *services]))
+    await asyncio.wait({crash_watch, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    crash_watch.cancel()
+    stopped = await _stop_all(app, events, services)
     store.close()
     crash = (
-        None if stop.is_set() else f"the consumer ends, to begin again from what is committed: {watching.result()!r}"
+        None
+        if stop.is_set()
+        else f"the consumer crashed, a restart continues from its commits: {crash_watch.result()!r}"
     )
-    if not ended:
-        log.warning("Faust waits for Kafka; it is left behind")
-        _leave(crash)
+    if not stopped:
+        log.warning("Faust still waits for Kafka; exiting without it")
+        _exit_now(crash)
     if crash is not None:
         raise ConsumerError(crash)
 
 
-async def _end(app: faust.App, path: EventProcessor, services: Sequence[Service]) -> bool:
-    """Stop our services side by side, then the app, within a bound; whether everything stopped.
+async def _stop_all(app: faust.App, events: EventProcessor, services: Sequence[Service]) -> bool:
+    """Stop the services concurrently, then the app; False if the app did not stop in time.
 
-    Not by `asyncio.timeout`: Faust's services pass over a cancellation and wait for the next of them.
+    `asyncio.timeout` does not work here: Faust's services ignore a cancellation.
     """
-    await path.prepare_stop()
-    await asyncio.gather(*[one.stop() for one in services])
+    await events.prepare_stop()
+    await asyncio.gather(*[service.stop() for service in services])
     stopping = asyncio.create_task(app.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=2 * path.patience_s)
+    done, _ = await asyncio.wait({stopping}, timeout=2 * events.disconnect_timeout_s)
     return bool(done)
 
 
-def _leave(crash: str | None) -> NoReturn:
-    """End the process although a thread of Faust's still runs: one whose Kafka is away dies without a word or never.
+def _exit_now(crash: str | None) -> NoReturn:
+    """End the process while a thread of Faust still runs: without Kafka that thread may never end.
 
-    All that was consumed is in the store or comes again; there is nothing left to be written.
+    Nothing is lost: everything consumed is in the store or will be redelivered.
     """
     if crash is not None:
         log.error("%s", crash)
@@ -219,25 +221,25 @@ def _leave(crash: str | None) -> NoReturn:
 
 
 async def _first_crash(services: Sequence[Service]) -> BaseException | None:
-    """Return when one of them has crashed: a part that stands still in a process that lives would not be noticed."""
+    """Return the reason once a service has crashed: a dead service in a live process would go unnoticed."""
     while True:
-        for one in services:
-            if one.crashed:
-                result: BaseException | None = one.crash_reason
-                return result
-        await asyncio.sleep(CRASH_LOOK_S)
+        for service in services:
+            if service.crashed:
+                reason: BaseException | None = service.crash_reason
+                return reason
+        await asyncio.sleep(CRASH_CHECK_S)
 
 
 def main(settings: Settings | None = None) -> int:
-    """The process."""
+    """Run the consumer process; returns its exit code."""
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
-    gc.set_threshold(100_000, 20, 20)  # rows are trees of plain values: collecting them often costs a tenth of the time
+    gc.set_threshold(100_000, 20, 20)  # rows are acyclic; frequent collections cost a tenth of the time
     memory.configure_allocator(memory.SMALL)
     memory.freeze_survivors()
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
     try:
-        popularity_settings(settings)  # before Kafka is waited for: a bad preset will not mend itself
+        popularity_settings(settings)  # before waiting for Kafka: a bad preset is a permanent error
         asyncio.run(serve(settings))
     except PresetError as error:
         log.error("%s", error)
@@ -253,7 +255,7 @@ def _record(value: bytes) -> Item | User | None:
         record = decode(value, 2**53)
     except EventError as error:
         metrics.dead_letters.labels(error.reason).inc()
-        log.warning("a catalogue record is passed over: %s", error.detail)
+        log.warning("skipped a catalogue record: %s", error.detail)
         return None
     return record if isinstance(record, Item | User) else None
 

@@ -44,13 +44,15 @@ def wait_for_archive(settings: Settings, report: Callable[[str], None], within_s
 
 
 def _wait(consumer: KafkaConsumer, report: Callable[[str], None], within_s: float) -> int:
-    places = [
-        TopicPartition(topic, one) for topic in TOPICS for one in sorted(consumer.partitions_for_topic(topic) or ())
+    partitions = [
+        TopicPartition(topic, number)
+        for topic in TOPICS
+        for number in sorted(consumer.partitions_for_topic(topic) or ())
     ]
-    ends = consumer.end_offsets(places, timeout_ms=KAFKA_TIMEOUT_MS)
+    ends = consumer.end_offsets(partitions, timeout_ms=KAFKA_TIMEOUT_MS)
     started = progress_at = time.monotonic()
     least: int | None = None
-    while missing := sum(max(0, ends[one] - (consumer.committed(one) or 0)) for one in places):
+    while missing := sum(max(0, ends[partition] - (consumer.committed(partition) or 0)) for partition in partitions):
         now = time.monotonic()
         if least is None:
             report(f"waiting for the archive: {missing:,} messages behind the log")

@@ -1,6 +1,6 @@
 """The archive process: events, items and users from Kafka to Parquet, each message exactly once.
 
-Where to go on is read from the files themselves, so the files and the log cannot disagree; the offsets committed to
+The files themselves hold the position to continue from, so they cannot disagree with the log; the offsets committed to
 Kafka only make the lag visible to Kafka's own tools.
 """
 
@@ -33,21 +33,21 @@ from stream.events import Record, TimeLimits, decode, decode_event
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
 OFFLINE_SHARE: Final = 0.05
-"""Share of the time for updates of Feast's offline store, whose files are written whole; training updates it, too."""
+"""Share of the time spent on updates of Feast's offline store, which rewrite whole files; training updates it, too."""
 MAX_BUFFERED_ROWS: Final = 80_000
 """Rows held in memory, at about 1 KiB each."""
 RETRY_S: Final = 1.0
 KAFKA_TIMEOUT_MS: Final = 5_000
-"""How long a commit, and the goodbye, may wait for Kafka: what is archived is safe without them."""
+"""How long a commit, and closing the consumer, may wait for Kafka: archived rows are safe without them."""
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 
 log = logging.getLogger("coldstream.archive")
 
 
 def archive(settings: Settings, stop: threading.Event) -> None:
-    """Copy until `stop` is set; what is in memory is written before it returns.
+    """Copy until `stop` is set; writes buffered rows before it returns.
 
-    What the consumer sets aside (not JSON, not in the schema) is passed over here as well.
+    Skips messages that the consumer moves to the dead letters (not JSON, not in the schema).
     """
     store = Archive(settings.state_path / "archive")
     offline = OfflineStore(store.folder, settings.domain_names)
@@ -57,56 +57,56 @@ def archive(settings: Settings, stop: threading.Event) -> None:
         **config, group_id=GROUP, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
     )
     try:
-        places = _assign(consumer, store, stop)
-        flushed_at, taken = time.monotonic(), Counter[str]()
+        partitions = _assign(consumer, store, stop)
+        flushed_at, archived = time.monotonic(), Counter[str]()
         next_update_at = flushed_at
         while not stop.is_set():
-            if store.waiting() >= MAX_BUFFERED_ROWS or not _take(consumer, store, limits, taken):
+            if store.waiting() >= MAX_BUFFERED_ROWS or not _poll(consumer, store, limits, archived):
                 stop.wait(RETRY_S)
             if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MAX_BUFFERED_ROWS // 2:
-                _flush(consumer, store, places, taken)
+                _flush(consumer, store, partitions, archived)
                 flushed_at = time.monotonic()
                 if flushed_at >= next_update_at:
                     next_update_at = flushed_at + _update(offline) / OFFLINE_SHARE
-        _flush(consumer, store, places, taken)
+        _flush(consumer, store, partitions, archived)
         _update(offline)
     finally:
         consumer.close(timeout_ms=KAFKA_TIMEOUT_MS)
 
 
 def _assign(consumer: KafkaConsumer, store: Archive, stop: threading.Event) -> list[TopicPartition]:
-    """Every partition of the topics, each where the files say. Waits for a topic that Kafka does not know yet: one that
-    was passed over would never be archived."""
-    places = []
+    """Assign every partition of the topics, each from the position in the files. Waits for missing topics: a skipped
+    topic would never be archived."""
+    partitions = []
     for topic in TOPICS:
         while not (numbers := consumer.partitions_for_topic(topic)):
-            log.warning("Kafka knows no topic %s yet; `coldstream topics` makes it", topic)
+            log.warning("topic %s does not exist yet; `coldstream topics` creates it", topic)
             if stop.wait(RETRY_S):
                 return []
-        places += [TopicPartition(topic, one) for one in sorted(numbers)]
-    consumer.assign(places)
-    for place in places:
-        consumer.seek(place, store.position(place.topic, place.partition))
-    return places
+        partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+    consumer.assign(partitions)
+    for partition in partitions:
+        consumer.seek(partition, store.position(partition.topic, partition.partition))
+    return partitions
 
 
-def _take(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, taken: Counter[str]) -> bool:
-    """What came within half a second; False where Kafka is away."""
+def _poll(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, archived: Counter[str]) -> bool:
+    """Append what arrives within half a second; False if Kafka is unavailable."""
     try:
         polled = consumer.poll(500, max_records=20_000)
     except RetriableError as error:
-        log.warning("Kafka does not answer (%s); it is asked again", error)
+        log.warning("Kafka does not respond (%s); retrying", error)
         return False
-    for place, messages in polled.items():
+    for partition, messages in polled.items():
         rows = []
-        for one in messages:
+        for message in messages:
             try:
-                record = _record(place.topic, one, limits)
+                record = _record(partition.topic, message, limits)
             except EventError:
-                continue  # the consumer has said so, and set it aside
-            rows.append(ArchiveRow(one.partition, one.offset, one.timestamp, record))
-        taken[place.topic] += len(rows)
-        store.append(place.topic, rows)
+                continue  # the consumer sends it to the dead letters
+            rows.append(ArchiveRow(message.partition, message.offset, message.timestamp, record))
+        archived[partition.topic] += len(rows)
+        store.append(partition.topic, rows)
     return True
 
 
@@ -116,25 +116,27 @@ def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
     return decode(message.value or b"", message.timestamp, limits)
 
 
-def _flush(consumer: KafkaConsumer, store: Archive, places: list[TopicPartition], taken: Counter[str]) -> None:
+def _flush(consumer: KafkaConsumer, store: Archive, partitions: list[TopicPartition], archived: Counter[str]) -> None:
     try:
         store.flush()
-        for topic, rows in taken.items():
+        for topic, rows in archived.items():
             metrics.archived_rows.labels(topic).inc(rows)
-        taken.clear()
-        reached: dict[Any, Any] = {place: OffsetAndMetadata(consumer.position(place), "", -1) for place in places}
-        consumer.commit(reached, timeout_ms=KAFKA_TIMEOUT_MS)
-        ends = consumer.end_offsets(places, timeout_ms=KAFKA_TIMEOUT_MS)
-        metrics.archive_lag.set(sum(ends[place] - consumer.position(place) for place in places))
+        archived.clear()
+        offsets: dict[Any, Any] = {
+            partition: OffsetAndMetadata(consumer.position(partition), "", -1) for partition in partitions
+        }
+        consumer.commit(offsets, timeout_ms=KAFKA_TIMEOUT_MS)
+        ends = consumer.end_offsets(partitions, timeout_ms=KAFKA_TIMEOUT_MS)
+        metrics.archive_lag.set(sum(ends[partition] - consumer.position(partition) for partition in partitions))
     except ArchiveError as error:
         metrics.archive_errors.inc()
         log.error("%s", error)
     except KafkaError as error:
-        log.warning("offsets are not committed (%s); the files say where to go on", error)
+        log.warning("offsets not committed (%s); the archive continues from its files", error)
 
 
 def _update(offline: OfflineStore) -> float:
-    """Update Feast's offline store; the seconds that it took."""
+    """Update Feast's offline store; returns the seconds it took."""
     started = time.monotonic()
     try:
         offline.update()
@@ -145,18 +147,18 @@ def _update(offline: OfflineStore) -> float:
 
 
 def main(settings: Settings | None = None) -> int:
-    """The process: until SIGTERM or SIGINT."""
+    """Run the archive process until SIGTERM or SIGINT; returns its exit code."""
     settings = settings or read()
     logs.configure(settings.log_format, settings.log_level)
     memory.configure_allocator(memory.SMALL)
-    os.nice(10)  # it may lag by seconds; look-ups and features may not
+    os.nice(10)  # it may lag by seconds; look-ups and features must not
     stop = threading.Event()
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
     start_http_server(settings.archive_metrics_port, settings.host, metrics.registry)
     try:
         wait_ready(settings.bootstrap, settings.kafka_security)
@@ -164,8 +166,8 @@ def main(settings: Settings | None = None) -> int:
         while not stop.is_set():
             try:
                 archive(settings, stop)
-            except RetriableError as error:  # lost while the topics were looked for
-                log.warning("Kafka does not answer (%s); the archive begins again where its files end", error)
+            except RetriableError as error:  # connection lost while listing the topics
+                log.warning("Kafka does not respond (%s); the archive restarts from its files", error)
                 stop.wait(RETRY_S)
     except BrokerError as error:
         log.error("%s", error)

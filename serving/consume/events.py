@@ -1,7 +1,7 @@
 """The event path: micro-batches from the topic `events`, folded into users' states, written to Feast, then committed.
 
-The order is what keeps the promise: user rows first, popularity rows next, offsets last. A crash anywhere in between
-makes the same events come again, and rows that hold their positions pass over them (docs/guarantees.md).
+The order gives the exactly-once effect: user rows first, popularity rows next, offsets last. After a crash in between,
+Kafka redelivers the same events, and rows skip those at or before the positions that they hold (docs/guarantees.md).
 """
 
 import asyncio
@@ -37,31 +37,30 @@ GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
 RETRY_S: Final = 0.25
 STOP_S: Final = 5.0
-ANSWER_S: Final = 3.0
-"""At the end Kafka is asked whether it answers; so long an answer is waited for."""
-AWAY_S: Final = 1.0
-"""How long goodbyes are tried where it does not."""
-LAG_S: Final = 2.0
-"""How long the lag is asked for while the store is away."""
+PROBE_TIMEOUT_S: Final = 3.0
+"""How long the shutdown waits for Kafka to respond to a metadata request."""
+OFFLINE_STOP_S: Final = 1.0
+"""How long clients may take to disconnect if Kafka did not respond."""
+LAG_TIMEOUT_S: Final = 2.0
+"""How long a lag request may take while the store is unavailable."""
 T = TypeVar("T")
 
 log = logging.getLogger("coldstream.consumer")
 
 
 class ConsumerOptions(msgspec.Struct, frozen=True):
-    """What the event path is told."""
+    """Configuration of the event path; `popularity_settings` are by domain."""
 
     bootstrap: str
     security: dict[str, str]
-    rules: FoldSettings
+    fold_settings: FoldSettings
     limits: TimeLimits
     batch_events: int
     batch_ms: int
     cached_users: int
     flush_ms: int
-    counting: popularity.SettingsByDomain = {}
-    """Popularity's rules by domain."""
-    window: JoinWindow = JoinWindow()
+    popularity_settings: popularity.SettingsByDomain = {}
+    join_window: JoinWindow = JoinWindow()
 
 
 class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
@@ -71,15 +70,15 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         super().__init__(**kwargs)
         self.options = options
         self.store = store
-        self.states = ActivityCache(store, options.cached_users)
+        self.activities = ActivityCache(store, options.cached_users)
         self._domains = frozenset(store.domains)
-        self.joined = ImpressionJoin(options.bootstrap, options.security, options.window)
-        self.rows: dict[TopicPartition, PartitionPopularity] = {}
-        self.next: dict[TopicPartition, int] = {}
+        self.impression_join = ImpressionJoin(options.bootstrap, options.security, options.join_window)
+        self.popularity_rows: dict[TopicPartition, PartitionPopularity] = {}
+        self.next_offsets: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
-        self.thread = ThreadPoolExecutor(1, "feast")
+        self.store_thread = ThreadPoolExecutor(1, "feast")
         self.flushed_at = time.monotonic()
-        self.patience_s = STOP_S
+        self.disconnect_timeout_s = STOP_S
 
     async def on_start(self) -> None:
         config = aiokafka_config(self.options.bootstrap, self.options.security)
@@ -99,22 +98,24 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self.consumer.subscribe([topics.EVENTS], listener=self)
 
     async def prepare_stop(self) -> None:
-        """Ask whether Kafka answers: nothing can be committed to one that does not, so it is not waited for."""
+        """Check that Kafka responds: if not, nothing can be committed, so the shutdown does not wait for it."""
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self.producer.client.fetch_all_metadata()
         except (KafkaError, TimeoutError):
-            self.patience_s = AWAY_S
+            self.disconnect_timeout_s = OFFLINE_STOP_S
 
     async def on_stop(self) -> None:
-        if not (self.patience_s == STOP_S and await self._flushed()):
-            log.warning("stopped without a last commit: Kafka or the store does not answer; these events come again")
-        if not await disconnect([self.consumer, self.producer], self.patience_s):
-            log.warning("stopped without a goodbye to Kafka: it does not answer")
-        self.thread.shutdown()
+        if not (self.disconnect_timeout_s == STOP_S and await self._flushed()):
+            log.warning(
+                "stopped without a final commit (Kafka or the store does not respond): events will be redelivered"
+            )
+        if not await disconnect([self.consumer, self.producer], self.disconnect_timeout_s):
+            log.warning("stopped without leaving the consumer group: Kafka does not respond")
+        self.store_thread.shutdown()
 
     async def _flushed(self) -> bool:
-        """Whether a last flush came to its end in time."""
+        """Flush one last time; False if that did not finish in time."""
         try:
             async with asyncio.timeout(STOP_S), self.busy:
                 await self._flush(wait=False)
@@ -128,82 +129,86 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             try:
                 await self._step()
             except KafkaError as error:
-                log.warning("Kafka: %s: %s; trying again", type(error).__name__, error)
+                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
                 await self.sleep(RETRY_S)
             except StoreError as error:
                 if not self.should_stop:
                     raise
-                log.warning("stopped while the online store is away (%s); these events come again", error)
+                log.warning("stopped while the online store is unavailable (%s); events will be redelivered", error)
 
     async def _step(self) -> None:
         fetched = await self.consumer.getmany(timeout_ms=self.options.batch_ms, max_records=self.options.batch_events)
         async with self.busy:
-            mine = {place: records for place, records in fetched.items() if place in self.rows}
-            if mine:
-                await self._apply_or_return(mine)
+            owned = {partition: records for partition, records in fetched.items() if partition in self.popularity_rows}
+            if owned:
+                await self._apply_or_seek_back(owned)
             if (time.monotonic() - self.flushed_at) * 1000 >= self.options.flush_ms:
                 await self._flush()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
-            names = [_name(place) for place in assigned]
-            kept = await self.stored(lambda: self.store.read_popularity(names), "read")
-            joined = await self._joined(assigned)
-            for place in assigned:
-                row = self._countable(_name(place), kept.get(_name(place)) or PartitionPopularity())
-                committed = await self.consumer.committed(place)
-                start = self.joined.begin(place, joined.get(place), min(committed or 0, row.position + 1))
-                self.consumer.seek(place, start)
-                self.rows[place], self.next[place] = row, start
+            names = [_partition_name(partition) for partition in assigned]
+            stored_rows = await self.call_store(lambda: self.store.read_popularity(names), "read")
+            outcomes = await self._restore_outcomes(assigned)
+            for partition in assigned:
+                row = self._current_row(
+                    _partition_name(partition), stored_rows.get(_partition_name(partition)) or PartitionPopularity()
+                )
+                committed = await self.consumer.committed(partition)
+                start = self.impression_join.begin(
+                    partition, outcomes.get(partition), min(committed or 0, row.position + 1)
+                )
+                self.consumer.seek(partition, start)
+                self.popularity_rows[partition], self.next_offsets[partition] = row, start
             await self._measure_lag(assigned)
-            self.states.drop()
-        log.info("partitions %s are ours", ", ".join(names) or "none")
+            self.activities.drop()
+        log.info("assigned partitions: %s", ", ".join(names) or "none")
 
-    def _countable(self, name: str, row: PartitionPopularity) -> PartitionPopularity:
-        """The row, or an empty one where a preset changed: then the log is read again, and only popularity moves."""
-        changed = popularity.outdated_domains(row, self.options.counting)
-        if not changed:
+    def _current_row(self, name: str, row: PartitionPopularity) -> PartitionPopularity:
+        """The row, or an empty one if a preset changed: the log is then read again, which changes popularity only."""
+        outdated = popularity.outdated_domains(row, self.options.popularity_settings)
+        if not outdated:
             return row
-        log.warning("%s: popularity of %s has other rules now; counted anew from the log", name, ", ".join(changed))
+        log.warning("%s: popularity settings of %s changed; counting again from the log", name, ", ".join(outdated))
         return PartitionPopularity()
 
-    async def _joined(
+    async def _restore_outcomes(
         self, assigned: Sequence[TopicPartition]
     ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
-        """What the join knew of partitions; Kafka is waited for, as without it lists would be counted twice."""
+        """The join's stored rows; waits for Kafka, because impressions would be counted twice without them."""
         while True:
             try:
-                return await self.joined.restore(assigned)
+                return await self.impression_join.restore(assigned)
             except KafkaError as error:
                 if self.should_stop:
                     raise
-                log.warning("outcomes cannot be read (%s: %s); trying again", type(error).__name__, error)
+                log.warning("outcomes cannot be read (%s: %s); retrying", type(error).__name__, error)
                 await asyncio.sleep(RETRY_S)
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         async with self.busy:
             await self._flush(wait=False)
-            for place in revoked:
-                self.rows.pop(place, None)
-                self.next.pop(place, None)
-                self.joined.drop(place)
-            self.states.drop()
+            for partition in revoked:
+                self.popularity_rows.pop(partition, None)
+                self.next_offsets.pop(partition, None)
+                self.impression_join.drop(partition)
+            self.activities.drop()
 
     async def forget(self, user_id: str) -> None:
         """Empty a user's rows in every domain."""
         async with self.busy:
             for domain in self.store.domains:
-                await self.stored(partial(self.store.delete_user, domain, user_id), "forget")
-            self.states.drop([(domain, user_id) for domain in self.store.domains])
+                await self.call_store(partial(self.store.delete_user, domain, user_id), "forget")
+            self.activities.drop([(domain, user_id) for domain in self.store.domains])
 
-    async def _apply_or_return(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        """Apply; where that fails, go back to where we were, or the batch would be skipped."""
+    async def _apply_or_seek_back(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Apply a batch; on failure seek back to its start, or the next fetch would skip it."""
         try:
             await self._apply(fetched)
         except BaseException:
-            for place in fetched:
-                if place in self.next and place in self.consumer.assignment():
-                    self.consumer.seek(place, self.next[place])
+            for partition in fetched:
+                if partition in self.next_offsets and partition in self.consumer.assignment():
+                    self.consumer.seek(partition, self.next_offsets[partition])
             raise
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
@@ -211,53 +216,53 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         entries, letters = self._decode(fetched)
         await asyncio.gather(*[await self.producer.send(topics.DEAD_LETTERS, value) for value in letters])
         decoded = time.perf_counter()
-        changed = await self.stored(partial(self.states.fold, entries, self.options.rules), "write")
-        for place, records in fetched.items():
-            mine = [entry for entry in entries if entry.partition == _name(place)]
-            popularity.apply(self.rows[place], mine, self.options.counting)
-            self.joined.apply(place, mine, records[-1].offset)
-            self.rows[place].position = max(self.rows[place].position, records[-1].offset)
-            self.next[place] = records[-1].offset + 1
+        changed = await self.call_store(partial(self.activities.fold, entries, self.options.fold_settings), "write")
+        for partition, records in fetched.items():
+            partition_entries = [entry for entry in entries if entry.partition == _partition_name(partition)]
+            popularity.apply(self.popularity_rows[partition], partition_entries, self.options.popularity_settings)
+            self.impression_join.apply(partition, partition_entries, records[-1].offset)
+            self.popularity_rows[partition].position = max(self.popularity_rows[partition].position, records[-1].offset)
+            self.next_offsets[partition] = records[-1].offset + 1
         metrics.batch_seconds.labels("decode").observe(decoded - started)
         metrics.batch_seconds.labels("apply").observe(time.perf_counter() - decoded)
-        await self._announce(fetched, changed)
-        self._measure(fetched, entries)
+        await self._send_updates(fetched, changed)
+        self._record_metrics(fetched, entries)
 
     def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[LoggedEvent], list[bytes]]:
         entries: list[LoggedEvent] = []
         letters: list[bytes] = []
-        for place, records in fetched.items():
-            name = _name(place)
-            for one in records:
+        for partition, records in fetched.items():
+            name = _partition_name(partition)
+            for message in records:
                 try:
-                    entries.append(LoggedEvent(self._event(one), name, one.offset))
+                    entries.append(LoggedEvent(self._event(message), name, message.offset))
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
-                    at = (one.topic, one.partition, one.offset, one.key, one.value or b"")
-                    letters.append(dead_letters.encode_letter(error.reason, error.detail, *at))
+                    source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
+                    letters.append(dead_letters.encode_letter(error.reason, error.detail, *source))
         return entries, letters
 
     def _event(self, message: ConsumerRecord) -> Event:
-        """The event in a message. Its time is judged by the broker's, so a rebuild judges it in the same way."""
+        """The event in a message. Its time is checked against the broker's, so that a rebuild decides the same."""
         event = decode_event(message.key, message.value or b"", message.timestamp, self.options.limits)
         if event.domain not in self._domains:
             known = ", ".join(self.store.domains)
             raise EventError("unknown-domain", f"domain={event.domain!r} is not one of {known} (setting: domains)")
         return event
 
-    async def _announce(
+    async def _send_updates(
         self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[UserKey, Activity]
     ) -> None:
         now = int(time.time() * 1000)
-        for place, records in fetched.items():
-            name = _name(place)
+        for partition, records in fetched.items():
+            name = _partition_name(partition)
             users = [key for key, row in changed.items() if name in row.applied.positions]
-            named = users if len(users) <= UPDATE_USERS else None
-            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, named)
+            listed = users if len(users) <= UPDATE_USERS else None
+            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, listed)
             topic, _, value = encode(update)
-            await self.producer.send(topic, value, partition=place.partition)
+            await self.producer.send(topic, value, partition=partition.partition)
 
-    def _measure(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[LoggedEvent]) -> None:
+    def _record_metrics(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[LoggedEvent]) -> None:
         now = time.time()
         counts: dict[tuple[str, str], int] = {}
         for entry in entries:
@@ -266,76 +271,80 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             counts[kind, event.domain] = counts.get((kind, event.domain), 0) + 1
         for (kind, domain), count in counts.items():
             metrics.events_applied.labels(kind, domain).inc(count)
-        for place, records in fetched.items():
+        for partition, records in fetched.items():
             metrics.event_to_feature.observe(max(0.0, now - records[-1].timestamp / 1000))
-            end = self.consumer.highwater(place)
-            metrics.consumer_lag.labels(_name(place)).set(max(0, (end or self.next[place]) - self.next[place]))
+            end = self.consumer.highwater(partition)
+            metrics.consumer_lag.labels(_partition_name(partition)).set(
+                max(0, (end or self.next_offsets[partition]) - self.next_offsets[partition])
+            )
         metrics.batch_events.observe(len(entries))
 
-    async def _measure_lag(self, places: Sequence[TopicPartition]) -> None:
-        ends = await self.consumer.end_offsets(list(places))
-        for place in places:
-            metrics.consumer_lag.labels(_name(place)).set(max(0, ends[place] - self.next[place]))
+    async def _measure_lag(self, partitions: Sequence[TopicPartition]) -> None:
+        ends = await self.consumer.end_offsets(list(partitions))
+        for partition in partitions:
+            metrics.consumer_lag.labels(_partition_name(partition)).set(
+                max(0, ends[partition] - self.next_offsets[partition])
+            )
 
-    async def _tell_lag(self) -> None:
-        """The lag while nothing is applied: it has to grow where a dashboard sees it."""
+    async def _update_lag(self) -> None:
+        """Update the lag metric while no batch is applied, so that dashboards see the lag grow."""
         try:
-            async with asyncio.timeout(LAG_S):
-                await self._measure_lag(list(self.next))
+            async with asyncio.timeout(LAG_TIMEOUT_S):
+                await self._measure_lag(list(self.next_offsets))
         except (KafkaError, TimeoutError) as error:
-            log.warning("the lag is not known: %s: %s", type(error).__name__, error)
+            log.warning("consumer lag unknown: %s: %s", type(error).__name__, error)
 
     async def _flush(self, wait: bool = True) -> None:
-        """Write popularity rows, then commit. With `wait=False` a store that is away is not waited for."""
+        """Write popularity rows, then commit. With `wait=False` it does not wait for an unavailable store."""
         self.flushed_at = time.monotonic()
-        if not self.rows:
+        if not self.popularity_rows:
             return
-        rows = {_name(place): row for place, row in self.rows.items() if row.position >= 0}
+        rows = {_partition_name(partition): row for partition, row in self.popularity_rows.items() if row.position >= 0}
         rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row) for name, row in rows.items()}
         try:
             if wait:
-                await self.stored(lambda: self.store.write_popularity(rows), "write")
+                await self.call_store(lambda: self.store.write_popularity(rows), "write")
             else:
-                await asyncio.get_running_loop().run_in_executor(self.thread, self.store.write_popularity, rows)
-            await self.joined.publish(self.producer)
-            await self.consumer.commit({place: self.next[place] for place in self.rows})
+                await asyncio.get_running_loop().run_in_executor(self.store_thread, self.store.write_popularity, rows)
+            await self.impression_join.publish(self.producer)
+            await self.consumer.commit({partition: self.next_offsets[partition] for partition in self.popularity_rows})
         except (CommitFailedError, IllegalStateError) as error:
-            log.info("not committed (%s): these events come again and change nothing", error)
+            log.info("not committed (%s): these events will be redelivered and change nothing", error)
         except (StoreError, KafkaError) as error:
-            log.warning("not flushed (%s): these events come again and change nothing", error)
+            log.warning("not flushed (%s): these events will be redelivered and change nothing", error)
 
-    async def stored(self, call: Callable[[], T], operation: str) -> T:
-        """`call` in the store's thread, again and again while the store is away: nothing is dropped, lag shows it."""
+    async def call_store(self, call: Callable[[], T], operation: str) -> T:
+        """Run `call` in the store's thread; retry while the store is unavailable: nothing is lost, the lag grows."""
         waiting = False
         while True:
             try:
-                result = await asyncio.get_running_loop().run_in_executor(self.thread, call)
+                result = await asyncio.get_running_loop().run_in_executor(self.store_thread, call)
             except StoreError as error:
                 metrics.store_errors.labels(operation).inc()
                 if not waiting:
-                    log.warning("%s; waiting for it", error)
+                    log.warning("%s; retrying until it does", error)
                 waiting = True
                 if self.should_stop:
                     raise
-                await self._tell_lag()
+                await self._update_lag()
                 await asyncio.sleep(RETRY_S)
             else:
                 if waiting:
-                    log.info("the online store answers again")
+                    log.info("the online store responds again")
                 return result
 
 
 async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], within_s: float) -> bool:
-    """Whether clients said goodbye to Kafka in time.
+    """Stop clients; False if one did not disconnect from Kafka in time.
 
-    In tasks of their own: where a fetch had failed, aiokafka's `stop` ends in a cancellation that nobody asked for.
+    Each stops in its own task: after a failed fetch, aiokafka's `stop` raises CancelledError in the calling task.
     """
-    leaving = [asyncio.create_task(one.stop()) for one in clients]
-    done, late = await asyncio.wait(leaving, timeout=within_s)
-    for one in late:
-        one.cancel()
-    return not late and all(not one.cancelled() and one.exception() is None for one in done)
+    tasks = [asyncio.create_task(client.stop()) for client in clients]
+    done, pending = await asyncio.wait(tasks, timeout=within_s)
+    for task in pending:
+        task.cancel()
+    return not pending and all(not task.cancelled() and task.exception() is None for task in done)
 
 
-def _name(place: TopicPartition) -> str:
-    return f"{place.topic}/{place.partition}"
+def _partition_name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"

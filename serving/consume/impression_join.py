@@ -1,9 +1,9 @@
-"""The impression-click join beside the event path: its rows, where they are kept, and how they come back after kill -9.
+"""The impression-click join of the event path: its rows, where they are stored, and how a restart restores them.
 
-The fold is `features.outcomes`; it runs in the event path's own batches, for an agent would pass a tenth of its events.
-Every flush writes, in this order: to the topic `shown` what changed in the waiting lists, to the compacted topic
-`outcomes` the row of each partition (counts and position), and then the event path commits. A restart reads the newest
-row, and from `shown` the lists that were waiting at that row's position; what lies behind it comes again from the log.
+The fold is `features.outcomes`; it runs in the event path's batches, because a Faust agent has a tenth of the
+throughput. Every flush writes, in this order: to the topic `shown` the changes of the pending impressions, to the
+compacted topic `outcomes` the row of each partition (counts and position); then the event path commits. A restart reads
+the newest row, and from `shown` the impressions pending at that row's position; later events are read from the log.
 """
 
 import time
@@ -21,9 +21,9 @@ from serving.messages import FETCH_BYTES
 from stream import topics
 from stream.client import aiokafka_config
 
-HASTE_MS: Final = 100
-STILL_S: Final = 10.0
-"""So often a row is written although nothing was counted: how far a restart goes back in the log."""
+POLL_MS: Final = 100
+MAX_ROW_AGE_S: Final = 10.0
+"""A row is written at least this often, even if only its position moved: this bounds what a restart reads again."""
 
 _rows = msgspec.json.Decoder(PartitionOutcomes)
 _deltas = msgspec.json.Decoder(BufferDelta)
@@ -31,115 +31,128 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ImpressionJoin:
-    """Rows and waiting lists of the partitions that are ours."""
+    """Rows and pending impressions of the assigned partitions."""
 
     def __init__(self, bootstrap: str, security: Mapping[str, str], window: JoinWindow) -> None:
         self._config = aiokafka_config(bootstrap, security)
         self._window = window
         self._rows: dict[TopicPartition, PartitionOutcomes] = {}
-        self._waiting: dict[TopicPartition, JoinBuffer] = {}
+        self._buffers: dict[TopicPartition, JoinBuffer] = {}
         self._published: dict[TopicPartition, tuple[int, int, float]] = {}
         self._unsent: dict[TopicPartition, list[BufferDelta]] = {}
 
-    def begin(self, place: TopicPartition, found: tuple[PartitionOutcomes, JoinBuffer] | None, start: int) -> int:
-        """Take over a partition; where to begin reading: at `start`, or earlier where a row lacks what lies there."""
-        row, waiting = found if found is not None else (PartitionOutcomes(position=start - 1), JoinBuffer(self._window))
-        self._rows[place], self._waiting[place] = row, waiting
-        self._published[place], self._unsent[place] = (self._counted(place), row.position, time.monotonic()), []
+    def begin(
+        self, partition: TopicPartition, restored: tuple[PartitionOutcomes, JoinBuffer] | None, start: int
+    ) -> int:
+        """Take over a partition; returns the offset to read from: `start`, or earlier if the row ends before it."""
+        if restored is None:
+            restored = PartitionOutcomes(position=start - 1), JoinBuffer(self._window)
+        row, buffer = restored
+        self._rows[partition], self._buffers[partition] = row, buffer
+        self._published[partition], self._unsent[partition] = (
+            (self._counted(partition), row.position, time.monotonic()),
+            [],
+        )
         return min(start, row.position + 1)
 
-    def drop(self, place: TopicPartition) -> None:
-        """Let go of a partition."""
-        for kept in (self._rows, self._waiting, self._published, self._unsent):
-            kept.pop(place, None)
+    def drop(self, partition: TopicPartition) -> None:
+        """Release a partition."""
+        for by_partition in (self._rows, self._buffers, self._published, self._unsent):
+            by_partition.pop(partition, None)
 
-    def apply(self, place: TopicPartition, log: Iterable[LoggedEvent], through: int) -> None:
-        """Fold events in; everything through the offset `through` is then in."""
-        row, waiting = self._rows[place], self._waiting[place]
-        outcomes.apply(row, waiting, log)
+    def apply(self, partition: TopicPartition, log: Iterable[LoggedEvent], through: int) -> None:
+        """Fold events into the row, which then contains everything through the offset `through`."""
+        row, buffer = self._rows[partition], self._buffers[partition]
+        outcomes.apply(row, buffer, log)
         row.position = max(row.position, through)
-        if waiting.forgotten:
-            metrics.impressions_evicted.inc(waiting.forgotten)
-            waiting.forgotten = 0
+        if buffer.forgotten:
+            metrics.impressions_evicted.inc(buffer.forgotten)
+            buffer.forgotten = 0
 
     async def publish(self, producer: AIOKafkaProducer) -> None:
-        """Write what changed: waiting lists first, rows next. Raises KafkaError; the next call sends all of it."""
-        for place, row in self._rows.items():
-            unsent = self._unsent[place]
-            unsent += self._waiting[place].changes(row.position)
-            counted = self._counted(place)
-            if not unsent and not self._due(place, counted):
+        """Write what changed: pending impressions, then rows. Raises KafkaError; the next call sends all again."""
+        for partition, row in self._rows.items():
+            unsent = self._unsent[partition]
+            unsent += self._buffers[partition].changes(row.position)
+            counted = self._counted(partition)
+            if not unsent and not self._due(partition, counted):
                 continue
             for delta in unsent:
-                await producer.send_and_wait(topics.SHOWN, _encode(delta), partition=place.partition)
-            await producer.send_and_wait(topics.OUTCOMES, _encode(row), key=_key(place))
-            self._published[place] = (counted, row.position, time.monotonic())
+                await producer.send_and_wait(topics.SHOWN, _encode(delta), partition=partition.partition)
+            await producer.send_and_wait(topics.OUTCOMES, _encode(row), key=_key(partition))
+            self._published[partition] = (counted, row.position, time.monotonic())
             unsent.clear()
-        metrics.impressions_pending.set(sum(len(one) for one in self._waiting.values()))
+        metrics.impressions_pending.set(sum(len(buffer) for buffer in self._buffers.values()))
 
     async def restore(
-        self, places: Sequence[TopicPartition]
+        self, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
-        """The newest rows of partitions, with the lists that waited at their positions. Raises KafkaError."""
+        """The newest rows of partitions, with the impressions pending at their positions. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
             **self._config, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=FETCH_BYTES
         )
         await consumer.start()
         try:
-            rows = await self._read_rows(consumer, places)
-            return {place: (row, await self._read_waiting(consumer, place, row)) for place, row in rows.items()}
+            rows = await self._read_rows(consumer, partitions)
+            return {
+                partition: (row, await self._read_buffer(consumer, partition, row)) for partition, row in rows.items()
+            }
         finally:
             await consumer.stop()
 
     async def _read_rows(
-        self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]
+        self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, PartitionOutcomes]:
         messages = await _read_partition(consumer, TopicPartition(topics.OUTCOMES, 0), 0)
         newest = {key: value for key, value in messages if value}
-        return {place: _rows.decode(newest[_key(place)]) for place in places if _key(place) in newest}
+        return {
+            partition: _rows.decode(newest[_key(partition)]) for partition in partitions if _key(partition) in newest
+        }
 
-    async def _read_waiting(
-        self, consumer: AIOKafkaConsumer, place: TopicPartition, row: PartitionOutcomes
+    async def _read_buffer(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, row: PartitionOutcomes
     ) -> JoinBuffer:
-        waiting = JoinBuffer(self._window)
+        buffer = JoinBuffer(self._window)
         since = row.clock - self._window.ms - 2 * SLACK_MS
-        for _, value in await _read_partition(consumer, TopicPartition(topics.SHOWN, place.partition), max(0, since)):
+        for _, value in await _read_partition(
+            consumer, TopicPartition(topics.SHOWN, partition.partition), max(0, since)
+        ):
             delta = _deltas.decode(value or b"")
-            if delta.through <= row.position:  # a flush that was cut short left more; it comes again from the log
-                waiting.follow(delta)
-        waiting.expire(row.clock)
-        waiting.forgotten = 0
-        return waiting
+            if delta.through <= row.position:  # later changes are from an interrupted flush; the log has them
+                buffer.follow(delta)
+        buffer.expire(row.clock)
+        buffer.forgotten = 0
+        return buffer
 
-    def _due(self, place: TopicPartition, counted: int) -> bool:
-        """Whether a row without new waiting lists is to be written; one that never counted anything is not."""
-        before, position, at = self._published[place]
-        moved = self._rows[place].position > position and time.monotonic() - at >= STILL_S
-        return counted > 0 and (counted != before or moved)
+    def _due(self, partition: TopicPartition, counted: int) -> bool:
+        """Whether to write a row without buffer changes; a row that never counted anything is not written."""
+        published_count, position, published_at = self._published[partition]
+        moved = self._rows[partition].position > position and time.monotonic() - published_at >= MAX_ROW_AGE_S
+        return counted > 0 and (counted != published_count or moved)
 
-    def _counted(self, place: TopicPartition) -> int:
-        """A number that grows with every list and click of a partition."""
-        every = self._rows[place].counts.values()
-        return sum(sum(one.impressions) + sum(one.clicks) for releases in every for one in releases.values())
+    def _counted(self, partition: TopicPartition) -> int:
+        """The number of impressions and clicks counted in a partition, over all domains and releases."""
+        domains = self._rows[partition].counts.values()
+        return sum(sum(counts.impressions) + sum(counts.clicks) for releases in domains for counts in releases.values())
 
 
 async def _read_partition(
-    consumer: AIOKafkaConsumer, place: TopicPartition, since_ms: int
+    consumer: AIOKafkaConsumer, partition: TopicPartition, since_ms: int
 ) -> list[tuple[bytes | None, bytes | None]]:
     """Key and value of every message of one partition that was logged at `since_ms` or later."""
-    consumer.assign([place])
-    end = (await consumer.end_offsets([place]))[place]
-    start = (await consumer.beginning_offsets([place]))[place]
+    consumer.assign([partition])
+    end = (await consumer.end_offsets([partition]))[partition]
+    start = (await consumer.beginning_offsets([partition]))[partition]
     if since_ms > 0:
-        timed = (await consumer.offsets_for_times({place: since_ms}))[place]
+        timed = (await consumer.offsets_for_times({partition: since_ms}))[partition]
         start = timed.offset if timed is not None else end
-    consumer.seek(place, start)
-    found: list[tuple[bytes | None, bytes | None]] = []
-    while await consumer.position(place) < end:
-        for records in (await consumer.getmany(place, timeout_ms=HASTE_MS)).values():
-            found += [(one.key, one.value) for one in records]
-    return found
+    consumer.seek(partition, start)
+    messages: list[tuple[bytes | None, bytes | None]] = []
+    while await consumer.position(partition) < end:
+        for records in (await consumer.getmany(partition, timeout_ms=POLL_MS)).values():
+            messages += [(record.key, record.value) for record in records]
+    return messages
 
 
-def _key(place: TopicPartition) -> bytes:
-    return f"{place.topic}/{place.partition}".encode()
+def _key(partition: TopicPartition) -> bytes:
+    return f"{partition.topic}/{partition.partition}".encode()

@@ -188,7 +188,7 @@ def test_a_changed_preset_counts_anew_and_leaves_users_alone(
     system.stop("consumer")
     system.environment["COLDSTREAM_DOMAINS"] = json.dumps({"shop": {"preset": str(file)}})
     system.start("consumer")
-    wait_until(lambda: first() == "present", 120, "popularity is counted anew")
+    wait_until(lambda: first() == "present", 120, "popularity is counted again")
     assert client.get("/v1/users/long-1/features", params={"domain": "shop"}).json() == before
     log = (system.state / "consumer.log").read_text()
-    assert "popularity of shop has other rules now; counted anew from the log" in log
+    assert "popularity settings of shop changed; counting again from the log" in log

@@ -246,7 +246,7 @@ def test_consumers_join_and_leave(counted: Counted) -> None:
     second = subprocess.Popen([sys.executable, "-m", "serving.consume.app"], env=other, stdout=log, stderr=log)
     try:
         shared = (system.state / "second.log").read_text
-        wait_until(lambda: system.write(0.5) and "are ours" in shared("utf-8"), 60, "the second one joins")
+        wait_until(lambda: system.write(0.5) and "assigned partitions" in shared("utf-8"), 60, "the second one joins")
         system.write(2)
         system.kill("consumer")
         system.write(1)

@@ -28,7 +28,7 @@ P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 OPTIONS = ConsumerOptions(
     bootstrap="127.0.0.1:1",
     security={},
-    rules=FoldSettings(),
+    fold_settings=FoldSettings(),
     limits=TimeLimits(),
     batch_events=100,
     batch_ms=1,
@@ -56,7 +56,7 @@ def processor(store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[E
 
     monkeypatch.setattr(store, "write_popularity", recorded)
     yield processor
-    processor.thread.shutdown()
+    processor.store_thread.shutdown()
 
 
 def own_partitions(processor: EventProcessor, *places: TopicPartition) -> EventProcessor:
@@ -66,7 +66,7 @@ def own_partitions(processor: EventProcessor, *places: TopicPartition) -> EventP
     async def restored(assigned: Any) -> dict[Any, Any]:
         return {}
 
-    processor.joined.restore = restored  # type: ignore[method-assign]
+    processor.impression_join.restore = restored  # type: ignore[method-assign]
     processor.consumer.owned = set(places)
     asyncio.run(processor.on_partitions_assigned(places))
     processor.consumer.seeks.clear()
@@ -125,7 +125,7 @@ def test_a_bad_event_becomes_a_dead_letter_and_the_others_are_applied(
     assert letters(processor)[0].value == b"{broken"
     assert "news, shop" in letters(processor)[2].detail
     assert recent(store, "ann") == ["x", "z"]
-    assert processor.next[P0] == 7
+    assert processor.next_offsets[P0] == 7
 
 
 def test_dead_letters_are_sent_before_the_features_are_announced(processor: EventProcessor) -> None:
@@ -177,13 +177,13 @@ def test_a_batch_that_is_read_again_changes_nothing(processor: EventProcessor, s
     batch = [record(0, 0, view("ann", "x")), record(0, 1, view("ann", "y", at=NOON + 1))]
     apply(processor, *batch)
     state = store.read_activity("shop", "ann")
-    counts = msgspec.json.encode(processor.rows[P0])
+    counts = msgspec.json.encode(processor.popularity_rows[P0])
 
     apply(processor, *batch)
 
     assert store.read_activity("shop", "ann") == state
-    assert msgspec.json.encode(processor.rows[P0]) == counts
-    assert processor.rows[P0].position == 1
+    assert msgspec.json.encode(processor.popularity_rows[P0]) == counts
+    assert processor.popularity_rows[P0].position == 1
 
 
 def test_a_flush_writes_popularity_then_outcomes_and_commits_last(
@@ -245,7 +245,7 @@ def test_a_refused_commit_is_no_error(processor: EventProcessor, monkeypatch: py
 
     asyncio.run(processor._flush())
 
-    assert processor.next[P0] == 1
+    assert processor.next_offsets[P0] == 1
 
 
 def test_a_failed_batch_is_read_again_from_its_start(
@@ -257,12 +257,12 @@ def test_a_failed_batch_is_read_again_from_its_start(
         def fail(*_: Any) -> None:
             raise ValueError("a defect")
 
-        patch.setattr(processor.states, "fold", fail)
+        patch.setattr(processor.activities, "fold", fail)
         with pytest.raises(ValueError, match="a defect"):
             apply(processor, record(0, 5, view("ann", "y")), record(1, 2, view("bob", "y")))
 
     assert processor.consumer.seeks == [(P0, 5), (P1, 0)]
-    assert processor.next == {P0: 5, P1: 0}
+    assert processor.next_offsets == {P0: 5, P1: 0}
     assert recent(store, "ann") == ["x"]
 
 
@@ -273,7 +273,7 @@ def test_records_of_a_partition_that_is_no_longer_owned_are_ignored(
     apply(processor, record(1, 0, view("ann", "x")))
 
     assert recent(store, "ann") == []
-    assert P1 not in processor.next
+    assert P1 not in processor.next_offsets
 
 
 def test_revoked_partitions_are_committed_first(processor: EventProcessor, store: OnlineStore) -> None:
@@ -283,7 +283,7 @@ def test_revoked_partitions_are_committed_first(processor: EventProcessor, store
 
     assert processor.consumer.commits == [{P0: 1, P1: 7}]
     assert store.read_popularity(["events/1"])["events/1"].position == 6
-    assert set(processor.rows) == {P0}
+    assert set(processor.popularity_rows) == {P0}
 
 
 @pytest.mark.parametrize(("committed", "start"), [(None, 0), (2, 2), (9, 5)])
@@ -298,23 +298,23 @@ def test_reading_starts_at_the_committed_offset_or_where_popularity_ends(
     asyncio.run(processor.on_partitions_assigned([P0]))
 
     assert processor.consumer.seeks == [(P0, start)]
-    assert processor.next == {P0: start}
-    assert processor.rows[P0].position == 4
-    processor.thread.shutdown()
+    assert processor.next_offsets == {P0: start}
+    assert processor.popularity_rows[P0].position == 4
+    processor.store_thread.shutdown()
 
 
 def test_new_popularity_settings_count_again_from_the_start(processor: EventProcessor, store: OnlineStore) -> None:
     apply(processor, record(0, 0, view("ann", "x")))
     asyncio.run(processor._flush())
-    options = msgspec.structs.replace(OPTIONS, counting={"shop": PopularitySettings(half_life_ms=60_000)})
+    options = msgspec.structs.replace(OPTIONS, popularity_settings={"shop": PopularitySettings(half_life_ms=60_000)})
     restarted = own_partitions(EventProcessor(store, options))
     restarted.consumer.offsets[P0] = 1
 
     asyncio.run(restarted.on_partitions_assigned([P0]))
 
     assert restarted.consumer.seeks == [(P0, 0)]
-    assert restarted.rows[P0] == PartitionPopularity()
-    restarted.thread.shutdown()
+    assert restarted.popularity_rows[P0] == PartitionPopularity()
+    restarted.store_thread.shutdown()
 
 
 def test_forget_empties_a_user_s_rows_in_every_domain(processor: EventProcessor, store: OnlineStore) -> None:
@@ -351,7 +351,7 @@ def test_a_store_call_is_repeated_while_the_store_is_away(
     monkeypatch.setattr(events, "RETRY_S", 0.0)
     before = events.metrics.store_errors.labels("write")._value.get()
 
-    assert asyncio.run(processor.stored(failing(3), "write")) == "rows"
+    assert asyncio.run(processor.call_store(failing(3), "write")) == "rows"
 
     assert events.metrics.store_errors.labels("write")._value.get() - before == 3
 
@@ -360,9 +360,9 @@ def test_the_lag_is_measured_while_the_store_is_away(
     processor: EventProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "RETRY_S", 0.0)
-    processor.next[P0] = 30
+    processor.next_offsets[P0] = 30
 
-    asyncio.run(processor.stored(failing(1), "write"))
+    asyncio.run(processor.call_store(failing(1), "write"))
 
     assert events.metrics.consumer_lag.labels("events/0")._value.get() == 70
 

@@ -92,7 +92,7 @@ def test_publish_writes_nothing_when_nothing_was_counted_since() -> None:
 
 
 def test_a_row_that_only_moved_is_written_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impression_join, "STILL_S", 0.0)
+    monkeypatch.setattr(impression_join, "MAX_ROW_AGE_S", 0.0)
     join, producer = started(), MemoryProducer()
     join.apply(PLACE, [], 2)
     asyncio.run(join.publish(producer))
