@@ -25,7 +25,7 @@ def up(
     async def supervise() -> int:
         supervisor = Supervisor(settings, parts_of(settings, train=train, archive=archive))
         return await supervisor.up(
-            lambda: supervisor.say("up", f"API http://{settings.host}:{settings.port}, docs at /docs")
+            lambda: supervisor.log("up", f"API http://{settings.host}:{settings.port}, docs at /docs")
         )
 
     raise typer.Exit(asyncio.run(supervise()))

@@ -1,4 +1,4 @@
-"""Logs: one readable line by default, one JSON object a line on demand."""
+"""Logging: readable lines by default, or one JSON object per line."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from typing import Literal
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message, and the traceback where there is one."""
+    """Formats a record as JSON: time, level, logger, message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -23,15 +23,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(form: Literal["text", "json"] = "text", level: str = "info") -> None:
-    """Send every log line of this process to standard output in the given form."""
+    """Log to standard output in the given format."""
     handler = logging.StreamHandler(sys.stdout)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for chatty in ("aiokafka", "kafka", "mode", "faust", "feast", "httpx", "mlflow", "jgo"):
-        logging.getLogger(chatty).setLevel("WARNING")
-    for alarmist in ("kafka.net.selector", "aiokafka.consumer.group_coordinator"):
-        logging.getLogger(alarmist).setLevel("CRITICAL")  # slow callbacks; a coordinator that is not yet elected
+    for verbose in ("aiokafka", "kafka", "mode", "faust", "feast", "httpx", "mlflow", "jgo"):
+        logging.getLogger(verbose).setLevel("WARNING")
+    for noisy in ("kafka.net.selector", "aiokafka.consumer.group_coordinator"):
+        logging.getLogger(noisy).setLevel("CRITICAL")  # slow callbacks; no coordinator elected yet
     for routine in (
         "EventProcessor",
         "CatalogueProcessor",
@@ -43,6 +43,6 @@ def configure(form: Literal["text", "json"] = "text", level: str = "info") -> No
 
 
 def quiet() -> None:
-    """For commands: what goes wrong in a library comes as an exception, so its own lines would only say it twice."""
+    """Silence libraries in commands: their errors also arrive as exceptions and would be reported twice."""
     for name in ("aiokafka", "kafka", "mode", "feast", "httpx"):
         logging.getLogger(name).setLevel("CRITICAL")

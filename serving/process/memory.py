@@ -1,11 +1,11 @@
-"""What becomes of memory that a process has freed: taking it from the system anew, page by page, is what costs.
+"""Allocator and garbage collector settings of a process.
 
-Arrays as long as a catalogue, and batches of a network, are large enough for glibc to give them back to the system as
-soon as they are freed. Look-ups and training keep them; the other parts give back what they can. Elsewhere than with
-glibc nothing happens; nor where the environment says `MALLOC_…_` itself.
+glibc returns large freed blocks, such as arrays over a catalogue and training batches, to the system at once; getting
+them back, page by page, is slow. Look-ups and training keep freed memory; the other processes return what they can.
+Without glibc, or if the environment sets `MALLOC_..._` variables, this does nothing.
 
-And what has survived a full garbage collection is passed over by the next: looking through a catalogue of 100,000 items
-takes tenths of a second, in which nothing else is done.
+Objects that survive a full garbage collection are frozen: scanning a catalogue of 100,000 items again would pause the
+process for tenths of a second.
 """
 
 import ctypes
@@ -20,8 +20,8 @@ MIB: Final = 2**20
 
 
 class AllocatorLimits(msgspec.Struct, frozen=True):
-    """Bytes: arrays up to which size come from the heap; how much stays there though it is free; and by how much more
-    than is asked for the heap of each thread grows, and is left larger than it has to be."""
+    """In bytes. `heaped`: the largest block that comes from the heap (M_MMAP_THRESHOLD); `free`: free memory that the
+    heap keeps (M_TRIM_THRESHOLD); `spare`: extra memory each time a thread's heap grows or shrinks (M_TOP_PAD)."""
 
     heaped: int
     free: int
@@ -31,38 +31,38 @@ class AllocatorLimits(msgspec.Struct, frozen=True):
 SMALL: Final = AllocatorLimits(128 * KIB, 128 * KIB)
 LOOKUPS: Final = AllocatorLimits(16 * MIB, 64 * MIB)
 TRAINING: Final = AllocatorLimits(256 * MIB, 1024 * MIB, 64 * MIB)
-"""TensorFlow's threads have heaps of their own, which `spare` alone keeps from being given back."""
+"""TensorFlow's threads have their own heaps; only `spare` keeps their memory from being returned."""
 
-_NUMBERS: Final = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
-"""Of <malloc.h>, by their names in the environment."""
+_MALLOPT_CODES: Final = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
+"""Parameter codes of <malloc.h>, by environment variable."""
 
 
-def configure_allocator(kept: AllocatorLimits) -> None:
+def configure_allocator(limits: AllocatorLimits) -> None:
     """Set the C library's allocator for this process."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and not _NUMBERS.keys() & os.environ.keys():
-        for name, size in allocator_variables(kept).items():
-            mallopt(_NUMBERS[name], int(size))
+    if mallopt is not None and not _MALLOPT_CODES.keys() & os.environ.keys():
+        for name, size in allocator_variables(limits).items():
+            mallopt(_MALLOPT_CODES[name], int(size))
 
 
-def allocator_variables(kept: AllocatorLimits) -> dict[str, str]:
-    """The same for a process that is started: what its environment has to say."""
-    return dict(zip(_NUMBERS, map(str, (kept.free, kept.spare, kept.heaped)), strict=True))
+def allocator_variables(limits: AllocatorLimits) -> dict[str, str]:
+    """The same settings as environment variables, for a child process."""
+    return dict(zip(_MALLOPT_CODES, map(str, (limits.free, limits.spare, limits.heaped)), strict=True))
 
 
 def freeze_survivors() -> None:
-    """From now on, whatever a full garbage collection leaves is not looked at again, until `unfreeze`.
+    """After each full garbage collection, exclude the survivors from later ones, until `unfreeze`.
 
-    What is not in a cycle is freed as ever. For processes that keep much for long, where a pause hurts.
+    Reference counting still frees objects that are not in a cycle. For processes with much long-lived data.
     """
     gc.callbacks.append(_freeze_after_full_collection)
 
 
 def unfreeze() -> None:
-    """Let the next full collection look at everything: what was kept has been replaced."""
+    """Include everything in the next full collection: for use after long-lived data were replaced."""
     gc.unfreeze()
 
 
-def _freeze_after_full_collection(phase: str, about: dict[str, Any]) -> None:
-    if phase == "stop" and about["generation"] == 2:
+def _freeze_after_full_collection(phase: str, info: dict[str, Any]) -> None:
+    if phase == "stop" and info["generation"] == 2:
         gc.freeze()

@@ -1,6 +1,6 @@
-"""`coldstream up`: every part as a child process, with prefixed logs, restarts, and one clean end.
+"""`coldstream up`: every part as a child process, with prefixed logs, restarts and a clean shutdown.
 
-Children ask the kernel to be ended with their parent, so that even kill -9 of the supervisor leaves nothing behind.
+The kernel ends the children with their parent (PR_SET_PDEATHSIG), so kill -9 of the supervisor leaves none behind.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG: Final = 1
 NOISE: Final = re.compile(
     r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
 )
-"""Lines that TensorFlow's native code writes whatever it is told."""
+"""Lines that TensorFlow's native code logs regardless of its log level."""
 
 MODULES: Final = {
     "broker": "stream.broker",
@@ -62,12 +62,12 @@ def parts_of(settings: Settings, *, train: bool = True, archive: bool = True) ->
 
 
 class Supervisor:
-    """Starts parts, restarts those that end by themselves, stops all."""
+    """Starts parts, restarts those that exit, and stops all of them."""
 
-    def __init__(self, settings: Settings, parts: list[Part], say: LogLine | None = None) -> None:
+    def __init__(self, settings: Settings, parts: list[Part], log: LogLine | None = None) -> None:
         self.settings = settings
         self.parts = parts
-        self.say = say or self._print
+        self.log = log or self._print
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self.failed: dict[str, int] = {}
         self._stopping = asyncio.Event()
@@ -75,11 +75,11 @@ class Supervisor:
         self._lock: IO[str] | None = None
 
     async def up(
-        self, ready: Callable[[], None] | None = None, before_end: Callable[[], Awaitable[None]] | None = None
+        self, ready: Callable[[], None] | None = None, before_stop: Callable[[], Awaitable[None]] | None = None
     ) -> int:
-        """Run until SIGINT or SIGTERM, or until a part cannot work; 0, or the exit code of that part.
+        """Run until SIGINT or SIGTERM, or until a part is misconfigured; returns 0, or the exit code of that part.
 
-        `ready` is called once the topics are there; `before_end` is awaited while the parts still work.
+        `ready` is called once the topics exist; `before_stop` is awaited while the parts still run.
 
         Raises:
             SupervisorError: a system already runs on this state folder.
@@ -91,7 +91,7 @@ class Supervisor:
             loop.add_signal_handler(name, self.stop)
         try:
             for part in self.parts:
-                self._tasks[part.name] = asyncio.create_task(self._keep(part))
+                self._tasks[part.name] = asyncio.create_task(self._keep_running(part))
                 if part.name == "broker":
                     await self._prepare()
             if self.settings.kafka:
@@ -100,13 +100,13 @@ class Supervisor:
                 ready()
             await self._stopping.wait()
         finally:
-            if before_end is not None:
-                await before_end()
-            await self._end()
+            if before_stop is not None:
+                await before_stop()
+            await self._stop_all()
         return next(iter(self.failed.values()), 0)
 
     def stop(self) -> None:
-        """Begin the end; a second call kills."""
+        """Begin the shutdown; a second call kills all parts."""
         if self._stopping.is_set():
             for process in self.running.values():
                 process.kill()
@@ -132,34 +132,34 @@ class Supervisor:
         from stream.admin import create_topics, wait_ready
         from stream.topics import topics
 
-        def work() -> None:
+        def wait_and_create() -> None:
             wait_ready(self.settings.bootstrap, self.settings.kafka_security, 120)
-            every = topics(self.settings.partitions, self.settings.retention_ms)
-            create_topics(self.settings.bootstrap, self.settings.kafka_security, every)
+            all_topics = topics(self.settings.partitions, self.settings.retention_ms)
+            create_topics(self.settings.bootstrap, self.settings.kafka_security, all_topics)
 
-        waiting = asyncio.create_task(asyncio.to_thread(work))
+        waiting = asyncio.create_task(asyncio.to_thread(wait_and_create))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if waiting.done():
             waiting.result()
 
-    async def _keep(self, part: Part) -> None:
-        pause = 0.5
+    async def _keep_running(self, part: Part) -> None:
+        delay_s = 0.5
         while not self._stopping.is_set():
             started = time.monotonic()
             code = await self._run(part)
             if self._stopping.is_set():
                 return
             if code == EXIT_MISCONFIGURED:
-                self.say("up", f"{part.name} cannot work (see above); stopping")
+                self.log("up", f"{part.name} is misconfigured (see above); stopping")
                 self.failed[part.name] = code
                 self._stopping.set()
                 return
-            pause = 0.5 if time.monotonic() - started > STABLE_AFTER_S else min(pause * 2, MAX_RESTART_DELAY_S)
-            self.say("up", f"{part.name} ended with code {code}; it starts again in {pause:.0f} s")
+            delay_s = 0.5 if time.monotonic() - started > STABLE_AFTER_S else min(delay_s * 2, MAX_RESTART_DELAY_S)
+            self.log("up", f"{part.name} exited with code {code}; restarting in {delay_s:.0f} s")
             try:
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
             except TimeoutError:
                 continue
 
@@ -180,25 +180,25 @@ class Supervisor:
         self.running[part.name] = process
         assert process.stdout is not None
         try:
-            async for raw in process.stdout:
-                line = raw.decode("utf-8", "replace").rstrip()
+            async for output in process.stdout:
+                line = output.decode("utf-8", "replace").rstrip()
                 if not NOISE.search(line):
-                    self.say(part.name, line)
+                    self.log(part.name, line)
             return await process.wait()
         finally:
             self.running.pop(part.name, None)
 
-    async def _end(self) -> None:
+    async def _stop_all(self) -> None:
         order = [part.name for part in self.parts if part.name != "broker"]
-        await asyncio.gather(*(self._end_one(name) for name in order))
-        await self._end_one("broker")
+        await asyncio.gather(*(self._stop_part(name) for name in order))
+        await self._stop_part("broker")
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._lock is not None:
             self._lock.close()
 
-    async def _end_one(self, name: str) -> None:
+    async def _stop_part(self, name: str) -> None:
         process = self.running.get(name)
         if process is None or process.returncode is not None:
             return
@@ -206,13 +206,13 @@ class Supervisor:
         try:
             await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
-            self.say("up", f"{name} does not stop; it is killed")
+            self.log("up", f"{name} did not stop in time; killing it")
             process.kill()
             await process.wait()
 
     def _print(self, name: str, line: str) -> None:
-        colour = COLORS.get(name, 37) if sys.stdout.isatty() else None
-        prefix = f"\x1b[{colour}m{name:>8}\x1b[0m" if colour else f"{name:>8}"
+        color = COLORS.get(name, 37) if sys.stdout.isatty() else None
+        prefix = f"\x1b[{color}m{name:>8}\x1b[0m" if color else f"{name:>8}"
         sys.stdout.write(f"{prefix} | {line}\n" if self.settings.log_format == "text" else f"{line}\n")
         sys.stdout.flush()
 
