@@ -18,7 +18,7 @@ class Params(msgspec.Struct, frozen=True):
     whether an item gains a learned amount by standing in the history already, by its age there; for domains in which
     people come back to what they had. `baskets`: whether events of one time are unordered.
 
-    Objective: `loss` (docs/models.md); `negatives` items are drawn at each step for `sampled` and `gbce`;
+    Objective: `loss` (docs/recommenders.md); `negatives` items are drawn at each step for `sampled` and `gbce`;
     `calibration` is gBCE's t. `smoothing`: share of the target that is spread over all items (`softmax` only).
     `values`: weight of a second head, which learns the value (stars, seconds, price) of what comes next.
 
