@@ -325,7 +325,7 @@ def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
     found = answer.json()
     assert {name: found[name] for name in about} == about | {"intervals": {"ndcg@10": [0.15, 0.25]}}
     assert (found["id"], found["domain"], found["state"], found["reason"]) == (other, "shop", "ready", None)
-    assert found["params"]["neighbours"] == 50
+    assert found["params"]["neighbors"] == 50
     assert client.get(f"/v1/releases/{control}", params={"domain": "shop"}).json()["state"] == "serving"
     for path, kind in (
         ("20200101T000000-none", "unknown-release"),
