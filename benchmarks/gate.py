@@ -67,7 +67,7 @@ def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) 
         ("EASE" if mask_seen else "what was taken counts too", "", fitted(better, log)),
         ("popularity alone", "not-personalized", fitted(Popularity(), log)),
         ("shuffled item factors", "not-personalized", AlteredRecommender(factors, lambda table: table[:, order])),
-        ("shuffled neighbours", "not-personalized", mixed_up),
+        ("shuffled neighbors", "not-personalized", mixed_up),
         ("one item for everyone", "dominant-item", AlteredRecommender(knn, lambda table: _set(table, spam, 1e6))),
         ("not a number", "not-finite", AlteredRecommender(knn, lambda table: _set(table, spam, np.nan))),
         (f"the {HEAD} most popular only", "coverage", AlteredRecommender(knn, _head)),

@@ -1,7 +1,7 @@
 """Releases that come and go under load: a damaged one is refused, a worse one rolled back, a good one promoted.
 
 `coldstream up` runs without a trainer. The control is a release of real co-occurrence: users of one taste take items of
-that taste. The bad canary has the same files with its neighbours at random; the good one is made as the control is.
+that taste. The bad canary has the same files with its neighbors at random; the good one is made as the control is.
 Visitors look (`GET .../recommendations`), send the list as an impression, and click where the list holds an item of
 their taste among the first ten, by a coin of their own. Beside them, look-ups at a fixed rate are timed before, during
 and after each trial; every status other than 200 or 202 is a failed request.
@@ -41,7 +41,7 @@ CLICKS: Final = 0.4
 
 
 def release(root: Path, rng: np.random.Generator, *, knows_tastes: bool) -> str:
-    """A whole release of item-kNN: neighbours of an item's own taste, or of any."""
+    """A whole release of item-kNN: neighbors of an item's own taste, or of any."""
     items = TASTES * EACH
     model = ItemKNN()
     model.vocabulary = Vocabulary.from_items([f"i{number}" for number in range(items)])

@@ -28,14 +28,14 @@ SHOP = DomainPolicy.of(presets.preset_of("shop"))
 Near = Mapping[str, Sequence[tuple[str, float]]]
 
 
-def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str = "shop", neighbours: int = 8) -> str:
+def write_release(root: Path, item_ids: Sequence[str], near: Near, domain: str = "shop", neighbors: int = 8) -> str:
     """A release in which an event on an item offers `near[item]` with these weights; promoted. Its id."""
-    model = ItemKNN(ItemKNN.Params(neighbors=neighbours, decay=1.0))
+    model = ItemKNN(ItemKNN.Params(neighbors=neighbors, decay=1.0))
     model.vocabulary = Vocabulary.from_items(list(item_ids))
     index = model.vocabulary.index
     model.popularity = np.arange(len(item_ids), 0, -1, dtype=np.float32)
-    model.neighbors = np.full((len(item_ids), neighbours), -1, np.int32)
-    model.similarities = np.zeros((len(item_ids), neighbours), np.float32)
+    model.neighbors = np.full((len(item_ids), neighbors), -1, np.int32)
+    model.similarities = np.zeros((len(item_ids), neighbors), np.float32)
     for item, others in near.items():
         for place, (other, amount) in enumerate(others):
             model.neighbors[index[item], place], model.similarities[index[item], place] = index[other], amount

@@ -50,7 +50,7 @@ class Release:
         return self.vocabulary.index
 
     @property
-    def neighbours(self) -> tuple[Any, Float32]:
+    def neighbors(self) -> tuple[Any, Float32]:
         """Indices int32 [items, neighbors], -1 where there are fewer, and similarities float32, most similar first."""
         return self._neighbors, self._similarities
 

@@ -50,8 +50,8 @@ class ExtendableRelease(Release):
     """A release with spare places for items that are newer than it."""
 
     def __init__(self, base: Release, half_life_ms: int, spare: int = SPARE_PLACES) -> None:
-        neighbours, similarities = base.neighbours
-        arrays = {"popularity": base.popularity, "neighbors": neighbours, "similarities": similarities}
+        neighbors, similarities = base.neighbors
+        arrays = {"popularity": base.popularity, "neighbors": neighbors, "similarities": similarities}
         super().__init__(base.manifest, base.recommender, {**arrays, FIRST_SEEN: base.first_seen})
         self.base = base
         self.places = len(base.item_ids)

@@ -157,7 +157,7 @@ class _Attribution:
             return None
         release = self._view.release
         place = release.index.get(item_id)
-        neighbors, similarities = release.neighbours
+        neighbors, similarities = release.neighbors
         if place is None or place >= len(neighbors):  # newer than the release
             return None
         pairs = zip(neighbors[place].tolist(), similarities[place].tolist(), strict=True)
@@ -183,7 +183,7 @@ def _similar_to(view: CatalogueView, item_id: str) -> set[str]:
     """The item, and its nearest neighbors in the release."""
     similar = {item_id}
     if isinstance(view, ReleaseView):
-        neighbors, item_ids = view.release.neighbours[0], view.release.item_ids
+        neighbors, item_ids = view.release.neighbors[0], view.release.item_ids
         place = view.release.index.get(item_id)
         if place is not None and place < len(neighbors):
             similar.update(item_ids[other] for other in neighbors[place][:NEIGHBORS].tolist() if other >= 0)

@@ -30,7 +30,7 @@ def negative_items(history: History, opinions: Mapping[str, int]) -> tuple[tuple
 
 def apply_negative_feedback(scores: Float32, view: ReleaseView, negative: Sequence[tuple[str, int]]) -> None:
     """Lower in place the scores, float32 [items], of items similar to `negative` ones, and of those themselves."""
-    neighbors, similarities = view.release.neighbours
+    neighbors, similarities = view.release.neighbors
     for item, kind in negative:
         place = view.release.index.get(item)
         if place is None or place >= len(neighbors):  # newer than the release

@@ -168,7 +168,7 @@ def _similarity(rules: ActiveRules, item_ids: Sequence[str], codes: Int32) -> Fl
         return similarity(_NO_NEIGHBORS, _NO_SIMILARITIES, places, codes, np.full(1, -1, np.int32))
     index = view.release.index
     places = np.array([index.get(item_id, -1) for item_id in item_ids], np.int64)
-    return similarity(*view.release.neighbours, places, codes, view.items.scratch)
+    return similarity(*view.release.neighbors, places, codes, view.items.scratch)
 
 
 def _category_codes(rules: ActiveRules, item_ids: Sequence[str]) -> Int32:

@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     (folder / "rules.toml").write_text(RULES)
     with System(folder / "state", rules=folder / "rules.toml") as running:
         running.wait_ready(START_S)
-        write_release(folder / "state" / "releases", ITEMS, NEAR, neighbours=20)
+        write_release(folder / "state" / "releases", ITEMS, NEAR, neighbors=20)
         with httpx.Client(base_url=running.url, timeout=30) as client:
             catalogue = [described(item, "tea" if n % 2 else "cups") for n, item in enumerate(ITEMS)]
             client.put("/v1/items", json=catalogue).raise_for_status()

@@ -151,5 +151,5 @@ def test_a_release_weighs_kinds_as_its_domain_did(release: Release, tmp_path: Pa
     assert not other.knows(History(["start"], [CLICK], [NOW], [None]))
     start = other.index["start"]
     scores = other.scores([History(["start"], [SKIP], [NOW], [None]), History(["start"], [CLICK], [NOW], [None])])
-    assert scores[0].argmax() != start  # neighbours of what was skipped
+    assert scores[0].argmax() != start  # neighbors of what was skipped
     assert scores[1].argmax() == start  # nothing is known: popularity

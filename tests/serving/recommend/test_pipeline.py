@@ -28,7 +28,7 @@ ITEMS = [f"i{n}" for n in range(12)]
 CATEGORIES = {item: "tea" if n < 6 else "cups" if n < 9 else "books" for n, item in enumerate(ITEMS)}
 NEAR = {"i0": [(f"i{n}", 1.0 - n / 20) for n in range(1, 9)], "i9": [("i2", 0.5), ("i10", 0.4)]}
 PLAIN = [f"i{n}" for n in range(1, 9)]
-"""What someone who took i0 gets: its neighbours, nearest first."""
+"""What someone who took i0 gets: its neighbors, nearest first."""
 
 
 @pytest.fixture

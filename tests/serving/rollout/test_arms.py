@@ -67,7 +67,7 @@ def loaded_arm(role: Role, loaded: LoadedRelease) -> LoadedArm:
 def failing(state: DomainState) -> LoadedRelease:
     view = state.arms[0].view
     good = view.release
-    arrays = {"popularity": good.popularity, "neighbors": good.neighbours[0], "similarities": good.neighbours[1]}
+    arrays = {"popularity": good.popularity, "neighbors": good.neighbors[0], "similarities": good.neighbors[1]}
     release = FailingRelease(good.manifest, good.recommender, arrays)
     items = ReleaseItems(release, {}, state.domain.category_codes)
     return LoadedRelease(ReleaseView(state.domain, release=release, items=items))
