@@ -48,7 +48,7 @@ def _answers(bootstrap: str, security: Mapping[str, str] | None, timeout_s: floa
         try:
             return bool(admin.describe_cluster()["brokers"])
         except RetriableError as error:
-            log.warning("Kafka at %s was lost while it was asked (%s); it is waited for", bootstrap, error)
+            log.warning("the connection to Kafka at %s was lost (%s); waiting for it", bootstrap, error)
             return False
 
 

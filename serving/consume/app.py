@@ -176,7 +176,9 @@ async def serve(settings: Settings) -> None:
         await app.start()
     except KafkaError as error:
         store.close()
-        raise ConsumerError(f"lost the connection to Kafka while starting ({error})") from error
+        raise ConsumerError(
+            f"lost the connection to Kafka while starting ({error}); start the consumer again"
+        ) from error
     for service in services:
         await app.add_runtime_dependency(service)
     log.info("the consumer is ready")
