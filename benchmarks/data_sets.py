@@ -74,7 +74,7 @@ def users_of(name: str, most: int) -> pd.DataFrame:
 def opened(
     data: Path, name: str, *, catalogue: bool = False
 ) -> "tuple[pd.DataFrame, dict[str, str], ItemFeatures | None]":
-    """A set's interactions, categories of its items, and its catalogue if that is asked for; as packed, if it was."""
+    """A set's interactions, categories of its items, and its catalogue on request."""
     packed = data / f"{name}.parquet"
     if packed.exists():
         if catalogue:

@@ -1,4 +1,4 @@
-"""Single steps of a training run, for tests: each call reads the data and the serving release anew."""
+"""Single steps of a training run, for tests: each call reads the data and the serving release again."""
 
 from collections.abc import Sequence
 

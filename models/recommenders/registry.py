@@ -1,4 +1,4 @@
-"""The recommenders by name. Each is one file; only what is asked for is imported."""
+"""The recommenders by name. Each is one file, imported only when its name is used."""
 
 from collections.abc import Mapping
 from importlib import import_module

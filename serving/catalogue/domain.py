@@ -25,7 +25,7 @@ CatalogueChanges = dict[str, CatalogueItem]
 class DomainPolicy(msgspec.Struct, frozen=True):
     """What a domain's preset says to look-ups.
 
-    `kind_weights`: by event code, how much an event speaks for its item. After a kind of `unwanted_kinds` (codes) an
+    `kind_weights`: by event code, how much an event counts for its item. After a kind of `unwanted_kinds` (codes) an
     item is no longer recommended. Items of the last `seen_ms` are not recommended again; None: no item of the history.
     """
 

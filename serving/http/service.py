@@ -148,7 +148,7 @@ class Service:
         return await self.lookups.call(lambda store: store.read_activities(keys))
 
     async def _announce_canary_end(self, domain: str, action: str) -> None:
-        """A canary ended: load what serves now, and announce it to the other processes."""
+        """A canary ended: load the release that now serves, and announce it to the other processes."""
         self.releases.check_now()
         try:
             await self.producer.send_raw([encode(release_announcement(self.releases.root, domain, action))])

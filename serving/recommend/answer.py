@@ -6,7 +6,7 @@ import msgspec
 
 
 class RelatedEvent(msgspec.Struct, frozen=True):
-    """An event of the history that speaks for a recommendation; `at` is epoch ms."""
+    """An event of the history that supports a recommendation; `at` is epoch ms."""
 
     item_id: str
     kind: str

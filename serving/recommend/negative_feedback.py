@@ -22,7 +22,7 @@ NEWEST: Final = 10
 def negative_items(history: History, opinions: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     """The newest items whose newest opinion is a skip, a dislike or a hide, with that kind.
 
-    `opinions` maps items to the newest kind that speaks for or against them.
+    `opinions` maps items to the newest kind of event for or against them.
     """
     newest = dict.fromkeys(item for item in reversed(history.items) if opinions.get(item, -1) in PENALTIES)
     return tuple((item, opinions[item]) for item in list(newest)[:NEWEST])

@@ -39,7 +39,7 @@ async def changing_lists(
     if nothing was sent for `HEARTBEAT_S`.
     """
     signal = service.streams.open(request.domain, user_id)
-    ranking = msgspec.structs.replace(request, explore=0.0)  # exploration draws anew at each look-up: no change
+    ranking = msgspec.structs.replace(request, explore=0.0)  # exploration draws differ between look-ups: no change
     before: list[ShownItem] | None = None
     sent_at = time.monotonic()
     try:

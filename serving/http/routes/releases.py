@@ -1,4 +1,4 @@
-"""Releases: what serves, what is stored, what was refused, and what is tried out."""
+"""Releases: the serving one, stored ones, refused ones, and those on trial."""
 
 from typing import Any
 
