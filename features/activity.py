@@ -3,6 +3,9 @@
 The fold is sequential in log order, event by event, so other batches of the same log give the same bytes. An event is
 idempotent: one at or before the last applied position of its partition changes nothing, and one whose id is among the
 recent ids changes the position only.
+
+A backfilled event (an import of the past) takes its place in time whatever its age: it enters the counts, weighted by
+its age, and the history, if it is among the newest. Sessions and the limit on late events are about live events.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +27,7 @@ POSITIVE_KINDS: Final = frozenset({"view", "click", "cart", "purchase", "play", 
 class FoldSettings(msgspec.Struct, frozen=True):
     """How much a state keeps, and for how long it counts. A change requires `coldstream features rebuild`.
 
-    `late_ms`: an event older than the user's newest by more than this no longer enters the history or the counts.
+    `late_ms`: a live event older than the user's newest by more than this enters neither the history nor the counts.
     """
 
     history_length: int = 50
@@ -70,10 +73,26 @@ class ActivitySummary(msgspec.Struct):
 
 
 class Deduplication(msgspec.Struct):
-    """What makes events idempotent: the last position by partition, and 64-bit digests of recent event ids."""
+    """What makes events idempotent: the last position by partition, and 64-bit digests of recent event ids.
+
+    Ids of backfilled events have a list of their own: a long import must not push out the ids of live events, which
+    may be sent again.
+    """
 
     positions: dict[str, int] = {}
     event_ids: list[int] = []
+    backfilled_ids: list[int] = []
+
+    def add(self, event_id: str, most: int, *, backfill: bool) -> bool:
+        """Remember an event's id, with the newest `most` of its kind; False if it is remembered already."""
+        digest = event_digest(event_id)
+        if digest in self.event_ids or digest in self.backfilled_ids:
+            return False
+        digests = self.backfilled_ids if backfill else self.event_ids
+        digests.append(digest)
+        if len(digests) > most:
+            del digests[0]
+        return True
 
 
 class Activity(msgspec.Struct):
@@ -90,11 +109,15 @@ class Activity(msgspec.Struct):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
-    """An event with its position in the log. `partition` is written as topic/partition, such as `events/3`."""
+    """An event with its position in the log. `partition` is written as topic/partition, such as `events/3`.
+
+    `backfill`: an import sent it (`stream.headers`).
+    """
 
     event: Event
     partition: str
     offset: int
+    backfill: bool = False
 
 
 def apply(state: Activity | None, log: Iterable[LoggedEvent], settings: FoldSettings) -> Activity:
@@ -111,10 +134,11 @@ def apply_batch(
     settings: FoldSettings,
     *,
     in_place: bool = False,
+    late: dict[str, int] | None = None,
 ) -> dict[tuple[str, str], Activity]:
     """The new state of every (domain, user) that has an event in `log`; `states` holds the earlier ones.
 
-    With `in_place` the given states themselves change, which saves copies.
+    With `in_place` the given states themselves change, which saves copies. Late events are added to `late`, by domain.
     """
     after: dict[tuple[str, str], Activity] = {}
     for entry in log:
@@ -124,7 +148,8 @@ def apply_batch(
             before = states.get(key)
             state = Activity() if before is None else before if in_place else _copy(before)
             after[key] = state
-        _apply_event(state, entry, settings)
+        if _apply_event(state, entry, settings) and late is not None:
+            late[key[0]] = late.get(key[0], 0) + 1
     return after
 
 
@@ -149,27 +174,24 @@ def _copy(state: Activity) -> Activity:
             summary.queries[:],
             summary.late,
         ),
-        Deduplication(applied.positions.copy(), applied.event_ids[:]),
+        Deduplication(applied.positions.copy(), applied.event_ids[:], applied.backfilled_ids[:]),
         state.unwanted.copy(),
     )
 
 
-def _apply_event(state: Activity, entry: LoggedEvent, settings: FoldSettings) -> None:
+def _apply_event(state: Activity, entry: LoggedEvent, settings: FoldSettings) -> bool:
+    """Apply one event; True if it was too late."""
     applied = state.applied
     if entry.offset <= applied.positions.get(entry.partition, -1):
-        return
+        return False
     applied.positions[entry.partition] = entry.offset
     event = entry.event
-    digest = event_digest(event.event_id)
-    if digest in applied.event_ids:
-        return
-    applied.event_ids.append(digest)
-    if len(applied.event_ids) > settings.event_ids:
-        del applied.event_ids[0]
+    if not applied.add(event.event_id, settings.event_ids, backfill=entry.backfill):
+        return False
     summary = state.summary
-    if summary.totals and event.at < summary.last_seen - settings.late_ms:
+    if not entry.backfill and summary.totals and event.at < summary.last_seen - settings.late_ms:
         summary.late += 1
-        return
+        return True
     _count(summary, event, settings)
     if isinstance(event, Interaction):
         if event.kind in NEGATIVE_KINDS or event.item_id in state.unwanted:
@@ -178,6 +200,7 @@ def _apply_event(state: Activity, entry: LoggedEvent, settings: FoldSettings) ->
     elif isinstance(event, Search):
         summary.queries.append(event.query)
         del summary.queries[: -settings.queries]
+    return False
 
 
 def _count(summary: ActivitySummary, event: Event, settings: FoldSettings) -> None:

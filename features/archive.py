@@ -42,6 +42,7 @@ EVENT_SCHEMA: Final = pa.schema(
         ("release", _text),
         ("request_id", _text),
         ("context", _text),
+        ("backfill", pa.bool_()),
     ]
 )
 RECORD_SCHEMA: Final = pa.schema(
@@ -60,12 +61,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ArchiveRow(msgspec.Struct, frozen=True):
-    """A record with its position in the log; `logged_at` is the broker's time (epoch ms)."""
+    """A record with its position in the log; `logged_at` is the broker's time (epoch ms).
+
+    `backfill`: an import sent it (`stream.headers`).
+    """
 
     partition: int
     offset: int
     logged_at: int
     record: Record
+    backfill: bool = False
 
 
 class Archive:
@@ -154,7 +159,7 @@ def read_events(folder: Path, topic: str, partition: int, start: int = 0) -> Ite
             continue
         for row in read_part(path).to_pylist():
             if row["offset"] >= start:
-                yield LoggedEvent(_event(row), f"{topic}/{partition}", row["offset"])
+                yield LoggedEvent(_event(row), f"{topic}/{partition}", row["offset"], row["backfill"])
 
 
 def partitions(folder: Path, topic: str) -> list[int]:
@@ -199,6 +204,7 @@ def _event_line(row: ArchiveRow) -> tuple[Any, ...]:
         event.release if impression else None,
         event.request_id if impression else None,
         _encode(event.context).decode() if event.context else None,
+        row.backfill,
     )
 
 

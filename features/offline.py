@@ -131,7 +131,10 @@ def _by_user(archive: Path, domain: str) -> Iterator[tuple[str, list[LoggedEvent
                 users.setdefault(entry.event.user_id, []).append(entry)
     for user_id, entries in users.items():
         entries.sort(key=lambda entry: entry.event.at)
-        yield user_id, [LoggedEvent(entry.event, entry.partition, place) for place, entry in enumerate(entries)]
+        yield (
+            user_id,
+            [LoggedEvent(entry.event, entry.partition, place, entry.backfill) for place, entry in enumerate(entries)],
+        )
 
 
 def _history(records: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -77,11 +77,13 @@ class PartitionPopularity(msgspec.Struct, forbid_unknown_fields=True):
     """One partition's row: what is popular in each domain.
 
     `event_ids` holds digests of the newest events of the partition, so that one sent twice counts once. The row decides
-    this by itself, without the users' rows: a restart that reads from here again comes to the same sums.
+    this by itself, without the users' rows: a restart that reads from here again comes to the same sums. Backfilled
+    events have a list of their own, so that an import does not push out live ones.
     """
 
     position: int = -1
     event_ids: list[int] = []
+    backfilled_ids: list[int] = []
     domains: dict[str, DomainPopularity] = {}
 
 
@@ -93,18 +95,18 @@ def apply(
     In place, because a row holds every item of the catalogue; the caller owns the one copy.
     """
     row = row if row is not None else PartitionPopularity()
-    seen = set(row.event_ids)
+    seen = {*row.event_ids, *row.backfilled_ids}
     for entry in log:
         if entry.offset <= row.position:
             continue
         row.position = entry.offset
         event = entry.event
-        identity = event_digest(event.event_id)
+        identity = event_digest(f"{event.domain}/{event.user_id}/{event.event_id}")
         if identity in seen or not isinstance(event, Interaction):
             continue
         domain_settings = settings.get(event.domain, DEFAULT_SETTINGS)
         if event.kind in domain_settings.kinds:
-            _remember(row.event_ids, seen, identity, EVENT_IDS)
+            _remember(row.backfilled_ids if entry.backfill else row.event_ids, seen, identity, EVENT_IDS)
             _count(row, event, domain_settings)
     return row
 

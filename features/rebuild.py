@@ -20,6 +20,7 @@ from stream import topics
 from stream.client import kafka_python_config
 from stream.errors import EventError
 from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
+from stream.headers import is_backfill
 
 BATCH = 20_000
 Progress = Callable[[str, int], None]
@@ -122,7 +123,8 @@ def read_log(
                         event = decode_event(message.key, message.value or b"", message.timestamp, limits)
                     except EventError:
                         continue  # a dead letter
-                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset)
+                    backfill = is_backfill(message.headers)
+                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
     finally:
         consumer.close()
 

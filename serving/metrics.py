@@ -17,6 +17,12 @@ events_applied = Counter(
     ["kind", "domain"],
     registry=registry,
 )
+late_events = Counter(
+    "coldstream_late_events",
+    "Live events more than `late_ms` older than their user's newest: they enter no feature; an import of them does",
+    ["domain"],
+    registry=registry,
+)
 records_accepted = Counter(
     "coldstream_records_accepted", "Records acknowledged through the API", ["type"], registry=registry
 )

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from stream.client import aiokafka_config
 from stream.errors import BrokerError
+from stream.headers import Header
 from stream.record_batches import Partitioner, RecordBatches
 
 BATCH_BYTES: Final = 1024 * 1024
@@ -56,14 +57,18 @@ class BulkProducer:
         if client is not None:
             await client.stop()
 
-    async def send(self, topic: str, messages: Sequence[tuple[bytes, bytes]]) -> Awaitable[None]:
+    async def send(
+        self, topic: str, messages: Sequence[tuple[bytes, bytes]], headers: Sequence[Header] = ()
+    ) -> Awaitable[None]:
         """Hand over (key, value) messages, in their order within each key; await the result for the acknowledgement.
+
+        `headers` go with every message.
 
         Raises:
             BrokerError: the topic does not exist, or the broker does not accept the messages in time.
         """
         partitions = await self._partitions_of(topic)
-        batches, partition_of = RecordBatches(self._client), self._partitioner.partition_of
+        batches, partition_of = RecordBatches(self._client, headers), self._partitioner.partition_of
         for key, value in messages:
             batches.add(topic, partition_of(key, partitions), key, value)
         try:

@@ -10,6 +10,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
+from stream.headers import Header
+
 Message = tuple[str, bytes | None, bytes | None]
 """Topic, key, value. A value of None is a tombstone."""
 LogPosition = tuple[int, int]
@@ -40,16 +42,19 @@ class Partitioner:
 class RecordBatches:
     """Messages sorted into batches by topic and partition, each in the order in which they were added."""
 
-    def __init__(self, client: AIOKafkaProducer) -> None:
+    def __init__(self, client: AIOKafkaProducer, headers: Sequence[Header] = ()) -> None:
+        """`headers` go with every message."""
         self._client = client
+        self._headers = list(headers)
         self._open: dict[tuple[str, int], list[Any]] = {}
 
     def add(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Add a message behind the others of its partition. An empty batch takes a message of any size."""
         batches = self._open.setdefault((topic, partition), [])
-        if not batches or batches[-1].append(timestamp=None, key=key, value=value) is None:
+        headers = self._headers
+        if not batches or batches[-1].append(timestamp=None, key=key, value=value, headers=headers) is None:
             batches.append(self._client.create_batch())
-            batches[-1].append(timestamp=None, key=key, value=value)
+            batches[-1].append(timestamp=None, key=key, value=value, headers=headers)
 
     def last(self, topic: str, partition: int) -> tuple[int, int]:
         """The batch that the last message of a partition is in, and the message's number in that batch."""

@@ -37,6 +37,7 @@ def system_status(settings: "Settings") -> dict[str, Any]:
         **{process: "up" if found is not None else "not answering" for process, found in samples.items()},
         "events": int(total(consumer, "coldstream_events_applied_total")),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
+        "late events": int(total(consumer, "coldstream_late_events_total")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),
         "event to feature p50 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.5),
         "event to feature p99 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.99),

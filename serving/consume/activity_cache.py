@@ -1,6 +1,6 @@
 """The consumer's copy of the rows of users whose partitions are its own."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
@@ -18,6 +18,7 @@ class ActivityCache:
         self._store = store
         self._capacity = capacity
         self._rows: OrderedDict[UserKey, bytes] = OrderedDict()
+        self._late: Counter[str] = Counter()
 
     def fold(self, log: Sequence[LoggedEvent], rules: FoldSettings) -> dict[UserKey, Activity]:
         """Apply `log` to the users' rows and write them; the rows as they are now.
@@ -26,13 +27,20 @@ class ActivityCache:
         """
         keys = list(dict.fromkeys((entry.event.domain, entry.event.user_id) for entry in log))
         try:
-            after = apply_batch(self._get(keys), log, rules, in_place=True)
+            late: dict[str, int] = {}
+            after = apply_batch(self._get(keys), log, rules, in_place=True, late=late)
             written = self._store.write_activities(after)
         except BaseException:
             self.drop(keys)
             raise
         self._keep(written)
+        self._late.update(late)
         return after
+
+    def take_late(self) -> Counter[str]:
+        """How many late events were applied since the last call, by domain."""
+        late, self._late = self._late, Counter()
+        return late
 
     def drop(self, keys: Sequence[UserKey] | None = None) -> None:
         """Forget some, or all."""

@@ -29,6 +29,7 @@ from stream.admin import wait_ready
 from stream.client import kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import Record, TimeLimits, decode, decode_event
+from stream.headers import is_backfill
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
@@ -104,7 +105,9 @@ def _poll(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, archived:
                 record = _record(partition.topic, message, limits)
             except EventError:
                 continue  # the consumer sends it to the dead letters
-            rows.append(ArchiveRow(message.partition, message.offset, message.timestamp, record))
+            rows.append(
+                ArchiveRow(message.partition, message.offset, message.timestamp, record, is_backfill(message.headers))
+            )
         archived[partition.topic] += len(rows)
         store.append(partition.topic, rows)
     return True

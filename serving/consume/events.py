@@ -32,6 +32,7 @@ from stream import dead_letters, topics
 from stream.client import aiokafka_config
 from stream.errors import EventError
 from stream.events import Event, Interaction, TimeLimits, decode_event
+from stream.headers import is_backfill
 
 GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
@@ -235,7 +236,9 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             name = _partition_name(partition)
             for message in records:
                 try:
-                    entries.append(LoggedEvent(self._event(message), name, message.offset))
+                    entries.append(
+                        LoggedEvent(self._event(message), name, message.offset, is_backfill(message.headers))
+                    )
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
                     source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
@@ -271,6 +274,8 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             counts[kind, event.domain] = counts.get((kind, event.domain), 0) + 1
         for (kind, domain), count in counts.items():
             metrics.events_applied.labels(kind, domain).inc(count)
+        for domain, count in self.activities.take_late().items():
+            metrics.late_events.labels(domain).inc(count)
         for partition, records in fetched.items():
             metrics.event_to_feature.observe(max(0.0, now - records[-1].timestamp / 1000))
             end = self.consumer.highwater(partition)

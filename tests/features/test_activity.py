@@ -19,8 +19,8 @@ def view(number: int, at: int = NOON, item: str = "tea", **more: object) -> Inte
     return Interaction(event_id=f"e{number}", user_id="ann", item_id=item, kind="view", at=at, **more)  # type: ignore[arg-type]
 
 
-def logged(*events: Event, start: int = 0) -> list[LoggedEvent]:
-    return [LoggedEvent(event, "events/0", start + number) for number, event in enumerate(events)]
+def logged(*events: Event, start: int = 0, backfill: bool = False) -> list[LoggedEvent]:
+    return [LoggedEvent(event, "events/0", start + number, backfill) for number, event in enumerate(events)]
 
 
 def test_one_event_is_kept_as_it_came() -> None:
@@ -44,6 +44,55 @@ def test_too_late_is_counted_apart() -> None:
     assert (row.recent.items, row.summary.late, row.summary.totals) == (["tea"], 1, {"view": 1})
     just = apply(None, logged(view(1), view(2, NOON - 30 * DAY_MS, "just")), SETTINGS)
     assert (just.recent.items, just.summary.late) == (["just", "tea"], 0)
+
+
+def test_a_backfilled_event_takes_its_place_in_time_whatever_its_age() -> None:
+    """What an import sends after live events gives the history and the sums that the order of time would have given."""
+    past = [view(n, NOON - 60 * DAY_MS + n, f"past{n}", category="old") for n in range(2)]
+    live = [view(9, NOON, "tea", category="new")]
+    row = apply(None, [*logged(*live), *logged(*past, start=1, backfill=True)], SETTINGS)
+    in_order = apply(None, logged(*past, *live), SETTINGS)
+    assert row.recent == in_order.recent
+    assert row.recent.items == ["past0", "past1", "tea"]
+    assert (row.summary.first_seen, row.summary.last_seen) == (NOON - 60 * DAY_MS, NOON)
+    assert (row.summary.totals, row.summary.late) == ({"view": 3}, 0)
+    assert row.summary.kinds == pytest.approx(in_order.summary.kinds)
+    assert row.summary.categories == pytest.approx(in_order.summary.categories)
+    assert (row.summary.session.started_at, row.summary.session.events) == (NOON, 1)  # the current one stays
+
+
+def test_a_backfill_is_bounded_by_the_length_of_the_history() -> None:
+    live = [view(n, NOON + n, f"live{n}") for n in range(4)]
+    row = apply(None, [*logged(*live), *logged(view(9, NOON - DAY_MS, "past"), start=4, backfill=True)], SETTINGS)
+    assert row.recent.items == ["live0", "live1", "live2", "live3"]
+    assert row.summary.totals == {"view": 5}
+
+
+def test_a_backfill_does_not_push_out_the_ids_of_live_events() -> None:
+    """A client that sends its event again after a long import is still counted once; so is the import's last event."""
+    past = logged(*[view(n, NOON - DAY_MS + n) for n in range(10, 40)], start=1, backfill=True)
+    again = logged(view(1), view(39, NOON - DAY_MS + 39), start=31)
+    row = apply(None, [*logged(view(1)), *past, *again], SETTINGS)
+    assert row.summary.totals == {"view": 31}
+    assert len(row.applied.event_ids) == 1
+    assert len(row.applied.backfilled_ids) == 6
+
+
+def test_backfilled_dislikes_and_likes_are_weighed_by_their_times() -> None:
+    liked = logged(act(0, "like", "tea"))
+    older = logged(act(1, "dislike", "tea", -60 * DAY_MS), start=1, backfill=True)
+    assert apply(None, [*liked, *older], SETTINGS).unwanted == {}
+    hidden = logged(act(0, "hide", "tea"))
+    viewed = logged(act(1, "view", "tea", -60 * DAY_MS), start=1, backfill=True)
+    assert apply(None, [*hidden, *viewed], SETTINGS).unwanted == {"tea": NOON}
+
+
+def test_late_events_are_counted_by_domain() -> None:
+    late: dict[str, int] = {}
+    old = NOON - 31 * DAY_MS
+    log = [*logged(view(1), view(2, old), view(3, old)), *logged(view(4, old), start=3, backfill=True)]
+    apply_batch({}, log, SETTINGS, late=late)
+    assert late == {"shop": 2}
 
 
 def test_the_history_keeps_the_newest() -> None:
@@ -155,7 +204,9 @@ searches = st.builds(
     query=st.text(max_size=5),
     at=times,
 )
-logs = st.lists(interactions | searches, max_size=40).map(lambda events: logged(*events))
+logs = st.lists(st.tuples(interactions | searches, st.booleans()), max_size=40).map(
+    lambda events: [LoggedEvent(event, "events/0", n, backfill) for n, (event, backfill) in enumerate(events)]
+)
 
 
 def folded(log: list[LoggedEvent], cuts: list[int]) -> bytes:
@@ -193,5 +244,6 @@ def test_the_columns_of_a_history_stay_equally_long_and_in_order_of_time(log: li
         assert len(recent.items) == len(recent.kinds) == len(recent.times) == len(recent.values) <= 4
         assert recent.times == sorted(recent.times)
         assert len(row.applied.event_ids) <= 6
+        assert len(row.applied.backfilled_ids) <= 6
         assert len(row.summary.categories) <= 2
         assert len(row.unwanted) <= 3

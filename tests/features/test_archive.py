@@ -15,7 +15,7 @@ NOON = 1_760_000_000_000
 
 
 def rows(count: int, start: int = 0) -> list[ArchiveRow]:
-    return [ArchiveRow(0, n, NOON + n, record(n)) for n in range(start, start + count)]
+    return [ArchiveRow(0, n, NOON + n, record(n), backfill=n % 2 == 0) for n in range(start, start + count)]
 
 
 def record(n: int) -> Record:
@@ -43,6 +43,7 @@ def test_what_is_read_is_what_was_logged(tmp_path: Path) -> None:
     entries = list(read_events(tmp_path, "events", 0))
     assert [entry.event for entry in entries] == [record(n) for n in range(25)]
     assert [entry.offset for entry in entries] == list(range(25))
+    assert [entry.backfill for entry in entries] == [n % 2 == 0 for n in range(25)]
 
 
 def test_any_way_there_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def test_sent_twice_counts_once_and_a_replay_changes_nothing() -> None:
     assert msgspec.json.encode(apply(row, log, BY_DOMAIN)) == before
 
 
+def test_users_may_use_the_same_event_ids() -> None:
+    other = Interaction(event_id="e1", user_id="v", item_id="a", kind="view", at=NOON)
+    row = apply(None, logged(taken(1, "a"), other, msgspec.structs.replace(other, domain="news")), BY_DOMAIN)
+    assert now(row, "a") == pytest.approx(2)
+    assert set(row.domains["news"].segments[EVERYONE]) == {"a"}
+
+
+def test_a_long_import_does_not_make_an_event_that_is_sent_again_count_twice() -> None:
+    live = logged(taken(1, "a"))
+    past = [LoggedEvent(taken(n, "b", at=NOON - 60 * DAY), "events/0", n, backfill=True) for n in range(10, 2_010)]
+    again = [LoggedEvent(taken(1, "a"), "events/0", 3_000), LoggedEvent(past[-1].event, "events/0", 3_001, True)]
+    row = apply(None, [*live, *past, *again], BY_DOMAIN)
+    assert now(row, "a") == pytest.approx(1)
+    assert now(row, "b") == pytest.approx(2_000 * 2 ** (-60 / 7))
+    assert (len(row.event_ids), len(row.backfilled_ids)) == (1, 1_024)
+
+
 def test_the_sum_over_partitions_meets_at_the_newest_landmark() -> None:
     rows = [
         apply(None, logged(taken(1, "a", at=NOON - 21 * DAY)), BY_DOMAIN),
