@@ -16,7 +16,6 @@ from stream.sources.times import to_epoch_ms
 
 NAME: Final = "rees46"
 KINDS: Final = {"view": "view", "cart": "cart", "remove_from_cart": "remove", "purchase": "purchase"}
-KEY: Final = ["at", "kind", "item_id", "user_id", "session_id"]
 
 
 def open_rees46(place: Path, *, domain: str = "shop", cleaning: CleaningOptions | None = None) -> Source:
@@ -30,7 +29,7 @@ def open_rees46(place: Path, *, domain: str = "shop", cleaning: CleaningOptions 
     if not files:
         raise SourceError(f"{place}: has no csv file; give one month such as 2019-Oct.csv")
     rows = keep_first(cleaner, pl.concat(_typed(cleaner, file) for file in files))
-    events = rows.with_columns(event_id=content_ids(NAME, rows, KEY))
+    events = rows.with_columns(event_id=content_ids(NAME, rows))
     return assemble(cleaner, NAME, domain, events.drop("brand"), items=_items(rows), listed=False)
 
 

@@ -30,6 +30,9 @@ EVENT_COLUMNS: Final[dict[str, Any]] = {
 }
 ITEM_COLUMNS: Final[dict[str, Any]] = {"item_id": pl.String, "title": pl.String, "category": pl.String}
 USER_COLUMNS: Final[dict[str, Any]] = {"user_id": pl.String, "segment": pl.String}
+IDENTITY: Final = ("user_id", "item_id", "kind", "at")
+"""What makes two rows without ids the same event. A corrected value or a column more does not make another one."""
+OTHERS: Final = ("value", "session_id", "category", "segment")
 
 _interactions: msgspec.json.Decoder[Interaction] = msgspec.json.Decoder(Interaction)
 _items: msgspec.json.Decoder[Item] = msgspec.json.Decoder(Item)
@@ -45,7 +48,8 @@ class Source(msgspec.Struct, frozen=True):
     `events` has `EVENT_COLUMNS`, and a struct `context` where the data set has one; `items` and `users` have
     `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`; `items` also expires_at (epoch ms). The first `listed`
     of the items stand in a catalogue of their own; of the others only the events know, so that nobody could have
-    offered them before their first one.
+    offered them before their first one. The first `described` of the items have a row of their own, in a catalogue or
+    collected from the events; events name the others, which says nothing about them.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Source(msgspec.Struct, frozen=True):
     users: pl.DataFrame
     report: CleaningReport
     listed: int = 0
+    described: int = 0
 
     def __len__(self) -> int:
         return self.events.height
@@ -97,7 +102,7 @@ class Source(msgspec.Struct, frozen=True):
 
     def catalogue(self, batch: int = BATCH) -> Iterator[list[Item]]:
         """The items, in lists of at most `batch`."""
-        for messages in self.encoded_items(batch):
+        for messages in self._item_messages(self.items, batch, at=self.start):
             yield [_items.decode(value) for _, value in messages]
 
     def profiles(self, batch: int = BATCH) -> Iterator[list[User]]:
@@ -113,24 +118,41 @@ class Source(msgspec.Struct, frozen=True):
         for first in range(skip, len(self), batch):
             yield self.messages(first, batch, shift_ms=shift_ms)
 
-    def messages(self, first: int, count: int, *, shift_ms: int = 0) -> list[Message]:
-        """Events number `first` to `first + count` as Kafka messages."""
+    def messages(self, first: int, count: int, *, shift_ms: int = 0, without: pl.Series | None = None) -> list[Message]:
+        """Events number `first` to `first + count` as Kafka messages, but those for which `without` is true.
+
+        `without` is a Boolean for every event of the source.
+        """
         part = self.events.slice(first, count).with_columns(pl.col("at") + shift_ms)
-        return self._messages(part, "interaction", pl.col("user_id"))
+        if without is not None:
+            part = part.filter(~without.slice(first, count))
+        return self._messages(part, "interaction", pl.col("user_id")) if part.height else []
 
-    def encoded_items(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
-        """The catalogue as Kafka messages; its time is that of the first event."""
-        moved = [pl.col(name) + shift_ms for name in self.items.columns if name == "expires_at"]
-        for part in self.items.iter_slices(batch):
-            yield self._messages(part.with_columns(*moved, at=self._since(shift_ms)), "item", self._key("item_id"))
+    def encoded_items(
+        self, batch: int = BATCH, *, at: int | None = None, valid_from: int | None = None, shift_ms: int = 0
+    ) -> Iterator[list[Message]]:
+        """The described items as Kafka messages, stamped with `at` (epoch ms; the first event's time by default).
 
-    def encoded_users(self, batch: int = BATCH, *, shift_ms: int = 0) -> Iterator[list[Message]]:
-        """The profiles as Kafka messages; their time is that of the first event."""
+        `valid_from` (epoch ms) is since when they hold. `shift_ms` moves times of expiry.
+        """
+        items = self.items.head(self.described)
+        moved = [pl.col(name) + shift_ms for name in items.columns if name == "expires_at"]
+        at = self.start + shift_ms if at is None else at
+        yield from self._item_messages(items.with_columns(moved), batch, at, valid_from)
+
+    def encoded_users(
+        self, batch: int = BATCH, *, at: int | None = None, valid_from: int | None = None, shift_ms: int = 0
+    ) -> Iterator[list[Message]]:
+        """The profiles as Kafka messages, stamped as `encoded_items`."""
+        at = self.start + shift_ms if at is None else at
         for part in self.users.iter_slices(batch):
-            yield self._messages(part.with_columns(at=self._since(shift_ms)), "user", self._key("user_id"))
+            yield self._messages(_stamped(part, at, valid_from), "user", self._key("user_id"))
 
-    def _since(self, shift_ms: int) -> pl.Expr:
-        return pl.lit(self.start + shift_ms, pl.Int64)
+    def _item_messages(
+        self, items: pl.DataFrame, batch: int, at: int, valid_from: int | None = None
+    ) -> Iterator[list[Message]]:
+        for part in items.iter_slices(batch):
+            yield self._messages(_stamped(part, at, valid_from), "item", self._key("item_id"))
 
     def _key(self, name: str) -> pl.Expr:
         return pl.format("{}/{}", pl.lit(self.domain), name)
@@ -140,6 +162,11 @@ class Source(msgspec.Struct, frozen=True):
         values = rows.select(_without_nulls(pl.struct(pl.all()).struct.json_encode(), rows)).to_series()
         keys = part.select(key).to_series()
         return list(zip(keys.cast(pl.Binary).to_list(), values.cast(pl.Binary).to_list(), strict=True))
+
+
+def _stamped(updates: pl.DataFrame, at: int, valid_from: int | None) -> pl.DataFrame:
+    times = {"at": at} if valid_from is None else {"at": at, "valid_from": valid_from}
+    return updates.with_columns(pl.lit(time, pl.Int64).alias(name) for name, time in times.items())
 
 
 def _apart(frame: pl.DataFrame) -> pl.DataFrame:
@@ -173,7 +200,8 @@ def assemble(
     events = _stamp(_stamp(events, items, "item_id", "category"), users, "user_id", "segment")
     context = [pl.col("context")] if "context" in events.columns else []
     events = events.select(*EVENT_COLUMNS, *context).sort("at", maintain_order=True)
-    return Source(name, domain, events, items, users, cleaner.finish(events.height), named.height if listed else 0)
+    report = cleaner.finish(events.height)
+    return Source(name, domain, events, items, users, report, named.height if listed else 0, named.height)
 
 
 def keep_users(cleaner: Cleaner, frame: pl.DataFrame, user_id: str) -> pl.DataFrame:
@@ -195,13 +223,20 @@ def unique_ids(key: pl.Expr) -> pl.Expr:
     return pl.when(number == 0).then(key).otherwise(pl.format("{}~{}", key, number))
 
 
-def content_ids(name: str, frame: pl.DataFrame, columns: list[str]) -> pl.Series:
-    """Event ids from the contents of `columns`, for rows without a natural key; the same row has the same id."""
-    texts = frame.select(
-        pl.concat_str([pl.col(name).cast(pl.String).fill_null("\x00") for name in columns], separator="\x1f")
-    ).to_series()
-    ids = [f"{name}-{blake2b(text.encode(), digest_size=12).hexdigest()}" for text in texts]
-    return pl.DataFrame({"key": ids}).select(unique_ids(pl.col("key")).alias("event_id")).to_series()
+def content_ids(name: str, events: pl.DataFrame) -> pl.Series:
+    """Event ids for rows without an id, from what makes them the same event: `IDENTITY`.
+
+    Rows that agree in it are told apart by their number among them, in the order of their other contents. So a file
+    that has grown, is sorted otherwise, or was exported again in another form gives its old rows their old ids.
+    """
+    texts = events.select(pl.concat_str(pl.col(IDENTITY).cast(pl.String), separator="\x1f")).to_series()
+    keys = [f"{name}-{blake2b(text.encode(), digest_size=12).hexdigest()}" for text in texts]
+    others = [name for name in OTHERS if name in events.columns]
+    keyed = pl.DataFrame([pl.Series("key", keys, pl.String), *events.select(others)]).with_row_index("row")
+    several = keyed.filter(pl.col("key").is_duplicated()).sort(["key", *others, "row"])
+    numbered = several.select("row", unique_ids(pl.col("key")).alias("number"))
+    joined = keyed.join(numbered, "row", "left", maintain_order="left")
+    return joined.select(pl.coalesce("number", "key").alias("event_id")).to_series()
 
 
 def row_faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
@@ -278,7 +313,7 @@ def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) 
     first = events.select(known).unique("item_id", keep="first", maintain_order=True)
     unlisted = first.join(items, on="item_id", how="anti", maintain_order="left")
     if unlisted.height and items.height:
-        cleaner.note(f"{unlisted.height:,} items of the events are not in the catalogue: added without a title")
+        cleaner.note(f"{unlisted.height:,} items of the events are not in the catalogue: what is known of them stays")
     return pl.concat([items, unlisted], how="diagonal_relaxed")
 
 

@@ -18,7 +18,7 @@ from stream.events import DEFAULT_LIMITS, KINDS
 from stream.sources.columns import OF_ITEMS, choose
 from stream.sources.delimited import NULLS, read_text
 from stream.sources.files import is_parquet, read_parquet
-from stream.sources.source import Source, assemble, content_ids, keep_first, keep_users, row_faults
+from stream.sources.source import IDENTITY, Source, assemble, content_ids, keep_first, keep_users, row_faults
 from stream.sources.times import to_epoch_ms
 
 DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -172,15 +172,20 @@ def _typed(
 
 
 def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataFrame:
-    """Event ids of the file, or from what each row says, so that importing it twice is harmless."""
-    contents = [name for name in events.columns if name not in {LINE, "event_id"}]
+    """Event ids of the file, or from what each row says (`content_ids`); the first row of each user and id."""
     if "event_id" not in events.columns:
-        return events.with_columns(event_id=content_ids(domain, events, contents))
+        return events.with_columns(event_id=content_ids(domain, events))
     known = events.filter(pl.col("event_id").is_not_null())
-    first = known.unique("event_id", keep="first", maintain_order=True)
+    first = known.unique(["user_id", "event_id"], keep="first", maintain_order=True)
     cleaner.remove(DUPLICATES, known.height - first.height)
+    differing = known.unique([*IDENTITY, "event_id"]).height - first.height
+    if differing:
+        cleaner.note(
+            f"{differing:,} rows repeat an event id of their user but say something else, and are left out as "
+            "duplicates; if that column holds no ids of events, give a --map without event_id"
+        )
     bare = events.filter(pl.col("event_id").is_null())
-    bare = bare.with_columns(event_id=content_ids(domain, bare, contents))
+    bare = bare.with_columns(event_id=content_ids(domain, bare))
     return pl.concat([first, bare]).sort(LINE)
 
 
