@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 
 from features import popularity
 from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
 from features.archive import partitions, read_events
+from features.event_log import read_log
 from features.popularity import PartitionPopularity
 from features.store import OnlineStore, UserKey
 from stream import topics
 from stream.client import kafka_python_config
-from stream.errors import EventError
-from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
-from stream.headers import is_backfill
+from stream.events import DEFAULT_LIMITS, TimeLimits
 
 BATCH = 20_000
 Progress = Callable[[str, int], None]
@@ -46,7 +45,8 @@ def rebuild(
 ) -> RebuildReport:
     """Fold each partition's events, in log order, into an empty `store`; `popularity_settings` are by domain.
 
-    `ends` are the last offsets of the log by partition, which need not be those of events (`last_offsets`).
+    `ends` are the last offsets of the log by partition, which need not be those of events
+    (`event_log.last_offsets`).
     """
     started = time.monotonic()
     states: dict[UserKey, Activity] = {}
@@ -99,45 +99,6 @@ def differing_keys(store: OnlineStore, other: OnlineStore, keys: Iterable[UserKe
     left, right = store.read_activities(users), other.read_activities(users)
     encode = msgspec.json.encode
     return [key for key in users if encode(left.get(key)) != encode(right.get(key))]
-
-
-def read_log(
-    bootstrap: str,
-    security: Mapping[str, str] | None,
-    partition: int,
-    start: int,
-    limits: TimeLimits = DEFAULT_LIMITS,
-) -> Iterator[LoggedEvent]:
-    """The events of a partition that are in the log now, from offset `start` on; dead letters are skipped."""
-    place = TopicPartition(topics.EVENTS, partition)
-    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
-    try:
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        first = consumer.beginning_offsets([place])[place]
-        consumer.seek(place, max(start, first))
-        while consumer.position(place) < end:
-            for messages in consumer.poll(1_000).values():
-                for message in messages:
-                    try:
-                        event = decode_event(message.key, message.value or b"", message.timestamp, limits)
-                    except EventError:
-                        continue  # a dead letter
-                    backfill = is_backfill(message.headers)
-                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
-    finally:
-        consumer.close()
-
-
-def last_offsets(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
-    """The last offset of each partition of `events`; -1 for an empty one."""
-    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
-    try:
-        numbers = consumer.partitions_for_topic(topics.EVENTS) or set()
-        ends = consumer.end_offsets([TopicPartition(topics.EVENTS, number) for number in sorted(numbers)])
-    finally:
-        consumer.close()
-    return {f"{place.topic}/{place.partition}": end - 1 for place, end in ends.items()}
 
 
 def _partition(

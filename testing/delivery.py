@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from features.activity import FoldSettings
 from features.archive import parts
-from features.rebuild import differing_keys, last_offsets, log_by_partition, rebuild
+from features.event_log import last_offsets
+from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import OnlineStore, open_store
 from stream import topics
 from stream.events import Interaction

@@ -18,7 +18,8 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
             log again.
     """
     from features.activity import FoldSettings
-    from features.rebuild import last_offsets, log_by_partition, rebuild
+    from features.event_log import last_offsets
+    from features.rebuild import log_by_partition, rebuild
     from features.store import SQLITE, open_store
     from serving.commands.progress import counting
     from serving.domain_presets import popularity_settings

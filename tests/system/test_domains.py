@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from features.activity import FoldSettings
-from features.rebuild import differing_keys, last_offsets, log_by_partition, rebuild
+from features.event_log import last_offsets
+from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import open_store
 from serving import domain_presets
 from serving.settings import Settings, read

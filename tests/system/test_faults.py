@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from features.rebuild import last_offsets
+from features.event_log import last_offsets
 from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read

@@ -1,0 +1,58 @@
+"""Events straight from Kafka: those that the archive does not hold yet."""
+
+from collections.abc import Iterator, Mapping
+
+from kafka import KafkaConsumer, TopicPartition
+
+from features.activity import LoggedEvent
+from stream import topics
+from stream.client import kafka_python_config
+from stream.errors import EventError
+from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
+from stream.headers import is_backfill
+
+
+def read_log(
+    bootstrap: str,
+    security: Mapping[str, str] | None,
+    partition: int,
+    start: int,
+    limits: TimeLimits = DEFAULT_LIMITS,
+    until: int | None = None,
+) -> Iterator[LoggedEvent]:
+    """The events of a partition that are in the log now, from offset `start` on; dead letters are skipped.
+
+    `until`: read only to this offset (exclusive).
+    """
+    place = TopicPartition(topics.EVENTS, partition)
+    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
+    try:
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        end = end if until is None else min(end, until)
+        first = consumer.beginning_offsets([place])[place]
+        consumer.seek(place, max(start, first))
+        while consumer.position(place) < end:
+            for messages in consumer.poll(1_000).values():
+                for message in messages:
+                    if message.offset >= end:
+                        break
+                    try:
+                        event = decode_event(message.key, message.value or b"", message.timestamp, limits)
+                    except EventError:
+                        continue  # a dead letter
+                    backfill = is_backfill(message.headers)
+                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
+    finally:
+        consumer.close()
+
+
+def last_offsets(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
+    """The last offset of each partition of `events`; -1 for an empty one."""
+    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
+    try:
+        numbers = consumer.partitions_for_topic(topics.EVENTS) or set()
+        ends = consumer.end_offsets([TopicPartition(topics.EVENTS, number) for number in sorted(numbers)])
+    finally:
+        consumer.close()
+    return {f"{place.topic}/{place.partition}": end - 1 for place, end in ends.items()}
