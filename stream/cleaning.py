@@ -91,8 +91,9 @@ class CleaningReport(msgspec.Struct, frozen=True):
 class Cleaner:
     """Takes rows out of frames, and counts. One for each opening of a source."""
 
-    def __init__(self, source: str, cleaning: CleaningOptions) -> None:
+    def __init__(self, source: str, cleaning: CleaningOptions, *, events_expected: bool = True) -> None:
         self.source = source
+        self._events_expected = events_expected
         self.cleaning = cleaning
         self.now_ms = cleaning.now_ms if cleaning.now_ms is not None else int(time.time() * 1000)
         self._read = 0
@@ -174,7 +175,7 @@ class Cleaner:
         Raises:
             SourceError: rows were read and none is left, or the file cannot be written.
         """
-        if not kept:
+        if not kept and self._events_expected:
             raise SourceError(f"{self.source}: {self._why_empty()}")
         path = self.cleaning.rejects
         if path is not None:

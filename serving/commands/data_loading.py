@@ -14,28 +14,15 @@ from serving.settings import Settings
 from stream.cleaning import CleaningOptions, CleaningReport
 from stream.errors import ColdstreamError
 from stream.replay import ReplayProgress, ReplayReport, replay, shift_to_now
-from stream.sources.columns import parse_map
 from stream.sources.source import Source
+from stream.sources.table_options import TableOptions
 
 
-def import_table(
-    settings: Settings,
-    file: Path,
-    mapping: str | None,
-    cleaning: CleaningOptions,
-    *,
-    kind: str | None = None,
-    users: Path | None = None,
-    items: Path | None = None,
-    delimiter: str | None = None,
-    time_format: str | None = None,
-) -> tuple[CleaningReport, ReplayReport]:
+def import_table(settings: Settings, file: Path, table: TableOptions) -> tuple[CleaningReport, ReplayReport]:
     """Read, clean and send a table of events; returns the cleaning report and what was sent."""
-    from stream.sources.table import KIND, TableOptions, open_table
+    from stream.sources.table import open_table
 
-    form = TableOptions(delimiter=delimiter, time_format=time_format)
-    columns = parse_map(mapping) if mapping is not None else None
-    source = open_table(file, columns, settings.domain, users, items, kind=kind or KIND, form=form, cleaning=cleaning)
+    source = open_table(file, table, domain=settings.domain)
     return source.report, _replay(settings, source, resume=_resume_file(settings, source, source.fingerprint()))
 
 
@@ -66,7 +53,7 @@ def replay_source(
     return dict(msgspec.to_builtins(sent))
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, cleaning: CleaningOptions | None = None) -> Source:
     """The data set NAME, or NAME:PATH for a downloaded one.
 
     Raises:
@@ -75,7 +62,7 @@ def open_source(name: str) -> Source:
     from stream.sources.named import open_named
 
     kind, _, path = name.partition(":")
-    return open_named(kind, Path(path) if path else None)
+    return open_named(kind, Path(path) if path else None, cleaning=cleaning)
 
 
 def shift_of(settings: Settings, source: Source) -> int:

@@ -1,14 +1,20 @@
 """`coldstream evaluate`: recommenders tuned and measured on a data set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.commands.options import AsJson, ColumnMap, DomainOption, ItemsFile, ProfilesFile, settings_of
+from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_json, print_lines
+from serving.commands.table_options import with_table_options
 
-EventsFile = Annotated[Path | None, typer.Option("--events", help="Events, CSV or Parquet, plain or gzip.")]
+if TYPE_CHECKING:
+    from stream.sources.table_options import TableOptions
+
+EventsFile = Annotated[
+    Path | None, typer.Option("--events", help="Events, CSV or Parquet, plain or gzip; - reads a pipe.")
+]
 DataSet = Annotated[
     str | None, typer.Option("--source", metavar="NAME[:PATH]", help="A named data set instead of --events.")
 ]
@@ -24,13 +30,12 @@ app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
+@with_table_options
 def evaluate(
     ctx: typer.Context,
+    table: "TableOptions",
     events: EventsFile = None,
     source: DataSet = None,
-    mapping: ColumnMap = None,
-    users: ProfilesFile = None,
-    items: ItemsFile = None,
     split: Split = "leave-one-out",
     recommender: Annotated[
         str,
@@ -66,9 +71,7 @@ def evaluate(
     request = offline_evaluation.EvaluationRequest(
         events=events,
         source=source,
-        mapping=mapping,
-        users=users,
-        items=items,
+        table=table,
         domain=settings.domain,
         split=split,
         recommender=recommender,

@@ -25,8 +25,8 @@ from models.recommenders.registry import DEFAULT_MEMBERS
 from serving.commands.data_loading import open_source
 from serving.commands.progress import training
 from stream.errors import ColdstreamError
-from stream.sources.columns import parse_map
 from stream.sources.source import Source
+from stream.sources.table_options import TableOptions
 
 LEAST_EVENTS = 100
 
@@ -36,9 +36,7 @@ class EvaluationRequest(msgspec.Struct, frozen=True):
 
     events: Path | None = None
     source: str | None = None
-    mapping: str | None = None
-    users: Path | None = None
-    items: Path | None = None
+    table: TableOptions = TableOptions()
     domain: str = "shop"
     split: str = "leave-one-out"
     recommender: str = "auto"
@@ -206,19 +204,21 @@ def _write(lists: pl.DataFrame, path: Path) -> None:
 
 
 def _opened(request: EvaluationRequest) -> Source:
-    from stream.sources.table import KIND, TableOptions, open_table
+    from stream.sources.table import open_table
 
     if (request.events is None) == (request.source is None):
         raise ColdstreamError(
             "give --events FILE (with --map where columns are not named as fields), or --source NAME[:PATH]"
         )
     if request.source is not None:
-        return open_source(request.source)
+        if request.table.describe_file():
+            raise ColdstreamError(
+                "--map, --items, --kind, --delimiter and their like describe a file of your own: give --events FILE, "
+                "or leave them out with --source"
+            )
+        return open_source(request.source, request.table.cleaning)
     assert request.events is not None
-    columns = parse_map(request.mapping) if request.mapping is not None else None
-    return open_table(
-        request.events, columns, request.domain, request.users, request.items, kind=KIND, form=TableOptions()
-    )
+    return open_table(request.events, request.table, domain=request.domain)
 
 
 def _masked(seen: str) -> bool | None:

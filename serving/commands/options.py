@@ -11,14 +11,6 @@ from serving.settings import Settings, read, validate
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain. Default: the setting `domain`.")]
-ColumnMap = Annotated[
-    str | None,
-    typer.Option(
-        "--map", metavar="FIELD=COLUMN,...", help="Column names, such as user_id=uid,item_id=sku,at=ts[,kind=..]."
-    ),
-]
-ProfilesFile = Annotated[Path | None, typer.Option("--users", help="User profiles, CSV or Parquet.")]
-ItemsFile = Annotated[Path | None, typer.Option("--items", help="The item catalogue, CSV or Parquet.")]
 
 
 def print_version(requested: bool) -> None:

@@ -1,22 +1,25 @@
 """`coldstream tune`: a hyperparameter search whose result is a preset."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving.commands.evaluate import DataSet, EventsFile, MinCount, Sample, Seed, Seen, Split
-from serving.commands.options import AsJson, ColumnMap, DomainOption, ItemsFile, ProfilesFile, settings_of
+from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_value
+from serving.commands.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from stream.sources.table_options import TableOptions
 
 
+@with_table_options
 def tune(
     ctx: typer.Context,
+    table: "TableOptions",
     events: EventsFile = None,
     source: DataSet = None,
-    mapping: ColumnMap = None,
-    users: ProfilesFile = None,
-    items: ItemsFile = None,
     split: Split = "leave-one-out",
     recommender: Annotated[str, typer.Option(help="A name, names separated by commas, auto or all.")] = "auto",
     seen: Seen = "auto",
@@ -44,9 +47,7 @@ def tune(
     request = EvaluationRequest(
         events=events,
         source=source,
-        mapping=mapping,
-        users=users,
-        items=items,
+        table=table,
         domain=settings.domain,
         split=split,
         recommender=recommender,

@@ -35,21 +35,26 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def parse_map(text: str) -> dict[str, str]:
-    """`user_id=uid,item_id=sku,at=ts` as {field: column}.
+def parse_map(text: str | None, option: str = "--map") -> dict[str, str]:
+    """`user_id=uid,item_id=sku,at=ts` as {field: column}; a comma in a column's name stays in it. None is empty.
 
     Raises:
         SourceError: a part is not FIELD=COLUMN, or names a field twice.
     """
+    parts: list[str] = []
+    for part in filter(str.strip, (text or "").split(",")):
+        if "=" in part or not parts:
+            parts.append(part)
+        else:
+            parts[-1] += f",{part}"
     chosen: dict[str, str] = {}
-    for part in filter(str.strip, text.split(",")):
+    for part in parts:
         field, equals, column = (piece.strip() for piece in part.partition("="))
         if not (field and equals and column):
-            raise SourceError(
-                f"--map {text!r}: {part!r} is not FIELD=COLUMN; give pairs such as user_id=uid,item_id=sku,at=ts"
-            )
+            example = "favourite=like,wishlist=like" if option == "--kind-map" else "user_id=uid,item_id=sku,at=ts"
+            raise SourceError(f"{option} {text!r}: {part!r} is not NAME=VALUE; give pairs such as {example}")
         if field in chosen:
-            raise SourceError(f"--map {text!r}: {field} is named twice")
+            raise SourceError(f"{option} {text!r}: {field} is named twice")
         chosen[field] = column
     return chosen
 

@@ -9,16 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import polars as pl
 
 from stream.cleaning import DUPLICATES, LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
-from stream.events import DEFAULT_LIMITS, KINDS
+from stream.events import DEFAULT_LIMITS
 from stream.sources.columns import OF_ITEMS, choose
 from stream.sources.delimited import NULLS, read_text
 from stream.sources.files import is_parquet, read_parquet
-from stream.sources.source import IDENTITY, Source, assemble, content_ids, keep_first, keep_users, row_faults
+from stream.sources.source import (
+    EVENT_COLUMNS,
+    IDENTITY,
+    Source,
+    assemble,
+    content_ids,
+    keep_first,
+    keep_users,
+    row_faults,
+)
+from stream.sources.table_options import TableOptions, check_kinds
 from stream.sources.times import to_epoch_ms
 
 DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -45,75 +54,61 @@ ALIASES: Final[dict[str, str]] = {
 """Names that other systems give to kinds."""
 
 
-class TableOptions(msgspec.Struct, frozen=True):
-    """How a text file is written; `delimiter` is taken from its first line where none is named."""
+def open_table(path: Path | None, options: TableOptions | None = None, *, domain: str = "shop") -> Source:
+    """The events of a file, with the items and users of the files beside it; None reads only these.
 
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    quote: bool = True
-    time_format: str | None = None
-
-
-def open_table(
-    path: Path,
-    columns: Mapping[str, str] | None = None,
-    domain: str = "shop",
-    users: Path | None = None,
-    items: Path | None = None,
-    *,
-    kind: str = KIND,
-    kinds: Mapping[str, str] | None = None,
-    form: TableOptions | None = None,
-    cleaning: CleaningOptions | None = None,
-) -> Source:
-    """The events of a file.
-
-    `columns` maps user_id, item_id, at and, where there are such, kind, value, session_id, category, segment, event_id
-    to its columns; without it they are guessed, and the report says how. `kind` is every event's where no column has
-    it; `kinds` translates the file's names (`add_to_cart` and its like are known). `users` and `items` are files of the
-    same sort: user_id, segment; item_id, title, category, expires_at (which `columns` may map to a column of that
-    file); what else they hold becomes attributes.
+    Fields of events are user_id, item_id, at and, where there are such, kind, value, session_id, category, segment,
+    event_id; of items item_id, title, category, expires_at; of users user_id, segment. What else items and users hold
+    becomes attributes. Columns that no map names are guessed, and the report says how.
 
     Raises:
         SourceError: a file cannot be read as asked, or the map does not fit it.
     """
-    form = form or TableOptions()
-    _check(domain, kind, kinds)
-    cleaner = Cleaner(path.name, cleaning or CleaningOptions())
-    raw = _texts(_open(path, cleaner, form))
-    of_items = {field: column for field, column in (columns or {}).items() if field in OF_ITEMS}
-    if of_items and items is None:
+    options = options or TableOptions()
+    _check(domain, options)
+    files = [file for file in (path, options.items, options.users) if file is not None]
+    if not files:
+        raise SourceError("there is nothing to read: give a file of events, --items FILE or --users FILE")
+    cleaner = Cleaner(files[0].name, options.cleaning, events_expected=path is not None)
+    events = _events(cleaner, path, options, domain) if path is not None else pl.DataFrame(schema=EVENT_COLUMNS)
+    of_items = {field: column for field, column in options.columns.items() if field in OF_ITEMS}
+    if of_items and options.items is None:
         raise SourceError(f"{', '.join(of_items)} in the column map is a field of items; give their file with --items")
-    of_events = {field: column for field, column in (columns or {}).items() if field not in OF_ITEMS}
+    items_map = {**of_items, **options.item_columns}
+    return assemble(
+        cleaner,
+        files[0].name,
+        domain,
+        events,
+        items=_known(cleaner, options.items, "item_id", ("title", "category", "expires_at"), options, items_map),
+        users=_known(cleaner, options.users, "user_id", ("segment",), options, options.user_columns),
+    )
+
+
+def _events(cleaner: Cleaner, path: Path, options: TableOptions, domain: str) -> pl.DataFrame:
+    raw = _texts(_open(path, cleaner, options))
+    of_events = {field: column for field, column in options.columns.items() if field not in OF_ITEMS}
     chosen = _choose(cleaner, path, raw, of_events or None)
     raw = keep_users(cleaner, _whole_ids(cleaner, raw, chosen), chosen["user_id"])
-    typed = _typed(cleaner, raw, chosen, kind=kind, kinds=kinds, form=form)
+    typed = _typed(cleaner, raw, chosen, kind=options.kind or KIND, kinds=options.kinds, form=options)
     written = {"at": raw[chosen["at"]]} | ({"value": raw[chosen["value"]]} if "value" in chosen else {})
     whole = pl.concat([typed, raw.drop(LINE).select(pl.all().name.prefix("raw "))], how="horizontal")
     events = cleaner.keep_parsed(path.name, raw, whole, row_faults(typed, cleaner.now_ms, written))
     events = keep_first(cleaner, events, [name for name in events.columns if name.startswith("raw ")])
-    return assemble(
-        cleaner,
-        path.name,
-        domain,
-        _identified(cleaner, events.select(typed.columns), domain),
-        items=_known(cleaner, items, "item_id", ("title", "category", "expires_at"), form, of_items),
-        users=_known(cleaner, users, "user_id", ("segment",), form),
-    )
+    return _identified(cleaner, events.select(typed.columns), domain)
 
 
-def _check(domain: str, kind: str, kinds: Mapping[str, str] | None) -> None:
+def _check(domain: str, options: TableOptions) -> None:
     if not DOMAIN.fullmatch(domain):
         raise SourceError(f"domain {domain!r}: use a small letter, then small letters, digits and _, at most 32")
-    unknown = sorted({kind, *(kinds or {}).values()} - set(KINDS))
-    if unknown:
-        raise SourceError(f"kind {', '.join(map(repr, unknown))} is not known; known are {', '.join(KINDS)}")
+    check_kinds(options)
 
 
 def _open(path: Path, cleaner: Cleaner, form: TableOptions) -> pl.DataFrame:
     if is_parquet(path):
         return read_parquet(path, cleaner)
-    return read_text(path, cleaner, delimiter=form.delimiter, encoding=form.encoding, quote=form.quote)
+    encoding = form.encoding or "utf-8"
+    return read_text(path, cleaner, delimiter=form.delimiter, encoding=encoding, quote=form.quotes)
 
 
 def _texts(raw: pl.DataFrame) -> pl.DataFrame:
@@ -201,7 +196,7 @@ def _known(
     if path is None:
         return None
     inner = Cleaner(path.name, CleaningOptions())
-    raw = _texts(_open(path, inner, TableOptions(None, form.encoding, form.quote)))
+    raw = _texts(_open(path, inner, form))
     columns = [name for name in raw.columns if name != LINE]
     chosen, guessed = choose(str(path), columns, column_map, required=(key,), optional=labels, guess=True)
     guesses = ", ".join(f"{field}={column}" for field, column in guessed.items())

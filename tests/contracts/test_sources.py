@@ -13,6 +13,7 @@ from stream.events import Interaction, Item, User, decode_event
 from stream.sources.named import SOURCES, open_named
 from stream.sources.source import Source
 from stream.sources.table import open_table
+from stream.sources.table_options import TableOptions
 
 FOLDERS = {
     "complete-journey": "complete-journey",
@@ -46,7 +47,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         file.write_text(
             "uid,sku,ts,what\n" + "".join(f"u{n % 3},i{n % 5},{1_700_000_000 + n},buy\n" for n in range(50))
         )
-        return open_table(file, {"user_id": "uid", "item_id": "sku", "at": "ts", "kind": "what"})
+        return open_table(file, TableOptions(columns={"user_id": "uid", "item_id": "sku", "at": "ts", "kind": "what"}))
     folder: Path = request.getfixturevalue("public_data") / FOLDERS[request.param]
     if not folder.exists():
         pytest.skip(f"{folder} is not there")

@@ -11,6 +11,7 @@ from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, BotRul
 from stream.errors import SourceError
 from stream.sources.columns import parse_map
 from stream.sources.table import open_table
+from stream.sources.table_options import TableOptions
 
 MESSY = """uid,sku,ts,price
 ann,tea,2024-01-02T10:00:00Z,1.5
@@ -32,7 +33,9 @@ def messy(tmp_path: Path) -> Path:
 
 def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
     rejects = tmp_path / "rejects.jsonl"
-    source = open_table(messy(tmp_path), MAP, kind="purchase", cleaning=CleaningOptions(rejects=rejects))
+    source = open_table(
+        messy(tmp_path), TableOptions(columns=MAP, kind="purchase", cleaning=CleaningOptions(rejects=rejects))
+    )
     report = source.report
     assert (report.read, report.kept) == (7, 2)
     assert report.removed(MISSING_USERS) == 1
@@ -48,7 +51,7 @@ def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
 
 def test_strict_stops_at_the_first(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="line 5"):
-        open_table(messy(tmp_path), MAP, cleaning=CleaningOptions(strict=True))
+        open_table(messy(tmp_path), TableOptions(columns=MAP, cleaning=CleaningOptions(strict=True)))
 
 
 def items_file(tmp_path: Path, column: str, *times: object) -> Path:
@@ -62,7 +65,7 @@ def items_file(tmp_path: Path, column: str, *times: object) -> Path:
 def test_items_expire_by_a_column_of_their_file(tmp_path: Path, column: str) -> None:
     items = items_file(tmp_path, column, "2030-01-01T00:00:00Z", None, "2030-01-01T01:00:00+01:00")
     columns = MAP if column == "expires_at" else {**MAP, "expires_at": column}
-    source = open_table(messy(tmp_path), columns, items=items)
+    source = open_table(messy(tmp_path), TableOptions(columns=columns, items=items))
     expires_at = {item.item_id: item.expires_at for part in source.catalogue() for item in part}
     assert expires_at == {"i0": 1_893_456_000_000, "i1": None, "i2": 1_893_456_000_000, "tea": None, "cup": None}
     assert next(item.attributes for part in source.catalogue() for item in part) == {"shelf": 0}
@@ -72,9 +75,11 @@ def test_items_expire_by_a_column_of_their_file(tmp_path: Path, column: str) -> 
 
 
 def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
-    source = open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", 1_893_456_000_000, None))
+    source = open_table(
+        messy(tmp_path), TableOptions(columns=MAP, items=items_file(tmp_path, "expires_at", 1_893_456_000_000, None))
+    )
     assert source.items["expires_at"].to_list()[:2] == [1_893_456_000_000, None]
-    never = open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", None, None))
+    never = open_table(messy(tmp_path), TableOptions(columns=MAP, items=items_file(tmp_path, "expires_at", None, None)))
     assert never.items["expires_at"].null_count() == never.items.height
 
 
@@ -90,15 +95,15 @@ def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
 )
 def test_a_bad_time_of_expiry_stops_the_import(tmp_path: Path, times: tuple[object, ...], message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        open_table(messy(tmp_path), MAP, items=items_file(tmp_path, "expires_at", *times))
+        open_table(messy(tmp_path), TableOptions(columns=MAP, items=items_file(tmp_path, "expires_at", *times)))
 
 
 def test_a_mapped_time_of_expiry_wants_a_file_and_a_column(tmp_path: Path) -> None:
     column_map = {**MAP, "expires_at": "until"}
     with pytest.raises(SourceError, match="expires_at in the column map is a field of items; give their file"):
-        open_table(messy(tmp_path), column_map)
+        open_table(messy(tmp_path), TableOptions(columns=column_map))
     with pytest.raises(SourceError, match=r"items.csv: there is no column 'until'; its columns are sku, ends, shelf"):
-        open_table(messy(tmp_path), column_map, items=items_file(tmp_path, "ends", None))
+        open_table(messy(tmp_path), TableOptions(columns=column_map, items=items_file(tmp_path, "ends", None)))
 
 
 def test_csv_gz_and_parquet_give_the_same_events(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_bots_are_left_out_only_when_asked(tmp_path: Path) -> None:
     lines = [f"bot,i{n},{1_700_000_000 + n}" for n in range(20)] + ["ann,i1,1700000000"]
     file.write_text("user_id,item_id,at\n" + "\n".join(lines) + "\n")
     assert len(open_table(file)) == 21
-    kept = open_table(file, cleaning=CleaningOptions(bots=BotRule(10, 3_600_000)))
+    kept = open_table(file, TableOptions(cleaning=CleaningOptions(bots=BotRule(10, 3_600_000))))
     assert kept.events["user_id"].to_list() == ["ann"]
     assert kept.report.removed(BOTS) == 20
 
@@ -129,7 +134,7 @@ def test_items_and_users_come_along(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user_id,item_id,at\nann,tea,1700000000\n")
     (tmp_path / "i.csv").write_text("item_id,title,category,brand\ntea,Green tea,TEA,House\n")
     (tmp_path / "u.csv").write_text("user_id,segment,age\nann,35-44,40\n")
-    source = open_table(tmp_path / "e.csv", users=tmp_path / "u.csv", items=tmp_path / "i.csv")
+    source = open_table(tmp_path / "e.csv", TableOptions(users=tmp_path / "u.csv", items=tmp_path / "i.csv"))
     (item,), (user,) = next(iter(source.catalogue())), next(iter(source.profiles()))
     assert (item.item_id, item.title, item.category, item.attributes["brand"]) == ("tea", "Green tea", "TEA", "House")
     assert (user.user_id, user.segment) == ("ann", "35-44")
@@ -144,7 +149,7 @@ def test_items_and_users_come_along(tmp_path: Path) -> None:
 )
 def test_a_map_that_does_not_fit_says_how(tmp_path: Path, columns: dict[str, str], message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        open_table(messy(tmp_path), columns)
+        open_table(messy(tmp_path), TableOptions(columns=columns))
 
 
 def test_columns_that_nobody_can_guess_are_asked_for(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_a_column_map_is_pairs_of_field_and_column() -> None:
     assert parse_map(" user_id = uid ,item_id=sku,at=ts,") == {"user_id": "uid", "item_id": "sku", "at": "ts"}
     assert parse_map("at=a=b") == {"at": "a=b"}
-    for text, reason in (("user_id", "'user_id' is not FIELD=COLUMN"), ("=uid", "'=uid' is not FIELD=COLUMN")):
+    for text, reason in (("user_id", "'user_id' is not NAME=VALUE"), ("=uid", "'=uid' is not NAME=VALUE")):
         with pytest.raises(SourceError, match=reason):
             parse_map(text)
     with pytest.raises(SourceError, match="at is named twice"):

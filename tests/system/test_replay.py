@@ -15,6 +15,7 @@ from stream.events import Interaction
 from stream.replay import ReplayProgress, replay, shift_to_now
 from stream.sources.source import Source
 from stream.sources.table import open_table
+from stream.sources.table_options import TableOptions
 
 EVENTS = 6_000
 WEEK_MS = 7 * 24 * 60 * 60 * 1000
@@ -25,7 +26,7 @@ def source(folder: Path, seconds: int = 1) -> Source:
     rows = "\n".join(f"u{n % 50},i{n % 7},{1_700_000_000 + n * seconds}" for n in range(EVENTS))
     (folder / "e.csv").write_text(f"user_id,item_id,at\n{rows}\n")
     (folder / "i.csv").write_text("item_id,title\ni1,One\ni2,Two\n")
-    return open_table(folder / "e.csv", items=folder / "i.csv")
+    return open_table(folder / "e.csv", TableOptions(items=folder / "i.csv"))
 
 
 def logged(broker: Broker, topic: str = "events") -> list[Interaction]:
