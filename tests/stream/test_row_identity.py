@@ -9,6 +9,7 @@ import pytest
 from stream.cleaning import DUPLICATES
 from stream.sources.source import Source
 from stream.sources.table import open_table
+from stream.sources.table_options import TableOptions
 
 HEADER = ("user", "item", "ts", "price")
 ROWS = [
@@ -33,37 +34,40 @@ def ids(source: Source) -> dict[str, tuple[str, str, float | None]]:
 
 
 def test_sorting_and_other_forms_of_a_file_change_no_id(tmp_path: Path) -> None:
-    first = ids(open_table(written(tmp_path / "a.csv", ROWS), COLUMNS))
+    first = ids(open_table(written(tmp_path / "a.csv", ROWS), TableOptions(columns=COLUMNS)))
     assert len(first) == 5
     mixed = ROWS[:]
     random.Random(1).shuffle(mixed)
-    assert ids(open_table(written(tmp_path / "mixed.csv", mixed), COLUMNS)) == first
+    assert ids(open_table(written(tmp_path / "mixed.csv", mixed), TableOptions(columns=COLUMNS))) == first
     turned = [row[::-1] for row in ROWS]
-    assert ids(open_table(written(tmp_path / "turned.csv", turned, HEADER[::-1], ";"), COLUMNS)) == first
+    assert (
+        ids(open_table(written(tmp_path / "turned.csv", turned, HEADER[::-1], ";"), TableOptions(columns=COLUMNS)))
+        == first
+    )
     columnar = tmp_path / "events.parquet"
     pl.read_csv(tmp_path / "a.csv", try_parse_dates=True).write_parquet(columnar)
-    assert ids(open_table(columnar, COLUMNS)) == first
+    assert ids(open_table(columnar, TableOptions(columns=COLUMNS))) == first
 
 
 def test_a_grown_file_keeps_the_ids_of_its_old_rows(tmp_path: Path) -> None:
-    first = ids(open_table(written(tmp_path / "a.csv", ROWS), COLUMNS))
+    first = ids(open_table(written(tmp_path / "a.csv", ROWS), TableOptions(columns=COLUMNS)))
     more = [("zoe", "cup", "2024-01-01T10:00:00Z", "1"), *ROWS, ("ann", "tea", "2024-01-02T10:00:00Z", "3.00")]
-    grown = ids(open_table(written(tmp_path / "b.csv", more), COLUMNS))
+    grown = ids(open_table(written(tmp_path / "b.csv", more), TableOptions(columns=COLUMNS)))
     assert len(grown) == 7
     assert {event: grown[event] for event in first} == first
 
 
 def test_a_corrected_value_or_a_column_more_makes_no_new_event(tmp_path: Path) -> None:
-    first = set(ids(open_table(written(tmp_path / "a.csv", ROWS), COLUMNS)))
+    first = set(ids(open_table(written(tmp_path / "a.csv", ROWS), TableOptions(columns=COLUMNS))))
     corrected = [*ROWS[:2], ("ann", "cup", "2024-01-02T10:00:00Z", "8.99"), *ROWS[3:]]
-    assert set(ids(open_table(written(tmp_path / "b.csv", corrected), COLUMNS))) == first
+    assert set(ids(open_table(written(tmp_path / "b.csv", corrected), TableOptions(columns=COLUMNS)))) == first
     wider = [(*row, f"s{number}") for number, row in enumerate(ROWS)]
     file = written(tmp_path / "c.csv", wider, (*HEADER, "basket"))
-    assert set(ids(open_table(file, {**COLUMNS, "session_id": "basket"}))) == first
+    assert set(ids(open_table(file, TableOptions(columns={**COLUMNS, "session_id": "basket"})))) == first
 
 
 def test_rows_that_are_equal_in_every_column_are_one_event(tmp_path: Path) -> None:
-    source = open_table(written(tmp_path / "a.csv", [*ROWS, ROWS[0]]), COLUMNS)
+    source = open_table(written(tmp_path / "a.csv", [*ROWS, ROWS[0]]), TableOptions(columns=COLUMNS))
     assert (len(source), source.report.removed(DUPLICATES)) == (5, 1)
 
 
@@ -91,7 +95,7 @@ def test_an_id_that_a_user_has_for_different_events_is_pointed_out(tmp_path: Pat
 def test_only_described_items_are_sent_with_the_times_asked_for(tmp_path: Path, shift_ms: int) -> None:
     items = tmp_path / "items.csv"
     items.write_text("item_id,title\ntea,Green tea\nmug,Mug\n")
-    source = open_table(written(tmp_path / "a.csv", ROWS), COLUMNS, items=items)
+    source = open_table(written(tmp_path / "a.csv", ROWS), TableOptions(columns=COLUMNS, items=items))
     assert source.items["item_id"].to_list() == ["tea", "mug", "cup"]
     batches = list(source.encoded_items(1, at=5, valid_from=3, shift_ms=shift_ms))
     assert [message for batch in batches for message in batch] == [
@@ -102,7 +106,7 @@ def test_only_described_items_are_sent_with_the_times_asked_for(tmp_path: Path, 
 
 
 def test_events_can_be_left_out_of_what_is_sent(tmp_path: Path) -> None:
-    source = open_table(written(tmp_path / "a.csv", ROWS), COLUMNS)
+    source = open_table(written(tmp_path / "a.csv", ROWS), TableOptions(columns=COLUMNS))
     without = pl.Series([True, False, True, True, False])
     assert len(source.messages(0, 5, without=without)) == 2
     assert source.messages(2, 2, without=without) == []
