@@ -27,12 +27,12 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
 from features.activity import Activity, Deduplication
 from features.errors import FeatureError, StoreError
+from features.online_config import SQLITE, has_secret, online_config
 from features.popularity import PartitionPopularity
 from stream.events import Item, User
 from stream.files import exclusive, write_atomically
 
 PROJECT: Final = "coldstream"
-SQLITE: Final = "sqlite"
 REPOSITORY: Final = "feature_store.yaml"
 READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
 BUSY_MS: Final = 2_000
@@ -193,16 +193,18 @@ def decode_activity(state: bytes) -> Activity:
 def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
     """The online store of a system: `folder` keeps the registry and, for `sqlite`, the rows.
 
-    `store` is `sqlite` or `redis://HOST:PORT[/DB]`. Opening is safe while another process opens the same folder.
+    `store` is `sqlite` or the URL of a Redis (`features.online_config`). Opening is safe while another process
+    opens the same folder.
 
     Raises:
         StoreError: the store does not answer.
-        FeatureError: `store` is neither of the two.
+        FeatureError: `store` is neither of the two, or asks for what Feast's store cannot do.
     """
-    repository = _repository(store)
+    online_store = online_config(store)
+    repository = _repository(online_store)
     with exclusive(folder / "registry.lock"):
         if not (folder / REPOSITORY).exists() or (folder / REPOSITORY).read_bytes() != repository:
-            write_atomically(folder / REPOSITORY, repository)
+            write_atomically(folder / REPOSITORY, repository, mode=0o600 if has_secret(online_store) else None)
         if store == SQLITE:
             _write_ahead(folder / "online.db")
         feast = FeatureStore(repo_path=str(folder))
@@ -228,7 +230,7 @@ def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
     return all_domains
 
 
-def _repository(store: str) -> bytes:
+def _repository(online_store: Mapping[str, Any]) -> bytes:
     """The content of `feature_store.yaml`: how this package, the `feast` command and its UI open the store.
 
     Paths are relative to the file, so that the folder can be moved.
@@ -237,22 +239,11 @@ def _repository(store: str) -> bytes:
         "project": PROJECT,
         "provider": "local",
         "registry": "registry.db",
-        "online_store": _online_config(store),
+        "online_store": online_store,
         "offline_store": {"type": "dask"},
         "entity_key_serialization_version": 3,
     }
     return b"# Written by the processes of the system: changes here are lost.\n" + msgspec.yaml.encode(settings)
-
-
-def _online_config(store: str) -> dict[str, Any]:
-    if store == SQLITE:
-        return {"type": "sqlite", "path": "online.db"}
-    if not store.startswith("redis://"):
-        raise FeatureError(f"store={store!r} is not known; give sqlite or redis://HOST:PORT")
-    address, _, database = store.removeprefix("redis://").partition("/")
-    host, _, port = address.partition(":")
-    connection = f"{host}:{port or 6379},db={database or 0},socket_timeout=5,socket_connect_timeout=2"
-    return {"type": "redis", "connection_string": connection, "skip_dedup": True}
 
 
 def _write_ahead(path: Path) -> None:

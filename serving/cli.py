@@ -33,6 +33,7 @@ from serving.commands import (
     tune,
     up,
 )
+from serving.setting_secrets import mask_text
 from stream.errors import ColdstreamError
 
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
@@ -84,10 +85,11 @@ for name, (heading, group) in GROUPS.items():
 
 def main() -> None:
     """The console script: an expected error is one line, not a traceback."""
+    secrets: list[str] = []  # of the settings, once they are read
     try:
-        app()
+        app(obj=secrets)
     except ColdstreamError as error:
-        typer.echo(f"{typer.style('error', typer.colors.RED)}: {error}", err=True)
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {mask_text(str(error), secrets)}", err=True)
         sys.exit(1)
 
 

@@ -13,6 +13,7 @@ MAX_PARTITIONS: Final = 2_000
 """Kafka creates at most 10,000 partitions at once, and four topics have this many."""
 
 Port = Annotated[int, Meta(ge=1, le=65_535)]
+Replicas = Annotated[int, Meta(ge=0, le=32_767)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_MS)]
 ListPosition = Annotated[int, Meta(ge=1, le=200)]

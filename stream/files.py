@@ -40,9 +40,14 @@ def replacing(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace `path` with `content`; text is written as UTF-8. Raises OSError, and `path` is then unchanged."""
+def write_atomically(path: Path, content: bytes | str, mode: int | None = None) -> None:
+    """Replace `path` with `content`; text is written as UTF-8. Raises OSError, and `path` is then unchanged.
+
+    `mode`: permissions of the file, such as 0o600 for one with a password; None: as the process creates files.
+    """
     with replacing(path) as temporary:
+        if mode is not None:
+            temporary.touch(mode=mode)
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

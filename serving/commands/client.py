@@ -19,7 +19,7 @@ def call_api(
     Raises:
         ColdstreamError: no API listens there, or it refuses the request.
     """
-    url = f"http://{settings.host}:{settings.port}{path}"
+    url = f"{settings.api_url}{path}"
     try:
         response = httpx.request(method, url, params=query, content=body, timeout=TIMEOUT_S)
     except httpx.TransportError as error:

@@ -28,7 +28,7 @@ class LiveView:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.url = f"http://{settings.host}:{settings.port}"
+        self.url = settings.api_url
         self.phase = "starting"
         self.user: str | None = None
         self.lines: deque[str] = deque(maxlen=LOG_LINES)

@@ -25,7 +25,7 @@ def global_options(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     state: Annotated[str | None, typer.Option(help="The folder that holds all persistent state.")] = None,
     kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka cluster instead of the embedded broker.")
+        str | None, typer.Option(metavar="HOST:PORT,...", help="Use this Kafka cluster instead of the embedded broker.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="The port of the HTTP API.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
@@ -38,7 +38,10 @@ def global_options(
 
     logs.quiet()
     flags = {"state": state, "kafka": kafka, "port": port, "log_format": log_format}
+    secrets = ctx.obj
     ctx.obj = read(settings, flags=flags)
+    if isinstance(secrets, list):
+        secrets.extend(ctx.obj.secrets)
 
 
 def settings_of(ctx: typer.Context, **options: Any) -> Settings:

@@ -19,8 +19,9 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
     """
     from features.activity import FoldSettings
     from features.event_log import last_offsets
+    from features.online_config import SQLITE
     from features.rebuild import log_by_partition, rebuild
-    from features.store import SQLITE, open_store
+    from features.store import open_store
     from serving.commands.progress import counting
     from serving.domain_presets import popularity_settings
     from stream.broker import Broker

@@ -14,7 +14,7 @@ def up(
     archive: Annotated[bool, typer.Option(help="Also run the archive process.")] = True,
     domain: DomainOption = None,
     kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka cluster instead of the embedded broker.")
+        str | None, typer.Option(metavar="HOST:PORT,...", help="Use this Kafka cluster instead of the embedded broker.")
     ] = None,
 ) -> None:
     """Run the whole system: broker, API, consumer, archive and trainer. Ctrl-C stops it cleanly."""
@@ -24,8 +24,6 @@ def up(
 
     async def supervise() -> int:
         supervisor = Supervisor(settings, parts_of(settings, train=train, archive=archive))
-        return await supervisor.up(
-            lambda: supervisor.log("up", f"API http://{settings.host}:{settings.port}, docs at /docs")
-        )
+        return await supervisor.up(lambda: supervisor.log("up", f"API {settings.api_url}, docs at /docs"))
 
     raise typer.Exit(asyncio.run(supervise()))

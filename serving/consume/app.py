@@ -235,7 +235,7 @@ async def _first_crash(services: Sequence[Service]) -> BaseException | None:
 def main(settings: Settings | None = None) -> int:
     """Run the consumer process; returns its exit code."""
     settings = settings or read()
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings)
     gc.set_threshold(100_000, 20, 20)  # rows are acyclic; frequent collections cost a tenth of the time
     memory.configure_allocator(memory.SMALL)
     memory.freeze_survivors()

@@ -152,7 +152,7 @@ def _update(offline: OfflineStore) -> float:
 def main(settings: Settings | None = None) -> int:
     """Run the archive process until SIGTERM or SIGINT; returns its exit code."""
     settings = settings or read()
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings)
     memory.configure_allocator(memory.SMALL)
     os.nice(10)  # it may lag by seconds; look-ups and features must not
     stop = threading.Event()

@@ -116,7 +116,7 @@ def main(settings: Settings | None = None) -> int:
     memory.configure_allocator(memory.LOOKUPS)
     memory.freeze_survivors()
     settings = settings or read()
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings)
     port_error = _port_error(settings)
     if port_error is not None:
         log.error(

@@ -6,6 +6,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.settings import Settings
+from stream.addresses import bracketed
 
 PORT_SETTINGS: Final = {
     "api": "port",
@@ -21,7 +22,7 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 def scrape(settings: Settings, process: str) -> Samples | None:
     """The current metrics of a process; None if it does not answer."""
-    url = f"http://{settings.host}:{getattr(settings, PORT_SETTINGS[process])}/metrics"
+    url = f"http://{bracketed(settings.host_of(process))}:{getattr(settings, PORT_SETTINGS[process])}/metrics"
     try:
         text = httpx.get(url, timeout=2).text
     except httpx.HTTPError:

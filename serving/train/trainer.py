@@ -130,7 +130,7 @@ def main(settings: Settings | None = None, arguments: list[str] | None = None) -
     parser.add_argument("--quiet-when-empty", action="store_true")
     options = parser.parse_args(arguments)
     settings = settings or read()
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings)
     os.nice(10)  # look-ups have priority
     if not options.once:
         return _run_loop(settings, options.domain)

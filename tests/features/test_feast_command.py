@@ -38,7 +38,8 @@ def test_the_feast_command_lists_what_the_system_defined(repository: Path, liste
 
 
 def test_a_redis_store_is_named_in_the_file(repository: Path) -> None:
+    from features.online_config import online_config
     from features.store import _repository
 
-    assert b"connection_string: redis.example:6380,db=2," in _repository("redis://redis.example:6380/2")
+    assert b"connection_string: redis.example:6380,db=2," in _repository(online_config("redis://redis.example:6380/2"))
     assert b"path: online.db" in (repository / "feature_store.yaml").read_bytes()

@@ -1,30 +1,74 @@
 """Settings: who wins, and what is said of those that do not fit."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import inspect
 
+from serving.setting_reference import BEGIN, END, reference_table, setting_rows, settings_schema
 from serving.settings import SHORTEST_S, Settings, SettingsError, describe_range, duration_seconds, read, validate
 
 
 def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
-    file.write_text('port = 1\nkafka_port = 2\nhost = "h"\n[kafka_security]\nsasl_mechanism = "PLAIN"\n')
-    found = read(file, {"COLDSTREAM_PORT": "3", "COLDSTREAM_KAFKA_PORT": "4"}, {"port": 5, "kafka": None})
+    security = 'security_protocol = "SSL"\nssl_check_hostname = false\n'
+    file.write_text(f'port = 1\nkafka_port = 2\nhost = "h"\nkafka = "a:1"\n[kafka_security]\n{security}')
+    found = read(file, {"COLDSTREAM_PORT": "3", "COLDSTREAM_KAFKA_PORT": "4"}, {"port": 5, "epochs": None})
     assert (found.port, found.kafka_port, found.host, found.batch_ms) == (5, 4, "h", 20)
-    assert found.kafka_security == {"sasl_mechanism": "PLAIN"}
-    assert found.bootstrap == "127.0.0.1:4"
+    assert found.kafka_security == {"security_protocol": "SSL", "ssl_check_hostname": "false"}
+    assert found.bootstrap == "a:1"
+    assert read(None, {"COLDSTREAM_KAFKA_PORT": "4"}).bootstrap == "127.0.0.1:4"
     assert read(file, {}, {"kafka": "cluster:9092"}).bootstrap == "cluster:9092"
 
 
-def test_every_setting_is_documented() -> None:
+def test_the_reference_page_is_current() -> None:
+    """If not: python -m serving.setting_reference docs/settings.md."""
     text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
-    assert [name for name in Settings.__struct_fields__ if f"`{name}`" not in text] == []
+    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == reference_table()
+
+
+def test_the_reference_has_name_default_values_and_meaning_of_every_setting() -> None:
+    rows = {row.name: row for row in setting_rows()}
+    assert list(rows) == list(Settings.__struct_fields__)
+    assert [row.name for row in rows.values() if not row.meaning.endswith(".") or "|" in "".join(row)] == []
+    assert rows["canary_alpha"].default == "0.05"
+    assert rows["canary_alpha"].values == "a number above 0 and below 1"
+    assert rows["kafka"].default == rows["kafka_security"].default == ""
+    assert rows["log_format"].values == "json or text"
+
+
+def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    example = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "own.toml").write_text(example.replace("/etc/coldstream/ca.pem", str(tmp_path / "ca.pem")))
+
+    settings = read(tmp_path / "own.toml", {})
+
+    assert settings.bootstrap.count(":9092") == 3
+    assert settings.kafka_security["sasl_username"] == "coldstream"
+
+
+def test_the_schema_of_a_settings_file() -> None:
+    schema = settings_schema()
+    properties = schema["$defs"]["Settings"]["properties"]
+    assert set(properties) == set(Settings.__struct_fields__)
+    assert schema["$defs"]["Settings"]["additionalProperties"] is False
+    assert properties["port"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 65_535,
+        "default": 8080,
+        "description": "Port of the API.",
+    }
+    assert re.fullmatch(properties["train_every"]["pattern"], "1.5h")
+    assert not re.fullmatch(properties["train_every"]["pattern"], "soon")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +133,8 @@ BOUNDS: dict[str, tuple[list[object], list[object]]] = {
     "archive_metrics_port": PORT,
     "trainer_metrics_port": PORT,
     "partitions": ([1, 2_000], [0, 2_001]),
+    "replication": ([0, 1], [-1, 32_768]),
+    "min_insync_replicas": ([0, 1], [-1, 32_768]),
     "retention_ms": ([-1, HUNDRED_YEARS_MS], [-2, HUNDRED_YEARS_MS + 1]),
     "batch_events": COUNT,
     "batch_ms": ([1, 60_000], [0, 60_001]),
@@ -144,12 +190,6 @@ def test_every_number_and_duration_is_in_the_table_of_bounds() -> None:
     }
     assert set(BOUNDS) == numbers | set(SHORTEST_S)
     assert [name for name in Settings.__struct_fields__ if name.endswith("_every") and name not in SHORTEST_S] == []
-
-
-def test_every_bound_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
-    table = text[text.index("| name | at least |") : text.index("```toml")]
-    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(BOUNDS)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in BOUNDS.items() for value in pair[0]])
@@ -251,10 +291,96 @@ def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables:
     assert said in done.stderr
 
 
+LOGIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "ann"}
+
+
 def test_repr_masks_the_values_of_secrets() -> None:
-    settings = validate({"kafka_security": {"sasl_username": "ann", "sasl_password": "hunter2"}, "port": 8099})
+    security = {**LOGIN, "sasl_password": "hunter2"}
+    settings = validate(
+        {"kafka": "a:1", "kafka_security": security, "store": "redis://ann:se%20cret@h:1", "port": 8099}
+    )
 
     assert "hunter2" not in f"{settings!r} {settings}"
-    assert "kafka_security={'sasl_username': '********', 'sasl_password': '********'}" in repr(settings)
+    assert "se%20cret" not in f"{settings!r} {settings}"
+    assert "'sasl_username': '********', 'sasl_password': '********'" in repr(settings)
+    assert "store='redis://ann:********@h:1'" in repr(settings)
     assert "port=8099" in repr(settings)
     assert settings.kafka_security["sasl_password"] == "hunter2"
+    assert set(settings.secrets) == {"se%20cret", "se cret", "hunter2"}
+
+
+def test_the_settings_that_are_shown_have_no_secrets() -> None:
+    variables = {
+        "COLDSTREAM_KAFKA": "a:1",
+        "COLDSTREAM_KAFKA_SECURITY": json.dumps({**LOGIN, "sasl_password": "hunter2"}),
+        "COLDSTREAM_STORE": "rediss://:hunter3@h:1/2",
+    }
+    for words in (["settings"], ["settings", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "serving.cli", *words],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "hunter" not in done.stdout + done.stderr
+        assert "rediss://:********@h:1/2" in done.stdout
+        assert "SASL_PLAINTEXT" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kafka": "a"}, "kafka: 'a' is not a server; give HOST:PORT, several separated by commas"),
+        ({"kafka": "a:9092,b"}, "'b' is not a server"),
+        ({"kafka": "a:9092,"}, "'' is not a server"),
+        ({"kafka": "::1:9092"}, "'::1:9092' is not a server; .*in brackets"),
+        ({"kafka": "a:0"}, "'a:0' is not a server"),
+        ({"kafka": "a:65536"}, "'a:65536' is not a server"),
+        ({"kafka": "kafka://a:9092"}, "is not a server"),
+        ({"replication": 3}, "replication=3 needs a cluster; give kafka=HOST:PORT"),
+        ({"min_insync_replicas": 2}, "min_insync_replicas=2 needs a cluster"),
+        ({"kafka": "a:1", "replication": 2, "min_insync_replicas": 3}, "exceeds replication=2.*give at most"),
+        ({"kafka_security": {"security_protocol": "SSL"}}, "no effect on the embedded broker; give kafka=HOST:PORT"),
+        ({"kafka": "a:1", "kafka_security": {"sasl_user": "ann"}}, "sasl_user does not exist; did you mean sasl_user"),
+        ({"kafka": "a:1", "kafka_security": {"security_protocol": "SASL_SSL"}}, "SASL_SSL needs sasl_mechanism"),
+        ({"store": "redis:/h:1"}, "not a store that is known; give sqlite or redis://"),
+        ({"store": "redis://[::1]:6379"}, "takes no IPv6 address"),
+    ],
+)
+def test_connections_that_cannot_work_are_refused_with_the_cure(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=f"settings: .*{message}"):
+        validate(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kafka": "a:1", "kafka_security": {**LOGIN, "sasl_pasword": "hunter2"}},
+        {"kafka": "a:1", "kafka_security": {**LOGIN, "sasl_password": ["hunter2"]}},
+        {"kafka": "a:1", "kafka_security": "hunter2"},
+        {"store": "rediss+x://ann:hunter2@h:1"},
+        {"store": "redis://ann:hunter2@h:1/x"},
+        {"store": ["redis://ann:hunter2@h:1"]},
+        {"kafka": "ann:hunter2@h:1"},
+    ],
+)
+def test_an_error_names_no_secret(values: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        validate(values)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_several_servers_and_their_order() -> None:
+    assert validate({"kafka": " b:9092, a:9093,[::1]:1,b:9092"}).bootstrap == "b:9092,a:9093,[::1]:1"
+
+
+def test_the_hosts_of_processes() -> None:
+    settings = validate({"host": "0.0.0.0", "consumer_host": "consumer"})
+    assert [settings.host_of(name) for name in ("api", "consumer", "archive", "trainer")] == [
+        *("127.0.0.1", "consumer", "127.0.0.1", "127.0.0.1")
+    ]
+    assert validate({"host": "::"}).api_url == "http://[::1]:8080"
+    assert validate({"host": "10.0.0.7"}).api_url == "http://10.0.0.7:8080"
+    assert validate({"api_host": "api"}).api_url == "http://api:8080"

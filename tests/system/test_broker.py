@@ -171,8 +171,8 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> 
 SASL = {
     "security_protocol": "SASL_PLAINTEXT",
     "sasl_mechanism": "PLAIN",
-    "sasl_plain_username": "shop",
-    "sasl_plain_password": "pass=word #1",
+    "sasl_username": "shop",
+    "sasl_password": "pass=word #1",
 }
 
 
@@ -180,9 +180,7 @@ SASL = {
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that lets in only the user `shop` with his password."""
     port, inner, controller = free_port(), free_port(), free_port()
-    login = (
-        f'org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="{SASL["sasl_plain_password"]}";'
-    )
+    login = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="{SASL["sasl_password"]}";'
     settings = {
         "listeners": f"SASL_PLAINTEXT://127.0.0.1:{port},PLAINTEXT://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}",
         "advertised.listeners": f"SASL_PLAINTEXT://127.0.0.1:{port},PLAINTEXT://127.0.0.1:{inner}",
@@ -203,7 +201,7 @@ def test_a_cluster_that_asks_for_a_password_gets_it(guarded: Broker) -> None:
 
 
 def test_a_wrong_password_is_a_clear_error(guarded: Broker) -> None:
-    wrong = {**SASL, "sasl_plain_password": "guess"}
+    wrong = {**SASL, "sasl_password": "guess"}
     with pytest.raises(BrokerError, match="does kafka_security fit it"):
         wait_ready(guarded.bootstrap, wrong, timeout_s=3)
     with pytest.raises(BrokerError, match="does kafka_security fit it"):

@@ -10,7 +10,13 @@ from serving.settings import Settings, read
 
 SETTINGS = Settings(
     port=8_181,
-    kafka_security={"sasl_password": "secret", "security_protocol": "SASL_SSL"},
+    kafka="a:9092",
+    kafka_security={
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": "ann",
+        "sasl_password": "secret",
+    },
     diversity={"shop": 0.5},
     warm_start=False,
     train_minutes=0.5,
@@ -23,7 +29,7 @@ def test_a_child_reads_the_settings_of_its_parent(environment: Callable[[Setting
 
 
 def test_a_setting_without_a_value_is_no_variable() -> None:
-    assert "COLDSTREAM_KAFKA" not in settings_variables(SETTINGS)
+    assert "COLDSTREAM_PRESET" not in settings_variables(SETTINGS)
     assert settings_variables(SETTINGS)["COLDSTREAM_PORT"] == "8181"
 
 
