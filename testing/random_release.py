@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from models.data.vocabulary import Vocabulary
@@ -60,7 +61,7 @@ def _random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Genera
         return personal
     from models.recommenders.neural.recommender import Network, Neural, Params
 
-    model = Neural(Params(encoder=name))
+    model = Neural(msgspec.convert({"encoder": name}, Params))
     model.vocabulary, model.popularity = vocabulary, popularity
     model.network = Network(np.zeros(len(vocabulary), np.int32), model.params)
     return model

@@ -54,7 +54,7 @@ class RecommenderContract:
 
     @pytest.fixture(scope="class")
     def released(self, fitted: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Release:
-        if not fitted.releasable:
+        if fitted.name not in {*registry.releasable_names(), "blend"}:
             pytest.skip("no release is made of it")
         return save_and_load(fitted, tmp_path_factory.mktemp("releases"))
 

@@ -17,12 +17,18 @@ from models.errors import TrainingError
 if TYPE_CHECKING:
     from optuna import Trial
 
+    from models.recommenders.neural.warm_start import Start
+
 
 class Scorer(ABC):
     """Scores every item of its vocabulary for histories: what serving needs."""
 
     name: str
     vocabulary: Vocabulary
+    is_neural: ClassVar[bool] = False
+    """Whether it is a neural network: refits leave it as it is."""
+    is_personalized: ClassVar[bool] = True
+    """Whether scores depend on the history."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Float32:
@@ -53,6 +59,11 @@ class Scorer(ABC):
         return [self]
 
     @property
+    def sparse(self) -> "SparseScores | None":
+        """The scorer itself where its scores are a prior plus what the history adds to a few items."""
+        return None
+
+    @property
     def scores_are_logits(self) -> bool:
         """Whether scores are logarithms of shares, up to a constant: a factor on shares is then a summand."""
         return False
@@ -66,6 +77,28 @@ class Scorer(ABC):
     def reads_profiles(self) -> bool:
         """Whether users' profiles change the scores."""
         return False
+
+    def refit(self, interactions: Interactions) -> None:  # noqa: B027 - what cannot be fitted stays as it is
+        """Learn from other interactions, which takes seconds. Neural networks stay as they are."""
+
+
+class SparseScores(Scorer):
+    """A scorer whose scores are `prior` float32 [items] plus what the history's events add to a few items."""
+
+    prior: Float32
+
+    @property
+    def sparse(self) -> "SparseScores":
+        return self
+
+    @abstractmethod
+    def add_event_scores(self, out: Float32, batch: Batch, weights: Float32) -> Float32:
+        """Add in place to `out` [batch, items] the probabilities times `weights` [batch], without the prior's part.
+
+        Returns:
+            float32 [batch]: the factor of `prior` that is still to be added to each row. Scorers with the same prior
+            add it together.
+        """
 
 
 class ValueModel(Scorer):
@@ -115,12 +148,12 @@ class StoredRecommender(msgspec.Struct, frozen=True):
 
 
 class RecommenderSpec(ABC):
-    """What the registry asks of a recommender: how it is created, tuned and loaded."""
+    """What the registry asks of a recommender: how it is created and tuned."""
 
-    releasable: ClassVar[bool] = True
-    """Whether a release can be made of it."""
     is_neural: ClassVar[bool] = False
     """Whether it is trained by epochs, and can start from the weights of an earlier one."""
+    needs_repeats: ClassVar[bool] = False
+    """Whether it is useless where past items are never recommended again."""
     derived: ClassVar[frozenset[str]] = frozenset({"seed"})
     """Parameters that the run or its context sets, not tuning."""
 
@@ -143,6 +176,10 @@ class RecommenderSpec(ABC):
         """Distinguishes spaces: a study goes on only in the space that it began in."""
         return ""
 
+
+class ReleasableSpec(RecommenderSpec):
+    """How a recommender is created and tuned, and loaded from a release."""
+
     @classmethod
     @abstractmethod
     def load(cls, stored: StoredRecommender) -> Scorer:
@@ -154,12 +191,26 @@ class RecommenderSpec(ABC):
         """
 
 
-class Recommender(Scorer, RecommenderSpec):
+class Recommender(Scorer):
     """A scorer that is fitted on interactions and saved into a release."""
+
+    started_from: str | None = None
+    """The release whose weights training started from."""
 
     @abstractmethod
     def fit(self, interactions: Interactions) -> None:
         """Learn from interactions."""
+
+    def refit(self, interactions: Interactions) -> None:
+        self.fit(interactions)
+
+    @property
+    def members(self) -> "Sequence[Recommender]":
+        return [self]
+
+    def weights_to_start_from(self, until: int) -> "Start | None":  # noqa: ARG002 - for neural networks
+        """A network's weights for a later run, learned from what came before `until` (epoch ms); None: no network."""
+        return None
 
     @abstractmethod
     def save(self, folder: Path, prefix: str = "") -> list[str]:
@@ -170,7 +221,7 @@ class Recommender(Scorer, RecommenderSpec):
         """Parameters as JSON values: with the saved files all that `load` needs."""
 
 
-class ArrayRecommender(Recommender):
+class ArrayRecommender(Recommender, ReleasableSpec):
     """A recommender whose state is arrays: it serves as it was fitted. A subclass owns its `Params`."""
 
     Params: ClassVar[type[msgspec.Struct]]

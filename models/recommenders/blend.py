@@ -11,9 +11,8 @@ from models.arrays import Bool, Float32, Float64, Int64
 from models.data.batch import Batch
 from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
-from models.errors import TrainingError
-from models.recommenders.base import Recommender, Scorer, StoredRecommender, TuningContext, ValueModel
-from models.recommenders.sparse import SparseScorer, add_prior
+from models.recommenders.base import Recommender, Scorer, SparseScores, StoredRecommender, ValueModel
+from models.recommenders.sparse import add_prior
 
 EDGES: Final = (3, 6, 11, 21)
 """Histories of fewer than 3, 6, 11, 21 events, and longer ones, have weights of their own."""
@@ -161,9 +160,9 @@ class BlendScorer(Scorer):
         self._members = list(members)
         self.weights = np.asarray(weights, np.float32)
         self.vocabulary: Vocabulary = self._members[0].vocabulary
-        numbered = list(enumerate(self._members))
-        self._sparse = [(number, member) for number, member in numbered if isinstance(member, SparseScorer)]
-        self._dense = [number for number, member in numbered if not isinstance(member, SparseScorer)]
+        sparse = [(number, member.sparse) for number, member in enumerate(self._members)]
+        self._sparse = [(number, scorer) for number, scorer in sparse if scorer is not None]
+        self._dense = [number for number, scorer in sparse if scorer is None]
         share_priors([member for _, member in self._sparse])
 
     @property
@@ -230,6 +229,12 @@ class BlendScorer(Scorer):
     def score_sum(self, batch: Batch) -> float:  # noqa: ARG002 - the members' shares sum to one
         return 1.0
 
+    def refit(self, interactions: Interactions) -> None:
+        for member in self.members:
+            member.refit(interactions)
+        self.vocabulary = interactions.vocabulary
+        share_priors([scorer for _, scorer in self._sparse])
+
     @classmethod
     def load(cls, stored: StoredRecommender) -> Scorer:
         """A blend as a release stores it: each member's files begin with its name."""
@@ -244,16 +249,15 @@ class Blend(BlendScorer, Recommender):
         super().__init__(members, weights)
         self.recommenders = list(members)
 
-    @classmethod
-    def create(cls, params: Mapping[str, Any], context: TuningContext, seed: int = 0) -> Recommender:  # noqa: ARG003
-        """Always raises: a blend is made of fitted members and of weights that were sought for them."""
-        raise TrainingError("a blend is not created by parameters; tune its members and blend them")
+    @property
+    def members(self) -> Sequence[Recommender]:
+        return self.recommenders
 
     def fit(self, interactions: Interactions) -> None:
         for member in self.recommenders:
             member.fit(interactions)
         self.vocabulary = interactions.vocabulary
-        share_priors([member for _, member in self._sparse])
+        share_priors([scorer for _, scorer in self._sparse])
 
     def save(self, folder: Path, prefix: str = "") -> list[str]:
         """Write the members' files, each name beginning with the member's name; their names."""
@@ -265,7 +269,7 @@ class Blend(BlendScorer, Recommender):
         return {"members": members, "weights": [[round(float(weight), 6) for weight in row] for row in self.weights]}
 
 
-def share_priors(scorers: Sequence[SparseScorer]) -> None:
+def share_priors(scorers: Sequence[SparseScores]) -> None:
     """Let scorers of the same popularity hold one array as their prior, which is then added once for all of them."""
     kept: list[Float32] = []
     for scorer in scorers:

@@ -19,7 +19,7 @@ from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
 from models.errors import TrainingError
 from models.recommenders import tuning_space
-from models.recommenders.base import Recommender, Scorer, StoredRecommender, TuningContext, checked, write_arrays
+from models.recommenders.base import Recommender, RecommenderSpec, TuningContext, checked, write_arrays
 from models.recommenders.sparse import popularity_of
 from models.recommenders.tuning_space import DAY_MS, MIN_DAYS
 
@@ -69,12 +69,11 @@ def mix(probabilities: Float32, prior: Float32 | None, live: Float32, weight: fl
     return probabilities
 
 
-class Fresh(Recommender):
+class Fresh(Recommender, RecommenderSpec):
     """A recommender with freshness, as a look-up at the end of the interactions sees it. For evaluations only: the
     look-up path applies freshness itself."""
 
     name = "fresh"
-    releasable = False
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """`half_life_ms` of an item's score by its age (None: no decay), `live_half_life_ms` of live popularity, and
@@ -135,8 +134,3 @@ class Fresh(Recommender):
             "live_half_life_ms": trial.suggest_float("live_half_life_days", shortest, longest, log=True) * DAY_MS,
             "live": trial.suggest_float("live", 0.0, 1.0),
         }
-
-    @classmethod
-    def load(cls, stored: StoredRecommender) -> Scorer:
-        """Always raises: look-ups apply freshness to the scorer of a release themselves."""
-        raise ValueError(f"a release of {stored.params['recommender']!r} does not exist: look-ups apply freshness")

@@ -19,6 +19,8 @@ class OnnxScorer(ValueModel):
     Where it has inputs for them it is also given the profile and the moment (`encoder_inputs`).
     """
 
+    is_neural = True
+
     def __init__(self, name: str, params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str, Any]) -> None:
         self.name = name
         self.params = dict(params)

@@ -23,6 +23,7 @@ class Personal(SparseScorer):
     """Each event of the history adds its weight to its own item."""
 
     name = "personal"
+    needs_repeats = True
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """`decay`: weight of an event against the one after it. `half_life_ms` of popularity; None: no decay."""

@@ -23,6 +23,7 @@ class Popularity(ArrayRecommender):
     """Sums of kind weights per item, each event counting 2^(-age / half-life)."""
 
     name = "popularity"
+    is_personalized = False
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """`half_life_ms`: None counts all events alike."""

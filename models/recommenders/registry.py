@@ -6,7 +6,14 @@ from typing import Any, Final
 
 from models.data.vocabulary import Vocabulary
 from models.errors import TrainingError
-from models.recommenders.base import Recommender, RecommenderSpec, Scorer, StoredRecommender, TuningContext
+from models.recommenders.base import (
+    Recommender,
+    RecommenderSpec,
+    ReleasableSpec,
+    Scorer,
+    StoredRecommender,
+    TuningContext,
+)
 
 REGISTRY: Final[dict[str, str]] = {
     "popularity": "models.recommenders.popularity:Popularity",
@@ -29,14 +36,14 @@ DEFAULT_MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "t
 
 
 def spec(name: str) -> type[RecommenderSpec]:
-    """How the recommender of a name is created, tuned and loaded.
+    """How the recommender of a name is created and tuned.
 
     Raises:
         KeyError: there is no such recommender.
     """
     module, _, attribute = REGISTRY[name].partition(":")
-    found: type[RecommenderSpec] = getattr(import_module(module), attribute)
-    return found
+    recommender: type[RecommenderSpec] = getattr(import_module(module), attribute)
+    return recommender
 
 
 def is_neural(name: str) -> bool:
@@ -51,7 +58,7 @@ def neural_names() -> list[str]:
 
 def releasable_names() -> list[str]:
     """The names of the recommenders that a release can be made of."""
-    return [name for name in REGISTRY if spec(name).releasable]
+    return [name for name in REGISTRY if issubclass(spec(name), ReleasableSpec)]
 
 
 def parse_names(chosen: str, *, releasable: bool = False) -> list[str]:
@@ -92,7 +99,7 @@ def load(params: Mapping[str, Any], vocabulary: Vocabulary, arrays: Mapping[str,
 
     Raises:
         KeyError: an array or a parameter is missing, or there is no such recommender.
-        ValueError: arrays do not fit each other.
+        ValueError: arrays do not fit each other, or no release can be made of the recommender.
     """
     own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     return _load(StoredRecommender(params, vocabulary, own, _load))
@@ -103,4 +110,8 @@ def _load(stored: StoredRecommender) -> Scorer:
         module, _, attribute = BLEND.partition(":")
         scorer: Scorer = getattr(import_module(module), attribute).load(stored)
         return scorer
-    return spec(str(stored.params["recommender"])).load(stored)
+    name = str(stored.params["recommender"])
+    recommender = spec(name)
+    if not issubclass(recommender, ReleasableSpec):
+        raise ValueError(f"no release can be made of {name!r}; there are {', '.join(releasable_names())}")
+    return recommender.load(stored)

@@ -8,13 +8,13 @@ import numpy as np
 from models.arrays import Float32, Int32
 from models.data.batch import Batch
 from models.data.interactions import Interactions
-from models.recommenders.base import ArrayRecommender
+from models.recommenders.base import ArrayRecommender, SparseScores
 
 PRIOR_SHARE: Final = 1e-6
 """Scale of the popularity prior: it only orders items that the history does not distinguish."""
 
 
-class SparseScorer(ArrayRecommender):
+class SparseScorer(SparseScores, ArrayRecommender):
     """Scores are `prior` float32 [items], which is not negative, plus the scores of a history's events.
 
     An event weighs `params.decay` times what the event after it weighs. `prior` follows from the `popularity` that was
@@ -53,12 +53,6 @@ class SparseScorer(ArrayRecommender):
         add_prior(out, self.prior, self.add_event_scores(out, batch, weights))
 
     def add_event_scores(self, out: Float32, batch: Batch, weights: Float32) -> Float32:
-        """Add in place to `out` [batch, items] the probabilities times `weights` [batch], without the prior's part.
-
-        Returns:
-            float32 [batch]: the factor of `prior` that is still to be added to each row. Scorers with the same prior
-            add it together.
-        """
         factors = np.zeros(len(batch), np.float32)
         event_weights = batch.event_weights(self.params.decay)
         for row in np.flatnonzero(weights):

@@ -23,8 +23,7 @@ from models.data.splits import EvaluationCase
 from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
 from models.evaluation import metrics
-from models.recommenders.base import Recommender, Scorer
-from models.recommenders.registry import is_neural
+from models.recommenders.base import Scorer
 from models.recommenders.top_k import top_k
 from models.releases import gate, release_store
 from models.releases.gate import GateReport, GateThresholds, HoldoutAnswers, HoldoutCases
@@ -150,13 +149,12 @@ def as_of(release: Release, before: pd.DataFrame, cut: int) -> tuple[Scorer, str
     manifest, recommender = release.manifest, release.recommender
     if manifest.cutoff_at < cut:
         return recommender, "as it serves"
-    log: Interactions | None = None
-    for member in recommender.members:
-        if isinstance(member, Recommender):
-            log = log or Interactions.from_frame(before, release.vocabulary)
-            member.fit(log)
-    comparison = "as of the cut" if log is not None else "as it serves"
-    if any(is_neural(member.name) for member in recommender.members) and not 0 < manifest.held_out_from <= cut:
+    networks = [member for member in recommender.members if member.is_neural]
+    comparison = "as it serves"
+    if len(networks) < len(recommender.members):
+        recommender.refit(Interactions.from_frame(before, release.vocabulary))
+        comparison = "as of the cut"
+    if networks and not 0 < manifest.held_out_from <= cut:
         comparison += "; its networks may have seen some of the held-out events"
     return recommender, comparison
 
@@ -213,7 +211,7 @@ def _sanity_checks(
     cases = holdout_cases(challenger.cases, challenger.before, numbers, np.random.default_rng(rules.seed))
     histories = [case.history for case in challenger.cases]
     p95_ms = latency_ms(lambda history: release.scores([history]), histories)
-    personalized = challenger.manifest.recommender != "popularity"
+    personalized = release.recommender.is_personalized
     return gate.sanity_checks(answers, cases, p95_ms, rules.thresholds, personalized=personalized)
 
 

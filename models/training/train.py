@@ -25,10 +25,9 @@ from models.evaluation import metrics as evaluation
 from models.evaluation.experiment import Experiment, ExperimentPlan, Progress, TunedRecommender, best_of
 from models.recommenders import freshness
 from models.recommenders.base import Recommender
-from models.recommenders.blend import Blend
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural import warm_start as network_weights
-from models.recommenders.registry import is_neural, parse_names
+from models.recommenders.registry import is_neural, parse_names, spec
 from models.releases import release_store
 from models.releases.manifest import ITEM_KNN, Manifest
 from models.training import drift, tracking, warm_start
@@ -152,7 +151,7 @@ def train_tuned(
     metrics = {name: value for name, value in metrics.items() if name.endswith("@10") or name == "users"}
     metrics |= _next_item_hit_rate(run, recommender, data, held_out_from)
     card = release_card(run, data, serving, best.name, values, metrics, held_out_from)
-    fixed_vocabulary = any(is_neural(member.name) for member in recommender.members)
+    fixed_vocabulary = any(member.is_neural for member in recommender.members)
     whole = _log(run, data, data.events, experiment.test.log.vocabulary if fixed_vocabulary else None, catalogue)
     weights = warm_start.kept_weights(experiment, best, recommender)
     _report(progress, best.name, 1.0, metrics)
@@ -218,7 +217,7 @@ def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) ->
 
 def _useful(name: str, names: Sequence[str], run: TrainingRun) -> bool:
     """Recommending past items again is useless where they are never recommended again."""
-    return name != "personal" or not run.mask_seen or len(names) == 1
+    return not spec(name).needs_repeats or not run.mask_seen or len(names) == 1
 
 
 def _next_item_hit_rate(
@@ -252,19 +251,14 @@ def _save_release(
         weights: what the next run's networks may start from, by file name.
         params: further entries of the card's `params`.
     """
-    for member in recommender.members:
-        if isinstance(member, Recommender) and not is_neural(member.name):
-            member.fit(whole)
-    if isinstance(recommender, Blend):
-        recommender.vocabulary = whole.vocabulary
+    recommender.refit(whole)
     neighbors = _neighbor_source(recommender)
     if recommender.name != ITEM_KNN and neighbors not in recommender.members:
         neighbors.fit(whole)
-    started_from = [getattr(member, "started_from", None) for member in recommender.members]
     manifest = msgspec.structs.replace(
         card,
         params={**recommender.describe(), **(params or {}), "kinds": run.preset.kinds, **card.params},
-        warm_start=next((release for release in started_from if release), None),
+        warm_start=next((member.started_from for member in recommender.members if member.started_from), None),
     )
 
     def write(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from models.evaluation.experiment import Experiment, TunedRecommender
 from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.warm_start import Start
-from models.recommenders.registry import create, is_neural, tuned_params
+from models.recommenders.registry import create, tuned_params
 from models.releases import release_store
 from models.releases.manifest import TRAINING_FILE_PREFIX
 from models.training.run import ServingRelease
@@ -61,9 +61,9 @@ def kept_weights(experiment: Experiment, best: TunedRecommender, recommender: Re
     weights: dict[str, Start] = {}
     for stage, until, recommenders in stages:
         for member in recommenders:
-            if member is not None and is_neural(member.name):
-                name = f"{TRAINING_FILE_PREFIX}{member.name}.{stage}{warm_start.ENDING}"
-                weights[name] = warm_start.start_of(member, until)  # type: ignore[arg-type]
+            start = member.weights_to_start_from(until) if member is not None else None
+            if start is not None:
+                weights[f"{TRAINING_FILE_PREFIX}{start.encoder}.{stage}{warm_start.ENDING}"] = start
     return weights
 
 

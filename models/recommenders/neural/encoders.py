@@ -4,15 +4,16 @@ Each takes x float [batch, length, size] and real float [batch, length] (1 for a
 gives float [batch, length, size]. What it gives at padding is never read. With `newest` only the last place is needed.
 """
 
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from models.recommenders.neural.params import Params
+
 FAR: Final = -1e9
 EPSILON: Final = 1e-6
-ENCODERS: Final = ("dnn", "cnn", "rnn", "transformer")
 
 
 @keras.saving.register_keras_serializable("coldstream")
@@ -178,15 +179,17 @@ class WeightedPooling(layers.Layer):  # type: ignore[misc]  # Keras has no types
         return self.norm(out)
 
 
-def encoder_of(kind: str, size: int, blocks: int, heads: int, length: int, dropout: float) -> layers.Layer:
-    """The encoder that a name of `ENCODERS` stands for."""
-    match kind:
+def encoder_of(params: Params) -> layers.Layer:
+    """The encoder that `params` describe."""
+    size, blocks, length, dropout = params.embedding_size, params.blocks, params.length, params.dropout
+    match params.encoder:
         case "transformer":
-            return Transformer(size, blocks, heads, length, dropout, name="encoder")
+            return Transformer(size, blocks, params.heads, length, dropout, name="encoder")
         case "rnn":
             return Recurrent(size, max(1, blocks // 2), dropout, name="encoder")
         case "cnn":
             return Convolutional(size, blocks, dropout, name="encoder")
         case "dnn":
             return WeightedPooling(size, blocks, length, dropout, name="encoder")
-    raise ValueError(f"no encoder is called {kind!r}; there are {', '.join(ENCODERS)}")
+        case unknown:
+            assert_never(unknown)

@@ -86,8 +86,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
             self.hour = self._looked_up(HOURS, small, "hour")
             self.weekday = self._looked_up(WEEKDAYS, small, "weekday")
         self.drop = layers.Dropout(params.dropout)
-        encoder = (params.encoder, size, params.blocks, params.heads, params.length, params.dropout)
-        self.encoder = encoder_of(*encoder)
+        self.encoder = encoder_of(params)
 
     def _looked_up(self, rows: int, initializer: Any, name: str | None = None) -> Any:
         """A table of vectors, in float32 whatever else is mixed: a GPU adds up the gradients of rows that occur often
@@ -114,7 +113,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         x = self.drop(x, training=training)
         x = x * ops.cast(real, x.dtype)[:, :, None]
         more: dict[str, Any] = {}
-        if self.params.encoder == "dnn":
+        if self.params.traits.reads_context:
             more = {"counts": self._counts(inputs, real), "known": self._beside(inputs)}
         return self.encoder(x, real=real, training=training, newest=newest, **more)
 
@@ -275,8 +274,8 @@ def accelerated() -> bool:
 def folded(network: Network) -> Network:
     """The same network for inference: what is known of an item stands in its one vector; computed in float32."""
     params = msgspec.structs.replace(network.params, mixed=False)
-    counted = params.encoder == "dnn"  # which counts events of a category
-    categories = network.category_of[1:] if counted else np.zeros(network.items, np.int32)
+    counts_categories = params.traits.reads_context
+    categories = network.category_of[1:] if counts_categories else np.zeros(network.items, np.int32)
     plain = Network(categories, params, fields=network.fields)
     network.ready()
     plain.ready()

@@ -1,17 +1,42 @@
 """Hyper-parameters of the encoders: shape, objective, defences, and how training runs. Needs no Keras."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 FULL_SOFTMAX_ITEMS: Final = 1_000
 """Above so many items `auto` compares with sampled ones: all of them would cost a product with the catalogue a step."""
 FULL_SOFTMAX_ON_GPU: Final = 30_000
 """There the product costs little, until the logits of a batch no longer fit: some 300 MB each time at this many."""
 Loss = Literal["auto", "softmax", "sampled", "gbce", "mse"]
+EncoderName = Literal["dnn", "cnn", "rnn", "transformer"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
 
 
-class Params(msgspec.Struct, frozen=True):
+class EncoderTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What distinguishes an encoder.
+
+    `reads_context`: whether it reads counts of earlier events, the profile and the time of the request besides the
+    history. `compiles_quickly`: whether XLA compiles it within seconds, not minutes.
+    """
+
+    reads_context: bool = False
+    compiles_quickly: bool = True
+
+
+ENCODERS: Final[dict[EncoderName, EncoderTraits]] = {
+    "dnn": EncoderTraits(reads_context=True),
+    "cnn": EncoderTraits(),
+    "rnn": EncoderTraits(compiles_quickly=False),  # its steps are unrolled
+    "transformer": EncoderTraits(),
+}
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True):
     """Hyper-parameters, under the field's names. What is 0 is off.
 
     Shape: `length` events of a history; `windows_per_user` stretches of that length are learned from. `repeats`:
@@ -35,40 +60,45 @@ class Params(msgspec.Struct, frozen=True):
     So many `steps_per_execution` are sent to the device before the host waits for it; 0 leaves that to the backend.
     """
 
-    encoder: str = "transformer"
-    embedding_size: int = 64
-    blocks: int = 2
-    heads: int = 2
-    length: int = 50
-    dropout: float = 0.2
-    learning_rate: float = 8e-3
-    reg: float = 1e-4
-    batch_size: int = 128
-    epochs: int = 30
-    negatives: int = 512
-    windows_per_user: int = 20
+    encoder: EncoderName = "transformer"
+    embedding_size: Count = 64
+    blocks: Count = 2
+    heads: Count = 2
+    length: Count = 50
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    learning_rate: Positive = 8e-3
+    reg: NotNegative = 1e-4
+    batch_size: Count = 128
+    epochs: Annotated[int, Meta(ge=0)] = 30
+    negatives: Count = 512
+    windows_per_user: Count = 20
     repeats: bool = False
     baskets: bool = True
-    mask: float = 0.0
-    smoothing: float = 0.0
+    mask: Share = 0.0
+    smoothing: Share = 0.0
     seed: int = 0
     loss: Loss = "auto"
-    calibration: float = 0.75
-    values: float = 0.0
-    l2: float = 0.0
-    adversarial: float = 0.5
-    epsilon: float = 0.5
-    crop: float = 0.0
-    reorder: float = 0.0
-    substitute: float = 0.0
+    calibration: Share = 0.75
+    values: NotNegative = 0.0
+    l2: NotNegative = 0.0
+    adversarial: NotNegative = 0.5
+    epsilon: NotNegative = 0.5
+    crop: Share = 0.0
+    reorder: Share = 0.0
+    substitute: Share = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     mixed: bool = False
     compiled: bool | None = None
-    workers: int = 0
-    steps_per_execution: int = 0
+    workers: Annotated[int, Meta(ge=0)] = 0
+    steps_per_execution: Annotated[int, Meta(ge=0)] = 0
     profile: bool = False
-    profile_dropout: float = 0.2
+    profile_dropout: Share = 0.2
     context: bool = False
+
+    @property
+    def traits(self) -> EncoderTraits:
+        """What distinguishes the encoder."""
+        return ENCODERS[self.encoder]
 
     def objective(self, items: int, accelerated: bool = False) -> Loss:
         """The loss that `auto` stands for with so many items, on a GPU or without; any other is itself."""
@@ -79,12 +109,12 @@ class Params(msgspec.Struct, frozen=True):
     @property
     def reads_profile(self) -> bool:
         """Whether the encoder reads attributes of users, where there are any."""
-        return self.profile and self.encoder == "dnn"
+        return self.profile and self.traits.reads_context
 
     @property
     def reads_time(self) -> bool:
         """Whether the encoder reads the hour and the weekday of the request."""
-        return self.context and self.encoder == "dnn"
+        return self.context and self.traits.reads_context
 
     @property
     def valued(self) -> bool:

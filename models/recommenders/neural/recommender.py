@@ -1,7 +1,7 @@
 """Neural recommenders: a log in, scores out, ONNX for serving, around the network that learns what comes next."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +16,7 @@ from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema
 from models.data.vocabulary import Vocabulary
 from models.data.windows import cut_windows
-from models.recommenders.base import (
-    Recommender,
-    Scorer,
-    StoredRecommender,
-    TuningContext,
-    ValueModel,
-    add_repeats,
-    write_arrays,
-)
+from models.recommenders.base import Recommender, ValueModel, add_repeats, write_arrays
 from models.recommenders.cold_items import ColdItemInitializer
 from models.recommenders.item_product import softmax
 from models.recommenders.neural import warm_start
@@ -32,8 +24,6 @@ from models.recommenders.neural.batches import Batches, similar, standard
 from models.recommenders.neural.export import write_encoder
 from models.recommenders.neural.network import NOTHING, Network, accelerated, rate_of
 from models.recommenders.neural.params import Loss, Params
-from models.recommenders.onnx_scorer import OnnxScorer
-from models.recommenders.registry import spec
 from models.recommenders.sparse import popularity_of
 
 __all__ = ["Network", "Neural", "Params"]
@@ -55,6 +45,8 @@ Epoch = Callable[[int, dict[str, float]], bool]
 class Neural(ValueModel, Recommender):
     """The recommender around the network: a log in, scores out, ONNX for serving."""
 
+    is_neural = True
+
     def __init__(self, params: Params | None = None, after_epoch: Epoch | None = None, minutes: float | None = None):
         self.params = params or Params()
         self.name = self.params.encoder
@@ -69,7 +61,6 @@ class Neural(ValueModel, Recommender):
         self.clock: Callable[[], float] = time.monotonic
         self.callbacks: list[keras.callbacks.Callback] = []
         self.start: warm_start.Start | None = None
-        self.started_from: str | None = None
 
     def fit(self, interactions: Interactions) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
@@ -104,6 +95,9 @@ class Neural(ValueModel, Recommender):
             self._train(Batches(msgspec.structs.replace(windows, event_values=values), params, probability, near))
         self.initialize_cold_items()
 
+    def refit(self, interactions: Interactions) -> None:
+        """Nothing: a network keeps the weights of its one training."""
+
     def _train(self, batches: Batches) -> None:
         params = self.params
         network = self._built()  # else Keras builds it with a batch, and workers hand out others of its epoch
@@ -124,7 +118,7 @@ class Neural(ValueModel, Recommender):
         if self.params.compiled is not None or keras.backend.backend() == "jax":
             return self.params.compiled is not False
         short = self.minutes is not None and self.minutes < SHORT_MINUTES
-        return self.params.encoder != "rnn" and not short and steps * self.params.epochs >= LEAST_STEPS
+        return self.params.traits.compiles_quickly and not short and steps * self.params.epochs >= LEAST_STEPS
 
     def _at_once(self) -> int:
         """Steps between two looks at the clock, each of which waits for the device: JAX hands a GPU one step while it
@@ -232,15 +226,8 @@ class Neural(ValueModel, Recommender):
         params = msgspec.structs.asdict(self.params)
         return {**params, "fields": self.fields.to_json()} if len(self.fields) else params
 
-    @classmethod
-    def create(cls, params: Mapping[str, Any], context: TuningContext, seed: int = 0) -> Recommender:
-        """As the registry's `EncoderSpec` of its encoder does."""
-        return spec(str(params["encoder"])).create(params, context, seed)
-
-    @classmethod
-    def load(cls, stored: StoredRecommender) -> Scorer:
-        """What serves of it: the scorer over its ONNX encoder."""
-        return OnnxScorer.load(stored)
+    def weights_to_start_from(self, until: int) -> warm_start.Start:
+        return warm_start.start_of(self, until)
 
     def _built(self) -> Network:
         network = self._fitted()

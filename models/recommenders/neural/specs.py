@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from models.recommenders.base import Recommender, RecommenderSpec, Scorer, StoredRecommender, TuningContext, checked
-from models.recommenders.neural.params import FULL_SOFTMAX_ITEMS, FULL_SOFTMAX_ON_GPU, Params
+from models.recommenders.base import Recommender, ReleasableSpec, Scorer, StoredRecommender, TuningContext, checked
+from models.recommenders.neural.params import FULL_SOFTMAX_ITEMS, FULL_SOFTMAX_ON_GPU, EncoderName, Params
 from models.recommenders.onnx_scorer import OnnxScorer
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ SPACE_VERSION: Final = 2
 """Increased whenever the space below changes, since a study cannot go on in another space."""
 
 
-class EncoderSpec(RecommenderSpec):
+class EncoderSpec(ReleasableSpec):
     """A neural recommender with one kind of encoder."""
 
-    encoder: ClassVar[str]
+    encoder: ClassVar[EncoderName]
     is_neural = True
     derived = frozenset({"encoder", "seed", "length", "repeats", "baskets", "fields"})
 
