@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import UNSET
 
 from features.activity import LoggedEvent
 from features.errors import ArchiveError
@@ -53,7 +54,7 @@ RECORD_SCHEMA: Final = pa.schema(
         ("id", _text),
         ("at", pa.int64()),
         ("domain", _text),
-        ("label", _text),
+        ("valid_from", pa.int64()),
         ("record", _text),
     ]
 )
@@ -211,8 +212,10 @@ def _event_line(row: ArchiveRow) -> tuple[Any, ...]:
 def _record_line(row: ArchiveRow) -> tuple[Any, ...]:
     record = row.record
     assert isinstance(record, Item | User)
-    key, label = (record.item_id, record.category) if isinstance(record, Item) else (record.user_id, record.segment)
-    return (row.partition, row.offset, row.logged_at, key, record.at, record.domain, label, _encode(record).decode())
+    key = record.item_id if isinstance(record, Item) else record.user_id
+    valid_from = record.at if record.valid_from is UNSET else record.valid_from
+    content = _encode(record).decode()
+    return (row.partition, row.offset, row.logged_at, key, record.at, record.domain, valid_from, content)
 
 
 def _event(row: dict[str, Any]) -> Event:

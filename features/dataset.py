@@ -1,13 +1,17 @@
 """Training sets from the archive, as of a cut in time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+import msgspec
 import pandas as pd
 import polars as pl
 
 from features.archive import parts
+from features.catalogue import ItemRow, item_row, merge
 from features.errors import ArchiveError
+from stream.events import Item
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -15,7 +19,6 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("user_id", "item_id", "kind", "value", "at", "category", "partition", "offset")
 ORDER_COLUMNS: Final = ("partition", "offset", "event_id")
 """Position and id of an interaction: they decide order and duplicates."""
-NO_RECORDS: Final[dict[str, list[str]]] = {"id": [], "label": [], "record": []}
 
 
 def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.DataFrame:
@@ -56,18 +59,21 @@ def in_training_order(lines: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def catalogue(folder: Path, domain: str) -> pd.DataFrame:
-    """The newest version of every item of `domain`: id, label (the category), record (JSON)."""
-    lines = _records(folder, "items", domain)
-    if lines is None:
-        return pd.DataFrame(NO_RECORDS)
-    return lines.unique("id", keep="last", maintain_order=True).collect().to_pandas()
+    """Every item of `domain` as its updates say together: id, record (JSON of a `CatalogueEntry`)."""
+    rows: dict[str, ItemRow] = {}
+    for item_id, offset, record in _updates(folder, "items", domain):
+        row, before = item_row(msgspec.json.decode(record, type=Item), offset), rows.get(item_id)
+        rows[item_id] = row if before is None else merge(before, row)
+    records = [msgspec.json.encode(row.record()).decode() for row in rows.values()]
+    return pd.DataFrame({"id": list(rows), "record": records}, dtype=object)
 
 
-def _records(folder: Path, topic: str, domain: str) -> pl.LazyFrame | None:
+def _updates(folder: Path, topic: str, domain: str) -> Iterator[tuple[str, int, str]]:
+    """Id, offset and JSON of each update, in log order."""
     if not any((folder / topic).glob("*.parquet")):
-        return None
-    lines = scan_topic(folder, topic).filter(pl.col("domain") == domain)
-    return lines.sort(["partition", "offset"]).select(*NO_RECORDS)
+        return
+    lines = scan_topic(folder, topic).filter(pl.col("domain") == domain).sort(["partition", "offset"])
+    yield from lines.select("id", "offset", "record").collect().iter_rows()
 
 
 def training_set(feast: "FeatureStore", domain: str, rows: pd.DataFrame) -> pd.DataFrame:

@@ -41,12 +41,12 @@ def activity_view(domain: str) -> FeatureView:
 
 
 def profile_view(domain: str) -> FeatureView:
-    """The newest profile of a user, as the JSON of `stream.events.User`."""
+    """The newest profile of a user, as the JSON of `features.catalogue.ProfileRow`."""
     return _view(f"{domain}_profile", user, ("record",), String)
 
 
 def item_view(domain: str) -> FeatureView:
-    """The newest catalogue entry of an item, as the JSON of `stream.events.Item`."""
+    """The newest catalogue entry of an item, as the JSON of `features.catalogue.ItemRow`."""
     return _view(f"{domain}_item", item, ("record",), String)
 
 

@@ -1,15 +1,15 @@
 """Feast's offline store: one Parquet file per feature view, derived from the archive and read by training.
 
-A profile or item file holds every archived record of a domain, by user or item and time. It follows from the archive
-alone, so writing it twice makes the same bytes. `event_timestamp` is a record's own time; of records of one user with
-the same time only the last one is kept, because Feast's join would pick any of them. States of users are many times
-larger, so they are folded from the events on request (`write_activity_history`).
+A profile or item file holds every version of the records of a domain, by user or item and time: at each update's
+`valid_from`, all updates merged that are valid by then. It follows from the archive alone, so writing it twice makes
+the same bytes. Of versions of one user with the same time only the last one is kept: Feast's join would pick any of
+them. States of users are many times larger, so they are folded from the events on request (`write_activity_history`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from features.activity import DAY_MS, Activity, FoldSettings, LoggedEvent, apply
 from features.archive import partitions, parts, read_events, read_part
+from features.catalogue import merge, row_of
 from features.errors import ArchiveError
+from stream.events import Item, User
 from stream.files import exclusive, replacing
 from stream.topics import EVENTS, ITEMS, USERS
 
@@ -32,6 +34,7 @@ PARTS: Final = b"archived_parts"
 _instant: Final = pa.timestamp("ms", tz="UTC")
 PROFILE_SCHEMA: Final = pa.schema([("user_id", pa.string()), (TIMESTAMP, _instant), ("record", pa.string())])
 ITEM_SCHEMA: Final = pa.schema([("item_id", pa.string()), (TIMESTAMP, _instant), ("record", pa.string())])
+UPDATES: Final[dict[str, type[Item | User]]] = {ITEMS: Item, USERS: User}
 ACTIVITY_SCHEMA: Final = pa.schema([("user_id", pa.string()), (TIMESTAMP, _instant), ("state", pa.binary())])
 
 
@@ -60,7 +63,7 @@ class OfflineStore:
             ) from error
 
     def profile_history(self, domain: str) -> pd.DataFrame:
-        """Every archived profile of the users of `domain`: user_id, event_timestamp, record; by user and time."""
+        """Every version of the profiles of `domain`: user_id, event_timestamp, record; by user and time."""
         result: pd.DataFrame = pq.read_table(self.path(f"{domain}_profile"), partitioning=None).to_pandas()
         return result
 
@@ -76,7 +79,7 @@ class OfflineStore:
             records = [read_part(part) for part in archived]
             for domain in outdated:
                 tables = [table.filter(pc.equal(table["domain"], domain)) for table in records]
-                table = _history(pa.concat_tables(tables), schema) if tables else schema.empty_table()
+                table = _history(pa.concat_tables(tables), schema, UPDATES[topic]) if tables else schema.empty_table()
                 _write(self.path(f"{domain}_{view}"), table, {PARTS: msgspec.json.encode(sizes)})
         return [f"{domain}_{view}" for domain in outdated]
 
@@ -137,14 +140,25 @@ def _by_user(archive: Path, domain: str) -> Iterator[tuple[str, list[LoggedEvent
         )
 
 
-def _history(records: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Records by id and time, of those with the same time the last one in the log."""
-    records = records.sort_by([(name, "ascending") for name in ("id", "at", "partition", "offset")])
-    ids, times = records["id"].to_numpy(), records["at"].to_numpy()
-    last = np.ones(len(records), bool)
-    last[:-1] = (ids[1:] != ids[:-1]) | (times[1:] != times[:-1])
-    newest = records.filter(last)
-    return pa.Table.from_arrays([newest["id"], newest["at"].cast(_instant), newest["record"]], schema=schema)
+def _history(updates: pa.Table, schema: pa.Schema, kind: type[Item | User]) -> pa.Table:
+    """Versions by id and time: at each `valid_from` what all updates until then say together."""
+    updates = updates.sort_by([(name, "ascending") for name in ("id", "valid_from", "partition", "offset")])
+    ids, times = updates["id"].to_numpy(), updates["valid_from"].to_numpy()
+    first, last = np.ones(len(updates), bool), np.ones(len(updates), bool)
+    first[1:] = ids[1:] != ids[:-1]
+    last[:-1] = first[1:] | (times[1:] != times[:-1])
+    decode = msgspec.json.Decoder(kind).decode
+    row: Any = None
+    records = []
+    lines = zip(updates["record"].to_pylist(), updates["offset"].to_pylist(), first, last, strict=True)
+    for content, offset, is_first, is_last in lines:
+        update = row_of(decode(content), offset)
+        row = update if is_first else merge(row, update)
+        if is_last:
+            records.append(msgspec.json.encode(row.record()).decode())
+    versions = updates.filter(last)
+    columns = [versions["id"], versions["valid_from"].cast(_instant), pa.array(records, pa.string())]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _sizes(path: Path) -> dict[str, int] | None:

@@ -8,11 +8,13 @@ import math
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream.errors import EventError
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FUTURE_MS: Final = 5 * 60 * 1000
+MAX_INTEGER: Final = 2**63 - 1
 EARLIEST_AT: Final = 631_152_000_000  # 1990-01-01: older than any click log, so a unit mix-up (seconds) shows
 
 Kind = Literal[
@@ -55,6 +57,7 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Domain = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
 Scalar = str | int | float | bool | None
+Attributes = dict[str, Scalar | list[Scalar]]
 
 
 class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=True, omit_defaults=True):
@@ -105,27 +108,32 @@ class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_d
 
 
 class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defaults=True):
-    """The catalogue's newest word on an item. `available=false` takes it out of every answer, `expires_at` (epoch ms)
-    does so at a time."""
+    """An update of an item: a field that is absent stays as it is, null clears it, the newer `at` wins field by field.
+
+    `attributes` are updated one by one. `available=false` takes the item out of every answer, `expires_at` (epoch ms)
+    does so at a time. `valid_from` (epoch ms, default `at`) is since when the update is true, for training.
+    """
 
     item_id: Id
     at: int
     domain: Domain = "shop"
-    title: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
-    category: Label | None = None
-    available: bool = True
-    expires_at: int | None = None
-    attributes: dict[str, Scalar | list[Scalar]] = {}
+    title: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType | None = UNSET
+    category: Label | UnsetType | None = UNSET
+    available: bool | UnsetType | None = UNSET
+    expires_at: int | UnsetType | None = UNSET
+    attributes: Attributes | UnsetType | None = UNSET
+    valid_from: int | UnsetType = UNSET
 
 
 class User(msgspec.Struct, tag_field="type", tag="user", frozen=True, omit_defaults=True):
-    """The newest word on a user's profile. `segment` groups users who get a popularity list of their own."""
+    """An update of a user's profile, merged like an `Item`. Users of a `segment` get a popularity list of their own."""
 
     user_id: Id
     at: int
     domain: Domain = "shop"
-    segment: Label | None = None
-    attributes: dict[str, Scalar | list[Scalar]] = {}
+    segment: Label | UnsetType | None = UNSET
+    attributes: Attributes | UnsetType | None = UNSET
+    valid_from: int | UnsetType = UNSET
 
 
 Event = Interaction | Impression | Search
@@ -175,23 +183,41 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
     Raises:
         EventError: `bad-time` or `not-a-number`.
     """
-    if record.at < limits.earliest_at:
-        raise EventError(
-            "bad-time",
-            f"at={record.at} lies before {limits.earliest_at}; give epoch milliseconds (are these seconds?)",
-        )
-    if record.at > now_ms + limits.max_future_ms:
-        ahead_s = (record.at - now_ms) // 1000
-        raise EventError(
-            "bad-time",
-            f"at={record.at} lies {ahead_s} s in the future; at most {limits.max_future_ms // 1000} s are allowed",
-        )
-    if isinstance(record, Item) and record.expires_at is not None and record.expires_at < limits.earliest_at:
-        raise EventError(
-            "bad-time", f"expires_at={record.expires_at} lies before {limits.earliest_at}; give epoch milliseconds"
-        )
+    _check_time("at", record.at, now_ms, limits)
+    if isinstance(record, Item | User):
+        _check_update(record, now_ms, limits)
     if isinstance(record, Interaction) and record.value is not None and not math.isfinite(record.value):
         raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
+
+
+def _check_time(name: str, at: int, now_ms: int, limits: TimeLimits) -> None:
+    if at < limits.earliest_at:
+        raise EventError(
+            "bad-time", f"{name}={at} lies before {limits.earliest_at}; give epoch milliseconds (are these seconds?)"
+        )
+    if at > now_ms + limits.max_future_ms:
+        ahead_s = (at - now_ms) // 1000
+        raise EventError(
+            "bad-time",
+            f"{name}={at} lies {ahead_s} s in the future; at most {limits.max_future_ms // 1000} s are allowed",
+        )
+
+
+def _check_update(update: Item | User, now_ms: int, limits: TimeLimits) -> None:
+    if update.valid_from is not UNSET:
+        _check_time("valid_from", update.valid_from, now_ms, limits)
+    expires_at = update.expires_at if isinstance(update, Item) else None
+    if isinstance(expires_at, int) and not limits.earliest_at <= expires_at <= MAX_INTEGER:
+        raise EventError(
+            "bad-time", f"expires_at={expires_at:.6g} is not a time after {limits.earliest_at}; give epoch milliseconds"
+        )
+    for name, value in (update.attributes or {}).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > MAX_INTEGER:
+                raise EventError(
+                    "not-a-number",
+                    f"attributes.{name} has more digits than 64 bits hold; send a smaller number or a text",
+                )
 
 
 def decode_event(key: bytes | None, raw: bytes, logged_at: int, limits: TimeLimits = DEFAULT_LIMITS) -> Event:

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from features.activity import History
+from features.catalogue import UserProfile
 from models.data.profiles import ProfileHistory
-from stream.events import KIND_CODES, User
+from stream.events import KIND_CODES
 
 VIEW = KIND_CODES["view"]
 RING = 12
@@ -58,7 +59,7 @@ def tastes(by: str) -> tuple[pd.DataFrame, ProfileHistory]:
     rows, people = [], []
     for user in range(60):
         group = "young" if user % 2 else "old"
-        people.append(User(f"u{user}", 0, attributes={"group": group}))
+        people.append(UserProfile(f"u{user}", 0, attributes={"group": group}))
         first = MONDAY if user % 4 < 2 else SATURDAY
         choice = group == "young" if by == "profile" else first == MONDAY
         rows += [(f"u{user}", "tea", "view", first + user), (f"u{user}", "a" if choice else "b", "view", first + 9_000)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
+from features.catalogue import CatalogueEntry
 from models.data.vocabulary import Vocabulary
 from models.domains import preset as presets
 from models.recommenders.item_knn import ItemKNN
@@ -20,7 +21,7 @@ from serving.recommend.pipeline import answer
 from serving.recommend.request import LookupRequest, Ranked, prepare
 from serving.recommend.scoring import can_personalize, score_items, top_candidates
 from serving.rules.rule import Rule
-from stream.events import Interaction, Item
+from stream.events import Interaction
 
 NOW = 1_760_000_000_000
 SHOP = DomainPolicy.of(presets.preset_of("shop"))
@@ -73,7 +74,7 @@ def stocked(
     """Put items with categories, and attributes by name and item, into a domain."""
     state.put_items(
         [
-            Item(
+            CatalogueEntry(
                 item_id=item,
                 at=NOW,
                 title=item.upper(),

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features.catalogue import CatalogueEntry
 from models.arrays import Float32
 from models.data import text_vectors
 from models.data.vocabulary import Vocabulary
-from stream.events import Item
 
 MIN_NEW_ITEMS: Final = 1_000
 MAX_NEW_SHARE: Final = 0.25
@@ -42,11 +42,11 @@ class ItemFeatures(msgspec.Struct, frozen=True):
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> "ItemFeatures":
         """From `features.dataset.catalogue`: available items by id, their categories, and their titles' vectors."""
-        items = [msgspec.json.decode(record, type=Item) for record in frame["record"]]
+        items = [msgspec.json.decode(record, type=CatalogueEntry) for record in frame["record"]]
         return cls.from_items(sorted((item for item in items if item.available), key=_newest_first))
 
     @classmethod
-    def from_items(cls, items: Sequence[Item], recommendable: int | None = None) -> "ItemFeatures":
+    def from_items(cls, items: Sequence[CatalogueEntry], recommendable: int | None = None) -> "ItemFeatures":
         """From items in their order."""
         titles = [item.title or "" for item in items]
         return cls(
@@ -83,7 +83,7 @@ class ItemFeatures(msgspec.Struct, frozen=True):
         return matrix
 
 
-def _newest_first(item: Item) -> tuple[int, str]:
+def _newest_first(item: CatalogueEntry) -> tuple[int, str]:
     return -item.at, item.item_id
 
 

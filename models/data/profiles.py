@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features.catalogue import UserProfile
 from models.arrays import AnyArray, Int32, Int64
-from stream.events import Scalar, User
+from stream.events import Scalar
 
 Profile = Mapping[str, Scalar | list[Scalar]]
 """A user's attributes by name."""
@@ -138,17 +139,22 @@ class ProfileHistory:
         self.updates = updates
 
     @classmethod
-    def from_users(cls, users: Iterable[User]) -> "ProfileHistory":
-        """From profile updates in the order of arrival."""
-        updates: dict[str, list[tuple[int, Profile]]] = {}
-        for user in users:
-            updates.setdefault(user.user_id, []).append((user.at, profile_of(user)))
-        return cls({user_id: sorted(own, key=lambda update: update[0]) for user_id, own in updates.items()})
+    def from_users(cls, users: Iterable[UserProfile]) -> "ProfileHistory":
+        """From profiles, each as it was from its `at` on, in any order."""
+        return cls._from_versions((user.at, user) for user in users)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> "ProfileHistory":
         """From `features.offline.OfflineStore.profile_history`."""
-        return cls.from_users(msgspec.json.decode(record, type=User) for record in frame["record"])
+        profiles = (msgspec.json.decode(record, type=UserProfile) for record in frame["record"])
+        return cls._from_versions(zip(epoch_ms(frame["event_timestamp"]).tolist(), profiles, strict=True))
+
+    @classmethod
+    def _from_versions(cls, versions: Iterable[tuple[int, UserProfile]]) -> "ProfileHistory":
+        updates: dict[str, list[tuple[int, Profile]]] = {}
+        for at, user in versions:
+            updates.setdefault(user.user_id, []).append((at, profile_of(user)))
+        return cls({user_id: sorted(own, key=lambda update: update[0]) for user_id, own in updates.items()})
 
     def __len__(self) -> int:
         return len(self.updates)
@@ -183,7 +189,13 @@ class ProfileHistory:
         return EventProfiles(schema, np.concatenate([schema.encode([None]), schema.encode(profiles)]), rows)
 
 
-def profile_of(user: User) -> Profile:
+def epoch_ms(times: "pd.Series[pd.Timestamp]") -> Int64:
+    """int64 [times]: epoch ms of timestamps in whatever unit."""
+    milliseconds: Int64 = times.dt.tz_convert(None).to_numpy().astype("datetime64[ms]").astype(np.int64)
+    return milliseconds
+
+
+def profile_of(user: UserProfile) -> Profile:
     """A user's attributes, with the segment as one more attribute."""
     return {**user.attributes, SEGMENT: user.segment} if user.segment else user.attributes
 

@@ -9,11 +9,12 @@ from typing import Final
 
 import msgspec
 
+from features.catalogue import CatalogueEntry, UserProfile
 from features.popularity import EVERYONE
 from models.domains.preset import DomainPreset, milliseconds
 from serving.catalogue.items import NEWEST, CatalogueItem
 from serving.catalogue.live_popularity import FreshnessPolicy
-from stream.events import KIND_CODES, Item, User
+from stream.events import KIND_CODES
 
 PUBLISHED_AT: Final = "published_at"
 """The attribute that says when an item was published, epoch ms."""
@@ -74,7 +75,7 @@ class Domain:
         self.popular_by_category: dict[str, list[str]] = {}
         self._expiring: list[tuple[int, str]] = []
 
-    def put_items(self, items: Sequence[Item]) -> CatalogueChanges:
+    def put_items(self, items: Sequence[CatalogueEntry]) -> CatalogueChanges:
         """Add or replace items."""
         changes = {item.item_id: self._catalogue_item(item) for item in items}
         self._apply(changes)
@@ -90,7 +91,7 @@ class Domain:
         item = self.items.get(item_id)
         if item is None:
             return {}
-        return self.put_items([Item(item_id=item_id, at=0, available=False, category=item.category)])
+        return self.put_items([CatalogueEntry(item_id=item_id, at=0, available=False, category=item.category)])
 
     def expire_items(self) -> CatalogueChanges:
         """Hide items whose time has passed."""
@@ -104,7 +105,7 @@ class Domain:
         self._apply(expired)
         return expired
 
-    def put_user(self, user: User) -> None:
+    def put_user(self, user: UserProfile) -> None:
         """Set a user's segment."""
         if user.segment:
             self.segments[user.user_id] = sys.intern(user.segment)
@@ -143,7 +144,7 @@ class Domain:
         item = self.items.get(item_id)
         return item.title if item is not None else None
 
-    def _catalogue_item(self, item: Item) -> CatalogueItem:
+    def _catalogue_item(self, item: CatalogueEntry) -> CatalogueItem:
         category = sys.intern(item.category) if item.category else None
         if category is not None:
             self.category_codes.setdefault(category, len(self.category_codes))

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from features.catalogue import CatalogueEntry, UserProfile
 from features.popularity import EVERYONE
 from models.releases.release import Release
 from serving.catalogue.domain import CatalogueChanges, Domain
@@ -15,7 +16,6 @@ from serving.catalogue.live_popularity import ExtendableRelease, live_popularity
 from serving.catalogue.release_view import CatalogueView, ReleaseView
 from serving.rules.compiled import CompiledRules
 from serving.rules.rule import Rule, rules_of_domain
-from stream.events import Item, User
 
 NO_RULES: Final[tuple[Rule, ...]] = ()
 
@@ -112,7 +112,7 @@ class DomainState:
         """Whether a release in memory reads users' profiles."""
         return any(loaded.view.release.reads_profiles for loaded in self.releases)
 
-    def put_items(self, items: Sequence[Item]) -> None:
+    def put_items(self, items: Sequence[CatalogueEntry]) -> None:
         """Add or replace items."""
         self._apply(self.domain.put_items(items))
 
@@ -120,7 +120,7 @@ class DomainState:
         """Hide an item that left the catalogue."""
         self._apply(self.domain.remove_item(item_id))
 
-    def put_user(self, user: User) -> None:
+    def put_user(self, user: UserProfile) -> None:
         """Set a user's segment."""
         self.domain.put_user(user)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from features.catalogue import item_row, profile_row
 from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.data.splits import SplitProtocol
@@ -111,7 +112,7 @@ def prepared(request: EvaluationRequest, progress: Progress) -> tuple[Source, pd
         protocol, request.seed, request.trials, request.minutes, request.sample, masked, request.min_count, **weighed
     )
     defaults = read_preset(request.tuned).tuned_params if request.tuned is not None else {}
-    people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
+    people = ProfileHistory.from_users(profile_row(user, 0).record() for part in source.profiles() for user in part)
     offered = catalogue_of(source)
     experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
     return source, frame, experiment
@@ -137,7 +138,7 @@ def catalogue_of(source: Source) -> ItemFeatures | None:
     has_item_data = source.items.select(pl.any_horizontal(pl.col("title", "category").is_not_null()).any()).item()
     if not source.listed and not has_item_data:
         return None
-    items = [item for part in source.catalogue() for item in part]
+    items = [item_row(item, 0).record() for part in source.catalogue() for item in part]
     return ItemFeatures.from_items(items, source.listed)
 
 

@@ -16,6 +16,7 @@ from mode import Service
 from prometheus_client import start_http_server
 
 from features.activity import FoldSettings
+from features.catalogue import item_row, profile_row
 from features.errors import StoreError
 from features.outcomes import JoinWindow
 from features.store import OnlineStore, open_store
@@ -90,9 +91,11 @@ class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
         items = [record for record in known if isinstance(record, Item)]
         users = [record for record in known if isinstance(record, User)]
         if items:
-            await self.events.call_store(lambda: self.store.write_items(items), "write")
+            await self.events.call_store(lambda: self.store.write_items([item_row(item, 0) for item in items]), "write")
         if users:
-            await self.events.call_store(lambda: self.store.write_profiles(users), "write")
+            await self.events.call_store(
+                lambda: self.store.write_profiles([profile_row(user, 0) for user in users]), "write"
+            )
 
 
 def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:

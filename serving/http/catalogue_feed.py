@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from features.catalogue import item_row, profile_row
 from serving.catalogue.domain_state import DomainState
 from stream import topics
 from stream.errors import EventError
@@ -30,7 +31,7 @@ class CatalogueFeed:
             return
         item = _decoded(topics.ITEMS, value)
         if isinstance(item, Item) and item.domain in self._domains:
-            self._domains[item.domain].put_items([item])
+            self._domains[item.domain].put_items([item_row(item, 0).record()])
 
     def on_user(self, key: bytes | None, value: bytes | None) -> None:
         """A message of `users`."""
@@ -41,7 +42,7 @@ class CatalogueFeed:
             return
         user = _decoded(topics.USERS, value)
         if isinstance(user, User) and user.domain in self._domains:
-            self._domains[user.domain].put_user(user)
+            self._domains[user.domain].put_user(profile_row(user, 0).record())
 
     def _domain_and_id(self, key: bytes | None) -> tuple[DomainState | None, str]:
         name, _, identity = (key or b"").decode("utf-8", "replace").partition("/")

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
+from features.catalogue import ItemRow, ProfileRow
 from features.errors import FeatureError, StoreError
 from features.popularity import DomainPopularity, PartitionPopularity
 from features.rebuild import differing_keys, rebuild
 from features.store import OnlineStore, open_store
-from stream.events import Interaction, Item, User
+from stream.events import Interaction
 from testing.redis_server import redis_server
 
 NOON = 1_760_000_000_000
@@ -69,15 +70,15 @@ def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:
 
 
 def test_profiles_items_and_popularity(store: OnlineStore) -> None:
-    user = User(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
-    item = Item(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
+    user = ProfileRow(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
+    item = ItemRow(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
     row = PartitionPopularity(7, [1, -2], {"shop": DomainPopularity("rules", 3, {"": {"tea": 1.5}})})
     store.write_profiles([user])
     store.write_items([item, msgspec.structs.replace(item, domain="news", title="News of tea")])
     store.write_popularity({"events/0": row})
-    assert store.read_profile("shop", "ann") == user
+    assert store.read_profile("shop", "ann") == user.record()
     assert store.read_profile("news", "ann") is None
-    assert store.read_item("shop", "tea") == item
+    assert store.read_item("shop", "tea") == item.record()
     assert store.read_popularity(["events/0", "events/1"]) == {"events/0": row}
 
 
@@ -96,7 +97,7 @@ def test_typed_features_of_a_written_state(store: OnlineStore) -> None:
 
 def test_a_forgotten_user_keeps_nothing_but_positions(store: OnlineStore) -> None:
     store.write_activities({("shop", "ann"): state("a")})
-    store.write_profiles([User(user_id="ann", at=NOON, segment="old")])
+    store.write_profiles([ProfileRow(user_id="ann", at=NOON, segment="old")])
     store.delete_user("shop", "ann")
     left = store.read_activity("shop", "ann")
     assert left is not None

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features.catalogue import UserProfile
 from models.data.interactions import Interactions
 from models.data.profiles import Attribute, ProfileHistory, ProfileSchema, time_features
-from stream.events import User
 
 NOON = 1_760_000_000_000
 
@@ -58,7 +58,7 @@ def test_few_numbers_and_truths_are_names() -> None:
 
 
 def test_a_profile_is_what_was_known_before() -> None:
-    words = [User("ann", 200, attributes={"plan": "gold"}), User("ann", 100, segment="new")]
+    words = [UserProfile("ann", 200, attributes={"plan": "gold"}), UserProfile("ann", 100, segment="new")]
     known = ProfileHistory.from_users(words)
     assert known.before("ann", 100) is None
     assert known.before("ann", 101) == {"segment": "new"}
@@ -70,8 +70,10 @@ def test_a_profile_is_what_was_known_before() -> None:
 def test_each_event_of_a_log_has_the_profile_that_was_known_before_it() -> None:
     """Six users turn from free to paid at 50; what is said at 1,000 is said after the log's end."""
     users = [f"u{n}" for n in range(6)]
-    words = [User(user, at, attributes={"plan": plan}) for user in users for at, plan in ((10, "free"), (50, "paid"))]
-    words += [User(user, 1_000, attributes={"plan": "gone"}) for user in users]
+    words = [
+        UserProfile(user, at, attributes={"plan": plan}) for user in users for at, plan in ((10, "free"), (50, "paid"))
+    ]
+    words += [UserProfile(user, 1_000, attributes={"plan": "gone"}) for user in users]
     rows = [(user, "a", "view", at) for at in (10, 11, 50, 51) for user in [*users, "nobody"]]
     log = Interactions.from_frame(
         pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]), profiles=ProfileHistory.from_users(words)

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.catalogue import CatalogueEntry
 from models.data import text_vectors
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.vocabulary import Vocabulary
 from models.recommenders.cold_items import ColdItemInitializer
-from stream.events import Item
 
 TITLES = ["red wine from France", "white wine from Spain", "red wine, Spain", "toy car", "toy train", "", "toy cars"]
 
@@ -93,7 +93,7 @@ def test_new_items_borrow_from_those_like_them() -> None:
 
 
 def test_a_catalogue_is_known_by_its_titles_not_by_the_bits_of_their_vectors() -> None:
-    items = [Item(f"i{one}", 1, title=f"Title {one}") for one in range(4)]
+    items = [CatalogueEntry(f"i{one}", 1, title=f"Title {one}") for one in range(4)]
     found = ItemFeatures.from_items(items)
     assert found.texts is not None
     elsewhere = msgspec.structs.replace(found, texts=found.texts + np.float32(1e-6))  # another machine's last bits

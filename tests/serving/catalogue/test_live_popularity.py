@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features.activity import Activity, History
+from features.catalogue import CatalogueEntry
 from features.popularity import EVERYONE
 from models.data.interactions import Interactions
 from models.domains.preset import DomainPreset, FilterPreset, FreshnessPreset, SeenPolicy
@@ -18,7 +19,7 @@ from models.releases.release import Release
 from serving.catalogue.domain import DomainPolicy
 from serving.catalogue.domain_state import DomainState
 from serving.recommend.request import LookupRequest
-from stream.events import KIND_CODES, Item
+from stream.events import KIND_CODES
 from testing.lookups import domain_state, ids, look_up, release_view, serve
 
 HOUR = 60 * 60 * 1000
@@ -81,9 +82,9 @@ def test_what_is_popular_now_leads_also_where_the_release_does_not_know_it(relea
     state.domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
     state.refresh_popularity()
     assert recommended(state, ("start", CLICK, NOW)) == ["flash", "new", "old"]
-    state.put_items([Item(item_id="flash", at=NOW, domain="news", available=False)])
+    state.put_items([CatalogueEntry(item_id="flash", at=NOW, domain="news", available=False)])
     assert recommended(state, ("start", CLICK, NOW)) == ["new", "old"]
-    state.put_items([Item(item_id="flash", at=NOW, domain="news")])
+    state.put_items([CatalogueEntry(item_id="flash", at=NOW, domain="news")])
     assert recommended(state, ("start", CLICK, NOW), ("flash", CLICK, NOW)) == ["new", "old"]  # read: masked
     assert recommended(state, ("flash", CLICK, NOW))[:1] == ["new"]  # nothing the release knows: what is popular
 
@@ -92,7 +93,7 @@ def test_what_owes_its_place_to_the_minutes_says_so(release: Release) -> None:
     """`new`: .9 of 10/41 by the minutes, .1 of a third by the release; `old`: .9 of 1/41, .1 of two thirds."""
     state = serving(release, seen=SeenPolicy("mask"), freshness=FreshnessPreset("100d", 0.9))
     now = int(time.time() * 1000)
-    state.put_items([Item(item_id="sheet", at=now, domain="news", attributes={"published_at": now})])
+    state.put_items([CatalogueEntry(item_id="sheet", at=now, domain="news", attributes={"published_at": now})])
     state.domain.set_popular({EVERYONE: {"flash": 30.0, "new": 10.0, "old": 1.0}})
     state.refresh_popularity()
     activity = Activity(History(["start"], [CLICK], [NOW], [None]))
@@ -108,7 +109,10 @@ def test_an_item_that_was_published_and_not_read_yet_can_be_reached(release: Rel
     state = serving(release, freshness=FreshnessPreset("6h", 0.5))
     now = int(time.time() * 1000)
     state.put_items(
-        [Item(item_id=f"p{n}", at=now, domain="news", attributes={"published_at": now - n * HOUR}) for n in (9, 1)]
+        [
+            CatalogueEntry(item_id=f"p{n}", at=now, domain="news", attributes={"published_at": now - n * HOUR})
+            for n in (9, 1)
+        ]
     )
     state.domain.set_popular({EVERYONE: {"new": 10.0, "old": 1.0}})
     state.refresh_popularity()

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from features.catalogue import CatalogueEntry
 from models.releases import release_store
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.rules_feed import RuleRegistry, RulesFile
 from serving.rules.rule import Rule
-from stream.events import Item
 from testing.lookups import NOW, domain_state, serve, write_release
 
 FILE = '[[rule]]\nid = "hide-a"\naction = "exclude"\nitems = ["a"]\n'
@@ -203,11 +203,11 @@ def test_items_that_change_while_rules_are_compiled_are_seen(tmp_path: Path) -> 
     state = domain_state(clock=lambda: NOW)
     write_release(tmp_path, ["a", "b"], {})
     serve(state, release_store.load(tmp_path / "shop" / str(release_store.current_id(tmp_path, "shop"))))
-    state.put_items([Item(item_id="a", at=NOW, category="tea"), Item(item_id="b", at=NOW, category="tea")])
+    state.put_items([CatalogueEntry(item_id=item_id, at=NOW, category="tea") for item_id in ("a", "b")])
     before = state.view
     with state.compiling() as compilation:
         compilation.compile([Rule(id="x", action="exclude", where={"category": "tea"})])
-        state.put_items([Item(item_id="b", at=NOW, category="cups")])
+        state.put_items([CatalogueEntry(item_id="b", at=NOW, category="cups")])
         assert state.rules == ()
     assert [state.view.shows(item_id) for item_id in ("a", "b")] == [False, True]
     assert before.shows("a")  # a look-up on its way keeps the view that it took

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from features.catalogue import CatalogueEntry
 from serving.catalogue.domain_state import DomainState
 from serving.recommend.pipeline import FIRST_OF_CATALOGUE
 from serving.recommend.request import LookupRequest
 from serving.rules.rule import Condition, Rule
-from stream.events import Item
 from testing.lookups import (
     NOW,
     SHOP,
@@ -96,7 +96,7 @@ def test_what_is_gone_or_unwanted_or_excluded_cannot_be_pinned(state: DomainStat
         Rule(id="p", action="pin", position=1, items=["i6", "i7", "i8"]),
         Rule(id="x", action="exclude", items=["i8"]),
     )
-    state.put_items([Item(item_id="i6", at=NOW, available=False)])
+    state.put_items([CatalogueEntry(item_id="i6", at=NOW, available=False)])
     assert ids(look_up(state, state_of(("hide", "i7"), ("view", "i0")), LookupRequest("shop", 2))) == ["i1", "i2"]
 
 
@@ -126,8 +126,8 @@ def test_rules_hold_for_lists_that_no_release_ranks(state: DomainState) -> None:
 def test_rules_follow_items_that_change_and_releases_that_are_swapped(state: DomainState, tmp_path: Path) -> None:
     follow(state, Rule(id="x", action="exclude", where={"brand": "House"}))
     assert "i3" not in ids(look_up(state, ANN, LookupRequest("shop", 8)))
-    state.put_items([Item(item_id="i3", at=NOW, category="tea", attributes={"brand": "Sold"})])
-    state.put_items([Item(item_id="i1", at=NOW, category="tea", attributes={"brand": "House"})])
+    state.put_items([CatalogueEntry(item_id="i3", at=NOW, category="tea", attributes={"brand": "Sold"})])
+    state.put_items([CatalogueEntry(item_id="i1", at=NOW, category="tea", attributes={"brand": "House"})])
     for _ in range(2):
         listed = ids(look_up(state, ANN, LookupRequest("shop", 8)))
         assert "i3" in listed
@@ -180,7 +180,7 @@ def test_diversity_lets_the_like_give_way(state: DomainState) -> None:
 
 
 def test_exploration_shows_what_its_propensities_say_and_never_in_the_first_place(state: DomainState) -> None:
-    state.put_items([Item(item_id="brand-new", at=NOW, title="New", category="tea")])
+    state.put_items([CatalogueEntry(item_id="brand-new", at=NOW, title="New", category="tea")])
     times, seen = 3_000, Counter[tuple[int, str]]()
     propensities: dict[tuple[int, str], float] = {}
     ask = LookupRequest("shop", 3, explore=0.4)
@@ -246,8 +246,8 @@ def test_items_expire_and_new_ones_come(tmp_path: Path) -> None:
     serve(state, read_release(tmp_path))
     follow(state, Rule(id="p", action="pin", position=1, items=["i5"]))
     state.domain.set_popular({"": {"i5": 5.0, "i0": 1.0}})
-    state.put_items([Item(item_id="i5", at=NOW, category="tea", expires_at=NOW + 1000)])
-    state.put_items([Item(item_id="late", at=NOW, category="tea", expires_at=NOW - 1)])
+    state.put_items([CatalogueEntry(item_id="i5", at=NOW, category="tea", expires_at=NOW + 1000)])
+    state.put_items([CatalogueEntry(item_id="late", at=NOW, category="tea", expires_at=NOW - 1)])
     state.tick()
     assert ids(look_up(state, ANN, LookupRequest("shop", 2))) == ["i5", "i1"]
     now[0] = NOW + 1000
@@ -256,7 +256,7 @@ def test_items_expire_and_new_ones_come(tmp_path: Path) -> None:
     assert "i5" not in ids(look_up(state, None, LookupRequest("shop", 12)))
     assert not state.view.shows("i5")
     assert not state.view.shows("late")
-    state.put_items([Item(item_id="i5", at=NOW, category="tea", expires_at=NOW + 9000)])
+    state.put_items([CatalogueEntry(item_id="i5", at=NOW, category="tea", expires_at=NOW + 9000)])
     assert ids(look_up(state, ANN, LookupRequest("shop", 2))) == ["i5", "i1"]
 
 

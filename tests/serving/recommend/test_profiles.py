@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from features.catalogue import ProfileRow, UserProfile
 from features.store import OnlineStore, open_store
 from models.data.profiles import Profile
 from models.releases import release_store
@@ -13,7 +14,6 @@ from models.releases.release import Release
 from serving.catalogue.domain_state import DomainState
 from serving.recommend.request import LookupRequest
 from serving.recommend.worker import Lookups
-from stream.events import User
 from testing.encoders import fit_on_tastes, save_and_load
 from testing.interactions import MONDAY, OLD, SATURDAY, YOUNG
 from testing.lookups import SHOP, domain_state, ids, look_up, serve, state_of, write_release
@@ -31,7 +31,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 def store(tmp_path: Path) -> Iterator[OnlineStore]:
     opened = open_store(tmp_path / "feast", "sqlite", ["shop"])
     opened.write_activities({("shop", user): TEA for user in ("ann", "bob", "eve")})
-    opened.write_profiles([User("ann", 1, attributes=YOUNG), User("bob", 1, attributes=OLD)])
+    opened.write_profiles([ProfileRow("ann", 1, attributes=YOUNG), ProfileRow("bob", 1, attributes=OLD)])
     yield opened
     opened.close()
 
@@ -58,11 +58,13 @@ def test_the_newest_profile_is_in_the_next_answer(release: Release, store: Onlin
     serve(state, release)
     assert first_of(state, store, "ann", "bob", YOUNG, OLD) == ["a", "b", "a", "b"]
     assert first_of(state, store, "eve")[0] in {"a", "b"}  # of whom nothing is known
-    store.write_profiles([User("ann", 2, attributes=OLD)])
+    store.write_profiles([ProfileRow("ann", 2, attributes=OLD)])
     store.delete_user("shop", "bob")
     store.write_activities({("shop", "bob"): TEA})
     assert first_of(state, store, "ann") == ["b"]
-    assert store.read_profiles([("shop", "ann"), ("shop", "bob")]) == {("shop", "ann"): User("ann", 2, attributes=OLD)}
+    assert store.read_profiles([("shop", "ann"), ("shop", "bob")]) == {
+        ("shop", "ann"): UserProfile("ann", 2, attributes=OLD)
+    }
     assert first_of(state, store, "bob") == first_of(state, store, "eve")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from features.activity import Activity, History
+from features.catalogue import CatalogueEntry
 from features.store import OnlineStore, open_store
 from models.arrays import Float32
 from models.releases import release_store
@@ -24,7 +25,6 @@ from serving.recommend.request import LookupRequest
 from serving.recommend.shadow import Shadow, overlap
 from serving.recommend.worker import Lookups
 from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
-from stream.events import Item
 from testing.lookups import ids
 from testing.random_release import write_random_release
 
@@ -111,7 +111,7 @@ def test_a_canary_answers_its_share_and_follows_the_catalogue(state: DomainState
     assert rollout.control.answers == len(USERS) - len(mine)
     first = next(iter(mine))
     gone = answers[first].items[0].item_id
-    state.put_items([Item(item_id=gone, at=1, available=False)])
+    state.put_items([CatalogueEntry(item_id=gone, at=1, available=False)])
     assert gone not in ids(answers_of_all(state, store, rollout)[first])
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from features.catalogue import CatalogueEntry
 from models.releases import arms, release_store
 from models.releases.arms import Arm, Rollout
 from serving.catalogue.domain_state import DomainState
 from serving.messages import encode, release_announcement
 from serving.rollout.loader import POINTER, ReleaseLoader
-from stream.events import Item
 from testing.lookups import NOW, domain_state, follow, write_release
 from testing.lookups import release_view as view_of
 
@@ -134,7 +134,7 @@ def test_arms_are_loaded_follow_the_catalogue_and_end(tmp_path: Path) -> None:
     assert loader.serving == serving
     assert {role: each.view.release_id for role, each in rollout.arms.items()} == {"canary": canary, "shadow": shadow}
     assert [loaded.id for loaded in loader.state.releases] == [serving, canary, shadow]
-    loader.state.put_items([Item(item_id="b", at=NOW, available=False)])
+    loader.state.put_items([CatalogueEntry(item_id="b", at=NOW, available=False)])
     assert all(each.view.items.hidden.tolist() == [1] for each in rollout.arms.values())
     loader.check()
     assert loader.loader.rollouts["shop"] is rollout  # nothing changed
@@ -219,7 +219,7 @@ def test_changes_that_arrive_while_a_release_is_loaded_reach_it(tmp_path: Path) 
     release = release_store.load(tmp_path / "shop" / promoted(tmp_path))
     with state.loading() as loading:
         loading.prepare(release)
-        state.put_items([Item(item_id="b", at=NOW, available=False), Item(item_id="new", at=NOW)])
+        state.put_items([CatalogueEntry(item_id="b", at=NOW, available=False), CatalogueEntry(item_id="new", at=NOW)])
         follow(state, Rule(id="x", action="exclude", items=["c"]))
         assert state.serving is None
     view = view_of(state)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.catalogue import UserProfile
 from models.data.interactions import Interactions
 from models.data.profiles import ProfileHistory
 from models.errors import TrainingError
@@ -14,7 +15,6 @@ from models.recommenders.base import TuningContext
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.recommender import WARMLY, Neural
 from models.recommenders.registry import create, neural_names
-from stream.events import User
 
 SMALL = {"embedding_size": 8, "blocks": 1, "heads": 1, "dropout": 0.0, "learning_rate": 1e-2, "adversarial": 0.0}
 SITUATION = TuningContext(repeats=True, length=8)
@@ -92,11 +92,11 @@ def test_what_is_no_start_is_said() -> None:
 
 def test_what_attributes_say_is_matched_by_their_names(tmp_path: Path) -> None:
     """The second log has a plan more, so every code is another one."""
-    told = [User(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
+    told = [UserProfile(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
     first = fitted("dnn", Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users(told)), profile=True)
     warm_start.write(tmp_path / "training.npz", warm_start.start_of(first, 5_000))
     start = warm_start.read((tmp_path / "training.npz").read_bytes(), "before")
-    more = [User(f"u{n}", 0, attributes={"plan": "bronze"}) for n in range(20, 40)]
+    more = [UserProfile(f"u{n}", 0, attributes={"plan": "bronze"}) for n in range(20, 40)]
     begun = fitted(
         "dnn",
         Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users([*told, *more])),
