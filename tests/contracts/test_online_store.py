@@ -72,7 +72,7 @@ def test_more_rows_than_one_read_takes(store: OnlineStore) -> None:
 def test_profiles_items_and_popularity(store: OnlineStore) -> None:
     user = ProfileRow(user_id="ann", at=NOON, segment="old", attributes={"age": 40})
     item = ItemRow(item_id="tea", at=NOON, title="Tea", category="drinks", available=False)
-    row = PartitionPopularity(7, [1, -2], {"shop": DomainPopularity("rules", 3, {"": {"tea": 1.5}})})
+    row = PartitionPopularity(7, [1, -2], domains={"shop": DomainPopularity("rules", 3, {"": {"tea": 1.5}})})
     store.write_profiles([user])
     store.write_items([item, msgspec.structs.replace(item, domain="news", title="News of tea")])
     store.write_popularity({"events/0": row})
