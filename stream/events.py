@@ -56,7 +56,9 @@ REASONS: Final = (
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Domain = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
-Scalar = str | int | float | bool | None
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Longer numbers are refused where they enter: no column and no array holds them."""
+Scalar = str | Int64 | float | bool | None
 Attributes = dict[str, Scalar | list[Scalar]]
 
 
@@ -72,7 +74,7 @@ class Interaction(msgspec.Struct, tag_field="type", tag="interaction", frozen=Tr
     user_id: Id
     item_id: Id
     kind: Kind
-    at: int
+    at: Int64
     domain: Domain = "shop"
     value: float | None = None
     session_id: Id | None = None
@@ -87,7 +89,7 @@ class Impression(msgspec.Struct, tag_field="type", tag="impression", frozen=True
     event_id: Id
     user_id: Id
     item_ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=500)]
-    at: int
+    at: Int64
     domain: Domain = "shop"
     release: Label | None = None
     request_id: Label | None = None
@@ -101,7 +103,7 @@ class Search(msgspec.Struct, tag_field="type", tag="search", frozen=True, omit_d
     event_id: Id
     user_id: Id
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    at: int
+    at: Int64
     domain: Domain = "shop"
     session_id: Id | None = None
     context: dict[str, Scalar] = {}
@@ -115,25 +117,25 @@ class Item(msgspec.Struct, tag_field="type", tag="item", frozen=True, omit_defau
     """
 
     item_id: Id
-    at: int
+    at: Int64
     domain: Domain = "shop"
     title: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType | None = UNSET
     category: Label | UnsetType | None = UNSET
     available: bool | UnsetType | None = UNSET
-    expires_at: int | UnsetType | None = UNSET
+    expires_at: Int64 | UnsetType | None = UNSET
     attributes: Attributes | UnsetType | None = UNSET
-    valid_from: int | UnsetType = UNSET
+    valid_from: Int64 | UnsetType = UNSET
 
 
 class User(msgspec.Struct, tag_field="type", tag="user", frozen=True, omit_defaults=True):
     """An update of a user's profile, merged like an `Item`. Users of a `segment` get a popularity list of their own."""
 
     user_id: Id
-    at: int
+    at: Int64
     domain: Domain = "shop"
     segment: Label | UnsetType | None = UNSET
     attributes: Attributes | UnsetType | None = UNSET
-    valid_from: int | UnsetType = UNSET
+    valid_from: Int64 | UnsetType = UNSET
 
 
 Event = Interaction | Impression | Search

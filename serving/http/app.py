@@ -5,8 +5,6 @@ import logging
 import signal
 import socket
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from litestar import Litestar
@@ -14,12 +12,12 @@ from litestar.config.compression import CompressionConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.static_files import create_static_files_router
 
 from models.errors import PresetError
-from serving.http.ingest import MAX_BODY_BYTES
-from serving.http.problems import log_unexpected, problem_details
-from serving.http.routes import events, health, items, live, popular, recommendations, releases, rules, users
+from serving.http.bodies import MAX_BODY_BYTES, BoundedRequest
+from serving.http.door import Door
+from serving.http.problems import on_unexpected, problem_details
+from serving.http.routes import assets, events, health, items, live, popular, recommendations, releases, rules, users
 from serving.http.routes.lookup_options import query_lookup
 from serving.http.service import Service
 from serving.process import logs, memory
@@ -46,6 +44,8 @@ ROUTES: list[Any] = [
     releases.list_releases,
     releases.get_release,
     health.get_metrics,
+    assets.get_start_page,
+    assets.get_asset,
 ]
 
 log = logging.getLogger("coldstream.api")
@@ -53,7 +53,6 @@ log = logging.getLogger("coldstream.api")
 
 def build(service: Service) -> Litestar:
     """The application around a service."""
-    folder = _swagger_folder()
     swagger = SwaggerRenderPlugin(
         js_url="/assets/swagger-ui-bundle.js",
         css_url="/assets/swagger-ui.css",
@@ -62,7 +61,7 @@ def build(service: Service) -> Litestar:
         path="/",
     )
     return Litestar(
-        [*ROUTES, create_static_files_router("/assets", [folder], include_in_schema=False)],
+        ROUTES,
         dependencies={
             "service": Provide(lambda: service, use_cache=True, sync_to_thread=False),
             "lookup": Provide(query_lookup, sync_to_thread=False),
@@ -70,7 +69,8 @@ def build(service: Service) -> Litestar:
         on_startup=[service.start],
         on_shutdown=[service.stop],
         plugins=[problem_details()],
-        after_exception=[log_unexpected],
+        exception_handlers={Exception: on_unexpected},
+        request_class=BoundedRequest,
         openapi_config=OpenAPIConfig(
             "Coldstream", "0.1.0", path="/docs", render_plugins=[swagger], description="Recommendations in real time."
         ),
@@ -80,21 +80,13 @@ def build(service: Service) -> Litestar:
     )
 
 
-def _swagger_folder() -> Path:
-    """The scripts of the page in the package swagger-ui-py, whose own code is not run."""
-    spec = find_spec("swagger_ui")
-    assert spec is not None, "swagger-ui-py is a dependency"
-    assert spec.origin is not None, "swagger-ui-py is a package of files"
-    return Path(spec.origin).parent / "static"
-
-
 async def serve(settings: Settings, service: Service) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are finished."""
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
     server = Server(
-        build(service),
+        Door(build(service)),
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,

@@ -1,20 +1,30 @@
 """Records of a request, checked one by one and sent to Kafka. 202 comes after the broker's acknowledgement."""
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response
 
 from serving import metrics
+from serving.http.bodies import MAX_BODY_BYTES
 from serving.http.problems import Problem
 from serving.http.read_your_writes import format_token, newest_token
 from serving.http.service import Service
 from stream import topics
 from stream.errors import EventError
 from stream.events import MAX_EVENT_BYTES, Impression, Interaction, Item, Record, Search, User, decode
+from stream.producer import Position
 
-MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+MAX_RECORDS: Final = 10_000
+MAX_VALUES: Final = 250_000
+"""Commas in a JSON array: its elements have to be found before they are counted, while the event loop waits."""
+MAX_REPORTED: Final = 100
+"""Refused records that an answer lists."""
+SLICE: Final = 1_000
+"""Records that are checked and sent before other requests get a turn."""
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     topics.EVENTS: (Interaction, Impression, Search),
     topics.ITEMS: (Item,),
@@ -32,9 +42,11 @@ class RefusedRecord(msgspec.Struct, frozen=True):
 
 
 class AcceptedRecords(msgspec.Struct, frozen=True):
-    """The number of records in the log, a token for all of them, one for each, and the refused records."""
+    """The number of records in the log and of refused ones, a token for all of them, one for each, and the first 100
+    refused records."""
 
     accepted: int
+    refused: int
     token: str
     tokens: list[str]
     errors: list[RefusedRecord]
@@ -43,18 +55,45 @@ class AcceptedRecords(msgspec.Struct, frozen=True):
 async def accept_records(
     request: Request[Any, Any, Any], service: Service, topic: str, wrong_type: str
 ) -> Response[AcceptedRecords]:
-    """Send the valid records of a request to `topic`. Each other one is refused: with `wrong_type`, if it belongs
-    to another topic.
+    """Send the valid records of a request to `topic`, in slices. Each other one is refused: with `wrong_type`, if it
+    belongs to another topic.
 
     Raises:
         Problem: the body cannot be read, or no record is valid.
         BrokerError: Kafka does not acknowledge.
     """
     raw_records = _split(await request.body(), request.headers.get("content-type", ""))
+    positions: list[Position] = []
+    refused: list[RefusedRecord] = []
+    for start in range(0, len(raw_records), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        valid = _checked(raw_records[start : start + SLICE], start, service, (topic, wrong_type), refused)
+        if valid:
+            positions += await service.producer.send_many(valid)
+            metrics.records_accepted.labels(type(valid[0]).__name__.lower()).inc(len(valid))
+    reported = refused[:MAX_REPORTED]
+    if refused and not positions:
+        first, errors = refused[0], msgspec.to_builtins(reported)
+        raise Problem(400, first.reason, first.detail, refused=len(refused), errors=errors)
+    tokens = [format_token(topic, position) for position in positions]
+    accepted = AcceptedRecords(len(positions), len(refused), newest_token(topic, positions), tokens, reported)
+    return Response(accepted, status_code=202)
+
+
+def _checked(
+    raw_records: Sequence[bytes],
+    first_index: int,
+    service: Service,
+    destination: tuple[str, str],
+    refused: list[RefusedRecord],
+) -> list[Record]:
+    """The valid records of some; the others are added to `refused`. `destination`: a topic, and the sentence for
+    records of other topics."""
+    topic, wrong_type = destination
     now_ms = int(time.time() * 1000)
     valid: list[Record] = []
-    refused: list[RefusedRecord] = []
-    for index, raw in enumerate(raw_records):
+    for index, raw in enumerate(raw_records, first_index):
         try:
             record = decode(raw, now_ms, service.time_limits)
             if not isinstance(record, TYPES[topic]):
@@ -67,14 +106,7 @@ async def accept_records(
             refused.append(RefusedRecord(index, error.reason, error.detail))
         else:
             valid.append(enriched(record, service))
-    if refused and not valid:
-        first = refused[0]
-        raise Problem(400, first.reason, first.detail, errors=msgspec.to_builtins(refused))
-    positions = await service.producer.send_many(valid)
-    metrics.records_accepted.labels(type(valid[0]).__name__.lower() if valid else "none").inc(len(valid))
-    tokens = [format_token(topic, position) for position in positions]
-    accepted = AcceptedRecords(len(valid), newest_token(topic, positions), tokens, refused)
-    return Response(accepted, status_code=202)
+    return valid
 
 
 def enriched(record: Record, service: Service) -> Record:
@@ -95,13 +127,35 @@ def enriched(record: Record, service: Service) -> Record:
 def _split(body: bytes, content_type: str) -> list[bytes]:
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, "too-large", f"the body has {len(body)} bytes; send at most {MAX_BODY_BYTES} at a time")
-    if "ndjson" in content_type or "jsonl" in content_type:
-        return [line for line in body.splitlines() if line.strip()]
-    if not body.strip():
+    if is_ndjson(content_type):
+        if body.count(b"\n") > 2 * MAX_RECORDS:
+            raise _too_many("lines")
+        return _bounded([line for line in body.splitlines() if line.strip()])
+    text = body.lstrip()
+    if not text:
         raise Problem(400, "not-json", "the body is empty; send one event, or an array of them")
-    if not body.lstrip().startswith(b"["):
+    if not text.startswith(b"["):
         return [body[: MAX_EVENT_BYTES + 1]]
+    if body.count(b",") > MAX_VALUES:
+        raise _too_many("values")
     try:
-        return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _bounded(msgspec.json.decode(body, type=list[msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
+
+
+def is_ndjson(content_type: str) -> bool:
+    """Whether a body has one JSON value a line: application/x-ndjson, application/jsonl, text/jsonlines, ..."""
+    name = content_type.lower()
+    return any(word in name for word in ("ndjson", "jsonl", "json-lines"))
+
+
+def _bounded(records: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
+    if len(records) > MAX_RECORDS:
+        raise _too_many("records")
+    return [bytes(record) for record in records]
+
+
+def _too_many(what: str) -> Problem:
+    detail = f"the body has too many {what}; send at most {MAX_RECORDS} records, with {MAX_VALUES} values, at a time"
+    return Problem(413, "too-many", detail)

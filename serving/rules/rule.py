@@ -158,7 +158,7 @@ def rule_of(raw: bytes | str, rule_id: str | None = None) -> Rule:
         if rule_id is not None and isinstance(fields, dict):
             fields.setdefault("id", rule_id)
         rule = checked_rule(msgspec.convert(fields, Rule))
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RuleError(f"not a rule: {error}; docs/rules.md shows every field") from None
     if rule_id is not None and rule.id != rule_id:
         raise RuleError(f"the rule's id is {rule.id}, the address says {rule_id}; leave `id` out", field="id")
@@ -214,7 +214,7 @@ def read_rules(path: Path) -> list[Rule]:
         return read_file(path)
     try:
         content = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RuleError(f"{path}: {error}") from None
     return _rules(content if isinstance(content, list) else [content])
 

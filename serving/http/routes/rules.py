@@ -6,6 +6,7 @@ import msgspec
 from litestar import Request, Response, delete, get, put
 from litestar.params import FromPath
 
+from serving.http.bodies import text_of
 from serving.http.problems import Problem
 from serving.http.read_your_writes import format_token
 from serving.http.routes.parameters import InjectedService
@@ -47,7 +48,7 @@ async def put_rule(
 ) -> Response[AcceptedRule]:
     """202 after the broker's acknowledgement; the rule is active in every API process within a second."""
     try:
-        rule = rule_of(await request.body(), rule_id)
+        rule = rule_of(text_of(await request.body()), rule_id)
     except RuleError as error:
         raise Problem(400, "bad-rule", str(error)) from None
     if rule.domain is not None and rule.domain not in service.domains:

@@ -8,6 +8,7 @@ import pytest
 from litestar.testing import TestClient
 
 from serving.http.app import build
+from serving.http.door import Door
 from serving.http.service import Service
 from serving.settings import Settings
 
@@ -32,5 +33,5 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
 
 @pytest.fixture
 def client(service: Service) -> Iterator[TestClient]:
-    with TestClient(build(service), raise_server_exceptions=False) as client:
+    with TestClient(Door(build(service)), raise_server_exceptions=False) as client:
         yield client

@@ -53,7 +53,7 @@ def test_each_refused_record_has_its_reason(client: TestClient) -> None:
     answer = client.post("/v1/events", content="[1, 2]", headers={"content-type": "application/json"})
     detail = "Expected `object`, got `int`"
     errors = [{"index": index, "reason": "bad-field", "detail": detail} for index in (0, 1)]
-    assert answer.json() == body(400, "Bad request", "bad-field", detail) | {"errors": errors}
+    assert answer.json() == body(400, "Bad request", "bad-field", detail) | {"errors": errors, "refused": 2}
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,13 @@ def test_an_unexpected_error_is_logged_with_its_request_and_says_nothing_of_itse
     monkeypatch.setattr(service, "recommend", fail)
     with caplog.at_level(logging.ERROR, "coldstream.api"):
         answer = client.get(RECOMMENDATIONS)
-    detail = "unexpected error; the log of the API has the details"
-    assert answer.json() == body(500, "Internal error", "about:blank", detail)
+    problem = answer.json()
+    request_id = problem.pop("request_id")
+    detail = f"unexpected error; the log of the API has the details of request {request_id}"
+    assert problem == body(500, "Internal error", "about:blank", detail)
     assert "inner secret" not in json.dumps(dict(answer.headers))
     (record,) = caplog.records
-    assert record.getMessage() == f"GET {RECOMMENDATIONS}: unexpected error"
+    assert record.getMessage() == f"GET {RECOMMENDATIONS}: unexpected error, request {request_id}"
     assert "inner secret" in caplog.text
 
 
