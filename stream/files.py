@@ -5,6 +5,7 @@ A reader sees the old file or the new one, never a part of one, even after a cra
 
 import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,32 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def creating_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill. On success it becomes `path`, which must not exist; else it is removed.
+
+    Its files reach the disk before it is renamed. Only one process at a time may create the same `path`; what a killed
+    one left is removed.
+
+    Raises:
+        OSError: a file cannot be written, or `path` exists and is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
 

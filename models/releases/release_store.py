@@ -7,7 +7,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from models.releases.manifest import (
     read_manifest,
 )
 from models.releases.release import Release
-from stream.files import write_atomically
+from stream.files import creating_folder, write_atomically
 
 KEPT_RELEASES: Final = 5
 """The newest releases that are never deleted; also the length of the history that rollback can use."""
@@ -68,22 +67,14 @@ def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callabl
     Returns:
         The manifest with the files' hashes and sizes.
     """
-    domain_folder = root / manifest.domain
-    domain_folder.mkdir(parents=True, exist_ok=True)
-    aside = domain_folder / f".{manifest.id}.aside"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    names = write(aside)
-    (aside / "items.json").write_bytes(msgspec.json.encode(list(item_ids)))
-    described = {name: _described(aside / name) for name in [*names, "items.json"]}
-    files = {name: file for name, file in described.items() if not name.startswith(TRAINING_FILE_PREFIX)}
-    extras = {name: file for name, file in described.items() if name.startswith(TRAINING_FILE_PREFIX)}
-    complete = msgspec.structs.replace(manifest, files=files, extras=extras, items=len(item_ids))
-    (aside / "manifest.json").write_bytes(encode_manifest(complete))
-    for path in aside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    aside.rename(domain_folder / manifest.id)
+    with creating_folder(root / manifest.domain / manifest.id) as folder:
+        names = write(folder)
+        (folder / "items.json").write_bytes(msgspec.json.encode(list(item_ids)))
+        described = {name: _described(folder / name) for name in [*names, "items.json"]}
+        files = {name: file for name, file in described.items() if not name.startswith(TRAINING_FILE_PREFIX)}
+        extras = {name: file for name, file in described.items() if name.startswith(TRAINING_FILE_PREFIX)}
+        complete = msgspec.structs.replace(manifest, files=files, extras=extras, items=len(item_ids))
+        (folder / "manifest.json").write_bytes(encode_manifest(complete))
     return complete
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.experiment_options import ExperimentOptions, with_experiment_options
 from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_json, print_lines
 from serving.commands.table_options import with_table_options
@@ -12,41 +13,22 @@ from serving.commands.table_options import with_table_options
 if TYPE_CHECKING:
     from stream.sources.table_options import TableOptions
 
-EventsFile = Annotated[
-    Path | None, typer.Option("--events", help="Events, CSV or Parquet, plain or gzip; - reads a pipe.")
-]
-DataSet = Annotated[
-    str | None, typer.Option("--source", metavar="NAME[:PATH]", help="A named data set instead of --events.")
-]
-Split = Annotated[str, typer.Option("--split", help="leave-one-out, last-days:N, last-share:S or random:S.")]
-Seen = Annotated[
-    str, typer.Option("--seen", help="Items in the history: keep or mask. auto chooses on the tuning cases.")
-]
-Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Evaluate at most this many users.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
-MinCount = Annotated[int, typer.Option("--min-count", min=1, help="Drop items with fewer events.")]
-
 app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
 @with_table_options
+@with_experiment_options
 def evaluate(
     ctx: typer.Context,
     table: "TableOptions",
-    events: EventsFile = None,
-    source: DataSet = None,
-    split: Split = "leave-one-out",
+    experiment: ExperimentOptions,
     recommender: Annotated[
         str,
         typer.Option(help="A name, names separated by commas, auto (the default candidates and their blend) or all."),
     ] = "auto",
-    seen: Seen = "auto",
     trials: Annotated[int, typer.Option(min=1, help="Tuning trials for each recommender.")] = 12,
     minutes: Annotated[float, typer.Option(min=0.01, help="Tuning minutes for each recommender.")] = 4.0,
-    sample: Sample = None,
-    seed: Seed = 0,
-    min_count: MinCount = 1,
     preset: Annotated[
         Path | None, typer.Option(help="A preset from coldstream tune whose parameters start the search.")
     ] = None,
@@ -64,25 +46,11 @@ def evaluate(
         return
     from models.evaluation.report import write
     from serving.commands import offline_evaluation
-    from serving.domain_presets import preset_for
     from serving.process import memory
 
     settings = settings_of(ctx, domain=domain)
-    request = offline_evaluation.EvaluationRequest(
-        events=events,
-        source=source,
-        table=table,
-        domain=settings.domain,
-        split=split,
-        recommender=recommender,
-        seen=seen,
-        trials=trials,
-        minutes=minutes,
-        sample=sample,
-        seed=seed,
-        min_count=min_count,
-        tuned=preset,
-        preset=preset_for(settings, settings.domain) if events is not None or domain is not None else None,
+    request = offline_evaluation.evaluation_request(
+        settings, experiment, table, domain, recommender=recommender, trials=trials, minutes=minutes, tuned=preset
     )
     memory.configure_allocator(memory.TRAINING)
     result = offline_evaluation.evaluate(request, predictions)

@@ -1,6 +1,5 @@
 """`coldstream evaluate`: tune and measure recommenders on a file of events or a named data set."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,32 +23,38 @@ from models.evaluation.report import EvaluationReport, RecommenderResults
 from models.recommenders import registry
 from models.recommenders.registry import DEFAULT_MEMBERS
 from serving.commands.data_loading import open_source
+from serving.commands.experiment_options import ExperimentOptions
 from serving.commands.progress import training
+from serving.domain_presets import preset_for
+from serving.settings import Settings
 from stream.errors import ColdstreamError
+from stream.files import replacing
 from stream.sources.source import Source
 from stream.sources.table_options import TableOptions
 
 LEAST_EVENTS = 100
 
 
-class EvaluationRequest(msgspec.Struct, frozen=True):
-    """The options of an evaluation. Exactly one of `events` (a file) and `source` (NAME or NAME:PATH) is given."""
+class EvaluationRequest(ExperimentOptions, frozen=True):
+    """The options of an experiment, how its files are read, and what is tuned for how long."""
 
-    events: Path | None = None
-    source: str | None = None
     table: TableOptions = TableOptions()
     domain: str = "shop"
-    split: str = "leave-one-out"
     recommender: str = "auto"
-    seen: str = "auto"
     trials: int = 12
     minutes: float = 4.0
-    sample: int | None = None
-    seed: int = 0
-    min_count: int = 1
     tuned: Path | None = None
     preset: DomainPreset | None = None
     """Gives the kind weights; None: the shipped preset of the data set's domain."""
+
+
+def evaluation_request(
+    settings: Settings, experiment: ExperimentOptions, table: TableOptions, domain: str | None, **tuning: Any
+) -> EvaluationRequest:
+    """The request of a command line; `domain` is its option, `tuning` are further fields. Raises PresetError."""
+    preset = preset_for(settings, settings.domain) if experiment.events is not None or domain is not None else None
+    options = msgspec.structs.asdict(experiment)
+    return EvaluationRequest(**options, **tuning, table=table, domain=settings.domain, preset=preset)
 
 
 def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> EvaluationReport:
@@ -194,12 +199,9 @@ def _lists(experiment: Experiment, name: str, ranked: evaluation.RankedLists) ->
 
 
 def _write(lists: pl.DataFrame, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.aside")
     try:
-        lists.write_parquet(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with replacing(path) as temporary:
+            lists.write_parquet(temporary)
     except OSError as error:
         raise ColdstreamError(f"--predictions {path}: cannot be written: {error}") from error
 

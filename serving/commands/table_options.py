@@ -1,12 +1,11 @@
 """The options of reading files, written once: `import`, `evaluate` and `tune` read exactly the same."""
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from serving.commands.shared_options import with_options
 
 if TYPE_CHECKING:
     from stream.sources.table_options import TableOptions
@@ -76,17 +75,5 @@ def table_options(
     )
 
 
-def with_table_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of `table_options` added; it gets their value as its argument `table`."""
-    own = [each for each in inspect.signature(command).parameters.values() if each.name != "table"]
-    added = inspect.signature(table_options).parameters
-
-    @functools.wraps(command)
-    def with_table(**arguments: Any) -> None:
-        table = table_options(**{name: arguments.pop(name) for name in added})
-        command(**arguments, table=table)
-
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *added.values())]
-    with_table.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by Typer
-    with_table.__annotations__ = {each.name: each.annotation for each in parameters}
-    return with_table
+with_table_options: Final = with_options("table", table_options)
+"""The command with the options of `table_options` added; it gets their value as its argument `table`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.files import exclusive, replacing, try_lock, write_atomically
+from stream.files import creating_folder, exclusive, replacing, try_lock, write_atomically
 
 HOLD = """
 import sys, time
@@ -76,3 +76,23 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     with exclusive(path):
         assert try_lock(path) is None
     assert try_lock(path) is not None
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "releases" / "r1"
+
+    def fail_halfway() -> None:
+        with creating_folder(path) as folder:
+            (folder / "items.json").write_bytes(b"[]")
+            raise ValueError("halfway")
+
+    with pytest.raises(ValueError, match="halfway"):
+        fail_halfway()
+    assert list(path.parent.iterdir()) == []
+
+    (path.parent / ".r1.tmp").mkdir()  # of a killed writer
+    (path.parent / ".r1.tmp" / "left.npy").touch()
+    with creating_folder(path) as folder:
+        (folder / "items.json").write_bytes(b"[]")
+    assert [file.name for file in path.iterdir()] == ["items.json"]
+    assert list(path.parent.iterdir()) == [path]
