@@ -12,13 +12,22 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from stream.cleaning_report import (
+    EVENTS,
+    UNPARSEABLE,
+    CleaningReport,
+    CleaningStep,
+    FileCount,
+    RejectedRow,
+    TableReport,
+)
 from stream.errors import SourceError
 from stream.files import replacing
 
 LINE: Final = "line_number"
 EXAMPLES: Final = 5
+MAX_SHOWN: Final = 500
 
-UNPARSEABLE: Final = "unparseable"
 MISSING_USERS: Final = "missing users"
 DUPLICATES: Final = "duplicates"
 BOTS: Final = "bots"
@@ -44,86 +53,58 @@ class CleaningOptions(msgspec.Struct, frozen=True):
     now_ms: int | None = None
 
 
-class RejectedRow(msgspec.Struct, frozen=True):
-    """A row that cannot become an event. `line` counts from 1, the header included; of a Parquet file it is the row."""
-
-    file: str
-    line: int
-    reason: str
-    row: dict[str, str | None]
-
-
-class CleaningStep(msgspec.Struct, frozen=True):
-    """One step of the cleaning and the number of rows that it took out."""
-
-    name: str
-    removed: int
-
-
-class CleaningReport(msgspec.Struct, frozen=True):
-    """`read` = the sum of what the steps removed + `kept`. `notes` say what was assumed."""
-
-    source: str
-    read: int
-    steps: list[CleaningStep]
-    kept: int
-    notes: list[str]
-    examples: list[RejectedRow]
-    rejects_file: str | None = None
-
-    def removed(self, name: str) -> int:
-        """Rows that the step of that name took out; 0 where it did not run."""
-        return sum(step.removed for step in self.steps if step.name == name)
-
-    def table(self) -> str:
-        """The report as text, a line a step."""
-        rows = [("rows read", self.read), *((f"  - {step.name}", -step.removed) for step in self.steps)]
-        rows.append(("events kept", self.kept))
-        width = max(len(label) for label, _ in rows)
-        lines = [f"{label:<{width}}  {number:>13,}" for label, number in rows]
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"rejected: {row.file} line {row.line}: {row.reason}" for row in self.examples]
-        if self.rejects_file is not None:
-            lines.append(f"every rejected row: {self.rejects_file}")
-        return "\n".join(lines)
-
-
 class Cleaner:
-    """Takes rows out of frames, and counts. One for each opening of a source."""
+    """Takes rows out of frames, and counts. One for each opening of a source, with one of its own for each table."""
 
-    def __init__(self, source: str, cleaning: CleaningOptions, *, events_expected: bool = True) -> None:
+    def __init__(self, source: str, cleaning: CleaningOptions, table: str = EVENTS) -> None:
         self.source = source
-        self._events_expected = events_expected
         self.cleaning = cleaning
         self.now_ms = cleaning.now_ms if cleaning.now_ms is not None else int(time.time() * 1000)
-        self._read = 0
+        self._table = table
+        self._files: list[FileCount] = []
         self._steps: dict[str, int] = {}
+        self._faults: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+        self._kept = 0
         self._notes: list[str] = []
         self._rejects: list[RejectedRow] = []
+        self._others: dict[str, Cleaner] = {}
 
-    @property
-    def rejected(self) -> int:
-        """Rows that were set aside so far."""
-        return len(self._rejects)
+    def of(self, table: str) -> "Cleaner":
+        """The cleaner of another table of the same source, such as items; notes and rejected rows are shared."""
+        if table not in self._others:
+            other = self._others[table] = Cleaner(self.source, self.cleaning, table)
+            other.now_ms, other._notes, other._rejects = self.now_ms, self._notes, self._rejects
+        return self._others[table]
 
     def note(self, text: str) -> None:
         """Say something in the report, once."""
         if text not in self._notes:
             self._notes.append(text)
 
-    def read(self, rows: int) -> None:
-        """Count rows that were found in a file."""
-        self._read += rows
+    def count(self, file: FileCount) -> None:
+        """Count a file's lines and rows."""
+        self._files.append(file)
 
     def remove(self, step: str, rows: int) -> None:
         """Count rows that `step` took out."""
         self._steps[step] = self._steps.get(step, 0) + rows
 
-    def keep(self, step: str, frame: pl.DataFrame, kept: pl.Expr) -> pl.DataFrame:
+    def leave_out(self, field: str, rows: int, example: str) -> None:
+        """Count rows that are kept without an optional field; `example` says where and why."""
+        if rows:
+            self._left_out[field] = self._left_out.get(field, 0) + rows
+            self.note(f"{self._table} without {field}, which could not be read: {rows:,}; the first: {example}")
+
+    def keep(self, step: str, frame: pl.DataFrame, kept: pl.Expr | pl.Series) -> pl.DataFrame:
         """The rows of `frame` for which `kept` holds; the others are counted under `step`."""
         after = frame.filter(kept)
         self.remove(step, frame.height - after.height)
         return after
+
+    def close(self, kept: int) -> None:
+        """Set how many rows of the table are left in the end."""
+        self._kept = kept
 
     def reject(self, rejected: list[RejectedRow]) -> None:
         """Set unparseable rows aside.
@@ -138,22 +119,28 @@ class Cleaner:
                 "unparseable row; without it such rows are set aside and counted)"
             )
         self.remove(UNPARSEABLE, len(rejected))
+        for row in rejected:
+            self._faults[row.fault] = self._faults.get(row.fault, 0) + 1
         self._rejects += rejected
 
-    def keep_parsed(self, file: str, raw: pl.DataFrame, typed: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
-        """The rows of `typed` that have no reason against them; the others are rejected with their `raw` row.
+    def keep_parsed(self, file: str, raw: pl.DataFrame, typed: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `typed` that have no fault; the others are rejected with their `raw` row.
 
-        `raw` (with the column `line_number`), `typed` and `reasons` (String, null where the row is good) are of one
-        height. Raises like `reject`.
+        `raw` (with the column `LINE`), `typed` and `faults` (columns fault and reason, null where the row is good) are
+        of one height. Raises like `reject`.
         """
-        bad = reasons.is_not_null()
+        bad = faults["fault"].is_not_null()
         if not bad.any():
             self.reject([])
             return typed
         rejected = raw.filter(bad)
-        lines = rejected[LINE].to_list()
-        rows = rejected.drop(LINE).cast(pl.String, strict=False).to_dicts()
-        self.reject([RejectedRow(file, *row) for row in zip(lines, reasons.filter(bad).to_list(), rows, strict=True)])
+        lines, rows = rejected[LINE].to_list(), rejected.drop(LINE).to_dicts()
+        self.reject(
+            [
+                RejectedRow(file, line, reason, {name: _as_text(value) for name, value in row.items()}, fault)
+                for line, row, (fault, reason) in zip(lines, rows, faults.filter(bad).iter_rows(), strict=True)
+            ]
+        )
         return typed.filter(~bad)
 
     def keep_people(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -170,28 +157,47 @@ class Cleaner:
         return self.keep(BOTS, frame, ~pl.col("user_id").is_in(bots.implode()))
 
     def finish(self, kept: int) -> CleaningReport:
-        """The report; the file of rejected rows is written where one was asked for.
+        """The report, held against itself; the file of rejected rows is written where one was asked for.
 
         Raises:
-            SourceError: rows were read and none is left, or the file cannot be written.
+            SourceError: rows were read and none is left, figures do not add up, or the file cannot be written.
         """
-        if not kept and self._events_expected:
-            raise SourceError(f"{self.source}: {self._why_empty()}")
+        self.close(kept)
         path = self.cleaning.rejects
         if path is not None:
             _write(path, self._rejects)
-        steps = [CleaningStep(name, removed) for name, removed in self._steps.items()]
-        examples = self._rejects[:EXAMPLES]
+        if self._files and not kept:
+            raise SourceError(f"{self.source}: {self._why_empty()}")
+        tables = [cleaner._report() for cleaner in (self, *self._others.values()) if cleaner._files]
+        for table in tables:
+            table.check()
         return CleaningReport(
-            self.source, self._read, steps, kept, self._notes, examples, str(path) if path is not None else None
+            self.source,
+            sum(file.rows for file in self._files),
+            self._report().steps,
+            kept,
+            self._notes,
+            self._rejects[:EXAMPLES],
+            tables,
+            str(path) if path is not None else None,
         )
 
+    def _report(self) -> TableReport:
+        steps = [CleaningStep(name, removed) for name, removed in self._steps.items()]
+        read = sum(file.rows for file in self._files)
+        return TableReport(self._table, self._files, read, steps, self._kept, self._faults, self._left_out)
+
     def _why_empty(self) -> str:
-        if not self._read:
+        read = sum(file.rows for file in self._files)
+        if not read:
             return "there is no row below the header; give a file with events"
         steps = ", ".join(f"{name} {removed:,}" for name, removed in self._steps.items() if removed)
         first = f"; first rejected: {self._rejects[0].file} line {self._rejects[0].line}: {self._rejects[0].reason}"
-        return f"none of {self._read:,} rows is left ({steps}){first if self._rejects else ''}"
+        return f"none of {read:,} rows is left ({steps}){first if self._rejects else ''}"
+
+
+def _as_text(value: object) -> str | None:
+    return None if value is None else str(value)[:MAX_SHOWN]
 
 
 def _shown(row: dict[str, str | None]) -> str:
@@ -213,7 +219,8 @@ def _write(path: Path, rejects: list[RejectedRow]) -> None:
 def _write_csv(path: Path, rejects: list[RejectedRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "line", "reason", "row"])
+        writer.writerow(["file", "line", "fault", "reason", "row"])
         writer.writerows(
-            [reject.file, reject.line, reject.reason, msgspec.json.encode(reject.row).decode()] for reject in rejects
+            [reject.file, reject.line, reject.fault, reject.reason, msgspec.json.encode(reject.row).decode()]
+            for reject in rejects
         )

@@ -11,7 +11,8 @@ import msgspec
 
 from serving.commands.progress import counting
 from serving.settings import Settings
-from stream.cleaning import CleaningOptions, CleaningReport
+from stream.cleaning import CleaningOptions
+from stream.cleaning_report import CleaningReport
 from stream.errors import ColdstreamError
 from stream.replay import ReplayProgress, ReplayReport, replay, shift_to_now
 from stream.sources.source import Source

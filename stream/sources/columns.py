@@ -8,8 +8,6 @@ from stream.errors import SourceError
 REQUIRED: Final = ("user_id", "item_id", "at")
 OPTIONAL: Final = ("kind", "value", "session_id", "category", "segment", "event_id")
 FIELDS: Final = REQUIRED + OPTIONAL
-OF_ITEMS: Final = ("expires_at",)
-"""Fields of the map that are looked for in the file of items."""
 
 COMMON: Final[dict[str, tuple[str, ...]]] = {
     "user_id": (
@@ -67,6 +65,7 @@ def choose(
     required: Sequence[str] = REQUIRED,
     optional: Sequence[str] = OPTIONAL,
     guess: bool | None = None,
+    option: str = "--map",
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The column of each field, and which of these were guessed. Optional fields are guessed only without a map, or
     where `guess` says so.
@@ -91,7 +90,8 @@ def choose(
     if lacking:
         like = ",".join(f"{field}=COLUMN" for field in lacking)
         raise SourceError(
-            f"{file}: which column holds {', '.join(lacking)}? Its columns are {', '.join(columns)}; map it: {like}"
+            f"{file}: which column holds {', '.join(lacking)}? Its columns are {', '.join(columns)}; "
+            f"map it: {option} {like}"
         )
     return chosen | guessed, guessed
 

@@ -38,8 +38,8 @@ def open_complete_journey(
     events = keep_first(cleaner, events).with_columns(
         event_id=unique_ids(pl.format("cj-{}-{}", "session_id", "item_id"))
     )
-    items = _items(read_parquet(find(folder, "products.parquet")))
-    users = _users(read_parquet(find(folder, "demographics.parquet")))
+    items = _items(read_parquet(find(folder, "products.parquet"), cleaner.of("items")))
+    users = _users(read_parquet(find(folder, "demographics.parquet"), cleaner.of("users")))
     return assemble(cleaner, NAME, domain, events, items=items, users=users)
 
 

@@ -1,123 +1,176 @@
-"""Delimited text into frames: CSV and its kin, gz or not. Every value stays text here, empty ones are null."""
+"""Delimited text into frames: CSV and its kin, gz or not. Every value stays text here, empty ones are null.
+
+Every physical line is accounted for: header, empty lines, lines within quoted values, rows kept and rows rejected.
+"""
 
 import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from stream.cleaning import LINE, Cleaner, RejectedRow
+from stream.cleaning import LINE, MAX_SHOWN, Cleaner
+from stream.cleaning_report import FileCount, RejectedRow
 from stream.errors import SourceError
+from stream.sources.encodings import decodes, to_utf8, with_line_feeds
 from stream.sources.files import open_bytes
+from stream.sources.quotes import QuotedText, QuoteRules, settle_quotes
 
 DELIMITERS: Final = (",", "\t", ";", "|", "::")
+NAMED: Final = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|", "space": " "}
 BLOCK_BYTES: Final = 16 * 1024 * 1024
-NULLS: Final = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "None", "\\N")
+NULLS: Final = ("NULL", "null", "NaN", "nan", "NA", "N/A", "None", "\\N")
+"""What the public data sets write for "nothing"."""
 MAX_UNDECODABLE: Final = 0.01
 """Share of rows with bytes of another encoding from which on the whole file is taken to be in another encoding."""
-_STAND_IN: Final = b"\x1f"  # ASCII's own unit separator stands in for a delimiter of two characters
+SEPARATOR_LINE: Final = re.compile(rb'"?sep=([^\n"]+)"?\n', re.IGNORECASE)
+"""What Excel writes as a first line of its own."""
+WRONG_WIDTH: Final = "another number of fields than the header"
+UNDECODABLE: Final = "bytes of another encoding"
+MAX_HEADER_LINES: Final = 5
+_STAND_IN: Final = b"\x1f"  # ASCII's own unit separator stands in for a delimiter of several bytes
 
 
-def read_text(
-    path: Path,
-    cleaner: Cleaner,
-    *,
-    columns: list[str] | None = None,
-    delimiter: str | None = None,
-    encoding: str = "utf-8",
-    fallback: str | None = None,
-    quote: bool = True,
-) -> pl.DataFrame:
-    """A delimited text file: every column a String (null where empty), and `line_number`.
+class TextForm(msgspec.Struct, frozen=True):
+    """How a text file is written. `delimiter` and `encoding` are detected where they are None; `columns` names the
+    columns of a file without a header; a file that is not in `encoding` is read in `fallback`; `missing` lists texts
+    that mean "nothing", beside the empty one."""
 
-    Without `columns` the first line names them. Without `delimiter` it is taken from that line.
-    Rows with another number of fields, or with bytes of another encoding, are rejected; a file that is not in
-    `encoding` is read in `fallback` where one is named.
+    delimiter: str | None = None
+    encoding: str | None = None
+    fallback: str | None = None
+    quotes: bool = True
+    columns: tuple[str, ...] = ()
+    missing: Sequence[str] = NULLS
+
+
+DEFAULT_FORM: Final = TextForm()
+
+
+class Heading(msgspec.Struct, frozen=True):
+    """What stands above the rows: names, the delimiter (one byte), and how many lines it takes; `blank` come first."""
+
+    names: list[str]
+    delimiter: bytes
+    lines: int
+    blank: int
+
+
+def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: bytes | None = None) -> pl.DataFrame:
+    """A delimited text file: every column a String (null where empty), and `LINE`. `raw`: its bytes, if known.
+
+    Rows with another number of fields, or with bytes of another encoding, are rejected.
 
     Raises:
         SourceError: the file cannot be read as asked.
     """
-    raw = open_bytes(path)
-    if fallback is not None and not _decodes(raw, encoding):
-        cleaner.note(f"{path.name} is not {encoding}: read as {fallback}")
-        encoding = fallback
-    _check_encoding(path, raw, encoding)
-    first = raw[: _line_end(raw)].decode(encoding, "replace").lstrip("\ufeff").rstrip("\r")
-    delimiter = delimiter or sniff(path, first)
-    if delimiter not in first:
-        raise SourceError(f"{path}: its first line {first[:120]!r} has no {delimiter!r}; {_likely(first)}")
-    if len(delimiter) > 1:
-        raw, first, delimiter = (
-            raw.replace(delimiter.encode(), _STAND_IN),
-            first.replace(delimiter, _STAND_IN.decode()),
-            _STAND_IN.decode(),
+    text = _utf8(path, open_bytes(path) if raw is None else raw, form, cleaner)
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    heading, body = _heading(path, text, form)
+    top = heading.blank + heading.lines
+    quoted = QuotedText(body, None, [], backslashes=False)
+    if form.quotes and b'"' in body:
+        quoted = settle_quotes(body, heading.delimiter, len(heading.names))
+        _say_quotes(cleaner, path, quoted, top)
+    table, broken = _parse(path, quoted, heading, form)
+    numbers = _line_numbers(quoted, top)
+    if len(numbers) != table.num_rows + len(broken):
+        raise SourceError(
+            f"{path}: {len(numbers):,} rows by its line ends, {table.num_rows + len(broken):,} by its quotes"
         )
-    names = columns or _header(path, first, delimiter, quote)
-    table, broken = _parse(
-        path, raw, names, delimiter=delimiter, encoding=encoding, quote=quote, header=columns is None
-    )
-    numbers = _row_numbers(table.num_rows, broken, first_row=1 if columns else 2)
-    cleaner.read(table.num_rows + len(broken))
-    cleaner.reject([_broken(path, names, row) for row in broken])
-    frame = _as_text(path, table, numbers, cleaner)
-    blank = pl.all_horizontal(pl.all().exclude(LINE).is_null())
-    kept = frame.filter(~blank)
-    cleaner.read(kept.height - frame.height)  # an empty line is no row
-    return _true_lines(kept) if quote and b'"' in raw else kept
+    broken_rows = np.fromiter((row.number - 1 for row in broken), int, len(broken))
+    good = np.delete(numbers, broken_rows)
+    filled = _not_blank(table)
+    rows = int(filled.sum()) + len(broken)
+    continued = 0 if quoted.continued is None else int(quoted.continued.sum())
+    blank = heading.blank + len(filled) - int(filled.sum())
+    cleaner.count(FileCount(path.name, lines, rows, heading.lines, blank, continued))
+    cleaner.reject([_broken(path, heading, row, int(numbers[row.number - 1])) for row in broken])
+    if not filled.all():
+        table, good = table.filter(pa.array(filled)), good[filled]
+    return _as_text(path, table, good, cleaner)
 
 
 def sniff(path: Path, first: str) -> str:
-    """The delimiter that a header line was written with.
+    """The delimiter that a header line was written with; what stands within quotes does not count.
 
     Raises:
         SourceError: none of the usual ones occurs in it.
     """
-    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
+    outside = "".join(first.split('"')[::2])
+    counts = {delimiter: outside.count(delimiter) for delimiter in DELIMITERS}
     best = max(counts, key=lambda delimiter: (counts[delimiter], len(delimiter)))
     if not counts[best]:
         raise SourceError(
             f"{path}: no comma, tab, semicolon, bar or :: in its first line {first[:120]!r}; "
-            "name the delimiter, or check that the first line holds the names of the columns"
+            "check that the first line holds the names of the columns, or name another --delimiter"
         )
     return best
 
 
-def _check_encoding(path: Path, raw: bytes, encoding: str) -> None:
-    if raw[:2] in {b"\xff\xfe", b"\xfe\xff"} and not encoding.lower().startswith("utf-16"):
-        raise SourceError(f"{path}: is UTF-16; save it as UTF-8, or give encoding=utf-16")
-    try:
-        raw[:1000].decode(encoding, "ignore")
-    except LookupError:
-        raise SourceError(f"{path}: encoding {encoding!r} is not known; utf-8, latin-1 and cp1252 are usual") from None
-    if b"\x00" in raw[:1000] and not encoding.lower().startswith("utf-16"):
-        raise SourceError(f"{path}: is binary, not text; CSV (gz or not) and Parquet files can be read")
+def _utf8(path: Path, raw: bytes, form: TextForm, cleaner: Cleaner) -> bytes:
+    encoding = form.encoding
+    if form.fallback is not None and not decodes(raw, encoding or "utf-8"):
+        cleaner.note(f"{path.name} is not {encoding or 'utf-8'}: read as {form.fallback}")
+        encoding = form.fallback
+    text, marked = to_utf8(path, raw, encoding)
+    if marked is not None:
+        cleaner.note(f"{path.name}: {marked}, by its byte order mark")
+    text = with_line_feeds(text)
+    if not text.strip():
+        raise SourceError(f"{path}: is empty; give a file with a header line and rows")
+    return text
 
 
-def _decodes(raw: bytes, encoding: str) -> bool:
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _heading(path: Path, text: bytes, form: TextForm) -> tuple[Heading, bytes]:
+    """The heading, and the rows below it with a delimiter of one byte."""
+    blank = len(text) - len(text.lstrip(b"\n"))
+    body, delimiter, lines = text[blank:], form.delimiter, 0
+    stated = SEPARATOR_LINE.match(body)
+    if stated:
+        delimiter = delimiter or stated[1].decode("utf-8", "replace")
+        body, lines = body[stated.end() :], 1
+    first = body.split(b"\n", 1)[0].decode("utf-8", "replace")
+    delimiter = _usable(path, delimiter) if delimiter else sniff(path, first)
+    if delimiter not in first:
+        raise SourceError(f"{path}: its first line {first[:120]!r} has no {delimiter!r}; {_likely(first)}")
+    sign = delimiter.encode()
+    if len(sign) > 1:
+        body, sign = body.replace(sign, _STAND_IN), _STAND_IN
+    if form.columns:
+        return Heading(list(form.columns), sign, lines, blank), body
+    record = _header_record(body, sign, quotes=form.quotes)
+    values = QuoteRules(sign).values(record) if form.quotes else record.split(sign)
+    heading = Heading(_names(path, values), sign, lines + 1 + record.count(b"\n"), blank)
+    return heading, body[len(record) + 1 :]
 
 
-def _line_end(raw: bytes) -> int:
-    end = raw.find(b"\n")
-    return len(raw) if end < 0 else end
+def _usable(path: Path, delimiter: str) -> str:
+    delimiter = NAMED.get(delimiter.lower(), delimiter)
+    if '"' in delimiter or "\n" in delimiter or "\r" in delimiter:
+        raise SourceError(f"{path}: {delimiter!r} cannot be a --delimiter; give a sign such as ; or tab")
+    return delimiter
 
 
-def _likely(first: str) -> str:
-    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
-    best = max(counts, key=lambda delimiter: counts[delimiter])
-    return f"it looks like {best!r}" if counts[best] else "no usual delimiter is in it"
+def _header_record(body: bytes, sign: bytes, *, quotes: bool) -> bytes:
+    """The header line; a name in quotes may span a few lines."""
+    if quotes:
+        match = QuoteRules(sign).record.match(body)
+        if match is not None and match[0].count(b"\n") < MAX_HEADER_LINES:
+            return match[0]
+    return body.split(b"\n", 1)[0]
 
 
-def _header(path: Path, first: str, delimiter: str, quote: bool) -> list[str]:
-    names = [name.strip().strip('"' if quote else "") for name in first.split(delimiter)]
+def _names(path: Path, values: list[bytes]) -> list[str]:
+    names = [value.decode("utf-8", "replace").strip() for value in values]
     names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
+    names = [f"{name}_" if name == LINE else name for name in names]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise SourceError(
@@ -126,8 +179,31 @@ def _header(path: Path, first: str, delimiter: str, quote: bool) -> list[str]:
     return names
 
 
+def _likely(first: str) -> str:
+    counts = {delimiter: first.count(delimiter) for delimiter in DELIMITERS}
+    best = max(counts, key=lambda delimiter: counts[delimiter])
+    return f"it looks like {best!r}" if counts[best] else "no usual delimiter is in it"
+
+
+def _say_quotes(cleaner: Cleaner, path: Path, quoted: QuotedText, top: int) -> None:
+    if quoted.backslashes:
+        cleaner.note(f'{path.name}: \\" within quotes is read as a quote')
+    if quoted.stray:
+        lines = ", ".join(str(line + top + 1) for line in quoted.stray[:3])
+        cleaner.note(
+            f"{path.name}: {len(quoted.stray):,} lines with a quote that encloses no value (line {lines}"
+            f"{' ...' if len(quoted.stray) > 3 else ''}): read as plain text, each line by itself"
+        )
+    if quoted.continued is not None:
+        first = int(quoted.continued.argmax()) + top
+        cleaner.note(
+            f"{path.name}: {int(quoted.continued.sum()):,} lines go on with a quoted value of the line before "
+            f"(the first value is in line {first}; if that is wrong: --no-quotes)"
+        )
+
+
 def _parse(
-    path: Path, raw: bytes, names: list[str], *, delimiter: str, encoding: str, quote: bool, header: bool
+    path: Path, quoted: QuotedText, heading: Heading, form: TextForm
 ) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
     broken: list[pa_csv.InvalidRow] = []
 
@@ -135,59 +211,67 @@ def _parse(
         broken.append(row)
         return "skip"
 
+    if not quoted.body:
+        return pa.table({name: pa.array([], pa.binary()) for name in heading.names}), []
     try:
         table = pa_csv.read_csv(
-            io.BytesIO(raw),
+            io.BytesIO(quoted.body),
             read_options=pa_csv.ReadOptions(
                 use_threads=False,  # only then an invalid row knows its number
-                column_names=names,
-                skip_rows=1 if header else 0,
-                encoding=encoding,
+                column_names=heading.names,
                 block_size=BLOCK_BYTES,
             ),
             parse_options=pa_csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if quote else False,
-                newlines_in_values=quote,
+                delimiter=heading.delimiter.decode(),
+                quote_char='"' if form.quotes else False,
+                newlines_in_values=quoted.continued is not None,
                 ignore_empty_lines=False,
                 invalid_row_handler=skip,
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
+                column_types=dict.fromkeys(heading.names, pa.binary()),
                 strings_can_be_null=True,
-                null_values=list(NULLS),
+                null_values=["", *form.missing],
             ),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
-            return pa.table({name: pa.array([], pa.binary()) for name in names}), []
         raise SourceError(
-            f"{path}: cannot be read: {error}; is a quote opened and never closed, or the delimiter another?"
+            f"{path}: cannot be read: {str(error)[:200]}; is the delimiter another (--delimiter)?"
         ) from None
     return table, broken
 
 
-def _broken(path: Path, names: list[str], row: pa_csv.InvalidRow) -> RejectedRow:
-    if row.text.count('"') % 2 and "\n" in row.text:
-        raise SourceError(
-            f"{path} line {row.number}: a quote is opened and not closed, and the rest of the file would be lost: "
-            f"{row.text[:80]!r}; correct that line, or read without quotes"
-        )
-    reason = f"{row.actual_columns} fields where the header has {len(names)}"
-    return RejectedRow(path.name, row.number, reason, {"text": row.text[:500]})
+def _broken(path: Path, heading: Heading, row: pa_csv.InvalidRow, line: int) -> RejectedRow:
+    reason = f"{row.actual_columns} fields where the header has {len(heading.names)}"
+    text = row.text.replace(_STAND_IN.decode(), "::")[:MAX_SHOWN]
+    return RejectedRow(path.name, line, reason, {"text": text}, WRONG_WIDTH)
 
 
-def _row_numbers(good: int, broken: list[pa_csv.InvalidRow], first_row: int) -> np.ndarray:
-    every = np.arange(first_row, first_row + good + len(broken))
-    return np.delete(every, [row.number - first_row for row in broken])
+def _line_numbers(quoted: QuotedText, top: int) -> np.ndarray:
+    """The line that each row begins with, from 1; `top` lines stand above the rows."""
+    body = quoted.body
+    lines = body.count(b"\n") + bool(body and not body.endswith(b"\n"))
+    numbers = np.arange(top + 1, top + 1 + lines)
+    return numbers if quoted.continued is None else numbers[~quoted.continued]
+
+
+def _not_blank(table: pa.Table) -> np.ndarray:
+    """Rows that hold anything; an empty line is no row."""
+    filled = np.zeros(table.num_rows, bool)
+    for column in table.columns:
+        if not column.null_count:
+            return np.ones(table.num_rows, bool)
+        filled |= column.is_valid().to_numpy()
+    return filled
 
 
 def _as_text(path: Path, table: pa.Table, numbers: np.ndarray, cleaner: Cleaner) -> pl.DataFrame:
+    schema = pa.schema([(name, pa.large_string()) for name in table.column_names])
     try:
-        text = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
+        text = table.cast(schema)
     except pa.ArrowInvalid:
         table, numbers = _without_undecodable(path, table, numbers, cleaner)
-        text = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
+        text = table.cast(schema)
     frame = pl.from_arrow(text)
     assert isinstance(frame, pl.DataFrame)
     return frame.with_columns(pl.Series(LINE, numbers, pl.Int64))
@@ -199,29 +283,21 @@ def _without_undecodable(
     bad: dict[int, str] = {}
     for name in table.column_names:
         for place, value in enumerate(table.column(name).to_pylist()):
-            try:
-                if value is not None:
-                    value.decode("utf-8")
-            except UnicodeDecodeError as error:
-                bad[place] = f"{name}: byte {value[error.start]:#04x} is not UTF-8"
+            if value is not None and not decodes(value, "utf-8"):
+                bad.setdefault(place, f"{name}: bytes that are not text: {value[:40]!r}")
     if len(bad) > max(1, table.num_rows * MAX_UNDECODABLE):
         place, reason = next(iter(bad.items()))
         raise SourceError(
             f"{path} line {numbers[place]}: {reason}, and so in {len(bad):,} of {table.num_rows:,} rows; "
-            "give the file's encoding (latin-1 and cp1252 are usual)"
+            "give the file's --encoding (latin-1 and cp1252 are usual)"
         )
     rows = table.take(sorted(bad)).to_pylist()
-    shown = [{name: v.decode("utf-8", "replace") if v else None for name, v in row.items()} for row in rows]
+    shown = [{name: v.decode("utf-8", "replace")[:MAX_SHOWN] if v else None for name, v in row.items()} for row in rows]
     cleaner.reject(
-        [RejectedRow(path.name, int(numbers[i]), bad[i], row) for i, row in zip(sorted(bad), shown, strict=True)]
+        [
+            RejectedRow(path.name, int(numbers[place]), bad[place], row, UNDECODABLE)
+            for place, row in zip(sorted(bad), shown, strict=True)
+        ]
     )
     good = np.setdiff1d(np.arange(table.num_rows), np.fromiter(bad, int))
     return table.take(good), numbers[good]
-
-
-def _true_lines(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows that span lines (a quoted line break) push later rows down."""
-    texts = [name for name in frame.columns if name != LINE]
-    breaks = pl.sum_horizontal(pl.col(name).str.count_matches("\n", literal=True).fill_null(0) for name in texts)
-    before = breaks.cum_sum() - breaks
-    return frame.with_columns(pl.col(LINE) + before.cast(pl.Int64))

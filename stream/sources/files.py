@@ -4,14 +4,27 @@ What is wrong with a file as a whole raises `SourceError`; what is wrong with a 
 """
 
 import gzip
+import sys
 import zlib
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import polars as pl
 
-from stream.cleaning import LINE, Cleaner, RejectedRow
+from stream.cleaning import LINE, Cleaner
+from stream.cleaning_report import FileCount, RejectedRow
 from stream.errors import SourceError
+
+STANDARD_INPUT: Final = "-"
+PACKED: Final = {
+    b"PK\x03\x04": ("a zip archive or a workbook", "unpack it and name the file inside, or save the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0": ("an old workbook", "save the sheet as CSV"),
+    b"BZh": ("packed with bzip2", "unpack it through a pipe: bzip2 -dc FILE, with - as the file here"),
+    b"\xfd7zXZ\x00": ("packed with xz", "unpack it through a pipe: xz -dc FILE, with - as the file here"),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it through a pipe: zstd -dc FILE, with - as the file here"),
+}
+"""How files begin that are not read, what they are, and the cure."""
 
 
 def find(folder: Path, *names: str) -> Path:
@@ -34,19 +47,38 @@ def find_optional(folder: Path, *names: str) -> Path | None:
 
 
 def open_bytes(path: Path) -> bytes:
-    """What the file holds, unpacked where it is gzip.
+    """What the file holds, unpacked where it is gzip. `-` is standard input; a pipe is read once, to its end.
 
     Raises:
         SourceError: missing, a folder, empty, cut off, or of a form that is not read.
     """
+    return unpacked(path, raw_bytes(path))
+
+
+def raw_bytes(path: Path) -> bytes:
+    """The bytes of a file or a pipe, as they are.
+
+    Raises:
+        SourceError: missing, a folder, or not readable.
+    """
     if path.is_dir():
         raise SourceError(f"{path}: is a folder; name the file in it")
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    if raw[:2] == b"PK":
-        raise SourceError(f"{path}: is a zip archive; unpack it and name the file inside")
+        return sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SourceError(f"{path}: cannot be read: {why}; check the path") from None
+
+
+def unpacked(path: Path, raw: bytes) -> bytes:
+    """The text in bytes that may be packed.
+
+    Raises:
+        SourceError: empty, cut off, or of a form that is not read.
+    """
+    for mark, (what, cure) in PACKED.items():
+        if raw.startswith(mark):
+            raise SourceError(f"{path}: is {what}; {cure}")
     if raw[:2] == b"\x1f\x8b":
         raw = _unpacked(path, raw)
     if not raw.strip():
@@ -54,17 +86,18 @@ def open_bytes(path: Path) -> bytes:
     return raw
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet does; false where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
-        return False
+def is_regular(path: Path) -> bool:
+    """Whether the path is a file that can be read twice: no pipe, no standard input."""
+    return str(path) != STANDARD_INPUT and (path.is_file() or not path.exists())
+
+
+def is_parquet(head: bytes) -> bool:
+    """Whether a file that begins so is Parquet."""
+    return head.startswith(b"PAR1")
 
 
 def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> pl.DataFrame:
-    """A file of one JSON object a line, as `row` describes it; columns are its fields, and `line_number`.
+    """A file of one JSON object a line, as `row` describes it; columns are its fields, and `LINE`.
 
     Raises:
         SourceError: the file cannot be read.
@@ -73,16 +106,20 @@ def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> 
     rows: list[msgspec.Struct] = []
     lines: list[int] = []
     rejected: list[RejectedRow] = []
-    for number, text in enumerate(open_bytes(path).splitlines(), 1):
+    blank = 0
+    texts = open_bytes(path).splitlines()
+    for number, text in enumerate(texts, 1):
         if not text.strip():
+            blank += 1
             continue
         try:
             rows.append(decoder.decode(text))
             lines.append(number)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             shown = text[:500].decode("utf-8", "replace")
-            rejected.append(RejectedRow(path.name, number, f"not a JSON object as expected: {error}", {"text": shown}))
-    cleaner.read(len(rows) + len(rejected))
+            reason = f"not a JSON object as expected: {error}"
+            rejected.append(RejectedRow(path.name, number, reason, {"text": shown}, "not a JSON object as expected"))
+    cleaner.count(FileCount(path.name, len(texts), len(rows) + len(rejected), blank=blank))
     cleaner.reject(rejected)
     names = row.__struct_fields__
     return pl.DataFrame(
@@ -90,8 +127,8 @@ def read_json_lines(path: Path, cleaner: Cleaner, row: type[msgspec.Struct]) -> 
     )
 
 
-def read_parquet(path: Path, cleaner: Cleaner | None = None) -> pl.DataFrame:
-    """A Parquet file with its own types, and `line_number` (the row, from 1).
+def read_parquet(path: Path, cleaner: Cleaner) -> pl.DataFrame:
+    """A Parquet file with its own types, and `LINE` (the row, from 1).
 
     Raises:
         SourceError: missing, or not Parquet.
@@ -104,8 +141,7 @@ def read_parquet(path: Path, cleaner: Cleaner | None = None) -> pl.DataFrame:
         raise SourceError(
             f"{path}: cannot be read as Parquet ({str(error)[:200]}); was it cut off in a download?"
         ) from None
-    if cleaner is not None:
-        cleaner.read(frame.height)
+    cleaner.count(FileCount(path.name, frame.height, frame.height))
     return frame.with_row_index(LINE, 1).with_columns(pl.col(LINE).cast(pl.Int64))
 
 

@@ -11,11 +11,12 @@ import polars as pl
 
 from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
-from stream.sources.delimited import read_text
+from stream.sources.delimited import TextForm, read_text
 from stream.sources.files import find_optional, read_parquet
 from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "globo"
+COMMA: Final = TextForm(delimiter=",")
 CONTEXT: Final = {
     "environment": "click_environment",
     "device": "click_deviceGroup",
@@ -35,7 +36,7 @@ def open_globo(folder: Path, *, domain: str = "news", cleaning: CleaningOptions 
     cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     parts = []
     for file in _files(folder):
-        raw = read_parquet(file, cleaner) if file.suffix == ".parquet" else read_text(file, cleaner, delimiter=",")
+        raw = read_parquet(file, cleaner) if file.suffix == ".parquet" else read_text(file, cleaner, COMMA)
         raw = keep_users(cleaner, raw, "user_id")
         typed = _typed(raw)
         reasons = row_faults(typed, cleaner.now_ms, {"at": raw["click_timestamp"]})
@@ -45,7 +46,7 @@ def open_globo(folder: Path, *, domain: str = "news", cleaning: CleaningOptions 
     key = pl.format("globo-{}-{}-{}", "session_id", "item_id", "at")
     events = events.with_columns(event_id=unique_ids(key))
     home = folder if folder.is_dir() else folder.parent
-    return assemble(cleaner, NAME, domain, events, items=_items(home), users=_users(events))
+    return assemble(cleaner, NAME, domain, events, items=_items(cleaner, home), users=_users(events))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -72,11 +73,11 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _items(home: Path) -> pl.DataFrame | None:
+def _items(cleaner: Cleaner, home: Path) -> pl.DataFrame | None:
     described = find_optional(home, "articles_metadata.csv")
     if described is None:
         return None
-    raw = read_text(described, Cleaner("articles", CleaningOptions()), delimiter=",")
+    raw = read_text(described, cleaner.of("items"), COMMA)
     number = {name: pl.col(name).cast(pl.Int64, strict=False) for name in ("created_at_ts", "words_count")}
     return raw.select(
         item_id="article_id",

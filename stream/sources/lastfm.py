@@ -12,11 +12,12 @@ from typing import Final
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner, CleaningOptions
-from stream.sources.delimited import read_text
+from stream.sources.delimited import TextForm, read_text
 from stream.sources.files import find, find_optional
 from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 
 NAME: Final = "lastfm-hetrec"
+TABS: Final = TextForm(delimiter="\t", quotes=False)
 BEGIN_MS: Final = 1_304_208_000_000
 """2011-05-01, the month of the data set."""
 STEP_MS: Final = 60 * 60 * 1000
@@ -30,7 +31,7 @@ def open_lastfm(folder: Path, *, domain: str = "music", cleaning: CleaningOption
     """
     cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     file = find(folder, "user_artists.dat")
-    raw = keep_users(cleaner, read_text(file, cleaner, delimiter="\t", quote=False), "userID")
+    raw = keep_users(cleaner, read_text(file, cleaner, TABS), "userID")
     typed = raw.select(
         LINE,
         user_id="userID",
@@ -45,7 +46,7 @@ def open_lastfm(folder: Path, *, domain: str = "music", cleaning: CleaningOption
         "times are made up: an order without real time, each user's artists one an hour, by a hash of the pair"
     )
     events = _timed(events).with_columns(event_id=unique_ids(pl.format("lastfm-{}-{}", "user_id", "item_id")))
-    return assemble(cleaner, NAME, domain, events, items=_artists(folder), users=_friends(folder))
+    return assemble(cleaner, NAME, domain, events, items=_artists(cleaner, folder), users=_friends(cleaner, folder))
 
 
 def _timed(events: pl.DataFrame) -> pl.DataFrame:
@@ -56,15 +57,17 @@ def _timed(events: pl.DataFrame) -> pl.DataFrame:
     return ordered.with_columns(at=pl.col("at") + number * STEP_MS).drop("drawn")
 
 
-def _artists(folder: Path) -> pl.DataFrame:
-    raw = read_text(find(folder, "artists.dat"), Cleaner("artists", CleaningOptions()), delimiter="\t", quote=False)
+def _artists(cleaner: Cleaner, folder: Path) -> pl.DataFrame:
+    raw = read_text(find(folder, "artists.dat"), cleaner.of("items"), TABS)
     return raw.select(item_id="id", title="name", attributes=pl.struct("url"))
 
 
-def _friends(folder: Path) -> pl.DataFrame | None:
+def _friends(cleaner: Cleaner, folder: Path) -> pl.DataFrame | None:
     file = find_optional(folder, "user_friends.dat")
     if file is None:
         return None
-    raw = read_text(file, Cleaner("friends", CleaningOptions()), delimiter="\t", quote=False)
+    counted = cleaner.of("friends")
+    raw = read_text(file, counted, TABS)
+    counted.close(raw.height)
     friends = raw.group_by("userID", maintain_order=True).agg(pl.col("friendID").alias("friends"))
     return friends.select(user_id="userID", attributes=pl.struct("friends"))

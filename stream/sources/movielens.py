@@ -10,7 +10,7 @@ from typing import Final
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner, CleaningOptions
-from stream.sources.delimited import read_text
+from stream.sources.delimited import TextForm, read_text
 from stream.sources.files import find, find_optional
 from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 from stream.sources.times import to_epoch_ms
@@ -39,7 +39,8 @@ OCCUPATIONS: Final = (
     "unemployed",
     "writer",
 )
-COLUMNS: Final = ["user", "item", "rating", "timestamp"]
+COMMA: Final = TextForm(delimiter=",")
+RATINGS_DAT: Final = TextForm(delimiter="::", quotes=False, columns=("user", "item", "rating", "timestamp"))
 MAX_TAGS: Final = 20
 
 
@@ -51,8 +52,10 @@ def open_movielens_1m(folder: Path, *, domain: str = "video", cleaning: Cleaning
     """
     cleaner = Cleaner("movielens-1m", cleaning or CleaningOptions())
     file = find(folder, "ratings.dat")
-    events = _events(cleaner, file, read_text(file, cleaner, columns=COLUMNS, delimiter="::", quote=False), "ml1m")
-    return assemble(cleaner, cleaner.source, domain, events, items=_films_1m(folder), users=_people_1m(folder))
+    events = _events(cleaner, file, read_text(file, cleaner, RATINGS_DAT), "ml1m")
+    return assemble(
+        cleaner, cleaner.source, domain, events, items=_films_1m(cleaner, folder), users=_people_1m(cleaner, folder)
+    )
 
 
 def open_movielens_small(folder: Path, *, domain: str = "video", cleaning: CleaningOptions | None = None) -> Source:
@@ -63,9 +66,9 @@ def open_movielens_small(folder: Path, *, domain: str = "video", cleaning: Clean
     """
     cleaner = Cleaner("movielens-small", cleaning or CleaningOptions())
     file = find(folder, "ratings.csv")
-    raw = read_text(file, cleaner, delimiter=",").rename({"userId": "user", "movieId": "item"}, strict=False)
+    raw = read_text(file, cleaner, COMMA).rename({"userId": "user", "movieId": "item"}, strict=False)
     events = _events(cleaner, file, raw, "ml")
-    return assemble(cleaner, cleaner.source, domain, events, items=_films_csv(folder))
+    return assemble(cleaner, cleaner.source, domain, events, items=_films_csv(cleaner, folder))
 
 
 def _events(cleaner: Cleaner, file: Path, raw: pl.DataFrame, prefix: str) -> pl.DataFrame:
@@ -96,25 +99,24 @@ def _films(raw: pl.DataFrame, attributes: list[pl.Expr]) -> pl.DataFrame:
     )
 
 
-def _films_1m(folder: Path) -> pl.DataFrame:
+def _films_1m(cleaner: Cleaner, folder: Path) -> pl.DataFrame:
     raw = read_text(
         find(folder, "movies.dat"),
-        Cleaner("movies", CleaningOptions()),
-        columns=["item", "title", "genres"],
-        delimiter="::",
-        encoding="latin-1",
-        quote=False,
+        cleaner.of("items"),
+        TextForm(delimiter="::", encoding="latin-1", quotes=False, columns=("item", "title", "genres")),
     )
     return _films(raw, [])
 
 
-def _films_csv(folder: Path) -> pl.DataFrame:
-    raw = read_text(find(folder, "movies.csv"), Cleaner("movies", CleaningOptions()), delimiter=",")
+def _films_csv(cleaner: Cleaner, folder: Path) -> pl.DataFrame:
+    raw = read_text(find(folder, "movies.csv"), cleaner.of("items"), COMMA)
     raw = raw.rename({"movieId": "item"})
     tagged = find_optional(folder, "tags.csv")
     if tagged is None:
         return _films(raw, [])
-    tags = read_text(tagged, Cleaner("tags", CleaningOptions()), delimiter=",").drop_nulls("tag")
+    counted = cleaner.of("tags")
+    tags = counted.keep("empty", read_text(tagged, counted, COMMA), pl.col("tag").is_not_null())
+    counted.close(tags.height)
     by_film = (
         tags.group_by("movieId", pl.col("tag").str.to_lowercase(), maintain_order=True)
         .len()
@@ -127,16 +129,14 @@ def _films_csv(folder: Path) -> pl.DataFrame:
     )
 
 
-def _people_1m(folder: Path) -> pl.DataFrame | None:
+def _people_1m(cleaner: Cleaner, folder: Path) -> pl.DataFrame | None:
     file = find_optional(folder, "users.dat")
     if file is None:
         return None
     raw = read_text(
         file,
-        Cleaner("users", CleaningOptions()),
-        columns=["user", "gender", "age", "occupation", "zip"],
-        delimiter="::",
-        quote=False,
+        cleaner.of("users"),
+        TextForm(delimiter="::", quotes=False, columns=("user", "gender", "age", "occupation", "zip")),
     )
     named = {str(code): name for code, name in enumerate(OCCUPATIONS)}
     age = pl.col("age").replace_strict(AGES, default=None)

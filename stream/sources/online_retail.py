@@ -13,7 +13,7 @@ from typing import Final, Literal
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner, CleaningOptions
-from stream.sources.delimited import read_text
+from stream.sources.delimited import TextForm, read_text
 from stream.sources.files import find
 from stream.sources.source import Source, assemble, keep_first, keep_users, row_faults, unique_ids
 from stream.sources.times import to_epoch_ms
@@ -42,7 +42,7 @@ def open_online_retail(
     """
     cleaner = Cleaner(NAME, cleaning or CleaningOptions())
     file = folder if folder.is_file() else find(folder, "online_retail.csv", "OnlineRetail.csv", "data.csv")
-    raw = keep_users(cleaner, read_text(file, cleaner, delimiter=",", fallback="cp1252"), "CustomerID")
+    raw = keep_users(cleaner, read_text(file, cleaner, TextForm(delimiter=",", fallback="cp1252")), "CustomerID")
     rows = keep_first(cleaner, _typed(cleaner, file, raw))
     rows = cleaner.keep(NOT_PRODUCTS, rows, pl.col("item_id").str.contains(PRODUCT))
     items, users = _items(rows), _users(rows)

@@ -10,7 +10,7 @@ import polars as pl
 
 from stream.cleaning import LINE, Cleaner, CleaningOptions
 from stream.errors import SourceError
-from stream.sources.delimited import read_text
+from stream.sources.delimited import TextForm, read_text
 from stream.sources.source import Source, assemble, content_ids, keep_first, keep_users, row_faults
 from stream.sources.times import to_epoch_ms
 
@@ -34,7 +34,7 @@ def open_rees46(place: Path, *, domain: str = "shop", cleaning: CleaningOptions 
 
 
 def _typed(cleaner: Cleaner, file: Path) -> pl.DataFrame:
-    raw = keep_users(cleaner, read_text(file, cleaner, delimiter=","), "user_id")
+    raw = keep_users(cleaner, read_text(file, cleaner, TextForm(delimiter=",")), "user_id")
     at, note = to_epoch_ms(raw["event_time"])
     cleaner.note(f"at: {note}")
     typed = raw.select(

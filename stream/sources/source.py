@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from stream.cleaning import DUPLICATES, LINE, MISSING_USERS, Cleaner, CleaningReport
+from stream.cleaning import DUPLICATES, LINE, MISSING_USERS, Cleaner
+from stream.cleaning_report import CleaningReport
 from stream.events import DEFAULT_LIMITS, KINDS, Interaction, Item, User
 
 BATCH: Final = 10_000
@@ -192,9 +193,9 @@ def assemble(
     `events` has at least event_id, user_id, item_id, kind and at. Category and segment come from `items` and `users`
     where the events have none of their own. `listed`: whether `items` are a catalogue, not collected from the events.
     """
-    named = _filled(items, ITEM_COLUMNS, "item_id")
+    named = _filled(cleaner.of("items"), items, ITEM_COLUMNS, "item_id")
     items = _with_unlisted(cleaner, named, events)
-    users = _filled(users, USER_COLUMNS, "user_id")
+    users = _filled(cleaner.of("users"), users, USER_COLUMNS, "user_id")
     missing = [pl.lit(None, kind).alias(name) for name, kind in EVENT_COLUMNS.items() if name not in events.columns]
     events = cleaner.keep_people(events.with_columns(missing))
     events = _stamp(_stamp(events, items, "item_id", "category"), users, "user_id", "segment")
@@ -239,72 +240,99 @@ def content_ids(name: str, events: pl.DataFrame) -> pl.Series:
     return joined.select(pl.coalesce("number", "key").alias("event_id")).to_series()
 
 
-def row_faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.Series:
-    """What the event schema would have against each row, null where nothing; columns as in `EVENT_COLUMNS`.
+def row_faults(typed: pl.DataFrame, now_ms: int, written: Mapping[str, pl.Series] | None = None) -> pl.DataFrame:
+    """What the event schema would have against each row: `fault` in general, `reason` in full; null where nothing.
 
-    `written` holds columns (at, value) as the file has them: for the message, and to tell a missing value from a bad
-    one.
+    Columns of `typed` are as in `EVENT_COLUMNS`. `written` holds columns (at, value) as the file has them: for the
+    message, and to tell a missing value from a bad one.
     """
     rows = typed.with_columns(
         (written or {}).get(name, pl.lit(None)).cast(pl.String).alias(f"written_{name}") for name in ("at", "value")
     )
     rules = [*_id_rules(typed.columns), *_time_rules(now_ms), *_value_rules(typed.columns)]
-    bad = rows.select(pl.any_horizontal(rule.fill_null(False) for rule, _ in rules).alias("bad")).to_series()
-    reason = pl.coalesce(pl.when(rule).then(text) for rule, text in rules)
-    reasons = pl.Series("reason", [None], pl.String).new_from_index(0, len(bad))
-    return reasons.scatter(bad.arg_true(), rows.filter(bad).select(reason.alias("reason")).to_series())
+    bad = rows.select(pl.any_horizontal(rule.fill_null(value=False) for rule, _, _ in rules).alias("bad")).to_series()
+    empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(bad))
+    faults = pl.DataFrame({"fault": empty, "reason": empty})
+    if not bad.any():
+        return faults
+    fault = pl.coalesce(pl.when(rule).then(pl.lit(name)) for rule, name, _ in rules)
+    reason = pl.coalesce(pl.when(rule).then(text) for rule, _, text in rules)
+    described = rows.filter(bad).select(fault=fault, reason=reason)
+    places = bad.arg_true()
+    return pl.DataFrame({name: faults[name].scatter(places, described[name]) for name in faults.columns})
 
 
-def _id_rules(columns: list[str]) -> list[tuple[pl.Expr, pl.Expr]]:
+Rule = tuple[pl.Expr, str, pl.Expr]
+"""When a row has a fault, the fault, and the reason in full."""
+
+
+def _id_rules(columns: list[str]) -> list[Rule]:
     item, kind = pl.col("item_id"), pl.col("kind")
     long = [
-        (pl.col(name).str.len_chars() > MAX_ID, pl.lit(f"{name} has more than {MAX_ID} characters"))
+        (pl.col(name).str.len_chars() > MAX_ID, f"{name} too long", pl.lit(f"{name} has more than {MAX_ID} characters"))
         for name in ("user_id", "item_id", "event_id", "session_id", "category")
         if name in columns
     ]
+    unknown = "kind='{}' is not known; kinds are {} (--kind-map {}=KIND says which it is)"
+    shown = kind.str.slice(0, 80)
     return [
-        (item.is_null() | (item == ""), pl.lit("item_id is missing")),
+        (item.is_null() | (item == ""), "item_id missing", pl.lit("item_id is missing")),
         *long,
-        (kind.is_null(), pl.lit("kind is missing")),
-        (~kind.is_in(KINDS), pl.format("kind='{}' is not known; map it to one of {}", kind, pl.lit(", ".join(KINDS)))),
+        (kind.is_null(), "kind missing", pl.lit("kind is missing (--kind KIND is taken where none is written)")),
+        (~kind.is_in(KINDS), "kind unknown", pl.format(unknown, shown, pl.lit(", ".join(KINDS)), shown)),
     ]
 
 
-def _time_rules(now_ms: int) -> list[tuple[pl.Expr, pl.Expr]]:
+def _time_rules(now_ms: int) -> list[Rule]:
     at, given = pl.col("at"), pl.col("written_at")
     shown = pl.coalesce(given, at.cast(pl.String)).str.slice(0, 80)
-    not_a_time = "at='{}' is not a time; give RFC 3339 or epoch milliseconds (column map: at=TIMESTAMP)"
+    cure = "say how times are written: --time-format '%d.%m.%y %H:%M'"
+    not_a_time = f"at='{{}}' is not a time; give RFC 3339 or epoch milliseconds, or {cure}"
     return [
-        (at.is_null() & given.is_null(), pl.lit("at is missing; give RFC 3339 or epoch milliseconds")),
-        (at.is_null(), pl.format(not_a_time, shown)),
-        (at < DEFAULT_LIMITS.earliest_at, pl.format("at={} lies before 1990; is its unit another?", shown)),
+        (at.is_null() & given.is_null(), "at missing", pl.lit("at is missing; give RFC 3339 or epoch milliseconds")),
+        (at.is_null(), "at not a time", pl.format(not_a_time, shown)),
+        (
+            at < DEFAULT_LIMITS.earliest_at,
+            "at before 1990",
+            pl.format(f"at={{}} lies before 1990; is its unit another? Or {cure}", shown),
+        ),
         (
             at > now_ms + DEFAULT_LIMITS.max_future_ms,
-            pl.format("at={} lies in the future; is its unit another, or its order of day and month?", shown),
+            "at in the future",
+            pl.format(f"at={{}} lies in the future; is its order of day and month another? Then {cure}", shown),
         ),
     ]
 
 
-def _value_rules(columns: list[str]) -> list[tuple[pl.Expr, pl.Expr]]:
+def _value_rules(columns: list[str]) -> list[Rule]:
     if "value" not in columns:
         return []
     value, given = pl.col("value"), pl.col("written_value")
+    not_a_number = pl.format("value='{}' is not a number", given.str.slice(0, 80))
     return [
-        (value.is_null() & given.is_not_null(), pl.format("value='{}' is not a number", given.str.slice(0, 80))),
-        (~value.is_finite(), pl.lit("value is not a finite number")),
+        (value.is_null() & given.is_not_null(), "value not a number", not_a_number),
+        (~value.is_finite(), "value not finite", pl.lit("value is not a finite number")),
     ]
 
 
-def _filled(frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl.DataFrame:
+def _filled(cleaner: Cleaner, frame: pl.DataFrame | None, columns: dict[str, Any], key: str) -> pl.DataFrame:
+    """The rows with every column of the table; those without an id, with one too long, or doubled are counted."""
     if frame is None:
         return pl.DataFrame(schema=columns)
     missing = [pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
     chosen = [*columns, *(name for name in ("expires_at", "attributes") if name in frame.columns)]
-    named = frame.with_columns(missing).filter(pl.col(key).str.len_chars().is_between(1, MAX_ID)).select(chosen)
+    length = pl.col(key).str.len_chars().fill_null(0)
+    named = cleaner.keep(f"{key} missing", frame.with_columns(missing).select(chosen), length > 0)
+    named = cleaner.keep(f"{key} longer than {MAX_ID} characters", named, length <= MAX_ID)
     lengths = {"title": MAX_TITLE, "category": MAX_ID, "segment": MAX_ID}
-    cut = [pl.col(name).str.slice(0, most) for name, most in lengths.items() if name in columns]
-    named = named.with_columns(cut)
-    return named.unique(key, keep="last", maintain_order=True)
+    for name, most in lengths.items():
+        if name in columns and (cut := named.select((pl.col(name).str.len_chars() > most).sum()).item()):
+            cleaner.note(f"{cut:,} values of {name} cut to {most:,} characters")
+    named = named.with_columns(pl.col(name).str.slice(0, most) for name, most in lengths.items() if name in columns)
+    last = named.unique(key, keep="last", maintain_order=True)
+    cleaner.remove(f"{key} doubled (the last row is kept)", named.height - last.height)
+    cleaner.close(last.height)
+    return last
 
 
 def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import polars as pl
 
-from stream.cleaning import DUPLICATES, LINE, Cleaner, CleaningOptions
+from stream.cleaning import DUPLICATES, LINE, Cleaner
+from stream.cleaning_report import EVENTS
 from stream.errors import SourceError
-from stream.events import DEFAULT_LIMITS
-from stream.sources.columns import OF_ITEMS, choose
-from stream.sources.delimited import NULLS, read_text
-from stream.sources.files import is_parquet, read_parquet
+from stream.sources.columnar import CheckedColumns, flat
+from stream.sources.columns import FIELDS, choose
+from stream.sources.numbers import is_dash, read_numbers
+from stream.sources.side_tables import ITEMS, USERS, SideTable, read_side_table
 from stream.sources.source import (
     EVENT_COLUMNS,
     IDENTITY,
+    MAX_ID,
     Source,
     assemble,
     content_ids,
@@ -27,11 +30,15 @@ from stream.sources.source import (
     keep_users,
     row_faults,
 )
+from stream.sources.table_file import labels, open_columns, row_example
 from stream.sources.table_options import TableOptions, check_kinds
 from stream.sources.times import to_epoch_ms
 
 DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 KIND: Final = "view"
+LABELS: Final = ("user_id", "item_id", "session_id", "category", "segment", "event_id", "kind")
+TYPED: Final = "\x00"
+"""Marks columns that hold a field, beside those of the file."""
 ALIASES: Final[dict[str, str]] = {
     "pageview": "view",
     "detail_view": "view",
@@ -54,6 +61,14 @@ ALIASES: Final[dict[str, str]] = {
 """Names that other systems give to kinds."""
 
 
+class OpenedFiles(msgspec.Struct, frozen=True):
+    """The files of one import, opened; `maps` holds each table's part of the column maps."""
+
+    tables: dict[str, CheckedColumns]
+    paths: dict[str, Path]
+    maps: dict[str, dict[str, str]]
+
+
 def open_table(path: Path | None, options: TableOptions | None = None, *, domain: str = "shop") -> Source:
     """The events of a file, with the items and users of the files beside it; None reads only these.
 
@@ -66,36 +81,12 @@ def open_table(path: Path | None, options: TableOptions | None = None, *, domain
     """
     options = options or TableOptions()
     _check(domain, options)
-    files = [file for file in (path, options.items, options.users) if file is not None]
-    if not files:
-        raise SourceError("there is nothing to read: give a file of events, --items FILE or --users FILE")
-    cleaner = Cleaner(files[0].name, options.cleaning, events_expected=path is not None)
-    events = _events(cleaner, path, options, domain) if path is not None else pl.DataFrame(schema=EVENT_COLUMNS)
-    of_items = {field: column for field, column in options.columns.items() if field in OF_ITEMS}
-    if of_items and options.items is None:
-        raise SourceError(f"{', '.join(of_items)} in the column map is a field of items; give their file with --items")
-    items_map = {**of_items, **options.item_columns}
-    return assemble(
-        cleaner,
-        files[0].name,
-        domain,
-        events,
-        items=_known(cleaner, options.items, "item_id", ("title", "category", "expires_at"), options, items_map),
-        users=_known(cleaner, options.users, "user_id", ("segment",), options, options.user_columns),
-    )
-
-
-def _events(cleaner: Cleaner, path: Path, options: TableOptions, domain: str) -> pl.DataFrame:
-    raw = _texts(_open(path, cleaner, options))
-    of_events = {field: column for field, column in options.columns.items() if field not in OF_ITEMS}
-    chosen = _choose(cleaner, path, raw, of_events or None)
-    raw = keep_users(cleaner, _whole_ids(cleaner, raw, chosen), chosen["user_id"])
-    typed = _typed(cleaner, raw, chosen, kind=options.kind or KIND, kinds=options.kinds, form=options)
-    written = {"at": raw[chosen["at"]]} | ({"value": raw[chosen["value"]]} if "value" in chosen else {})
-    whole = pl.concat([typed, raw.drop(LINE).select(pl.all().name.prefix("raw "))], how="horizontal")
-    events = cleaner.keep_parsed(path.name, raw, whole, row_faults(typed, cleaner.now_ms, written))
-    events = keep_first(cleaner, events, [name for name in events.columns if name.startswith("raw ")])
-    return _identified(cleaner, events.select(typed.columns), domain)
+    cleaner, files = _open(path, options)
+    events = pl.DataFrame(schema=EVENT_COLUMNS)
+    if path is not None:
+        events = _identified(cleaner, _events(cleaner, path, files, options), domain)
+    items, users = (_side(cleaner, files, table) for table in (ITEMS, USERS))
+    return assemble(cleaner, cleaner.source, domain, events, items=items, users=users)
 
 
 def _check(domain: str, options: TableOptions) -> None:
@@ -104,66 +95,146 @@ def _check(domain: str, options: TableOptions) -> None:
     check_kinds(options)
 
 
-def _open(path: Path, cleaner: Cleaner, form: TableOptions) -> pl.DataFrame:
-    if is_parquet(path):
-        return read_parquet(path, cleaner)
-    encoding = form.encoding or "utf-8"
-    return read_text(path, cleaner, delimiter=form.delimiter, encoding=encoding, quote=form.quotes)
+def _open(path: Path | None, options: TableOptions) -> tuple[Cleaner, OpenedFiles]:
+    named = {EVENTS: path, ITEMS.name: options.items, USERS.name: options.users}
+    paths = {table: file for table, file in named.items() if file is not None}
+    if not paths:
+        raise SourceError("there is nothing to read: give a file of events, --items FILE or --users FILE")
+    cleaner = Cleaner(next(iter(paths.values())).name, options.cleaning)
+    tables = {
+        table: open_columns(file, cleaner if table == EVENTS else cleaner.of(table), options)
+        for table, file in paths.items()
+    }
+    return cleaner, OpenedFiles(tables, paths, _shared_maps(options, tables))
 
 
-def _texts(raw: pl.DataFrame) -> pl.DataFrame:
-    """Texts without blanks around them, null where empty."""
-    text = pl.col(pl.String).str.strip_chars()
-    return raw.with_columns(pl.when(~text.is_in(NULLS)).then(text).name.keep())
+def _shared_maps(options: TableOptions, tables: Mapping[str, CheckedColumns]) -> dict[str, dict[str, str]]:
+    """Each table's map: those pairs of --map whose column it has, and its own map, which wins.
+
+    Raises:
+        SourceError: a pair has no table that could use it.
+    """
+    fields = {EVENTS: FIELDS, **{side.name: (side.key, *side.fields) for side in (ITEMS, USERS)}}
+    maps: dict[str, dict[str, str]] = {table: {} for table in fields}
+    for field, column in options.columns.items():
+        able = [table for table, names in fields.items() if field in names]
+        if not able:
+            every = ", ".join(dict.fromkeys(name for names in fields.values() for name in names))
+            raise SourceError(f"{field} in the column map is no field; fields are {every}")
+        given = [table for table in able if table in tables]
+        if not given:
+            raise SourceError(f"{field} in the column map is a field of {able[0]}; give their file with --{able[0]}")
+        having = [table for table in given if column in tables[table].frame.columns]
+        for table in having or given[:1]:
+            maps[table][field] = column
+    for side, own in (
+        (ITEMS, options.item_columns),
+        (USERS, options.user_columns),
+    ):
+        if own and side.name not in tables:
+            raise SourceError(f"{side.option} describes a file of {side.name}; give it with --{side.name}")
+        maps[side.name] |= own
+    return maps
 
 
-def _choose(cleaner: Cleaner, path: Path, raw: pl.DataFrame, columns: Mapping[str, str] | None) -> dict[str, str]:
-    names = [name for name in raw.columns if name != LINE]
-    chosen, guessed = choose(str(path), names, columns)
+def _side(cleaner: Cleaner, files: OpenedFiles, table: SideTable) -> pl.DataFrame | None:
+    if table.name not in files.tables:
+        return None
+    path, opened = files.paths[table.name], files.tables[table.name]
+    return read_side_table(cleaner.of(table.name), path, table, files.maps[table.name], opened)
+
+
+def _events(cleaner: Cleaner, path: Path, files: OpenedFiles, options: TableOptions) -> pl.DataFrame:
+    """The parsed events of the file, with `LINE`; what is wrong with them is counted."""
+    opened = files.tables[EVENTS]
+    names = [name for name in opened.frame.columns if name != LINE]
+    chosen, guessed = choose(str(path), names, files.maps[EVENTS] or None)
+    if options.kind is not None and "kind" in guessed:
+        cleaner.note(f"kind: {options.kind}, as asked, whatever column {chosen.pop('kind')} says")
+        guessed.pop("kind")
     if guessed:
         cleaner.note(f"columns guessed: {', '.join(f'{field}={column}' for field, column in guessed.items())}")
-    return chosen
+    raw = _readable(cleaner, path, opened, chosen)
+    texts = labels(cleaner, path, raw, chosen, LABELS)
+    raw = raw.with_columns(text.alias(f"{TYPED}{field}") for field, text in texts.items())
+    raw = keep_users(cleaner, raw, f"{TYPED}user_id")
+    typed = _typed(cleaner, path, raw, chosen, options)
+    raw = raw.drop(name for name in raw.columns if name.startswith(TYPED))
+    faults = row_faults(typed, cleaner.now_ms, {"at": flat(raw[chosen["at"]])})
+    comparable = [flat(raw[name]).alias(f"raw {name}") for name in names]
+    whole = typed.with_columns(comparable)
+    events = cleaner.keep_parsed(path.name, raw, whole, faults)
+    events = keep_first(cleaner, events, [column.name for column in comparable])
+    return events.select(typed.columns)
 
 
-def _whole_ids(cleaner: Cleaner, raw: pl.DataFrame, chosen: Mapping[str, str]) -> pl.DataFrame:
-    """Ids as text. Whole numbers that a table program wrote as 17850.0 become 17850."""
-    for field in ("user_id", "item_id", "session_id", "event_id"):
-        if field not in chosen:
+def _readable(cleaner: Cleaner, path: Path, opened: CheckedColumns, chosen: Mapping[str, str]) -> pl.DataFrame:
+    """Without the rows whose required fields hold bytes that are no text; of the others these fields are left out."""
+    raw = opened.frame
+    reason = pl.Series([None], dtype=pl.String).new_from_index(0, raw.height)
+    for field, column in chosen.items():
+        bad = opened.unreadable.get(column)
+        if bad is None:
             continue
-        ids = raw[chosen[field]].cast(pl.String)
-        present = ids.drop_nulls()
-        if len(present) and present.str.contains(r"^\d+\.0$").all():
-            cleaner.note(f"{field}: written as {present[0]}, taken as {present[0].removesuffix('.0')}")
-            ids = ids.str.replace(r"\.0$", "")
-        raw = raw.with_columns(ids.alias(chosen[field]))
-    return raw
+        if field in {"user_id", "item_id", "at", "kind"}:
+            reason = reason.set(bad, f"{field}: bytes that are not text")
+        else:
+            cleaner.leave_out(field, int(bad.sum()), f"{row_example(path, raw, bad, column)}: bytes, no text")
+    if reason.null_count() == raw.height:
+        return raw
+    fault = reason.set(reason.is_not_null(), "bytes that are not text")
+    return cleaner.keep_parsed(path.name, raw, raw, pl.DataFrame({"fault": fault, "reason": reason}))
 
 
 def _typed(
-    cleaner: Cleaner,
-    raw: pl.DataFrame,
-    chosen: Mapping[str, str],
-    *,
-    kind: str,
-    kinds: Mapping[str, str] | None,
-    form: TableOptions,
+    cleaner: Cleaner, path: Path, raw: pl.DataFrame, chosen: Mapping[str, str], options: TableOptions
 ) -> pl.DataFrame:
-    at, note = to_epoch_ms(raw[chosen["at"]], form.time_format)
+    at, note = to_epoch_ms(raw[chosen["at"]], options.time_format)
     cleaner.note(f"at: {note}")
-    texts = {
-        field: pl.col(chosen[field]).cast(pl.String)
-        for field in ("user_id", "item_id", "session_id", "category", "segment", "event_id")
-        if field in chosen
-    }
-    others: dict[str, Any] = {"at": at, "kind": pl.lit(kind)}
-    if "kind" in chosen:
-        names = pl.col(chosen["kind"]).cast(pl.String).str.to_lowercase()
-        others["kind"] = names.replace({**ALIASES, **{name.lower(): target for name, target in (kinds or {}).items()}})
-    else:
-        cleaner.note(f"kind: every event is a {kind}")
+    columns: dict[str, Any] = {LINE: raw[LINE]}
+    for field in LABELS:
+        if field in chosen and field != "kind":
+            columns[field] = _short(cleaner, path, raw, chosen[field], field)
+    columns |= {"at": at, "kind": _kinds(cleaner, raw, chosen, options)}
     if "value" in chosen:
-        others["value"] = pl.col(chosen["value"]).cast(pl.Float64, strict=False)
-    return raw.select(LINE, **texts, **others)
+        columns["value"] = _values(cleaner, path, raw, chosen["value"])
+    return pl.DataFrame(columns)
+
+
+def _short(cleaner: Cleaner, path: Path, raw: pl.DataFrame, column: str, field: str) -> pl.Series:
+    """A label of the schema; an optional one that is too long is left out."""
+    text = raw[f"{TYPED}{field}"]
+    if field in {"user_id", "item_id"}:
+        return text
+    long = (text.str.len_chars() > MAX_ID).fill_null(value=False)
+    if not long.any():
+        return text
+    example = row_example(path, raw, long, column)
+    cleaner.leave_out(field, int(long.sum()), f"{example}: more than {MAX_ID} characters")
+    return text.set(long, None)
+
+
+def _kinds(cleaner: Cleaner, raw: pl.DataFrame, chosen: Mapping[str, str], options: TableOptions) -> pl.Series:
+    if "kind" not in chosen:
+        kind = options.kind or KIND
+        cleaner.note(f"kind: every event is a {kind}")
+        return pl.Series("kind", [kind], pl.String).new_from_index(0, raw.height)
+    names = {**ALIASES, **{name.strip().lower(): kind for name, kind in options.kinds.items()}}
+    kinds = raw[f"{TYPED}kind"].str.to_lowercase().replace(names)
+    return kinds if options.kind is None else kinds.fill_null(options.kind)
+
+
+def _values(cleaner: Cleaner, path: Path, raw: pl.DataFrame, column: str) -> pl.Series:
+    """Amounts; what is no number is left out, for the event says enough without it."""
+    numbers, note = read_numbers(raw[column])
+    if note is not None:
+        cleaner.note(f"value: {note}")
+    bad = numbers.is_null() & raw[column].is_not_null()
+    if bad.any():
+        dash = raw[column].dtype == pl.String and is_dash(raw[column].filter(bad)).all()
+        why = "a dash, read as nothing" if dash else "not a number"
+        cleaner.leave_out("value", int(bad.sum()), f"{row_example(path, raw, bad, column)}: {why}")
+    return numbers
 
 
 def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataFrame:
@@ -182,58 +253,3 @@ def _identified(cleaner: Cleaner, events: pl.DataFrame, domain: str) -> pl.DataF
     bare = events.filter(pl.col("event_id").is_null())
     bare = bare.with_columns(event_id=content_ids(domain, bare))
     return pl.concat([first, bare]).sort(LINE)
-
-
-def _known(
-    cleaner: Cleaner,
-    path: Path | None,
-    key: str,
-    labels: tuple[str, ...],
-    form: TableOptions,
-    column_map: Mapping[str, str] | None = None,
-) -> pl.DataFrame | None:
-    """A file of users or items: its key, its labels where it has such columns, and the rest as attributes."""
-    if path is None:
-        return None
-    inner = Cleaner(path.name, CleaningOptions())
-    raw = _texts(_open(path, inner, form))
-    columns = [name for name in raw.columns if name != LINE]
-    chosen, guessed = choose(str(path), columns, column_map, required=(key,), optional=labels, guess=True)
-    guesses = ", ".join(f"{field}={column}" for field, column in guessed.items())
-    cleaner.note(f"{path.name}: {raw.height:,} rows, columns guessed: {guesses}")
-    if inner.rejected:
-        cleaner.note(f"{path.name}: {inner.rejected:,} rows could not be read and are left out")
-    raw = _whole_ids(cleaner, raw, chosen)
-    rest = [_number_where_all_are(raw[name]) for name in columns if name not in chosen.values()]
-    attributes = {"attributes": pl.struct(rest)} if rest else {}
-    texts = {field: pl.col(column).cast(pl.String) for field, column in chosen.items() if field != "expires_at"}
-    times = {"expires_at": _expiries(cleaner, path, raw, chosen["expires_at"])} if "expires_at" in chosen else {}
-    return raw.select(**texts, **times, **attributes)
-
-
-def _expiries(cleaner: Cleaner, path: Path, raw: pl.DataFrame, column: str) -> pl.Series:
-    """When items expire, Int64 epoch ms, null where nothing is written.
-
-    Raises:
-        SourceError: the first one that is no time: an item that would be sold for ever is worse than a file to mend.
-    """
-    times, note = to_epoch_ms(raw[column])
-    cleaner.note(f"{path.name}: expires_at: {note}")
-    cure = "give RFC 3339 or epoch milliseconds, or nothing for an item that does not expire"
-    wrong = (times.is_null() & raw[column].is_not_null()) | (times < DEFAULT_LIMITS.earliest_at).fill_null(False)
-    for row in wrong.arg_true().head(1):
-        why = "is not a time" if times[row] is None else f"lies before 1990 ({note})"
-        written = str(raw[column][row])[:80]
-        raise SourceError(f"{path} line {raw[LINE][row]}: expires_at='{written}' {why}; {cure}")
-    return times
-
-
-def _number_where_all_are(column: pl.Series) -> pl.Series:
-    """A column of texts as numbers where every one is; one with leading zeros holds codes and stays text."""
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        return column
-    text = column.cast(pl.String).str.slice(0, 4096)
-    present = text.drop_nulls()
-    if not len(present) or not present.str.contains(r"^-?(0|[1-9]\d{0,14})(\.\d+)?$").all():
-        return text
-    return text.cast(pl.Float64) if present.str.contains(".", literal=True).any() else text.cast(pl.Int64)

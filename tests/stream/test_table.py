@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from msgspec import UNSET
 
-from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, UNPARSEABLE, BotRule, CleaningOptions
+from stream.cleaning import BOTS, DUPLICATES, MISSING_USERS, BotRule, CleaningOptions
+from stream.cleaning_report import UNPARSEABLE
 from stream.errors import SourceError
 from stream.sources.columns import parse_map
 from stream.sources.table import open_table
@@ -38,15 +39,15 @@ def test_each_step_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
         messy(tmp_path), TableOptions(columns=MAP, kind="purchase", cleaning=CleaningOptions(rejects=rejects))
     )
     report = source.report
-    assert (report.read, report.kept) == (7, 2)
+    assert (report.read, report.kept) == (7, 3)
     assert report.removed(MISSING_USERS) == 1
     assert report.removed(DUPLICATES) == 1
-    assert report.removed(UNPARSEABLE) == 3
-    assert source.events["user_id"].to_list() == ["bob", "ann"]
-    assert source.events["value"].to_list() == [None, 1.5]
-    assert source.events["at"].to_list() == [1_704_103_200_000, 1_704_189_600_000]
+    assert report.removed(UNPARSEABLE) == 2
+    assert source.events["user_id"].to_list() == ["bob", "bob", "ann"]
+    assert source.events["value"].to_list() == [None, None, 1.5]
+    assert source.events["at"].to_list() == [1_704_103_200_000, 1_704_103_200_000, 1_704_189_600_000]
     lines = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert [line["line"] for line in lines] == [5, 6, 7]
+    assert [line["line"] for line in lines] == [5, 6]
     assert "yesterday" in lines[1]["reason"]
 
 

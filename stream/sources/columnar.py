@@ -1,0 +1,192 @@
+"""Columns of Parquet as this system can hold them: checked one by one, never cast in the dark.
+
+Ids become text, attributes become texts, numbers, Booleans and lists of these; a struct becomes one attribute for each
+of its fields (`geo.lat`), what lies deeper becomes JSON text.
+"""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.cleaning import LINE, Cleaner
+from stream.cleaning_report import FileCount
+from stream.errors import SourceError
+from stream.sources.numbers import read_numbers, whole_ids
+
+NESTED: Final = (pl.List, pl.Array, pl.Struct)
+POLARS_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+ISO: Final = "%Y-%m-%dT%H:%M:%S%.3f"
+
+
+class CheckedColumns(msgspec.Struct, frozen=True):
+    """A table with `LINE`, and for columns that hold bytes which are no text: the rows of these."""
+
+    frame: pl.DataFrame
+    unreadable: dict[str, pl.Series] = {}
+
+
+def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColumns:
+    """A Parquet file (`raw`: its bytes, where it came through a pipe), with binary columns as text.
+
+    Raises:
+        SourceError: it is not Parquet, or damaged.
+    """
+    frame = _read(path, raw)
+    if LINE in frame.columns:
+        frame = frame.rename({LINE: f"{LINE}_"})
+    cleaner.count(FileCount(path.name, frame.height, frame.height))
+    unreadable: dict[str, pl.Series] = {}
+    columns: list[pl.Series] = []
+    for column in frame.get_columns():
+        text, bad = _without_bytes(column)
+        columns.append(text)
+        if bad is not None and bad.any():
+            unreadable[column.name] = bad
+    lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True).alias(LINE)
+    return CheckedColumns(pl.DataFrame([*columns, lines]), unreadable)
+
+
+def flat(column: pl.Series) -> pl.Series:
+    """The column without lists and structs: these as text, for comparing and showing."""
+    return _texts_of(column) if column.dtype in NESTED else column
+
+
+def as_ids(path: Path, column: pl.Series) -> tuple[pl.Series, str | None]:
+    """The column as ids or labels, text without blanks around it, null where empty; and what was changed.
+
+    Raises:
+        SourceError: it holds lists or structs.
+    """
+    if column.dtype in NESTED:
+        raise SourceError(
+            f"{path}: column {column.name!r} holds {_kind_of(column.dtype)}, not texts or numbers; map another (--map)"
+        )
+    if column.dtype.is_temporal():
+        return _scalar(column), None
+    if isinstance(column.dtype, pl.Decimal) and not column.dtype.scale:
+        return column.cast(pl.String), None
+    text, note = whole_ids(column)
+    return text.set(text.str.len_chars() == 0, None), note
+
+
+def as_attributes(column: pl.Series, depth: int = 2) -> list[pl.Series]:
+    """The column as attributes: itself, or one for each field of its structs."""
+    if column.dtype == pl.Struct and depth:
+        fields = [column.struct.field(field.name).alias(f"{column.name}.{field.name}") for field in _fields(column)]
+        return [attribute for field in fields for attribute in as_attributes(field, depth - 1)]
+    if column.dtype == pl.Struct:
+        return [_texts_of(column)]
+    if column.dtype in (pl.List, pl.Array):
+        return [_list(column)]
+    return [_scalar(column)]
+
+
+def _read(path: Path, raw: bytes | None) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path if raw is None else BytesIO(raw))
+    except POLARS_ERRORS as error:
+        reason = str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    try:
+        table = pq.read_table(path if raw is None else pa.BufferReader(raw))
+        return pl.DataFrame([_from_arrow(name, table.column(name)) for name in table.column_names])
+    except (pa.ArrowException, OSError, ValueError, TypeError, *POLARS_ERRORS):
+        raise SourceError(
+            f"{path}: cannot be read as Parquet ({reason[:200]}); was it cut off in a download?"
+        ) from None
+
+
+def _from_arrow(name: str, column: pa.ChunkedArray) -> pl.Series:
+    """A column that may hold bytes which are no text: as binary."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    try:
+        series = pl.Series(name, column)
+        series.to_list()
+    except (UnicodeDecodeError, pa.ArrowException, *POLARS_ERRORS):
+        return pl.Series(name, [None], pl.String).new_from_index(0, len(column))
+    return series
+
+
+def _without_bytes(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """Binary as text, with the rows that are none; floats that are no numbers as missing; categories as text."""
+    kind = column.dtype
+    if kind == pl.Binary:
+        text = pl.Series(column.name, [_text(value) for value in column.to_list()], pl.String)
+        return text, text.is_null() & column.is_not_null()
+    if kind.is_float():
+        return column.set(~column.is_finite().fill_null(value=True), None), None
+    if kind in (pl.Categorical, pl.Enum, pl.Null, pl.Time):
+        return column.cast(pl.String), None
+    if kind in (pl.Object, pl.Unknown):
+        return _texts_of(column), None
+    return column, None
+
+
+def _scalar(column: pl.Series) -> pl.Series:
+    kind = column.dtype
+    if kind == pl.Datetime:
+        zone = getattr(kind, "time_zone", None)
+        moments = column.dt.convert_time_zone("UTC") if zone else column
+        return moments.dt.strftime(f"{ISO}{'Z' if zone else ''}")
+    if kind in (pl.Decimal, pl.Duration):
+        return read_numbers(column)[0]
+    if kind in (pl.Int128, pl.UInt128):
+        return column.cast(pl.Float64)
+    if kind.is_numeric() or kind == pl.Boolean:
+        return column
+    return _without_bytes(column)[0].cast(pl.String)
+
+
+def _list(column: pl.Series) -> pl.Series:
+    inner = column.dtype.inner  # type: ignore[attr-defined]
+    if inner in (pl.String, pl.Boolean) or inner.is_integer():
+        return column.cast(pl.List(inner)) if column.dtype == pl.Array else column
+    rows = [None if row is None else [_plain(value) for value in row] for row in column.to_list()]
+    numbers = all(isinstance(value, int | float | None) for row in rows for value in row or ())
+    if not numbers:
+        rows = [None if row is None else [None if v is None else str(v) for v in row] for row in rows]
+    return pl.Series(column.name, rows, pl.List(pl.Float64 if numbers else pl.String))
+
+
+def _texts_of(column: pl.Series) -> pl.Series:
+    return pl.Series(column.name, [None if v is None else str(_plain(v)) for v in column.to_list()], pl.String)
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    """A value of any type as JSON can hold it by itself."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    try:
+        text = msgspec.json.encode(value, enc_hook=str).decode()
+    except (TypeError, ValueError, msgspec.EncodeError):
+        return str(value)
+    return text.strip('"')
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _fields(column: pl.Series) -> list[pl.Field]:
+    assert isinstance(column.dtype, pl.Struct)
+    return column.dtype.fields
+
+
+def _kind_of(dtype: pl.DataType) -> str:
+    return "structs" if dtype == pl.Struct else "lists"
