@@ -86,7 +86,7 @@ def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
 def _prepare(port: int, items: int, process: subprocess.Popen[bytes], within_s: float = 120) -> None:
     until = time.monotonic() + within_s
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        _until(client, "/readyz", lambda answer: answer.status_code == 200, until, process)
+        _until(client, "/readyz", lambda answer: set(answer.json()["missing"]) <= {"consumer"}, until, process)
         put_catalogue(client, items)
         path = "/v1/users/u1/recommendations"
         _until(client, path, lambda answer: answer.json().get("reason") == "personal", until, process)

@@ -5,6 +5,7 @@ first. An unfinished part is replaced as a whole as it grows, so writing the sam
 for byte, whatever happened in between.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -93,13 +94,13 @@ class Archive:
             first = row.offset // self.part * self.part
             self._new.setdefault((topic, row.partition, first), []).append(row)
 
-    def flush(self) -> int:
-        """Write every part that has new rows; returns the number of new rows.
+    def flush(self) -> Counter[str]:
+        """Write every part that has new rows; returns the number of rows written, by topic.
 
         Raises:
             ArchiveError: a part cannot be written. The rows stay in memory, the earlier file stays whole: flush again.
         """
-        written = 0
+        written: Counter[str] = Counter()
         for key in sorted(self._new):
             topic, partition, first = key
             rows = self._new[key]
@@ -110,7 +111,7 @@ class Archive:
                 before = read_part(path)
             part = pa.concat_tables([before, table]).combine_chunks() if before is not None else table
             _write(path, part)
-            written += len(rows)
+            written[topic] += len(rows)
             del self._new[key]
             self._open = {other: table for other, table in self._open.items() if other[:2] != key[:2]}
             self._open[key] = part

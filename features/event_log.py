@@ -1,13 +1,15 @@
 """Events straight from Kafka: those that the archive does not hold yet."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
 from features.activity import LoggedEvent
-from stream import topics
-from stream.client import kafka_python_config
-from stream.errors import EventError
+from stream import skips, topics
+from stream.batch_probe import probe_now, stop_message
+from stream.client import READ_COMMITTED, kafka_python_config
+from stream.errors import BrokerError, EventError
 from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
 from stream.headers import is_backfill
 
@@ -23,9 +25,14 @@ def read_log(
     """The events of a partition that are in the log now, from offset `start` on; dead letters are skipped.
 
     `until`: read only to this offset (exclusive).
+
+    Raises:
+        BrokerError: a batch cannot be read, and no operator skipped it.
     """
     place = TopicPartition(topics.EVENTS, partition)
-    consumer = KafkaConsumer(**kafka_python_config(bootstrap, security), max_partition_fetch_bytes=16 * 1024 * 1024)
+    consumer = KafkaConsumer(
+        **kafka_python_config(bootstrap, security), **READ_COMMITTED, max_partition_fetch_bytes=16 * 1024 * 1024
+    )
     try:
         consumer.assign([place])
         end = consumer.end_offsets([place])[place]
@@ -33,18 +40,35 @@ def read_log(
         first = consumer.beginning_offsets([place])[place]
         consumer.seek(place, max(start, first))
         while consumer.position(place) < end:
-            for messages in consumer.poll(1_000).values():
-                for message in messages:
-                    if message.offset >= end:
-                        break
-                    try:
-                        event = decode_event(message.key, message.value or b"", message.timestamp, limits)
-                    except EventError:
-                        continue  # a dead letter
-                    backfill = is_backfill(message.headers)
-                    yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
+            for message in _poll(consumer, place, bootstrap, security):
+                if message.offset >= end:
+                    break
+                try:
+                    event = decode_event(message.key, message.value or b"", message.timestamp, limits)
+                except EventError:
+                    continue  # a dead letter
+                backfill = is_backfill(message.headers)
+                yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
     finally:
         consumer.close()
+
+
+def _poll(
+    consumer: KafkaConsumer, place: TopicPartition, bootstrap: str, security: Mapping[str, str] | None
+) -> list[Any]:
+    """The next messages. Passes over a batch that cannot be read if an operator skipped it, else raises BrokerError."""
+    try:
+        messages: list[Any] = consumer.poll(1_000).get(place, [])
+    except Exception:  # codecs raise classes of their own
+        batch, _ = probe_now(bootstrap, security, place.topic, place.partition, consumer.position(place))
+        if batch is None:
+            raise
+        skip = skips.covering(skips.read(bootstrap, security), batch.name, batch.first)
+        if skip is None:
+            raise BrokerError(stop_message(batch)) from None
+        consumer.seek(place, skip.next)
+        return []
+    return messages
 
 
 def last_offsets(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:

@@ -56,11 +56,13 @@ class RuleChange(msgspec.Struct, frozen=True):
     definition: bytes | None
 
 
-class FeatureUpdate(msgspec.Struct, frozen=True):
+class FeatureUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The features contain every event of `partition` (`events/3`) through the offset `through`.
 
     `users` are (domain, user) pairs whose features changed, or None where there are too many to list.
-    `at` is when the features were written, `logged_at` the broker's time of the last event (both epoch ms).
+    `at` is when the features were written, `logged_at` the broker's time of the last event (both epoch ms; 0 in a
+    report of a position, which each partition's consumer sends every two seconds). `stopped` says why the partition
+    waits, with the cure.
     """
 
     partition: str
@@ -68,6 +70,7 @@ class FeatureUpdate(msgspec.Struct, frozen=True):
     at: int
     logged_at: int
     users: list[tuple[str, str]] | None
+    stopped: str = ""
 
 
 class ForgetUser(msgspec.Struct, frozen=True):

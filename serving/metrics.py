@@ -47,6 +47,12 @@ event_to_recommendation = Histogram(
 consumer_lag = Gauge(
     "coldstream_consumer_lag", "Events not yet applied to the features, by partition", ["partition"], registry=registry
 )
+partition_stopped = Gauge(
+    "coldstream_partition_stopped",
+    "1 while a partition waits at a batch that cannot be read, by partition",
+    ["partition"],
+    registry=registry,
+)
 batch_events = Histogram("coldstream_batch_events", "Events in a micro-batch", buckets=COUNT_BUCKETS, registry=registry)
 batch_seconds = Histogram(
     "coldstream_batch_seconds", "Time per micro-batch, by stage", ["stage"], buckets=LATENCY_BUCKETS, registry=registry

@@ -4,8 +4,10 @@ Kafka's clients only say that a fetch failed. After a damaged checksum, an unkno
 decompress, a probe says which batch of which partition it is, where the next one begins, and why it cannot be read.
 """
 
+import asyncio
 import struct
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +17,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream.client import aiokafka_config
+from stream.errors import BrokerError
 
 PROBE_BYTES: Final = 16 * 1024 * 1024
 WAIT_MS: Final = 500
@@ -48,12 +51,32 @@ async def probe(
     Raises:
         KafkaError: the broker does not answer, or refuses the fetch.
     """
+    return (await _search(bootstrap, security, place, offset))[0]
+
+
+def probe_now(
+    bootstrap: str, security: Mapping[str, str] | None, topic: str, partition: int, offset: int
+) -> tuple[UnreadableBatch | None, int]:
+    """`probe` for code that is not asynchronous; also the offset behind what the fetch returned. Raises BrokerError."""
+    with ThreadPoolExecutor(1) as executor:  # a thread of its own: the caller's may run an event loop
+        searching = executor.submit(asyncio.run, _search(bootstrap, security, TopicPartition(topic, partition), offset))
+        try:
+            return searching.result()
+        except KafkaError as error:
+            raise BrokerError(f"{topic}/{partition} cannot be probed at {bootstrap}: {error}") from error
+
+
+async def _search(
+    bootstrap: str, security: Mapping[str, str] | None, place: TopicPartition, offset: int
+) -> tuple[UnreadableBatch | None, int]:
     consumer = AIOKafkaConsumer(**aiokafka_config(bootstrap, security), group_id=None, enable_auto_commit=False)
     await consumer.start()
     try:
-        return find_unreadable(place, offset, await _fetch(consumer, place, offset))
+        fetched = await _fetch(consumer, place, offset)
     finally:
         await consumer.stop()
+    behind = max((following for _, following, _ in _split(fetched)), default=offset)
+    return find_unreadable(place, offset, fetched), max(offset, behind)
 
 
 def find_unreadable(place: TopicPartition, offset: int, fetched: bytes) -> UnreadableBatch | None:
@@ -63,7 +86,9 @@ def find_unreadable(place: TopicPartition, offset: int, fetched: bytes) -> Unrea
         reason = _problem(raw)
         if reason is not None:
             behind = batches[number + 1][0] if number + 1 < len(batches) else following
-            return UnreadableBatch(place.topic, place.partition, max(first, offset), max(behind, offset + 1), reason, raw)
+            return UnreadableBatch(
+                place.topic, place.partition, max(first, offset), max(behind, offset + 1), reason, raw
+            )
     return None
 
 
@@ -108,3 +133,12 @@ async def _fetch(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int)
     if error_code:
         raise for_code(error_code)(f"{place.topic}/{place.partition} at offset {offset}")
     return bytes(fields[-1] or b"")
+
+
+def stop_message(batch: UnreadableBatch) -> str:
+    """Why a partition waits at a batch, and the cure."""
+    return (
+        f"{batch.name} stopped at offset {batch.first}: the batch there cannot be read ({batch.reason}); "
+        f"other partitions go on. If it cannot be restored, `coldstream dead-letters skip {batch.name}` "
+        "keeps its bytes and passes over it"
+    )

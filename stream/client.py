@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 CLIENT_NAMES: Final = {"sasl_username": "sasl_plain_username", "sasl_password": "sasl_plain_password"}
 """Where both clients use another name than our settings."""
+READ_COMMITTED: Final = {"isolation_level": "read_committed"}
+"""For every reader of what others write: both clients then leave out aborted transactions."""
 
 
 def kafka_python_config(bootstrap: str, security: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Dead letters: rejected events, stored unchanged with the reason, to list, show and replay."""
+"""Dead letters: rejected events, stored unchanged with the reason, to list, show and replay.
+
+A large one is split into parts, each of which fits a message of a stock broker (1 MiB).
+"""
 
 import base64
 import time
@@ -10,16 +13,21 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from stream import topics
-from stream.client import kafka_python_config
+from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError, StreamError
 from stream.events import decode, key_of
 
 REPLAYED_HEADER: Final = "replayed-letter"
 """Header on an event that was sent again, and kind of the marker that says so on the topic `dead-letters`."""
+UNREADABLE: Final = "unreadable-batch"
+"""Reason of a skipped record batch: its bytes are those of the batch, and cannot be sent again as an event."""
+MAX_KEY: Final = 4096
+PART_BYTES: Final = 512 * 1024
+"""Bytes of a message in one part; base64 adds a third."""
 
 
-class DeadLetter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
-    """An event that was refused: why, where it stood in the log, and its bytes (base64)."""
+class DeadLetter(msgspec.Struct, frozen=True, tag_field="type", tag="letter", omit_defaults=True):
+    """An event that was refused: why, where it stood in the log, and its bytes (base64), of which this is one part."""
 
     reason: str
     detail: str
@@ -29,6 +37,8 @@ class DeadLetter(msgspec.Struct, frozen=True, tag_field="type", tag="letter"):
     key: str | None
     raw: str
     at: int
+    part: int = 0
+    parts: int = 1
 
     @property
     def value(self) -> bytes:
@@ -53,15 +63,20 @@ class ListedLetter(msgspec.Struct, frozen=True):
 _decoder: msgspec.json.Decoder[DeadLetter | ReplayMarker] = msgspec.json.Decoder(DeadLetter | ReplayMarker)
 
 
-def encode_letter(
+def encode_letters(
     reason: str, detail: str, topic: str, partition: int, offset: int, key: bytes | None, raw: bytes
-) -> bytes:
-    """The value of a dead letter for a message that stood at topic, partition, offset."""
-    shown = key.decode("utf-8", "replace") if key is not None else None
-    letter = DeadLetter(
-        reason, detail, topic, partition, offset, shown, base64.b64encode(raw).decode(), int(time.time() * 1000)
-    )
-    return msgspec.json.encode(letter)
+) -> list[bytes]:
+    """The values of the dead letter, one per part, for a message that stood at topic, partition, offset."""
+    shown = key.decode("utf-8", "replace")[:MAX_KEY] if key is not None else None
+    pieces = [raw[start : start + PART_BYTES] for start in range(0, len(raw), PART_BYTES)] or [b""]
+    now = int(time.time() * 1000)
+    letters = [
+        DeadLetter(
+            reason, detail, topic, partition, offset, shown, base64.b64encode(piece).decode(), now, number, len(pieces)
+        )
+        for number, piece in enumerate(pieces)
+    ]
+    return [msgspec.json.encode(letter) for letter in letters]
 
 
 def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str | None = None) -> list[ListedLetter]:
@@ -72,16 +87,21 @@ def read(bootstrap: str, security: Mapping[str, str] | None = None, reason: str 
     """
     letters: dict[int, DeadLetter] = {}
     again: set[int] = set()
-    known: set[tuple[str, int, int]] = set()
+    numbers: dict[tuple[str, int, int], int] = {}
     for offset, value in _messages(bootstrap, security):
-        message = _decoder.decode(value)
+        try:
+            message = _decoder.decode(value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # not from this project
         if isinstance(message, ReplayMarker):
             again.add(message.letter)
-        elif (
-            place := (message.topic, message.partition, message.offset)
-        ) not in known:  # a crash may set one aside twice
-            known.add(place)
+            continue
+        number = numbers.setdefault((message.topic, message.partition, message.offset), offset)
+        if number == offset:
             letters[offset] = message
+        elif message.part == letters[number].part + 1:  # the next part; a crash may set a letter aside twice
+            raw = base64.b64encode(letters[number].value + message.value).decode()
+            letters[number] = msgspec.structs.replace(letters[number], raw=raw, part=message.part)
     chosen = (
         letters.items() if reason is None else [(n, letter) for n, letter in letters.items() if letter.reason == reason]
     )
@@ -124,6 +144,10 @@ def replay(
     ]
     if value is not None and len(chosen) != 1:
         raise StreamError(f"a new value needs exactly one letter, but {len(chosen)} match; give one number")
+    if any(listed_letter.letter.reason == UNREADABLE for listed_letter in chosen) and value is None:
+        if numbers is not None:
+            raise StreamError(f"a letter of reason {UNREADABLE} is a record batch: `show` has its bytes, repair those")
+        chosen = [listed_letter for listed_letter in chosen if listed_letter.letter.reason != UNREADABLE]
     producer = KafkaProducer(**kafka_python_config(bootstrap, security), acks="all")
     try:
         for listed_letter in chosen:
@@ -155,7 +179,9 @@ def _key(value: bytes, before: str | None) -> bytes | None:
 def _messages(bootstrap: str, security: Mapping[str, str] | None) -> Iterator[tuple[int, bytes]]:
     config: dict[str, Any] = kafka_python_config(bootstrap, security)
     try:
-        consumer = KafkaConsumer(**config, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024)
+        consumer = KafkaConsumer(
+            **config, **READ_COMMITTED, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
+        )
     except KafkaError as error:
         raise BrokerError(f"no Kafka at {bootstrap}: {error}; is the system running?") from error
     try:

@@ -87,6 +87,13 @@ class Producer:
             await _close(client, STOP_WITHIN_S)
         await asyncio.gather(*self._closing)
 
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, as this client last heard; 0 where it does not know."""
+        try:
+            return len(await self._client.partitions_for(topic)) if self._client is not None else 0
+        except KafkaError:
+            return 0
+
     async def send(self, record: Record) -> Position:
         """Send one record; returns after the acknowledgement.
 

@@ -15,6 +15,7 @@ RULES: Final = "rules"
 OUTCOMES: Final = "outcomes"
 SHOWN: Final = "shown"
 FORGET: Final = "forget"
+SKIPS: Final = "skips"
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 FOREVER: Final = -1
@@ -43,4 +44,5 @@ def topics(partitions: int, retention_ms: int = FOREVER) -> list[Topic]:
         Topic(OUTCOMES, 1, compacted=True),
         Topic(SHOWN, partitions, 2 * DAY_MS),
         Topic(FORGET, 1),
+        Topic(SKIPS, 1, compacted=True),
     ]

@@ -61,6 +61,10 @@ class MemoryConsumer:
     async def committed(self, partition: TopicPartition) -> int | None:
         return self.offsets.get(partition)
 
+    async def position(self, _partition: TopicPartition) -> int:
+        """Nothing but what was returned stands in this log."""
+        return 0
+
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 100)
 

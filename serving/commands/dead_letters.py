@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from serving.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Inspect and replay records that could not be processed.")
+
+UNREADABLE: Final = "unreadable-batch"
 
 Reason = Annotated[str | None, typer.Option("--reason", help="Only dead letters with this reason.")]
 
@@ -50,6 +52,8 @@ def show_letter(ctx: typer.Context, number: int, as_json: AsJson = False) -> Non
         "replayed": entry.replayed,
         "value": entry.letter.value.decode("utf-8", "replace"),
     }
+    if entry.letter.reason == UNREADABLE:
+        fields["value"] = f"base64:{entry.letter.raw}"
     print_value(fields, as_json)
 
 
@@ -72,6 +76,22 @@ def replay_letters(
         settings.bootstrap, numbers or None, settings.kafka_security, reason=reason, value=corrected, again=again
     )
     typer.echo(f"sent {len(sent)} again: {', '.join(str(entry.number) for entry in sent) or 'none'}")
+
+
+@app.command("skip")
+def skip_batch(
+    ctx: typer.Context, partition: Annotated[str, typer.Argument(help="A partition that stopped, such as events/3.")]
+) -> None:
+    """Pass over the batch at which a partition stopped. Its bytes are kept as a dead letter."""
+    from stream.poison import skip_unreadable
+
+    settings: Settings = ctx.obj
+    batch = skip_unreadable(settings.bootstrap, settings.kafka_security, partition)
+    typer.echo(
+        f"{partition}: offsets {batch.first} to {batch.next - 1} are skipped ({batch.reason}); "
+        f"`coldstream dead-letters list --reason {UNREADABLE}` shows the kept bytes. "
+        "The processes go on within a few seconds"
+    )
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:

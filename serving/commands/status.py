@@ -8,6 +8,7 @@ from serving.commands.options import AsJson
 from serving.commands.output import print_value
 
 if TYPE_CHECKING:
+    from serving.process.scrape import Samples
     from serving.settings import Settings
 
 REQUIRED: Final = ("api", "consumer", "archive")
@@ -17,11 +18,12 @@ REQUIRED: Final = ("api", "consumer", "archive")
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show which processes run, the consumer lag, the live releases and the freshness of features.
 
-    Exits with 1 if the API, the consumer or the archive process does not answer. The trainer is optional.
+    Exits with 1 if the API, the consumer or the archive process does not answer, or if a partition has stopped. The
+    trainer is optional.
     """
     figures = system_status(ctx.obj)
     print_value(figures, as_json)
-    raise typer.Exit(any(figures[process] != "up" for process in REQUIRED))
+    raise typer.Exit(bool(figures["stopped"]) or any(figures[process] != "up" for process in REQUIRED))
 
 
 def system_status(settings: "Settings") -> dict[str, Any]:
@@ -36,6 +38,7 @@ def system_status(settings: "Settings") -> dict[str, Any]:
         "supervised": is_running(settings),
         **{process: "up" if found is not None else "not answering" for process, found in samples.items()},
         "events": int(total(consumer, "coldstream_events_applied_total")),
+        "stopped": _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
         "late events": int(total(consumer, "coldstream_late_events_total")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),
@@ -44,4 +47,16 @@ def system_status(settings: "Settings") -> dict[str, Any]:
         "archived rows": int(total(samples["archive"], "coldstream_archived_rows_total")),
         "serving": {labels["domain"]: labels["release"] for labels, value in releases if value},
         "answers": int(total(api, "coldstream_recommendations_total")),
+    }
+
+
+def _stopped_partitions(samples: "Samples | None") -> dict[str, str]:
+    """The partitions that wait at a batch that cannot be read, with the cure."""
+    stopped = (samples or {}).get("coldstream_partition_stopped", [])
+    return {
+        labels[
+            "partition"
+        ]: f"a batch cannot be read; `coldstream dead-letters skip {labels['partition']}` passes over it"
+        for labels, value in stopped
+        if value
     }

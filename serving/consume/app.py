@@ -23,6 +23,7 @@ from features.store import OnlineStore, open_store
 from models.errors import PresetError
 from serving import metrics
 from serving.consume.events import ConsumerOptions, EventProcessor, disconnect
+from serving.consume.health import ConsumerHealth
 from serving.domain_presets import popularity_settings
 from serving.errors import ConsumerError, MessageError
 from serving.messages import decode_announcement, decode_forget
@@ -30,7 +31,7 @@ from serving.process import logs, memory
 from serving.settings import EXIT_MISCONFIGURED, Settings, read
 from stream import topics
 from stream.admin import wait_ready
-from stream.client import aiokafka_config
+from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError, EventError
 from stream.events import Item, TimeLimits, User, decode
 
@@ -57,6 +58,7 @@ class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
             topics.ITEMS,
             topics.USERS,
             **aiokafka_config(options.bootstrap, options.security),
+            **READ_COMMITTED,
             group_id=CATALOGUE_GROUP,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -99,7 +101,7 @@ class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
 
 
 def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:
-    """The Faust app with its agents, the event processor, and both services that run beside the app."""
+    """The Faust app with its agents, the event processor, and the services that run beside the app."""
     app = faust.App(
         "coldstream",
         broker=f"aiokafka://{settings.bootstrap}",
@@ -149,7 +151,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, events, [events, CatalogueProcessor(store, events)]
+    return app, events, [events, CatalogueProcessor(store, events), ConsumerHealth(events)]
 
 
 def _credentials(settings: Settings) -> Any:

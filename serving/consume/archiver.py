@@ -10,23 +10,23 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from types import FrameType
 from typing import Any, Final
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, RetriableError
+from kafka import KafkaConsumer, OffsetAndMetadata
+from kafka.errors import CorruptRecordError, KafkaError, RetriableError
 from prometheus_client import start_http_server
 
 from features.archive import Archive, ArchiveRow
 from features.errors import ArchiveError
 from features.offline import OfflineStore
 from serving import metrics
+from serving.consume.archive_partitions import ArchivePartitions
 from serving.process import logs, memory
 from serving.settings import Settings, read
 from stream import topics
 from stream.admin import wait_ready
-from stream.client import kafka_python_config
+from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import Record, TimeLimits, decode, decode_event
 from stream.headers import is_backfill
@@ -40,6 +40,8 @@ MAX_BUFFERED_ROWS: Final = 80_000
 RETRY_S: Final = 1.0
 KAFKA_TIMEOUT_MS: Final = 5_000
 """How long a commit, and closing the consumer, may wait for Kafka: archived rows are safe without them."""
+NEW_PARTITIONS_MS: Final = 10_000
+"""Added partitions are seen within this time."""
 TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 
 log = logging.getLogger("coldstream.archive")
@@ -52,52 +54,69 @@ def archive(settings: Settings, stop: threading.Event) -> None:
     """
     store = Archive(settings.state_path / "archive")
     offline = OfflineStore(store.folder, settings.domain_names)
-    limits = TimeLimits(max_future_ms=settings.max_future_ms)
-    config = kafka_python_config(settings.bootstrap, settings.kafka_security)
-    consumer = KafkaConsumer(
-        **config, group_id=GROUP, enable_auto_commit=False, max_partition_fetch_bytes=16 * 1024 * 1024
-    )
-    try:
-        partitions = _assign(consumer, store, stop)
-        flushed_at, archived = time.monotonic(), Counter[str]()
-        next_update_at = flushed_at
-        while not stop.is_set():
-            if store.waiting() >= MAX_BUFFERED_ROWS or not _poll(consumer, store, limits, archived):
-                stop.wait(RETRY_S)
-            if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MAX_BUFFERED_ROWS // 2:
-                _flush(consumer, store, partitions, archived)
-                flushed_at = time.monotonic()
-                if flushed_at >= next_update_at:
-                    next_update_at = flushed_at + _update(offline) / OFFLINE_SHARE
-        _flush(consumer, store, partitions, archived)
+    kafka = (settings.bootstrap, settings.kafka_security)
+    partitions = ArchivePartitions(*kafka, store, TOPICS)
+    while not stop.is_set():
+        consumer = KafkaConsumer(
+            **kafka_python_config(*kafka),
+            **READ_COMMITTED,
+            group_id=GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            metadata_max_age_ms=NEW_PARTITIONS_MS,
+            max_partition_fetch_bytes=16 * 1024 * 1024,
+        )
+        try:
+            partitions.assign(consumer, stop)
+            _copy(consumer, store, partitions, offline, TimeLimits(max_future_ms=settings.max_future_ms), stop)
+        finally:
+            consumer.close(timeout_ms=KAFKA_TIMEOUT_MS)
+
+
+def _copy(
+    consumer: KafkaConsumer,
+    store: Archive,
+    partitions: ArchivePartitions,
+    offline: OfflineStore,
+    limits: TimeLimits,
+    stop: threading.Event,
+) -> None:
+    """Copy until `stop` is set or other partitions have to be assigned."""
+    flushed_at = time.monotonic()
+    next_update_at = flushed_at
+    again = False
+    while not stop.is_set() and not again:
+        if store.waiting() >= MAX_BUFFERED_ROWS:
+            stop.wait(RETRY_S)
+        else:
+            again = not _poll(consumer, store, limits, partitions, stop)
+        if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MAX_BUFFERED_ROWS // 2:
+            _flush(consumer, store, partitions)
+            flushed_at = time.monotonic()
+            again = again or partitions.resume() or partitions.changed(consumer)
+            if flushed_at >= next_update_at:
+                next_update_at = flushed_at + _update(offline) / OFFLINE_SHARE
+    _flush(consumer, store, partitions)
+    if stop.is_set():
         _update(offline)
-    finally:
-        consumer.close(timeout_ms=KAFKA_TIMEOUT_MS)
 
 
-def _assign(consumer: KafkaConsumer, store: Archive, stop: threading.Event) -> list[TopicPartition]:
-    """Assign every partition of the topics, each from the position in the files. Waits for missing topics: a skipped
-    topic would never be archived."""
-    partitions = []
-    for topic in TOPICS:
-        while not (numbers := consumer.partitions_for_topic(topic)):
-            log.warning("topic %s does not exist yet; `coldstream topics` creates it", topic)
-            if stop.wait(RETRY_S):
-                return []
-        partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
-    consumer.assign(partitions)
-    for partition in partitions:
-        consumer.seek(partition, store.position(partition.topic, partition.partition))
-    return partitions
-
-
-def _poll(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, archived: Counter[str]) -> bool:
-    """Append what arrives within half a second; False if Kafka is unavailable."""
+def _poll(
+    consumer: KafkaConsumer, store: Archive, limits: TimeLimits, partitions: ArchivePartitions, stop: threading.Event
+) -> bool:
+    """Append what arrives within half a second; False if a partition stopped at a batch that cannot be read."""
     try:
         polled = consumer.poll(500, max_records=20_000)
+    except CorruptRecordError:
+        return not partitions.isolate(consumer)
     except RetriableError as error:
         log.warning("Kafka does not respond (%s); retrying", error)
-        return False
+        stop.wait(RETRY_S)
+        return True
+    except Exception:  # codecs raise classes of their own
+        if partitions.isolate(consumer):
+            return False
+        raise
     for partition, messages in polled.items():
         rows = []
         for message in messages:
@@ -108,7 +127,6 @@ def _poll(consumer: KafkaConsumer, store: Archive, limits: TimeLimits, archived:
             rows.append(
                 ArchiveRow(message.partition, message.offset, message.timestamp, record, is_backfill(message.headers))
             )
-        archived[partition.topic] += len(rows)
         store.append(partition.topic, rows)
     return True
 
@@ -119,22 +137,20 @@ def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
     return decode(message.value or b"", message.timestamp, limits)
 
 
-def _flush(consumer: KafkaConsumer, store: Archive, partitions: list[TopicPartition], archived: Counter[str]) -> None:
+def _flush(consumer: KafkaConsumer, store: Archive, partitions: ArchivePartitions) -> None:
     try:
-        store.flush()
-        for topic, rows in archived.items():
+        for topic, rows in store.flush().items():
             metrics.archived_rows.labels(topic).inc(rows)
-        archived.clear()
+        positions = partitions.positions(consumer)
         offsets: dict[Any, Any] = {
-            partition: OffsetAndMetadata(consumer.position(partition), "", -1) for partition in partitions
+            partition: OffsetAndMetadata(position, "", -1) for partition, position in positions.items()
         }
         consumer.commit(offsets, timeout_ms=KAFKA_TIMEOUT_MS)
-        ends = consumer.end_offsets(partitions, timeout_ms=KAFKA_TIMEOUT_MS)
-        metrics.archive_lag.set(sum(ends[partition] - consumer.position(partition) for partition in partitions))
+        metrics.archive_lag.set(partitions.lag(positions))
     except ArchiveError as error:
         metrics.archive_errors.inc()
         log.error("%s", error)
-    except KafkaError as error:
+    except (KafkaError, BrokerError) as error:
         log.warning("offsets not committed (%s); the archive continues from its files", error)
 
 
@@ -169,7 +185,7 @@ def main(settings: Settings | None = None) -> int:
         while not stop.is_set():
             try:
                 archive(settings, stop)
-            except RetriableError as error:  # connection lost while listing the topics
+            except (KafkaError, BrokerError) as error:  # such as a connection lost while listing the topics
                 log.warning("Kafka does not respond (%s); the archive restarts from its files", error)
                 stop.wait(RETRY_S)
     except BrokerError as error:

@@ -7,7 +7,7 @@ Kafka redelivers the same events, and rows skip those at or before the positions
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -29,10 +29,12 @@ from serving.consume.activity_cache import ActivityCache
 from serving.consume.impression_join import ImpressionJoin
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
 from stream import dead_letters, topics
-from stream.client import aiokafka_config
+from stream.batch_probe import UnreadableBatch
+from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import EventError
 from stream.events import Event, Interaction, TimeLimits, decode_event
 from stream.headers import is_backfill
+from stream.partition_guard import PartitionGuard
 
 GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
@@ -42,8 +44,6 @@ PROBE_TIMEOUT_S: Final = 3.0
 """How long the shutdown waits for Kafka to respond to a metadata request."""
 OFFLINE_STOP_S: Final = 1.0
 """How long clients may take to disconnect if Kafka did not respond."""
-LAG_TIMEOUT_S: Final = 2.0
-"""How long a lag request may take while the store is unavailable."""
 T = TypeVar("T")
 
 log = logging.getLogger("coldstream.consumer")
@@ -76,6 +76,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self.impression_join = ImpressionJoin(options.bootstrap, options.security, options.join_window)
         self.popularity_rows: dict[TopicPartition, PartitionPopularity] = {}
         self.next_offsets: dict[TopicPartition, int] = {}
+        self.ends: dict[str, int] = {}
         self.busy = asyncio.Lock()
         self.store_thread = ThreadPoolExecutor(1, "feast")
         self.flushed_at = time.monotonic()
@@ -91,9 +92,11 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=200,
+            **READ_COMMITTED,
             session_timeout_ms=10_000,
             max_poll_interval_ms=600_000,
         )
+        self.guard = PartitionGuard(self.consumer, self.options.bootstrap, self.options.security, self.next_offsets)
         await self.producer.start()
         await self.consumer.start()
         self.consumer.subscribe([topics.EVENTS], listener=self)
@@ -138,22 +141,41 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 log.warning("stopped while the online store is unavailable (%s); events will be redelivered", error)
 
     async def _step(self) -> None:
-        fetched = await self.consumer.getmany(timeout_ms=self.options.batch_ms, max_records=self.options.batch_events)
+        fetched = await self.guard.fetch(self.options.batch_ms, self.options.batch_events)
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.popularity_rows}
             if owned:
                 await self._apply_or_seek_back(owned)
             if (time.monotonic() - self.flushed_at) * 1000 >= self.options.flush_ms:
+                await self._pass_markers()
                 await self._flush()
+
+    async def _pass_markers(self) -> None:
+        """Advance over what is applied and holds no event: the markers of transactions, and aborted events."""
+        for partition in self.popularity_rows.keys() & self.consumer.assignment():
+            position = await self.consumer.position(partition)
+            self.next_offsets[partition] = max(self.next_offsets[partition], position)
+            row = self.popularity_rows[partition]
+            row.position = max(row.position, position - 1)
+
+    @property
+    def stopped(self) -> dict[TopicPartition, UnreadableBatch]:
+        """The assigned partitions that wait at a batch that cannot be read."""
+        return self.guard.stopped
+
+    async def retry_stopped(self) -> None:
+        """Resume stopped partitions whose batch can be read by now, or was skipped."""
+        async with self.busy:
+            await self.guard.retry()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
-            names = [_partition_name(partition) for partition in assigned]
+            names = [partition_name(partition) for partition in assigned]
             stored_rows = await self.call_store(lambda: self.store.read_popularity(names), "read")
             outcomes = await self._restore_outcomes(assigned)
             for partition in assigned:
                 row = self._current_row(
-                    _partition_name(partition), stored_rows.get(_partition_name(partition)) or PartitionPopularity()
+                    partition_name(partition), stored_rows.get(partition_name(partition)) or PartitionPopularity()
                 )
                 committed = await self.consumer.committed(partition)
                 start = self.impression_join.begin(
@@ -161,7 +183,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 )
                 self.consumer.seek(partition, start)
                 self.popularity_rows[partition], self.next_offsets[partition] = row, start
-            await self._measure_lag(assigned)
+            self._measure_lag(assigned)
             self.activities.drop()
         log.info("assigned partitions: %s", ", ".join(names) or "none")
 
@@ -193,6 +215,9 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 self.popularity_rows.pop(partition, None)
                 self.next_offsets.pop(partition, None)
                 self.impression_join.drop(partition)
+                self.guard.drop(partition)
+                for gauge in (metrics.consumer_lag, metrics.partition_stopped):
+                    gauge.remove(partition_name(partition))
             self.activities.drop()
 
     async def forget(self, user_id: str) -> None:
@@ -219,7 +244,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         decoded = time.perf_counter()
         changed = await self.call_store(partial(self.activities.fold, entries, self.options.fold_settings), "write")
         for partition, records in fetched.items():
-            partition_entries = [entry for entry in entries if entry.partition == _partition_name(partition)]
+            partition_entries = [entry for entry in entries if entry.partition == partition_name(partition)]
             popularity.apply(self.popularity_rows[partition], partition_entries, self.options.popularity_settings)
             self.impression_join.apply(partition, partition_entries, records[-1].offset)
             self.popularity_rows[partition].position = max(self.popularity_rows[partition].position, records[-1].offset)
@@ -233,7 +258,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         entries: list[LoggedEvent] = []
         letters: list[bytes] = []
         for partition, records in fetched.items():
-            name = _partition_name(partition)
+            name = partition_name(partition)
             for message in records:
                 try:
                     entries.append(
@@ -242,7 +267,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
                     source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
-                    letters.append(dead_letters.encode_letter(error.reason, error.detail, *source))
+                    letters += dead_letters.encode_letters(error.reason, error.detail, *source)
         return entries, letters
 
     def _event(self, message: ConsumerRecord) -> Event:
@@ -258,7 +283,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
     ) -> None:
         now = int(time.time() * 1000)
         for partition, records in fetched.items():
-            name = _partition_name(partition)
+            name = partition_name(partition)
             users = [key for key, row in changed.items() if name in row.applied.positions]
             listed = users if len(users) <= UPDATE_USERS else None
             update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, listed)
@@ -276,35 +301,25 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             metrics.events_applied.labels(kind, domain).inc(count)
         for domain, count in self.activities.take_late().items():
             metrics.late_events.labels(domain).inc(count)
-        for partition, records in fetched.items():
+        for records in fetched.values():
             metrics.event_to_feature.observe(max(0.0, now - records[-1].timestamp / 1000))
-            end = self.consumer.highwater(partition)
-            metrics.consumer_lag.labels(_partition_name(partition)).set(
-                max(0, (end or self.next_offsets[partition]) - self.next_offsets[partition])
-            )
+        self._measure_lag(fetched)
         metrics.batch_events.observe(len(entries))
 
-    async def _measure_lag(self, partitions: Sequence[TopicPartition]) -> None:
-        ends = await self.consumer.end_offsets(list(partitions))
+    def _measure_lag(self, partitions: Iterable[TopicPartition]) -> None:
+        """Set the lag metrics from the newest ends: those that the broker last told, or a fetch if that is newer."""
         for partition in partitions:
-            metrics.consumer_lag.labels(_partition_name(partition)).set(
-                max(0, ends[partition] - self.next_offsets[partition])
-            )
-
-    async def _update_lag(self) -> None:
-        """Update the lag metric while no batch is applied, so that dashboards see the lag grow."""
-        try:
-            async with asyncio.timeout(LAG_TIMEOUT_S):
-                await self._measure_lag(list(self.next_offsets))
-        except (KafkaError, TimeoutError) as error:
-            log.warning("consumer lag unknown: %s: %s", type(error).__name__, error)
+            name = partition_name(partition)
+            position = self.next_offsets[partition]
+            end = max(self.ends.get(name, 0), self.consumer.highwater(partition) or 0)
+            metrics.consumer_lag.labels(name).set(max(0, end - position))
 
     async def _flush(self, wait: bool = True) -> None:
         """Write popularity rows, then commit. With `wait=False` it does not wait for an unavailable store."""
         self.flushed_at = time.monotonic()
         if not self.popularity_rows:
             return
-        rows = {_partition_name(partition): row for partition, row in self.popularity_rows.items() if row.position >= 0}
+        rows = {partition_name(partition): row for partition, row in self.popularity_rows.items() if row.position >= 0}
         rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row) for name, row in rows.items()}
         try:
             if wait:
@@ -331,7 +346,6 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 waiting = True
                 if self.should_stop:
                     raise
-                await self._update_lag()
                 await asyncio.sleep(RETRY_S)
             else:
                 if waiting:
@@ -351,5 +365,5 @@ async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], wit
     return not pending and all(not task.cancelled() and task.exception() is None for task in done)
 
 
-def _partition_name(partition: TopicPartition) -> str:
+def partition_name(partition: TopicPartition) -> str:
     return f"{partition.topic}/{partition.partition}"

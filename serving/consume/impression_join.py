@@ -19,7 +19,7 @@ from features.outcomes import SLACK_MS, BufferDelta, JoinBuffer, JoinWindow, Par
 from serving import metrics
 from serving.messages import FETCH_BYTES
 from stream import topics
-from stream.client import aiokafka_config
+from stream.client import READ_COMMITTED, aiokafka_config
 
 POLL_MS: Final = 100
 MAX_ROW_AGE_S: Final = 10.0
@@ -89,7 +89,11 @@ class ImpressionJoin:
     ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
         """The newest rows of partitions, with the impressions pending at their positions. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
-            **self._config, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=FETCH_BYTES
+            **self._config,
+            **READ_COMMITTED,
+            group_id=None,
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=FETCH_BYTES,
         )
         await consumer.start()
         try:

@@ -1,4 +1,4 @@
-"""Whether this process can serve, and what is missing."""
+"""Whether this process can serve and an event sent now would be applied, and what is missing."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final
@@ -29,6 +29,8 @@ async def missing_parts(service: Service) -> dict[str, str]:
         missing["rules"] = "the rules are being compiled; wait"
     if not service.updates_follower.caught_up.is_set():
         missing["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
+    elif service.connected and (problem := service.consumers.problem(await service.producer.partitions(topics.EVENTS))):
+        missing["consumer"] = problem
     return missing
 
 

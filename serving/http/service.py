@@ -17,6 +17,7 @@ from serving.domain_presets import preset_for
 from serving.errors import MessageError
 from serving.http.background import keep_running
 from serving.http.catalogue_feed import CatalogueFeed
+from serving.http.consumer_reports import ConsumerReports
 from serving.http.live_streams import LiveStreams
 from serving.http.popularity_refresh import PopularityRefresh
 from serving.http.read_your_writes import AppliedOffsets, wait_until_applied
@@ -52,6 +53,7 @@ class Service:
             for name in settings.domain_names
         }
         self.applied = AppliedOffsets()
+        self.consumers = ConsumerReports()
         self.streams = LiveStreams()
         self.closing = asyncio.Event()
         self.connected = False
@@ -185,6 +187,8 @@ class Service:
         except MessageError as error:
             log.warning("%s", error)
             return
-        metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))
+        self.consumers.on_update(update)
+        if update.logged_at:
+            metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))
         self.applied.advance(update.partition, update.through)
         self.streams.on_features(update.users)

@@ -11,7 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from serving.messages import FETCH_BYTES
 from stream.admin import describe
-from stream.client import aiokafka_config
+from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError
 
 RETRY_S: Final = 0.5
@@ -53,6 +53,7 @@ class TopicFollower:
         while True:
             consumer = AIOKafkaConsumer(
                 **self._config,
+                **READ_COMMITTED,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

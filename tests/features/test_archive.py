@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_what_is_read_is_what_was_logged(tmp_path: Path) -> None:
     archive = Archive(tmp_path, part=10)
     archive.append("events", rows(25))
-    assert archive.flush() == 25
+    assert archive.flush() == {"events": 25}
     assert [path.name[-20:] for path in parts(tmp_path, "events")] == [
         "000000000000.parquet",
         "000000000010.parquet",

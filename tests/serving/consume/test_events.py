@@ -17,10 +17,13 @@ from features.popularity import EVERYONE, PartitionPopularity, PopularitySetting
 from features.store import OnlineStore, open_store
 from serving.consume import events
 from serving.consume.events import ConsumerOptions, EventProcessor, disconnect
+from serving.consume.health import ConsumerHealth
 from serving.messages import FeatureUpdate, decode_update
 from stream import topics
 from stream.dead_letters import DeadLetter
 from stream.events import Impression, Interaction, Item, TimeLimits
+from stream.log_watch import LogState
+from stream.partition_guard import PartitionGuard
 from testing.memory_kafka import MemoryConsumer, MemoryProducer, record
 
 NOON = 1_760_000_000_000
@@ -62,6 +65,7 @@ def processor(store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[E
 def own_partitions(processor: EventProcessor, *places: TopicPartition) -> EventProcessor:
     calls: list[str] = []
     processor.producer, processor.consumer = MemoryProducer(calls), MemoryConsumer(calls)
+    processor.guard = PartitionGuard(processor.consumer, OPTIONS.bootstrap, None, processor.next_offsets)
 
     async def restored(assigned: Any) -> dict[Any, Any]:
         return {}
@@ -356,15 +360,24 @@ def test_a_store_call_is_repeated_while_the_store_is_away(
     assert events.metrics.store_errors.labels("write")._value.get() - before == 3
 
 
-def test_the_lag_is_measured_while_the_store_is_away(
-    processor: EventProcessor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "RETRY_S", 0.0)
+def test_the_lag_is_measured_against_the_ends_that_the_broker_tells(processor: EventProcessor) -> None:
     processor.next_offsets[P0] = 30
+    health = ConsumerHealth(processor)
 
-    asyncio.run(processor.call_store(failing(1), "write"))
+    health.measure_lag(LogState("cluster", {"events": "id"}, {"events/0": 100, "events/1": 0}))
 
     assert events.metrics.consumer_lag.labels("events/0")._value.get() == 70
+
+
+def test_every_assigned_partition_is_reported_with_its_position(processor: EventProcessor) -> None:
+    processor.next_offsets[P0] = 30
+
+    asyncio.run(ConsumerHealth(processor).report())
+
+    assert [(update.partition, update.through, update.users) for update in updates(processor)] == [
+        ("events/0", 29, []),
+        ("events/1", -1, []),
+    ]
 
 
 class Client:

@@ -1,0 +1,129 @@
+"""The partitions that the archive process reads, each from the position in its files.
+
+A batch that cannot be read stops its partition only: the others are assigned again without it, and it is tried again
+every few seconds, until the batch can be read or an operator has skipped it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kafka import KafkaConsumer, TopicPartition
+
+from features.archive import Archive
+from serving import metrics
+from stream import skips
+from stream.batch_probe import UnreadableBatch, probe_now, stop_message
+from stream.errors import BrokerError
+from stream.log_watch import LogWatch
+
+RETRY_S: Final = 1.0
+PROBE_AGAIN_S: Final = 4.0
+
+log = logging.getLogger("coldstream.archive")
+
+
+class ArchivePartitions:
+    """What is assigned, what stopped and why, and where a skipped batch ends."""
+
+    def __init__(self, bootstrap: str, security: dict[str, str], store: Archive, topics: Sequence[str]) -> None:
+        self._kafka = (bootstrap, security)
+        self._store = store
+        self.log_watch = LogWatch(bootstrap, security, topics)
+        self._topics = tuple(topics)
+        self._starts: dict[TopicPartition, int] = {}
+        self._probed_at = 0.0
+        self.all: list[TopicPartition] = []
+        self.stopped: dict[TopicPartition, UnreadableBatch] = {}
+
+    @property
+    def assigned(self) -> list[TopicPartition]:
+        """The partitions that are read now."""
+        return [partition for partition in self.all if partition not in self.stopped]
+
+    def assign(self, consumer: KafkaConsumer, stop: threading.Event) -> None:
+        """Assign every partition that did not stop. Waits for missing topics: a skipped one would never be archived."""
+        partitions: list[TopicPartition] = []
+        for topic in self._topics:
+            while not (numbers := consumer.partitions_for_topic(topic)):
+                log.warning("topic %s does not exist yet; `coldstream topics` creates it", topic)
+                if stop.wait(RETRY_S):
+                    return
+            partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+        self.all = partitions
+        consumer.assign(self.assigned)
+        beginnings = consumer.beginning_offsets(self.assigned)
+        for partition in self.assigned:
+            consumer.seek(partition, max(beginnings[partition], self.start(partition)))
+
+    def start(self, partition: TopicPartition) -> int:
+        """The next offset of a partition: from the files, or behind a skipped batch."""
+        return max(self._store.position(partition.topic, partition.partition), self._starts.get(partition, 0))
+
+    def positions(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+        """The next offset of every partition, those that stopped included."""
+        positions = {partition: self.start(partition) for partition in self.stopped}
+        return positions | {partition: consumer.position(partition) for partition in self.assigned}
+
+    def lag(self, positions: Mapping[TopicPartition, int]) -> int:
+        """Messages between `positions` and the ends that the broker has. Raises BrokerError."""
+        ends = self.log_watch.read().ends
+        return sum(
+            max(0, ends.get(f"{partition.topic}/{partition.partition}", position) - position)
+            for partition, position in positions.items()
+        )
+
+    def changed(self, consumer: KafkaConsumer) -> bool:
+        """Whether a topic has other partitions than those assigned."""
+        known = {(partition.topic, partition.partition) for partition in self.all}
+        return any(
+            (topic, number) not in known
+            for topic in self._topics
+            for number in consumer.partitions_for_topic(topic) or ()
+        )
+
+    def isolate(self, consumer: KafkaConsumer) -> bool:
+        """After a failed fetch: stop each partition whose next batch cannot be read. False: no batch was the reason.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
+        found = False
+        for partition in self.assigned:
+            batch = self._probe(partition, consumer.position(partition))
+            if batch is not None:
+                found = True
+                self.stopped[partition] = batch
+                metrics.partition_stopped.labels(batch.name).set(1)
+                log.error("%s", stop_message(batch))
+        self._probed_at = 0.0
+        return found
+
+    def resume(self) -> bool:
+        """Take back stopped partitions whose batch can be read by now or was skipped; True if there was one."""
+        if not self.stopped or time.monotonic() - self._probed_at < PROBE_AGAIN_S:
+            return False
+        self._probed_at = time.monotonic()
+        try:
+            known = skips.read(*self._kafka)
+            readable = [
+                partition for partition, batch in self.stopped.items() if self._readable(partition, batch, known)
+            ]
+        except BrokerError as error:
+            log.warning("%s", error)
+            return False
+        for partition in readable:
+            metrics.partition_stopped.labels(self.stopped.pop(partition).name).set(0)
+        return bool(readable)
+
+    def _readable(self, partition: TopicPartition, batch: UnreadableBatch, known: Sequence[skips.Skip]) -> bool:
+        skip = skips.covering(known, batch.name, batch.first)
+        if skip is not None:
+            log.warning("%s: skipped offsets %d to %d as ordered", batch.name, skip.first, skip.next - 1)
+            self._starts[partition] = skip.next
+        return skip is not None or self._probe(partition, batch.first) is None
+
+    def _probe(self, partition: TopicPartition, offset: int) -> UnreadableBatch | None:
+        return probe_now(*self._kafka, partition.topic, partition.partition, offset)[0]

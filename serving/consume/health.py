@@ -1,0 +1,71 @@
+"""What the consumer reports about itself: lag against the broker's ends, and to the API how far each partition is.
+
+The reports go to the topic `feature-updates`, to the partition's own number. An API process that gets none for a
+partition, or one that says it stopped, is not ready: an event sent now would not be applied.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from serving import metrics
+from serving.consume.events import EventProcessor, partition_name
+from serving.messages import FeatureUpdate, encode
+from stream import topics
+from stream.batch_probe import stop_message
+from stream.errors import BrokerError
+from stream.log_watch import LogState, LogWatch
+
+EVERY_S: Final = 2.0
+REPORTS_PER_RETRY: Final = 2
+"""Stopped partitions are tried again at every second report."""
+
+log = logging.getLogger("coldstream.consumer")
+
+
+class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
+    """Measures lag, reports positions, and tries stopped partitions again, every two seconds."""
+
+    def __init__(self, events: EventProcessor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.events = events
+        self.log_watch = LogWatch(events.options.bootstrap, events.options.security, [topics.EVENTS])
+
+    @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
+    async def run(self) -> None:
+        number = 0
+        while not self.should_stop:
+            number += 1
+            try:
+                self.measure_lag(await asyncio.to_thread(self.log_watch.read))
+                if number % REPORTS_PER_RETRY == 0:
+                    await self.events.retry_stopped()
+                await self.report()
+            except (BrokerError, KafkaError) as error:
+                log.warning("consumer lag unknown: %s", error)
+            await self.sleep(EVERY_S)
+
+    async def on_stop(self) -> None:
+        await asyncio.to_thread(self.log_watch.close)
+
+    def measure_lag(self, state: LogState) -> None:
+        """Set the metrics of the assigned partitions."""
+        self.events.ends.update(state.ends)
+        for partition, position in self.events.next_offsets.items():
+            name = partition_name(partition)
+            metrics.consumer_lag.labels(name).set(max(0, state.ends.get(name, position) - position))
+            metrics.partition_stopped.labels(name).set(partition in self.events.stopped)
+
+    async def report(self) -> None:
+        """Tell API processes the position of every assigned partition, and why one stopped."""
+        now = int(time.time() * 1000)
+        for partition, position in list(self.events.next_offsets.items()):
+            batch = self.events.stopped.get(partition)
+            why = stop_message(batch) if batch is not None else ""
+            update = FeatureUpdate(partition_name(partition), position - 1, now, 0, [], why)
+            topic, _, value = encode(update)
+            await self.events.producer.send(topic, value, partition=partition.partition)

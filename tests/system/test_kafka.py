@@ -1,0 +1,180 @@
+"""Kafka as others use it: other codecs, transactions, damaged batches. Every test shares one running system."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+from kafka import KafkaProducer
+
+from features.archive import partitions, read_events
+from features.event_log import read_log
+from stream import dead_letters, topics
+from stream.batch_probe import probe_now
+from stream.events import Interaction, encode
+from stream.poison import skip_unreadable
+from stream.record_batches import Partitioner
+from testing.system import System
+from testing.waiting import answers, metric_sum, wait_until
+
+PARTITIONS = 4
+WITHIN_S = 30
+
+
+def view(user: str, item: str = "k1", pad: int = 0) -> Interaction:
+    now = int(time.time() * 1000)
+    return Interaction(uuid4().hex, user, item, "view", now, context={"pad": "x" * pad} if pad else {})
+
+
+def views(system: System, user: str) -> int:
+    answer = httpx.get(f"{system.url}/v1/users/{user}/features", timeout=10)
+    return int(answer.json()["summary"]["totals"].get("view", 0)) if answer.status_code == 200 else 0
+
+
+def archived_users(system: System) -> set[str]:
+    folder = system.state / "archive"
+    return {
+        entry.event.user_id
+        for number in partitions(folder, "events")
+        for entry in read_events(folder, "events", number)
+    }
+
+
+def caught_up(system: System) -> bool:
+    return system.lag() == 0 and metric_sum(system.metrics_url("archive"), "coldstream_archive_lag") == 0
+
+
+def home(user: str) -> int:
+    return Partitioner().partition_of(user.encode(), PARTITIONS)
+
+
+def user_of(partition: int) -> str:
+    return next(name for name in iter(lambda: f"p{uuid4().hex[:8]}", "") if home(name) == partition)
+
+
+async def send(system: System, events: list[Interaction], **options: str) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=system.broker.bootstrap, linger_ms=50, **options)
+    await producer.start()
+    try:
+        for event in events:
+            await producer.send(topics.EVENTS, encode(event), event.user_id.encode())
+    finally:
+        await producer.stop()
+
+
+@pytest.mark.timeout(120)
+def test_batches_of_every_codec_are_applied_and_archived(system: System) -> None:
+    mark = uuid4().hex[:6]
+    users = [f"{mark}-{codec}-{n}" for codec in ("gzip", "snappy", "lz4", "zstd") for n in range(8)]
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        events = [view(user, pad=400) for user in users if codec in user]
+        asyncio.run(send(system, events, compression_type=codec))
+    wait_until(lambda: all(views(system, user) == 1 for user in users), WITHIN_S, "events of every codec are applied")
+    wait_until(lambda: set(users) <= archived_users(system), WITHIN_S, "events of every codec are archived")
+    assert answers(f"{system.url}/readyz")
+
+
+@pytest.mark.timeout(120)
+def test_aborted_transactions_do_not_count_and_markers_are_no_lag(system: System) -> None:
+    mark = uuid4().hex[:6]
+
+    async def transactions() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=system.broker.bootstrap, transactional_id=f"tx-{mark}")
+        await producer.start()
+        for number, commit in enumerate((True, False, True)):
+            await producer.begin_transaction()
+            for n in range(8):
+                event = view(f"{mark}-{commit}-{n}", item=f"t{number}")
+                await producer.send(topics.EVENTS, encode(event), event.user_id.encode())
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+        await producer.stop()
+
+    asyncio.run(transactions())
+    committed = [f"{mark}-True-{n}" for n in range(8)]
+    wait_until(lambda: all(views(system, user) == 2 for user in committed), WITHIN_S, "committed events are applied")
+    wait_until(lambda: caught_up(system), WITHIN_S, "the lag of consumer and archive is 0")
+    aborted = [f"{mark}-False-{n}" for n in range(8)]
+    assert [views(system, user) for user in aborted] == [0] * 8
+    assert archived_users(system).isdisjoint(aborted)
+    in_the_log = {
+        entry.event.user_id for n in range(PARTITIONS) for entry in read_log(system.broker.bootstrap, None, n, 0)
+    }
+    assert set(committed) <= in_the_log
+    assert in_the_log.isdisjoint(aborted)
+
+
+@contextmanager
+def paused(system: System, *parts: str) -> Iterator[None]:
+    for part in parts:
+        system.processes[part].send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for part in parts:
+            system.processes[part].send_signal(signal.SIGCONT)
+
+
+def damage(log: Path, text: bytes) -> None:
+    """Change one byte of a message on the broker's disk, as a failing disk does."""
+    for segment in sorted(log.glob("*.log")):
+        at = segment.read_bytes().find(text)
+        if at >= 0:
+            with segment.open("r+b") as file:
+                file.seek(at)
+                file.write(b"#")
+            return
+    raise AssertionError(f"{text!r} is not in {log}")
+
+
+def events_log(system: System, partition: int) -> Path:
+    return next((system.state / "kafka").rglob(f"{topics.EVENTS}-{partition}"))
+
+
+def not_ready_because(system: System) -> dict[str, str]:
+    return dict(httpx.get(f"{system.url}/readyz", timeout=10).json()["missing"])
+
+
+@pytest.mark.timeout(180)
+def test_a_damaged_batch_stops_its_partition_only_until_it_is_skipped(system: System) -> None:
+    user, other = user_of(2), user_of(1)
+    mark = f"damaged-{uuid4().hex}"
+    producer = KafkaProducer(bootstrap_servers=system.broker.bootstrap, acks="all")
+
+    def put(event: Interaction) -> int:
+        sent = producer.send(topics.EVENTS, encode(event), event.user_id.encode()).get(10)
+        return int(sent.offset)
+
+    with paused(system, "consumer", "archiver"):
+        put(view(user, "before"))
+        bad = put(view(user, mark))
+        put(view(user, "after"))
+        damage(events_log(system, 2), mark.encode())
+    put(view(other))
+
+    wait_until(lambda: views(system, other) == 1, WITHIN_S, "the other partition goes on")
+    wait_until(lambda: "consumer" in not_ready_because(system), WITHIN_S, "the API is not ready")
+    assert f"events/2 stopped at offset {bad}" in not_ready_because(system)["consumer"]
+    assert "coldstream dead-letters skip events/2" in not_ready_because(system)["consumer"]
+    assert views(system, user) == 1
+    stopped = 'coldstream_partition_stopped{partition="events/2"} 1.0'
+    for part in ("consumer", "archive"):
+        url = system.metrics_url(part)
+        wait_until(lambda url=url: stopped in httpx.get(url).text, WITHIN_S, f"the {part} says so")  # type: ignore[misc]
+    wait_until(lambda: (system.lag() or 0) >= 2, WITHIN_S, "the lag is that of the broker's end")
+
+    batch = skip_unreadable(system.broker.bootstrap, None, "events/2")
+
+    assert (batch.first, batch.next) == (bad, bad + 1)
+    wait_until(lambda: views(system, user) == 2, WITHIN_S, "the partition goes on behind the batch")
+    wait_until(lambda: answers(f"{system.url}/readyz") and caught_up(system), WITHIN_S, "all is well again")
+    (letter,) = dead_letters.read(system.broker.bootstrap, reason=dead_letters.UNREADABLE)
+    assert mark[1:].encode() in letter.letter.value
+    items = [entry.event.item_id for entry in read_log(system.broker.bootstrap, None, 2, bad - 1)]  # type: ignore[union-attr]
+    assert items[:2] == ["before", "after"]
+    assert probe_now(system.broker.bootstrap, None, topics.EVENTS, 1, 0)[0] is None
