@@ -13,6 +13,13 @@ from functools import cache
 from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1
+SAFE_PATH: Final = {"PYTHONSAFEPATH": "1"}
+"""Environment of Python processes whose own children never import modules of the working folder either."""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours with this interpreter; `-P`: the working folder is not searched."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":

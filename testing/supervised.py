@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,9 @@ from stream.child_process import start_child
 from testing.environment import system_environment
 from testing.temporary_folder import temporary_folder
 from testing.waiting import wait_ready
+
+COLDSTREAM: Final = str(Path(sys.executable).with_name("coldstream"))
+"""The installed command."""
 
 
 class SupervisedSystem(msgspec.Struct, frozen=True):
@@ -27,15 +31,15 @@ class SupervisedSystem(msgspec.Struct, frozen=True):
 
 @contextmanager
 def supervised_system(
-    *flags: str, within_s: float = 120, state: Path | None = None, **settings: object
+    *flags: str, within_s: float = 120, state: Path | None = None, folder: Path | None = None, **settings: object
 ) -> Iterator[SupervisedSystem]:
-    """`coldstream up FLAGS` until the block ends; ready when `/readyz` answers 200."""
-    with temporary_folder("coldstream-bench-") as folder:
-        place = state or folder / "state"
+    """`coldstream up FLAGS` in the working folder `folder` until the block ends; ready when `/readyz` answers 200."""
+    with temporary_folder("coldstream-bench-") as temporary:
+        place = state or temporary / "state"
         variables = system_environment(place, **settings)
         log = (place.parent / f"{place.name}.log").open("wb")
-        command = [sys.executable, "-m", "serving.cli", "up", *flags]
-        process = start_child(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+        command = [COLDSTREAM, "up", *flags]
+        process = start_child(command, env=variables, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         url = f"http://127.0.0.1:{variables['COLDSTREAM_PORT']}"
         try:
             wait_ready(url, process, within_s, Path(log.name))

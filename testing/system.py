@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from serving.process.supervisor import MODULES
 from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
-from stream.child_process import start_child
+from stream.child_process import python_command, start_child
 from testing.environment import system_environment
 from testing.waiting import answers, wait_until
 
@@ -57,7 +56,7 @@ class System:
         if name == "broker":
             self.broker.start()
             return
-        command = [sys.executable, "-m", MODULES[name]]
+        command = python_command(MODULES[name])
         log = self.logs[name]
         self.processes[name] = start_child(command, env=self.environment, stdout=log, stderr=log)
 

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from serving.commands.options import AsJson
+from stream.child_process import python_command
 
 app = typer.Typer(no_args_is_help=True, help="Run benchmarks.")
 
@@ -58,5 +59,5 @@ def start(as_json: AsJson = False) -> None:
 
 def _become(benchmark: str, as_json: bool, *options: str) -> NoReturn:
     sys.stdout.flush()
-    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *options, *(["--json"] if as_json else [])]
+    command = python_command(f"benchmarks.{benchmark}", *options, *(["--json"] if as_json else []))
     os.execv(sys.executable, command)  # noqa: S606 - our own module, and no shell is wanted

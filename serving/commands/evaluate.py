@@ -9,6 +9,7 @@ from serving.commands.experiment_options import ExperimentOptions, with_experime
 from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_json, print_lines
 from serving.commands.table_options import with_table_options
+from serving.process.native_output import without_native_lines
 
 if TYPE_CHECKING:
     from stream.sources.table_options import TableOptions
@@ -19,6 +20,7 @@ app = typer.Typer(invoke_without_command=True)
 @app.callback()
 @with_table_options
 @with_experiment_options
+@without_native_lines()
 def evaluate(
     ctx: typer.Context,
     table: "TableOptions",

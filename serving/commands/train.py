@@ -6,9 +6,11 @@ import typer
 
 from serving.commands.options import AsJson, settings_of
 from serving.commands.output import print_value
+from serving.process.native_output import without_native_lines
 from stream.errors import ColdstreamError
 
 
+@without_native_lines()
 def train(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Train once, with a progress bar.")] = False,

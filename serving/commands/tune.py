@@ -9,6 +9,7 @@ from serving.commands.experiment_options import ExperimentOptions, with_experime
 from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_value
 from serving.commands.table_options import with_table_options
+from serving.process.native_output import without_native_lines
 
 if TYPE_CHECKING:
     from stream.sources.table_options import TableOptions
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 @with_table_options
 @with_experiment_options
+@without_native_lines()
 def tune(
     ctx: typer.Context,
     table: "TableOptions",

@@ -8,6 +8,7 @@ import os
 from typing import Final
 
 from serving.settings import PREFIX, Settings
+from stream.child_process import SAFE_PATH
 
 PART_DEFAULTS: Final = {
     "MALLOC_ARENA_MAX": "2",
@@ -32,14 +33,14 @@ def settings_variables(settings: Settings) -> dict[str, str]:
 
 def part_environment(settings: Settings) -> dict[str, str]:
     """For a part of a system, started by the supervisor."""
-    return {**PART_DEFAULTS, **os.environ, **QUIET_PART, **settings_variables(settings)}
+    return {**PART_DEFAULTS, **os.environ, **SAFE_PATH, **QUIET_PART, **settings_variables(settings)}
 
 
 def training_environment(settings: Settings) -> dict[str, str]:
     """For a training run or a drift check, started by the trainer: TensorFlow uses half of the cores and one more."""
     threads = max(1, (os.cpu_count() or 2) // 2 + 1)
     tensorflow = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": str(threads)}
-    return {**os.environ, **tensorflow, **settings_variables(settings)}
+    return {**os.environ, **SAFE_PATH, **tensorflow, **settings_variables(settings)}
 
 
 def apply_part_defaults() -> None:

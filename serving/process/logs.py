@@ -9,6 +9,7 @@ from typing import Final
 from serving.setting_secrets import mask_text
 from serving.settings import Settings
 
+TRAINING_LIBRARIES: Final = ("tensorflow", "absl", "tf2onnx", "jax", "keras")
 TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -48,7 +49,7 @@ def configure(settings: Settings) -> None:
     formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
     handler.setFormatter(formatter(settings.secrets))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
-    for verbose in ("aiokafka", "kafka", "mode", "faust", "feast", "httpx", "mlflow", "jgo"):
+    for verbose in ("aiokafka", "kafka", "mode", "faust", "feast", "httpx", "mlflow", "jgo", *TRAINING_LIBRARIES):
         logging.getLogger(verbose).setLevel("WARNING")
     for noisy in ("kafka.net.selector", "aiokafka.consumer.group_coordinator"):
         logging.getLogger(noisy).setLevel("CRITICAL")  # slow callbacks; no coordinator elected yet
@@ -64,5 +65,5 @@ def configure(settings: Settings) -> None:
 
 def quiet() -> None:
     """Silence libraries in commands: their errors also arrive as exceptions and would be reported twice."""
-    for name in ("aiokafka", "kafka", "mode", "feast", "httpx"):
+    for name in ("aiokafka", "kafka", "mode", "feast", "httpx", *TRAINING_LIBRARIES):
         logging.getLogger(name).setLevel("CRITICAL")

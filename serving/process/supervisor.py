@@ -7,7 +7,6 @@ import asyncio
 import ctypes
 import fcntl
 import os
-import re
 import signal
 import sys
 import time
@@ -18,19 +17,16 @@ import msgspec
 
 from serving.errors import SupervisorError
 from serving.process.environment import part_environment
+from serving.process.native_output import NOISE
 from serving.process.state_folder import LOCK_FILE, prepare_state_folder
 from serving.settings import EXIT_MISCONFIGURED, Settings
+from stream.child_process import python_command
 
 COLORS: Final = {"broker": 33, "api": 36, "consumer": 32, "archive": 35, "trainer": 34}
 STOP_TIMEOUT_S: Final = 40.0
 STABLE_AFTER_S: Final = 30.0
 MAX_RESTART_DELAY_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
-NOISE: Final = re.compile(
-    r"All log messages before absl::InitializeLog|^[IW]\d{4} |^[IW]0000 |^\s*$|^WARNING:tensorflow:|^[IW]\d+ \d+:\d+"
-)
-"""Lines that TensorFlow's native code logs regardless of its log level."""
-
 MODULES: Final = {
     "broker": "stream.broker",
     "api": "serving.http.app",
@@ -165,10 +161,7 @@ class Supervisor:
 
     async def _run(self, part: Part) -> int:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            part.module,
-            *part.arguments,
+            *python_command(part.module, *part.arguments),
             env=part_environment(self.settings),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -27,6 +27,7 @@ from serving.domain_presets import preset_for
 from serving.process.environment import training_environment
 from serving.settings import Settings, duration_seconds, read
 from serving.train.archive_counts import count_interactions
+from stream.child_process import python_command
 from stream.errors import ColdstreamError
 
 NOTHING_TO_COMPARE: Final = 3
@@ -126,7 +127,7 @@ class DriftMonitor:
         return bool(measured.reasons)
 
     def _measure(self, domain: str) -> Drift | None:
-        command = [sys.executable, "-m", "serving.train.drift", "--domain", domain]
+        command = python_command("serving.train.drift", "--domain", domain)
         child = subprocess.Popen(command, env=training_environment(self.settings), stdout=subprocess.PIPE, text=True)
         while True:
             try:

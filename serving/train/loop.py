@@ -5,7 +5,6 @@ Each run is a process of its own: it frees TensorFlow's memory when it ends, and
 
 import logging
 import subprocess
-import sys
 import threading
 import time
 from typing import Final
@@ -19,6 +18,7 @@ from serving.process.environment import training_environment
 from serving.settings import Settings
 from serving.train.archive_counts import count_interactions
 from serving.train.drift import DriftMonitor
+from stream.child_process import python_command
 
 STEADY_GROWTH: Final = 1.02
 STEADY_CHECKS: Final = 24
@@ -59,7 +59,7 @@ def training_loop(settings: Settings, stop: threading.Event, every_s: float, onl
 
 def run_training(settings: Settings, domain: str, stop: threading.Event, recommender: str) -> bool:
     """Train one domain in a child process; whether it trained. The child is terminated on `stop`."""
-    command = [sys.executable, "-m", "serving.train.trainer", "--once", "--domain", domain, "--quiet-when-empty"]
+    command = python_command("serving.train.trainer", "--once", "--domain", domain, "--quiet-when-empty")
     started = time.monotonic()
     judged_before = _failed_checks(settings, domain)
     variables = training_environment(msgspec.structs.replace(settings, recommender=recommender))

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.process.native_output import NOISE
+from testing.foreign_modules import foreign_modules
 from testing.supervised import SupervisedSystem, supervised_system
 from testing.waiting import wait_until
 
@@ -29,6 +31,7 @@ def command(system: dict[str, str], *words: str, code: int = 0, within_s: float 
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
+    assert [line for line in done.stderr.splitlines() if NOISE.search(line)] == []
     return done.stdout if code == 0 else done.stderr
 
 
@@ -46,7 +49,8 @@ def table(folder: Path) -> Path:
 @pytest.mark.timeout(400)
 def test_a_day_with_the_command_line(tmp_path: Path) -> None:
     file, state = table(tmp_path), tmp_path / "state"
-    with supervised_system("--no-train", state=state) as system:
+    work = foreign_modules(tmp_path / "work")
+    with supervised_system("--no-train", state=state, folder=work) as system:
         variables = system.environment
         options = ("--items", str(tmp_path / "items.csv"), "--kind", "purchase", "--rejects", str(tmp_path / "bad.csv"))
         said = json.loads(

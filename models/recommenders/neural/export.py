@@ -22,6 +22,7 @@ from models.errors import TrainingError
 from models.recommenders.neural.network import Network, folded
 from models.recommenders.neural.onnx_graph import OPSET, lighter
 from models.recommenders.neural.params import Params
+from stream.child_process import python_command
 
 BACKEND: Final = "tensorflow"
 WITHIN_S: Final = 600
@@ -42,7 +43,7 @@ def write_encoder(network: Network, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="coldstream-export-") as folder:
         kept = Path(folder) / "network.npz"
         _keep(plain, kept)
-        command = [sys.executable, "-m", "models.recommenders.neural.export", str(kept), str(path)]
+        command = python_command("models.recommenders.neural.export", str(kept), str(path))
         variables = {**os.environ, "KERAS_BACKEND": BACKEND, "CUDA_VISIBLE_DEVICES": ""}  # the trainer has the GPU
         try:
             done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=WITHIN_S, check=False)
