@@ -169,6 +169,18 @@ def partitions(folder: Path, topic: str) -> list[int]:
     return sorted({int(path.stem.rsplit("-", 2)[1]) for path in parts(folder, topic)})
 
 
+def missing_ranges(folder: Path, topic: str, partition: int, part: int = PART_ROWS) -> list[tuple[int, int | None]]:
+    """The offsets of a partition that no part covers: from each first to before its second; None is the log's end."""
+    paths = [path for path in parts(folder, topic) if int(path.stem.rsplit("-", 2)[1]) == partition]
+    if not paths:
+        return [(0, None)]
+    firsts = {int(path.stem.rsplit("-", 1)[1]) for path in paths}
+    gaps: list[tuple[int, int | None]] = [
+        (first, first + part) for first in range(0, max(firsts), part) if first not in firsts
+    ]
+    return [*gaps, (_last_offset(paths[-1]) + 1, None)]
+
+
 def _last_offset(path: Path) -> int:
     return int(read_part(path).column("offset")[-1].as_py())
 
