@@ -1,7 +1,7 @@
 """Replay: a source into Kafka, at a multiple of its own pace or as fast as it goes, resumable.
 
-After kill -9 a replay with the same resume file goes on behind the last event that is known to be acknowledged. Some
-events may then be sent a second time; they carry the same event ids and change nothing.
+After kill -9 a replay with the same resume file goes on behind the last event that is known to be acknowledged. What
+follows may be in the log as well: `logged` tells, and such events are not sent again.
 """
 
 import asyncio
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
+import polars as pl
 
 from stream import topics
 from stream.bulk import BulkProducer
 from stream.errors import StreamError
 from stream.files import write_atomically
+from stream.headers import BACKFILL
 from stream.sources.source import Source
 
 CHUNK: Final = 5_000
@@ -35,7 +37,7 @@ class ReplayProgress(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What a replay did. `events` were sent now, `before` by earlier runs; `finished` is false after a stop."""
+    """What a replay did. `events` were sent now, the log had `before`; `finished` is false after a stop."""
 
     items: int
     users: int
@@ -55,6 +57,26 @@ class ResumePoint(msgspec.Struct, frozen=True):
     shift_ms: int
     known: bool
     """Whether catalogue and profiles were sent."""
+
+
+class ReplayOptions(msgspec.Struct, frozen=True):
+    """What of a source is sent, and how. Times are epoch ms.
+
+    `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
+    Events with start <= at < until (dataset time) are sent, moved by `shift_ms`; a `backfill` is marked as such.
+    `catalogue`: whether items and users are sent, too, stamped `known_at` (the source's first event by default) and
+    `valid_from`.
+    """
+
+    speed: float | None = None
+    longest_wait_s: float | None = None
+    start: int | None = None
+    until: int | None = None
+    shift_ms: int = 0
+    backfill: bool = False
+    catalogue: bool = True
+    known_at: int | None = None
+    valid_from: int | None = None
 
 
 class StopSignal(Protocol):
@@ -87,81 +109,59 @@ def replay(
     source: Source,
     bootstrap: str,
     security: Mapping[str, str] | None = None,
+    options: ReplayOptions | None = None,
     *,
-    speed: float | None = None,
-    start: int | None = None,
-    until: int | None = None,
     resume_file: Path | None = None,
+    logged: Callable[[Source], pl.Series] | None = None,
     progress: Callable[[ReplayProgress], None] | None = None,
-    shift_ms: int = 0,
-    catalogue: bool = True,
-    longest_wait_s: float | None = None,
     stop: StopSignal | None = None,
 ) -> ReplayReport:
-    """Send catalogue and profiles, then the events with start <= at < until (dataset time, epoch ms).
+    """Send catalogue and profiles, then the events of the window that the log does not have.
 
-    `speed` is dataset seconds per second; None is as fast as it goes. `longest_wait_s` cuts quiet stretches short.
-    `shift_ms` is added to every time that is sent; a resumed replay keeps the shift that it began with.
+    `logged` says of the events of a window (Boolean, by event) which those are; without it, none. `resume_file` holds
+    the place up to which everything is acknowledged, and the shift: a resumed replay keeps the one that it began with.
     Blocks; `stop` ends it early, with everything that was handed over acknowledged and noted.
 
     Raises:
         BrokerError: the broker does not acknowledge. StreamError: the resume file is of another source or window.
     """
-    return asyncio.run(
-        play(
-            source,
-            bootstrap,
-            security,
-            speed=speed,
-            start=start,
-            until=until,
-            resume_file=resume_file,
-            progress=progress,
-            shift_ms=shift_ms,
-            catalogue=catalogue,
-            longest_wait_s=longest_wait_s,
-            stop=stop,
-        )
-    )
+    options = options or ReplayOptions()
+    if options.speed is not None and not options.speed > 0:
+        raise StreamError(f"speed={options.speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
+    return asyncio.run(_replay(source, BulkProducer(bootstrap, security), options, resume_file, logged, progress, stop))
 
 
-async def play(
+async def _replay(
     source: Source,
-    bootstrap: str,
-    security: Mapping[str, str] | None = None,
-    *,
-    speed: float | None = None,
-    start: int | None = None,
-    until: int | None = None,
-    resume_file: Path | None = None,
-    progress: Callable[[ReplayProgress], None] | None = None,
-    shift_ms: int = 0,
-    catalogue: bool = True,
-    longest_wait_s: float | None = None,
-    stop: StopSignal | None = None,
+    producer: BulkProducer,
+    options: ReplayOptions,
+    resume_file: Path | None,
+    logged: Callable[[Source], pl.Series] | None,
+    progress: Callable[[ReplayProgress], None] | None,
+    stop: StopSignal | None,
 ) -> ReplayReport:
-    """`replay`, for callers with an event loop; cancelling it notes the place as well."""
-    if speed is not None and not speed > 0:
-        raise StreamError(f"speed={speed} is not above 0; 1 is real time, leave it out for as fast as it goes")
     began = time.monotonic()
-    window = source.window(start, until)
-    place = _open_place(window, resume_file, shift_ms)
-    producer = BulkProducer(bootstrap, security)
+    window = source.window(options.start, options.until)
+    place = _open_place(window, resume_file, options.shift_ms)
     await producer.start()
-    run = _Run(source, window, producer, place, resume_file=resume_file, progress=progress, stop=stop)
+    run = _Run(source, window, producer, place, options, resume_file=resume_file)
+    run.listen(progress, stop)
     try:
+        if logged is not None and place.sent < len(window):
+            run.skip(await asyncio.to_thread(logged, window))
         items = users = 0
-        if catalogue and not place.known:
+        if options.catalogue and not place.known:
             items, users = await run.send_known()
-        await run.send_events(_Clock(window, speed, longest_wait_s))
+        await run.send_events(_Clock(window, options.speed, options.longest_wait_s))
     finally:
         run.save()
         await producer.stop()
+    missing = run.missing(place.sent, len(window))
     return ReplayReport(
         items,
         users,
-        run.acknowledged - place.sent,
-        place.sent,
+        run.missing(place.sent, run.acknowledged),
+        len(window) - missing,
         len(window),
         time.monotonic() - began,
         place.shift_ms,
@@ -206,23 +206,44 @@ class _Run:
         window: Source,
         producer: BulkProducer,
         place: ResumePoint,
+        options: ReplayOptions,
         *,
         resume_file: Path | None,
-        progress: Callable[[ReplayProgress], None] | None,
-        stop: StopSignal | None,
     ) -> None:
-        self.source, self.window, self.producer = source, window, producer
+        self.source, self.window, self.producer, self.options = source, window, producer, options
         self.acknowledged = place.sent
-        self._place, self._file, self._progress, self._stop = place, resume_file, progress, stop
+        self._place, self._file = place, resume_file
+        self._logged: pl.Series | None = None
+        self._progress: Callable[[ReplayProgress], None] | None = None
+        self._stop: StopSignal | None = None
         self._waiting: deque[tuple[int, Awaitable[None]]] = deque()
         self._saved_s = 0.0
 
+    def listen(self, progress: Callable[[ReplayProgress], None] | None, stop: StopSignal | None) -> None:
+        """Report progress, and end early where `stop` is set."""
+        self._progress, self._stop = progress, stop
+
+    def missing(self, first: int, until: int) -> int:
+        """How many events of the window from number `first` to before `until` the log did not have."""
+        if self._logged is None:
+            return until - first
+        return int((~self._logged.slice(first, until - first)).sum())
+
+    def skip(self, logged: pl.Series) -> None:
+        """Do not send the events that are logged; what comes before the first of the others is done."""
+        self._logged = logged
+        missing = (~logged).slice(self.acknowledged).arg_true()
+        self.acknowledged = self.acknowledged + int(missing[0]) if len(missing) else len(logged)
+
     async def send_known(self) -> tuple[int, int]:
         """Catalogue, then profiles; how many of each."""
-        shift_ms = self._place.shift_ms
+        source, options, shift_ms = self.source, self.options, self._place.shift_ms
+        at, valid_from = options.known_at, options.valid_from
+        items = source.encoded_items(CHUNK, at=at, valid_from=valid_from, shift_ms=shift_ms)
+        users = source.encoded_users(CHUNK, at=at, valid_from=valid_from, shift_ms=shift_ms)
         for phase, topic, total, batches in (
-            ("items", topics.ITEMS, self.source.items.height, self.source.encoded_items(CHUNK, shift_ms=shift_ms)),
-            ("users", topics.USERS, self.source.users.height, self.source.encoded_users(CHUNK, shift_ms=shift_ms)),
+            ("items", topics.ITEMS, source.described, items),
+            ("users", topics.USERS, source.users.height, users),
         ):
             sent = 0
             for messages in batches:
@@ -230,19 +251,21 @@ class _Run:
                     return 0, 0
                 await (await self.producer.send(topic, messages))
                 sent += len(messages)
-                self._report(phase, sent, total, self.source.start)
+                self._report(phase, sent, total, source.start if len(source) else at or 0)
         self._place = msgspec.structs.replace(self._place, known=True)
-        return self.source.items.height, self.source.users.height
+        return source.described, source.users.height
 
     async def send_events(self, clock: _Clock) -> None:
         handed_over, total = self.acknowledged, len(self.window)
+        headers = [BACKFILL] if self.options.backfill else []
         clock.begin(handed_over)
         while handed_over < total and not self._stopped():
             ready = min(clock.due(handed_over) - handed_over, CHUNK)
             if ready > 0:
-                messages = self.window.messages(handed_over, ready, shift_ms=self._place.shift_ms)
+                shift_ms = self._place.shift_ms
+                messages = self.window.messages(handed_over, ready, shift_ms=shift_ms, without=self._logged)
                 handed_over += ready
-                self._waiting.append((handed_over, await self.producer.send(topics.EVENTS, messages)))
+                self._waiting.append((handed_over, await self.producer.send(topics.EVENTS, messages, headers)))
                 await self._settle(keep=1)  # one chunk is made while the one before is on its way
             else:
                 await self._settle(keep=0)

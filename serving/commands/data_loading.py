@@ -1,30 +1,70 @@
-"""Data sets and files sent to Kafka, for the commands import, replay and run."""
+"""Sources sent to Kafka, for the commands import, replay and run."""
 
 import json
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from serving.commands.options import check_domain
 from serving.commands.progress import counting
 from serving.settings import Settings
 from stream.cleaning import CleaningOptions
-from stream.cleaning_report import CleaningReport
 from stream.errors import ColdstreamError
-from stream.replay import ReplayProgress, ReplayReport, replay, shift_to_now
+from stream.events import TimeLimits
+from stream.files import try_lock
+from stream.replay import ReplayOptions, ReplayProgress, ReplayReport, replay, shift_to_now
 from stream.sources.source import Source
-from stream.sources.table_options import TableOptions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from features.log_comparison import LogComparison
 
 
-def import_table(settings: Settings, file: Path, table: TableOptions) -> tuple[CleaningReport, ReplayReport]:
-    """Read, clean and send a table of events; returns the cleaning report and what was sent."""
-    from stream.sources.table import open_table
+def compare(settings: Settings, source: Source) -> "LogComparison":
+    """Which of a source's events the log has already.
 
-    source = open_table(file, table, domain=settings.domain)
-    return source.report, _replay(settings, source, resume=_resume_file(settings, source, source.fingerprint()))
+    Raises:
+        ArchiveError: an archived part is damaged. BrokerError: Kafka does not answer.
+    """
+    from features.log_comparison import compare_with_log, log_behind
+
+    archive = settings.state_path / "archive"
+    limits = TimeLimits(max_future_ms=settings.max_future_ms)
+    behind = log_behind(archive, settings.bootstrap, settings.kafka_security, limits)
+    return compare_with_log(source.events, source.domain, archive, behind)
+
+
+def send(
+    settings: Settings,
+    source: Source,
+    options: ReplayOptions,
+    *,
+    logged: "Callable[[Source], pl.Series]",
+    resume_file: Path | None = None,
+) -> ReplayReport:
+    """Send a source with a progress bar, without the events that `logged` says the log has."""
+    with counting(source.name) as bar:
+
+        def report(progress: ReplayProgress) -> None:
+            when = datetime.fromtimestamp(progress.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+            bar(progress.sent, progress.total, f"{progress.phase} {when}")
+
+        return replay(
+            source,
+            settings.bootstrap,
+            settings.kafka_security,
+            options,
+            resume_file=resume_file,
+            logged=logged,
+            progress=report,
+        )
 
 
 def replay_source(
@@ -39,19 +79,25 @@ def replay_source(
 ) -> dict[str, Any]:
     """Replay a data set; returns the figures of the run."""
     source = open_source(name)
+    check_domain(settings, source.domain)
     resume_file = _resume_file(settings, source, f"{start}-{until}")
-    if restart:
-        resume_file.unlink(missing_ok=True)
-    sent = _replay(
-        settings,
-        source,
-        resume=resume_file,
+    lock = try_lock(resume_file.with_suffix(".lock"))
+    if lock is None:
+        raise ColdstreamError(f"another replay of {source.name} is running; stop it, or wait until it has ended")
+    options = ReplayOptions(
         speed=speed,
         start=_epoch_ms(start),
         until=_epoch_ms(until),
         shift_ms=shift_of(settings, source) if shift else 0,
+        backfill=speed is None,
     )
-    return dict(msgspec.to_builtins(sent))
+    try:
+        if restart:
+            resume_file.unlink(missing_ok=True)
+        logged = partial(_logged, settings)
+        return dict(msgspec.to_builtins(send(settings, source, options, logged=logged, resume_file=resume_file)))
+    finally:
+        lock.release()
 
 
 def open_source(name: str, cleaning: CleaningOptions | None = None) -> Source:
@@ -78,31 +124,28 @@ def shift_of(settings: Settings, source: Source) -> int:
 
 
 def play_window(
-    settings: Settings, source: Source, window: str, stop: threading.Event, report: Any = None, **choices: Any
+    settings: Settings,
+    source: Source,
+    window: str,
+    options: ReplayOptions,
+    stop: threading.Event,
+    report: Callable[[ReplayProgress], None] | None = None,
 ) -> ReplayReport:
     """Replay a named part of a data set with shifted times; resumable, and `stop` ends it early."""
     return replay(
         source,
         settings.bootstrap,
         settings.kafka_security,
+        msgspec.structs.replace(options, shift_ms=shift_of(settings, source)),
         resume_file=settings.state_path / "replay" / f"{source.name}.{window}.json",
-        shift_ms=shift_of(settings, source),
+        logged=partial(_logged, settings),
         progress=report,
         stop=stop,
-        **choices,
     )
 
 
-def _replay(settings: Settings, source: Source, *, resume: Path, **choices: Any) -> ReplayReport:
-    with counting(source.name) as bar:
-
-        def report(progress: ReplayProgress) -> None:
-            when = datetime.fromtimestamp(progress.at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-            bar(progress.sent, progress.total, f"{progress.phase} {when}")
-
-        return replay(
-            source, settings.bootstrap, settings.kafka_security, resume_file=resume, progress=report, **choices
-        )
+def _logged(settings: Settings, source: Source) -> "pl.Series":
+    return compare(settings, source).logged
 
 
 def _resume_file(settings: Settings, source: Source, window: str) -> Path:

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from typing import Any, Final
+from typing import Final
 
 from serving.commands.data_loading import open_source, play_window
 from serving.commands.live_view import NO_RELEASE, LiveView, show
+from serving.commands.options import check_domain
 from serving.process.supervisor import Supervisor, parts_of
 from serving.settings import Settings
-from stream.replay import ReplayReport
+from stream.replay import ReplayOptions, ReplayReport
 from stream.sources.source import Source
 
 WEEK_MS: Final = 7 * 24 * 60 * 60 * 1000
@@ -69,30 +70,31 @@ class Replay:
     async def run(self) -> None:
         """Replay both parts, or end early where `stop` is set."""
         source = await asyncio.to_thread(open_source, "complete-journey")
+        check_domain(self._settings, source.domain)
         cut = source.end - int(self._weeks * WEEK_MS)
         view = self._view
         view.user = self._user or busiest(source, cut)
         await self._ready.wait()
         view.log("run", f"API {view.url} with docs at {view.url}/docs; following user {view.user}")
-        await self._replay(source, "history", "history", until=cut)
+        await self._replay(source, "history", "history", ReplayOptions(until=cut, backfill=True))
         await self._wait_for_release()
         if self._stop.is_set():
             return
-        choices = {"speed": self._speed, "catalogue": False, "longest_wait_s": 5.0}
-        live = await self._replay(source.since(cut), "live", f"live at {self._speed:g}x", start=cut, **choices)
+        options = ReplayOptions(speed=self._speed, longest_wait_s=5.0, start=cut, catalogue=False)
+        live = await self._replay(source.since(cut), "live", f"live at {self._speed:g}x", options)
         if live.finished:
             view.phase = "the replay is complete; the system keeps running (Ctrl-C stops it)"
 
-    async def _replay(self, source: Source, window: str, phase: str, **choices: Any) -> ReplayReport:
+    async def _replay(self, source: Source, window: str, phase: str, options: ReplayOptions) -> ReplayReport:
         view = self._view
         replayed = await asyncio.to_thread(
             play_window,
             self._settings,
             source,
             window,
+            options,
             self._stop,
             lambda progress: view.report(phase, progress),
-            **choices,
         )
         sent = f"{replayed.events:,} events sent in {replayed.seconds:.0f} s"
         view.log("run", f"{window}: {sent}, {replayed.before:,} before, of {replayed.total:,}")

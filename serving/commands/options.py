@@ -1,12 +1,14 @@
 """Options that several commands share, and the settings that result from them."""
 
 import importlib.metadata
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from serving.errors import SettingsError
 from serving.settings import Settings, read, validate
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,8 +46,26 @@ def global_options(
         secrets.extend(ctx.obj.secrets)
 
 
+def check_domain(settings: Settings, domain: str) -> None:
+    """Raise SettingsError where the settings do not name `domain`: its events would be dead letters."""
+    names = settings.domain_names
+    if domain in names:
+        return
+    near = get_close_matches(domain, names, 1)
+    hint = f". Did you mean {near[0]!r}? To add it" if near else "; to add it"
+    addition = f'domains = "{",".join([*names, domain])}"'
+    if not isinstance(settings.domains, str):
+        addition = f"[domains.{domain}]"
+    raise SettingsError(
+        f"domain {domain!r} is not one of {', '.join(names)}{hint}, "
+        f"write the line {addition} into coldstream.toml and start the system again"
+    )
+
+
 def settings_of(ctx: typer.Context, **options: Any) -> Settings:
     """The settings in force, replaced by those options of the command that were given. Raises SettingsError."""
     given = {name: value for name, value in options.items() if value is not None}
     settings: Settings = ctx.obj
+    if "domain" in given:
+        check_domain(settings, given["domain"])
     return validate(msgspec.structs.asdict(settings) | given) if given else settings

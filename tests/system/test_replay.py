@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from stream.broker import Broker
 from stream.errors import StreamError
 from stream.events import Interaction
-from stream.replay import ReplayProgress, replay, shift_to_now
+from stream.replay import ReplayOptions, ReplayProgress, replay, shift_to_now
 from stream.sources.source import Source
 from stream.sources.table import open_table
 from stream.sources.table_options import TableOptions
@@ -51,7 +51,9 @@ def test_a_replay_that_is_stopped_goes_on_where_it_was(fresh_broker: Broker, tmp
         if one.sent > 1_000:
             stop.set()
 
-    first = replay(data, fresh_broker.bootstrap, resume_file=place, progress=tell, stop=stop, speed=3_000)
+    first = replay(
+        data, fresh_broker.bootstrap, None, ReplayOptions(speed=3_000), resume_file=place, progress=tell, stop=stop
+    )
     assert 1_000 < first.events < EVENTS
     assert not first.finished
     second = replay(data, fresh_broker.bootstrap, resume_file=place)
@@ -75,7 +77,12 @@ def test_speed_is_kept_and_times_are_shifted(broker: Broker, tmp_path: Path) -> 
     shift = shift_to_now(data.end, int(time.time() * 1000))
     assert shift % WEEK_MS == 0
     began = time.monotonic()
-    done = replay(data, broker.bootstrap, speed=1_000, until=data.start + 3_000_000, shift_ms=shift)
+    done = replay(
+        data,
+        broker.bootstrap,
+        None,
+        ReplayOptions(speed=1_000, until=data.start + 3_000_000, shift_ms=shift),
+    )
     assert done.events == 3_000
     assert 2.9 <= time.monotonic() - began < 8
     newest = max(one.at for one in logged(broker))  # what other tests wrote there is years older
@@ -85,11 +92,11 @@ def test_speed_is_kept_and_times_are_shifted(broker: Broker, tmp_path: Path) -> 
 
 def test_a_place_of_other_data_is_refused(broker: Broker, tmp_path: Path) -> None:
     data, place = source(tmp_path), tmp_path / "place.json"
-    replay(data, broker.bootstrap, resume_file=place, until=data.start + 10_000)
+    replay(data, broker.bootstrap, None, ReplayOptions(until=data.start + 10_000), resume_file=place)
     with pytest.raises(StreamError, match="another data set, window or cleaning"):
         replay(data, broker.bootstrap, resume_file=place)
     place.write_text("not json")
     with pytest.raises(StreamError, match="not a resume file"):
         replay(data, broker.bootstrap, resume_file=place)
     with pytest.raises(StreamError, match="speed=0 is not above 0"):
-        replay(data, broker.bootstrap, speed=0)
+        replay(data, broker.bootstrap, None, ReplayOptions(speed=0))
