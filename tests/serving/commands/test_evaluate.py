@@ -229,7 +229,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "presets" / "buyers.toml").write_text("[kinds]\npurchase = 1.0\n")
     (folder / "presets" / "likers.toml").write_text("[kinds]\nlike = 1.0\n")
     (folder / "presets" / "shop.toml").write_text("[kinds]\nview = 1.0\n")
-    (folder / "coldstream.toml").write_text(f'presets = "{folder / "presets"}"\ndomain = "buyers"\n')
+    names = 'domain = "buyers"\ndomains = "shop,buyers,likers"\n'
+    (folder / "coldstream.toml").write_text(f'presets = "{folder / "presets"}"\n{names}')
     return folder
 
 
