@@ -18,11 +18,11 @@ def replay(
     ] = None,
     start: Annotated[str | None, typer.Option("--from", help="Only events on or after this date (RFC 3339).")] = None,
     until: Annotated[str | None, typer.Option(help="Only events before this date.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start from the beginning instead of resuming.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget the place, and compare all with the log.")] = False,
     shift: Annotated[bool, typer.Option(help="Shift all times so that the data set ends about now.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a data set into Kafka. An interrupted replay resumes where it stopped."""
+    """Replay a data set into Kafka. An interrupted replay resumes; what the log has already is not sent again."""
     from serving.commands.data_loading import replay_source
 
     figures = replay_source(ctx.obj, source, speed=speed, start=start, until=until, restart=restart, shift=shift)
