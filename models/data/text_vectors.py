@@ -12,7 +12,7 @@ from scipy.sparse.linalg import svds
 from models.arrays import Float32
 
 COLUMNS: Final = 1 << 16
-"""Words and letter groups are hashed into so many columns (Weinberger et al., ICML 2009)."""
+"""Words and letter groups are hashed into this many columns (Weinberger et al., ICML 2009)."""
 LETTERS: Final = 4
 """Length of the letter groups, which words of one stem share."""
 LEARNED_FROM: Final = 20_000
@@ -32,15 +32,16 @@ def vectors(texts: Sequence[str], size: int = 64) -> Float32:
     used = np.flatnonzero(np.diff(learned.tocsc().indptr))
     table, learned = table[:, used], learned[:, used]
     rank = min(size, *(side - 1 for side in learned.shape)) if min(learned.shape) > 1 else 0
-    if rank < 1:  # one text, or one word in all: it is its own direction
+    if rank < 1:  # a single text, or a single word in all, is its own direction
         out[np.diff(table.indptr) > 0, 0] = 1.0
         return out
     begin = np.random.default_rng(0).standard_normal(min(learned.shape))
     _, weights, right = svds(learned, k=rank, v0=begin)
-    found = table @ right[np.argsort(-weights)].T
-    found *= np.where(found[np.abs(found).argmax(axis=0), np.arange(rank)] < 0, -1.0, 1.0)  # SVD leaves signs open
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    out[:, :rank] = np.where(lengths > 1e-6, found / np.maximum(lengths, 1e-12), 0.0)
+    projected = table @ right[np.argsort(-weights)].T
+    largest = projected[np.abs(projected).argmax(axis=0), np.arange(rank)]
+    projected *= np.where(largest < 0, -1.0, 1.0)  # SVD leaves signs open
+    lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+    out[:, :rank] = np.where(lengths > 1e-6, projected / np.maximum(lengths, 1e-12), 0.0)
     return out
 
 

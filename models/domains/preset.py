@@ -208,7 +208,7 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         *(_bad_duration("freshness.half_life", fresh.half_life) if fresh is not None else []),
     ]
     if not any(preset.kinds.values()):
-        faults.append(("kinds", "no kind speaks for an item; give one a weight above 0"))
+        faults.append(("kinds", "no kind counts in favor of an item; give at least one a weight above 0"))
     if not is_neural(training.encoder):
         encoders = ", ".join(neural_names())
         faults.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {encoders}"))

@@ -25,7 +25,7 @@ BLOCK: Final = 256
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What weights are sought on: each case's candidates and what each member gives them.
+    """What weights are fitted on: each case's candidates and what each member gives them.
 
     `amounts` float32 [cases, candidates, members], `hits` bool [cases, candidates], `targets` int64 [cases]: how many
     are wanted (also those that no member offers), `lengths` int64 [cases].
@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, frozen=True):
     def ndcg(self, weights: Float64, k: int = 10) -> Float64:
         """float64 [cases] for weights [members], or [cases, members]. Of equal scores the first candidate is ahead."""
         each = np.atleast_2d(weights).astype(np.float32)
-        found = np.zeros(len(self.targets))
+        ndcg = np.zeros(len(self.targets))
         some = self.hits.any(axis=1)
         wanted = slice(None) if some.all() else np.flatnonzero(some)
         amounts, hits = self.amounts[wanted], self.hits[wanted]
@@ -56,8 +56,8 @@ class Evidence(msgspec.Struct, frozen=True):
         discount = 1 / np.log2(np.arange(2, k + 2))
         gains = np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
         best = np.cumsum(discount)[np.minimum(self.targets[wanted], k) - 1]
-        found[wanted] = np.bincount(row, gains, minlength=len(hits)) / best
-        return found
+        ndcg[wanted] = np.bincount(row, gains, minlength=len(hits)) / best
+        return ndcg
 
 
 def evidence_of(
@@ -74,7 +74,7 @@ def evidence_of(
     amounts, hits = np.zeros((*shape, len(names)), np.float32), np.zeros(shape, np.bool_)
     for start in range(0, len(batch), BLOCK):
         part = batch.slice(start, start + BLOCK)
-        tables = [one.probabilities(part) for one in members.values()]
+        tables = [member.probabilities(part) for member in members.values()]
         for row in range(len(part)):
             case = start + row
             barred = list(seen[case]) if seen is not None else []
@@ -87,7 +87,7 @@ def evidence_of(
                 amounts[case, : len(places), number] = table[row, places]
             wanted = [vocabulary.index[item] for item in targets[case] if item in vocabulary.index]
             hits[case, : len(places)] = np.isin(places, wanted)
-    counts = np.array([len(one) for one in targets], np.int64)
+    counts = np.array([len(wanted) for wanted in targets], np.int64)
     return Evidence(names, amounts, hits, counts, batch.lengths)
 
 
@@ -115,21 +115,21 @@ def bucket_of(lengths: Int64) -> Int64:
 
 
 def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> Float64:
-    """float64 [cases]: NDCG@10 of each case under weights that were sought on the other folds' cases."""
+    """float64 [cases]: NDCG@10 of each case under weights that were fitted on the other folds' cases."""
     fold = rng.permutation(len(evidence.targets)) % folds
-    found = np.zeros(len(evidence.targets))
+    ndcg = np.zeros(len(evidence.targets))
     for number in range(folds):
         inside = np.flatnonzero(fold == number)
         if not len(inside):
             continue
         weights = best_weights(evidence.of(np.flatnonzero(fold != number)), rng, TRIES // 2)
         part = evidence.of(inside)
-        found[inside] = part.ndcg(weights[bucket_of(part.lengths)])
-    return found
+        ndcg[inside] = part.ndcg(weights[bucket_of(part.lengths)])
+    return ndcg
 
 
 def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start: Float64 | None) -> Float64:
-    """float64 [members]: one row of weights for all cases, sought near `start` where one is given."""
+    """float64 [members]: one row of weights for all cases, searched near `start` where one is given."""
     members = len(evidence.names)
     evidence = evidence.of(np.flatnonzero(evidence.hits.any(axis=1)))  # no weights help where nobody offers a target
     if not len(evidence.targets):

@@ -95,7 +95,7 @@ class IALS(ArrayRecommender):
         self._gram = None
 
     @classmethod
-    def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:  # noqa: ARG003 - every space is asked alike
+    def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:  # noqa: ARG003 - the space is the same in every context
         return {
             "factors": trial.suggest_int("factors", 32, 192, log=True),
             "reg": trial.suggest_float("reg", 1e-3, 3.0, log=True),

@@ -1,7 +1,7 @@
 """What of a look-up is as wide as the catalogue, in ONNX Runtime: products with the item matrix, and softmax.
 
-NumPy hands a matrix to BLAS anew in each call, which for few rows is mostly reading it, and takes exponentials one by
-one where the processor has no AVX-512.
+For a few rows a product is mostly reading the matrix, which ONNX Runtime packs once and NumPy reads in each call; and
+without AVX-512 NumPy computes exponentials element by element.
 """
 
 import time
@@ -21,7 +21,7 @@ ROUGH_ITEMS: Final = 30_000
 """A smaller matrix stays in the caches."""
 ROUGH_BLOCK: Final = 16
 MOST_BLOCK: Final = 128
-"""Of so many numbers of a vector at least and at most one scale is kept."""
+"""A scale covers at least ROUGH_BLOCK and at most MOST_BLOCK numbers of a vector."""
 ROUGH_ROWS: Final = (1, 2)
 EXACT: Final = 128
 SLOWER: Final = 1.5
@@ -35,11 +35,11 @@ ROUNDS: Final = 5
 class Product:
     """`product(hidden)`: float32 [batch, size] times `vectors` float32 [items, size] is float32 [batch, items].
 
-    The matrix is laid out for the kernels once. It is handed over beside the graph, which therefore has no upper size.
+    The matrix is laid out for the kernels once. It is passed outside the graph, which therefore has no upper size.
 
     With few histories the time goes into reading it. Where it is large, and the processor is faster so, up to `rough`
     histories are multiplied with a copy in eight bits (a fourth of the bytes; a scale for each item, the histories in
-    eight bits too), and the best EXACT of each are computed anew in float32: those are exact, all others within about a
+    eight bits too), and the best EXACT of each are recomputed in float32: those are exact, all others within about a
     hundredth of the largest. `rough` is 0 where this does not pay; None tries it. The vectors must not change.
     """
 
@@ -68,13 +68,13 @@ class Product:
 
     def _roughly(self, hidden: Float32) -> Float32:
         scores: Float32 = self._in_eight_bits.run(None, {"hidden": hidden})[0]
-        for row, one in zip(scores, hidden, strict=True):
+        for row, history in zip(scores, hidden, strict=True):
             best = candidates(row, EXACT)
-            row[best] = self._vectors[best] @ one
+            row[best] = self._vectors[best] @ history
         return scores
 
     def _paying(self) -> int:
-        """Up to how many histories the way through eight bits is one to take here."""
+        """The largest number of histories for which eight bits are faster here; 0 if none."""
         longest = self._vectors[np.argsort(np.square(self._vectors).sum(axis=1))[-2:]]
         whole, rough = self._whole(longest), self._in_eight_bits.run(None, {"hidden": longest})[0]
         if np.abs(whole - rough).max() > FAR_OFF * np.abs(whole).max():
@@ -139,8 +139,9 @@ def _in_eight_bits(vectors: Float32) -> Any:
     parts = vectors.reshape(items, size // block, block)
     scales = np.maximum(np.abs(parts).max(axis=2), np.finfo(np.float32).tiny) / 127
     whole = (np.rint(parts / scales[:, :, None]) + 128).astype(np.uint8)
-    asked = {"K": size, "N": items, "bits": 8, "block_size": block, "accuracy_level": 4}
-    node = helper.make_node("MatMulNBits", ["hidden", "vectors", "scales"], ["scores"], domain="com.microsoft", **asked)
+    attributes = {"K": size, "N": items, "bits": 8, "block_size": block, "accuracy_level": 4}
+    inputs = ["hidden", "vectors", "scales"]
+    node = helper.make_node("MatMulNBits", inputs, ["scores"], domain="com.microsoft", **attributes)
     return _session(node, [size], [items], {"vectors": whole, "scales": scales.astype(np.float32)})
 
 
@@ -151,23 +152,28 @@ def _softmax() -> Any:
     return _session(helper.make_node("Softmax", ["scores"], ["shares"], axis=-1), ["items"], ["items"])
 
 
-def _session(node: Any, given: list[Any], made: list[Any], arrays: Mapping[str, AnyArray] | None = None) -> Any:
-    """A session of one node from `given` to `made` float32 [batch, ...]; `arrays` are its other inputs by name."""
+def _session(
+    node: Any, input_shape: list[Any], output_shape: list[Any], arrays: Mapping[str, AnyArray] | None = None
+) -> Any:
+    """A session of one node, from float32 [batch, *input_shape] to float32 [batch, *output_shape].
+
+    `arrays` are its other inputs by name.
+    """
     from onnx import TensorProto, helper
     from onnxruntime import InferenceSession, OrtValue
 
-    inputs = [helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, ["batch", *given])]
-    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["batch", *made])]
-    beside = []
+    inputs = [helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, ["batch", *input_shape])]
+    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["batch", *output_shape])]
+    external = []
     for name, array in (arrays or {}).items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        beside.append(TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL))
-        beside[-1].external_data.add(key="location", value="handed over")
-    graph = helper.make_graph([node], node.op_type, inputs, outputs, beside)
+        external.append(TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL))
+        external[-1].external_data.add(key="location", value="passed to the session")
+    graph = helper.make_graph([node], node.op_type, inputs, outputs, external)
     sets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=sets, ir_version=IR)
     options = options_of()
     if arrays:
-        values = [OrtValue.ortvalue_from_numpy(one) for one in arrays.values()]
+        values = [OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
         options.add_external_initializers(list(arrays), values)
     return InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -33,7 +33,7 @@ class OnnxScorer(ValueModel):
         self.schema = ProfileSchema.from_json(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
             raise ValueError(f"repeats has {self.repeats.shape} for length {self.length}")
-        self._inputs = {one.name for one in self.encoder.get_inputs()}
+        self._inputs = {port.name for port in self.encoder.get_inputs()}
         self._popular: Float32 = np.log1p(self.popularity)
         self.by_value = params.get("loss") == "mse"
         self.value_head: Float32 | None = arrays.get("value_head")

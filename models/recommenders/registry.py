@@ -30,7 +30,7 @@ REGISTRY: Final[dict[str, str]] = {
 }
 """Where each recommender is defined, by name. A new recommender is one line here."""
 BLEND: Final = "models.recommenders.blend:BlendScorer"
-"""A blend is made of the others: its members are named, it is not."""
+"""A blend combines the others, so a release names its members."""
 DEFAULT_MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
 """The members of a blend, unless others are named."""
 

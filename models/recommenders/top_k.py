@@ -33,16 +33,16 @@ def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
 
 
 def _top_of_row(row: Float32, k: int) -> Int64:
-    found = candidates(row, k)
-    values = row[found]
+    columns = candidates(row, k)
+    values = row[columns]
     finite = values > -np.inf
-    found, values = found[finite], values[finite]
-    order = np.lexsort((found, -values))[:k]
-    return found[order]
+    columns, values = columns[finite], values[finite]
+    order = np.lexsort((columns, -values))[:k]
+    return columns[order]
 
 
 def candidates(row: Float32, k: int) -> Int64:
-    """The places of the k best of a row and a few more, in no order; all places where that is no work."""
+    """The places of the k best of a row and a few more, in no order; all places where the row is short."""
     items = len(row)
     blocks = items // BLOCK
     if blocks <= 2 * k:
@@ -54,6 +54,6 @@ def candidates(row: Float32, k: int) -> Int64:
     if len(kept) > 4 * k:  # many equal maxima: compare the elements instead
         return np.flatnonzero(row >= floor)
     inside = (kept[:, None] + blocks * np.arange(BLOCK)).ravel()
-    found = np.concatenate([inside, np.arange(whole, items)])
-    result: Int64 = found[row[found] >= floor]
+    places = np.concatenate([inside, np.arange(whole, items)])
+    result: Int64 = places[row[places] >= floor]
     return result

@@ -2,7 +2,7 @@
 
 The operations are those of CL4SRec (Xie et al., ICDE 2022: crop, mask, reorder) and CoSeRec (Liu et al., 2021:
 substitute), as plain augmentation of what is learned from; no contrastive loss. Each takes a batch of histories and
-`drawn` int64 [batch, length], what follows each place (-1: nothing), and gives both anew.
+`drawn` int64 [batch, length], what follows each place (-1: nothing), and returns both, changed.
 """
 
 from typing import Final
@@ -40,7 +40,7 @@ def crop(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> 
     start = np.where(rng.random(len(batch)) < share, start, first)[:, None]
     kept = np.arange(length) >= start
     gaps = np.where((np.arange(length) == start) & (batch.items > 0), FIRST_GAP, batch.gaps)
-    items, kinds, gaps = (np.where(kept, one, 0).astype(np.int32) for one in (batch.items, batch.kinds, gaps))
+    items, kinds, gaps = (np.where(kept, column, 0).astype(np.int32) for column in (batch.items, batch.kinds, gaps))
     return Batch(items, kinds, gaps), np.where(kept, drawn, -1)
 
 
@@ -58,7 +58,7 @@ def reorder(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) 
     inside = chosen[:, None] & (places >= start[:, None]) & (places < (start + width)[:, None])
     keys = np.where(inside, start[:, None] + rng.random((n, length)) * width[:, None], places)
     order = np.argsort(keys, axis=1, kind="stable")
-    items, kinds = (np.take_along_axis(one, order, axis=1) for one in (batch.items, batch.kinds))
+    items, kinds = (np.take_along_axis(column, order, axis=1) for column in (batch.items, batch.kinds))
     last = places == (start + width - 1)[:, None]
     return Batch(items, kinds, batch.gaps), np.where(inside & ~last, -1, drawn)
 

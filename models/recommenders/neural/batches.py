@@ -14,11 +14,11 @@ from models.recommenders.neural.augmentation import augmented
 from models.recommenders.neural.params import Params
 
 SIMILAR: Final = 10
-"""An item is substituted by one of so many."""
+"""Number of similar items that may stand in for an item."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """Batches of windows, the last of an epoch filled up. What one holds depends on seed, epoch and number alone.
+    """Batches of windows, the last of an epoch filled up. A batch depends on seed, epoch and number alone.
 
     Each place has the profile as it was known before the event that it is to predict, and the moment of that event. A
     share of windows is learned from without a profile, so that those who have none are served well: input dropout, as
@@ -60,22 +60,22 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
         places = np.flatnonzero(drawn.ravel() >= 0)
         if len(places) > self.places:
             places = np.sort(rng.choice(places, self.places, replace=False))
-        found = drawn.ravel()[places]
+        next_events = drawn.ravel()[places]
         x: dict[str, Any] = {"items": batch.items, "kinds": batch.kinds, "gaps": batch.gaps}
         x["places"] = self._packed(places.astype(np.int32))
         if self.cumulative is not None:
             chosen = np.searchsorted(self.cumulative, rng.random(self.params.negatives)).astype(np.int32) + 1
             x["negatives"] = np.minimum(chosen, len(self.cumulative)).astype(np.int32)
         if self.values is not None:
-            values = self._packed(self.values[found])
+            values = self._packed(self.values[next_events])
             x["values"], x["valued"] = np.nan_to_num(values), (~np.isnan(values)).astype(np.float32)
         there = (drawn >= 0)[:, :, None]
         if self.known is not None:
-            told = there & (rng.random((len(drawn), 1, 1)) >= self.params.profile_dropout)
-            x["profile"] = np.where(told, self.known.table[self.known.rows[drawn]], 0)
+            known = there & (rng.random((len(drawn), 1, 1)) >= self.params.profile_dropout)
+            x["profile"] = np.where(known, self.known.table[self.known.rows[drawn]], 0)
         if self.moments is not None:
             x["time_features"] = np.where(there, self.moments[drawn], 0)
-        return x, self._packed(self.windows.event_items[found])
+        return x, self._packed(self.windows.event_items[next_events])
 
     def on_epoch_end(self) -> None:
         self.epoch += 1

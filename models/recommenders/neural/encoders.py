@@ -98,7 +98,7 @@ def _states(cell: Any, x: Any, real: Any) -> Any:
     """
     gated, plain = ops.split(ops.matmul(x, cell.kernel) + cell.bias[0], [2 * cell.units], axis=-1)
     state, states = ops.zeros_like(x[:, 0]), []
-    by_place = (ops.unstack(one, axis=1) for one in (real[:, :, None], gated, plain))
+    by_place = (ops.unstack(sequence, axis=1) for sequence in (real[:, :, None], gated, plain))
     for there, of_gates, of_plain in zip(*by_place, strict=True):
         before = ops.matmul(state, cell.recurrent_kernel) + cell.bias[1]
         before_gates, before_plain = ops.split(before, [2 * cell.units], axis=-1)
@@ -134,12 +134,12 @@ class Convolutional(layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 @keras.saving.register_keras_serializable("coldstream")
 class WeightedPooling(layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """The newest item beside two weighted means of the history, through dense layers.
+    """The newest item and two weighted means of the history, through dense layers.
 
     One mean weighs by learned ages alone, the other also by what each item offers (as in YouTube's ranking tower:
     Covington et al., RecSys 2016, section 3, with learned instead of equal weights). `counts` float [batch, length, n]
     are numbers of the history up to each place, which means cannot tell. `known` float [batch, length or 1, size] is
-    what is known beside the history; it is added where the dense layers begin, which is a column more in their input.
+    what is known besides the history; it is added where the dense layers begin, which is a column more in their input.
     """
 
     def __init__(self, size: int, blocks: int, length: int, dropout: float, **kwargs: Any) -> None:

@@ -1,5 +1,5 @@
 """A network's encoder as ONNX. TensorFlow writes it whatever trained the network: with another backend of Keras, in a
-process of its own, so that training with JAX needs no converter beside it.
+process of its own, so that training with JAX needs no converter in its process.
 
 `python -m models.recommenders.neural.export NETWORK.npz ENCODER.onnx` is that process.
 """
@@ -20,7 +20,7 @@ import onnx
 from models.data.profiles import ProfileSchema
 from models.errors import TrainingError
 from models.recommenders.neural.network import Network, folded
-from models.recommenders.neural.onnx_graph import OPSET, lighter
+from models.recommenders.neural.onnx_graph import OPSET, simplify
 from models.recommenders.neural.params import Params
 from stream.child_process import python_command
 
@@ -50,25 +50,30 @@ def write_encoder(network: Network, path: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise TrainingError(f"{path.name} was not written within {WITHIN_S} s") from error
     if done.returncode or not path.exists():
-        said = done.stderr.strip().splitlines()
-        raise TrainingError(f"{path.name} was not written: {said[-1] if said else f'exit {done.returncode}'}")
+        lines = done.stderr.strip().splitlines()
+        raise TrainingError(f"{path.name} was not written: {lines[-1] if lines else f'exit {done.returncode}'}")
 
 
-def _write(plain: Network, path: Path) -> None:
-    nothing = plain.nothing()
-    inputs = {name: keras.Input(one.shape[1:], dtype="int32", name=name) for name, one in nothing.items()}
+def convert(plain: Network, path: Path) -> None:
+    """Write a folded network to `path` as TensorFlow's converter spells it."""
+    empty = plain.nothing()
+    inputs = {name: keras.Input(array.shape[1:], dtype="int32", name=name) for name, array in empty.items()}
     encoder = keras.Model(inputs, plain(inputs, newest=True)[:, -1])
-    encoder(nothing)  # Keras exports only what was called
+    encoder(empty)  # Keras exports only what was called
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the exporter's own look at numpy
         encoder.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
-    onnx.save(lighter(onnx.load(path)), path)
+
+
+def _write(plain: Network, path: Path) -> None:
+    convert(plain, path)
+    onnx.save(simplify(onnx.load(path)), path)
 
 
 def _keep(plain: Network, path: Path) -> None:
     """Everything that `_kept` makes the same network of."""
     facts = {"params": msgspec.structs.asdict(plain.params), "fields": plain.fields.to_json()}
-    weights = {f"weight_{number:03d}": one for number, one in enumerate(plain.get_weights())}
+    weights = {f"weight_{number:03d}": array for number, array in enumerate(plain.get_weights())}
     categories = plain.category_of[1:]
     np.savez(path, allow_pickle=False, facts=np.array(msgspec.json.encode(facts)), categories=categories, **weights)
 

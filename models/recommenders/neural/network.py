@@ -99,12 +99,12 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def vectors(self, numbers: Any) -> Any:
         """float [..., embedding_size]: an item's own vector, its category's, and its text's."""
-        found = self.table(numbers)
+        vectors = self.table(numbers)
         if self.category is not None:
-            found = found + self.category(ops.take(ops.convert_to_tensor(self.category_of), numbers))
+            vectors = vectors + self.category(ops.take(ops.convert_to_tensor(self.category_of), numbers))
         if self.texts is not None:
-            found = found + self.text(ops.take(ops.convert_to_tensor(self.texts), numbers, axis=0))
-        return found
+            vectors = vectors + self.text(ops.take(ops.convert_to_tensor(self.texts), numbers, axis=0))
+        return vectors
 
     def call(self, inputs: Any, training: bool = False, newest: bool = False) -> Any:
         numbers = inputs["items"]
@@ -114,7 +114,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         x = x * ops.cast(real, x.dtype)[:, :, None]
         more: dict[str, Any] = {}
         if self.params.traits.reads_context:
-            more = {"counts": self._counts(inputs, real), "known": self._beside(inputs)}
+            more = {"counts": self._counts(inputs, real), "known": self._context(inputs)}
         return self.encoder(x, real=real, training=training, newest=newest, **more)
 
     def compute_loss(
@@ -224,18 +224,18 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         every = ops.matmul((ops.take(self.repeats, self.ages) * self.causal)[None], same)
         return ops.take(ops.reshape(every, (-1, self.params.negatives)), x["places"], axis=0)
 
-    def _beside(self, inputs: Any) -> Any:
-        """float [batch, length or 1, embedding_size]: what is known beside the history; None where nothing is read."""
+    def _context(self, inputs: Any) -> Any:
+        """float [batch, length or 1, embedding_size]: what is known besides the history; None where nothing is read."""
         parts = []
         if len(self.fields):
             codes = _by_place(inputs["profile"])
-            found = self.profile(codes + ops.convert_to_tensor(self.fields.offsets))
-            parts.append(ops.sum(found * ops.cast(ops.not_equal(codes, 0), found.dtype)[..., None], axis=-2))
+            vectors = self.profile(codes + ops.convert_to_tensor(self.fields.offsets))
+            parts.append(ops.sum(vectors * ops.cast(ops.not_equal(codes, 0), vectors.dtype)[..., None], axis=-2))
         if self.params.reads_time:
             moment = _by_place(inputs["time_features"])
             there = ops.not_equal(moment[..., :1], 0)
-            found = self.hour(moment[..., 0]) + self.weekday(moment[..., 1])
-            parts.append(found * ops.cast(there, found.dtype))
+            vectors = self.hour(moment[..., 0]) + self.weekday(moment[..., 1])
+            parts.append(vectors * ops.cast(there, vectors.dtype))
         return sum(parts) if parts else None
 
     def ready(self) -> None:
@@ -245,12 +245,12 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def nothing(self) -> dict[str, Int32]:
         """One history of nothing, of which nothing is known."""
-        found = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
+        inputs = {name: np.zeros((1, self.params.length), np.int32) for name in INPUTS}
         if len(self.fields):
-            found["profile"] = np.zeros((1, len(self.fields)), np.int32)
+            inputs["profile"] = np.zeros((1, len(self.fields)), np.int32)
         if self.params.reads_time:
-            found["time_features"] = np.zeros((1, 2), np.int32)
-        return found
+            inputs["time_features"] = np.zeros((1, 2), np.int32)
+        return inputs
 
     def _before(self, x: Any) -> tuple[Any, Any]:
         """For each packed place the items at or before it, int [places, length], and what standing there gains."""
@@ -272,7 +272,7 @@ def accelerated() -> bool:
 
 
 def folded(network: Network) -> Network:
-    """The same network for inference: what is known of an item stands in its one vector; computed in float32."""
+    """The same network for inference: an item's vectors are summed into one; computed in float32."""
     params = msgspec.structs.replace(network.params, mixed=False)
     counts_categories = params.traits.reads_context
     categories = network.category_of[1:] if counts_categories else np.zeros(network.items, np.int32)
@@ -282,7 +282,7 @@ def folded(network: Network) -> Network:
     every = ops.convert_to_numpy(ops.cast(network.vectors(np.arange(network.items + 1, dtype=np.int32)), "float32"))
     plain.table.set_weights([every])
     if plain.category is not None:
-        plain.category.set_weights([np.zeros_like(one) for one in plain.category.get_weights()])
+        plain.category.set_weights([np.zeros_like(weights) for weights in plain.category.get_weights()])
     for name in ("kind", "gap", "encoder", "profile", "hour", "weekday"):
         if hasattr(plain, name):
             getattr(plain, name).set_weights(getattr(network, name).get_weights())

@@ -52,7 +52,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
 
     Defences: `reg` (AdamW's decoupled weight decay), `l2` (of the items' vectors in a batch, in the loss), `dropout`;
     `adversarial` is the weight of the loss under vectors moved by `epsilon` where that hurts most.
-    Augmentation, drawn anew in every epoch: `mask`, `substitute` (shares of events that are hidden, or replaced by
+    Augmentation, drawn again in every epoch: `mask`, `substitute` (shares of events that are hidden, or replaced by
     similar items), `crop`, `reorder` (shares of histories that begin later, or have a stretch shuffled).
 
     Running: `schedule` of the learning rate after its warm-up; `mixed` computes in bfloat16 over float32 weights;

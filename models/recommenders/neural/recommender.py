@@ -29,7 +29,7 @@ from models.recommenders.sparse import popularity_of
 __all__ = ["Network", "Neural", "Params"]
 
 ENCODED_AT_ONCE: Final = 256
-"""Histories are encoded in blocks of one size: every other size would be compiled anew."""
+"""Histories are encoded in blocks of one size: every other size would be compiled again."""
 LEAST_STEPS: Final = 1_000
 SHORT_MINUTES: Final = 2.0
 """Compiling takes about seven seconds more than tracing alone, and wins a hundredth of a second a step (two cores)."""
@@ -162,7 +162,7 @@ class Neural(ValueModel, Recommender):
             part = batch.slice(start, start + ENCODED_AT_ONCE)
             wide = ((0, ENCODED_AT_ONCE - len(part)), (0, 0))
             inputs = encoder_inputs(part, self.fields, context=self.params.reads_time)
-            block = {name: np.pad(one, wide) for name, one in inputs.items()}
+            block = {name: np.pad(array, wide) for name, array in inputs.items()}
             hidden = ops.convert_to_numpy(network.predict_on_batch(block))[: len(part), -1]
             out[start : start + len(part)] = np.where(part.has_history[:, None], hidden, 0.0)
         return out
@@ -222,7 +222,7 @@ class Neural(ValueModel, Recommender):
         return [*write_arrays(folder, prefix, arrays), f"{prefix}encoder.onnx"]
 
     def describe(self) -> dict[str, Any]:
-        """Parameters; beside them `fields`, what is read of profiles, where that is something."""
+        """Parameters, and `fields`, what is read of profiles, unless that is nothing."""
         params = msgspec.structs.asdict(self.params)
         return {**params, "fields": self.fields.to_json()} if len(self.fields) else params
 

@@ -53,7 +53,7 @@ def start_of(neural: "Neural", until: int) -> Start:
     own = np.array(items)
     by_category = np.array(categories) if categories is not None else np.zeros((0, own.shape[1]), np.float32)
     codes = network.category_of[1:].astype(np.int32)
-    others = [np.array(one) for one in rest]
+    others = [np.array(weights) for weights in rest]
     start = Start(
         neural.name, network.params.length, until, neural.vocabulary.item_ids, own, codes, by_category, others
     )
@@ -64,7 +64,7 @@ def start_of(neural: "Neural", until: int) -> Start:
 
 def write(path: Path, start: Start) -> str:
     """Write a start as `.npz`; the file's name."""
-    arrays = {f"rest_{number:03d}": one for number, one in enumerate(start.rest)}
+    arrays = {f"rest_{number:03d}": weights for number, weights in enumerate(start.rest)}
     facts = {name: np.array(getattr(start, name)) for name in FACTS}
     if start.attributes:
         arrays |= {"attributes": np.array(start.attributes), "profile": start.profile}
@@ -83,13 +83,13 @@ def read(raw: bytes, release: str = "") -> Start:
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as file:
             rest = [file[name] for name in sorted(file.files) if name.startswith("rest_")]
-            named = [str(one) for one in file["item_ids"]]
+            item_ids = [str(item) for item in file["item_ids"]]
             encoder, length, until = str(file["encoder"]), int(file["length"]), int(file["until"])
             arrays = (file["items"], file["codes"], file["categories"])
-            start = Start(encoder, length, until, named, *arrays, rest, release)
+            start = Start(encoder, length, until, item_ids, *arrays, rest, release)
             if "attributes" not in file.files:
                 return start
-            attributes = [str(one) for one in file["attributes"]]
+            attributes = [str(name) for name in file["attributes"]]
             return msgspec.structs.replace(start, attributes=attributes, profile=file["profile"])
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise TrainingError(f"the weights to begin with cannot be read ({error}); training begins without") from error
@@ -104,7 +104,7 @@ def begin(network: "Network", vocabulary: Vocabulary, start: Start) -> bool:
     """
     items, categories, profile, rest = _parted(network)
     same = start.encoder == network.params.encoder and items.shape[1] == start.items.shape[1]
-    if not same or [tuple(one.shape) for one in rest] != [one.shape for one in start.rest]:
+    if not same or [tuple(weights.shape) for weights in rest] != [weights.shape for weights in start.rest]:
         return False
     index = {item: number for number, item in enumerate(start.item_ids)}
     before = np.array([index.get(item, -1) for item in vocabulary.item_ids], np.int64)
@@ -155,5 +155,6 @@ def _parted(network: "Network") -> tuple[Any, Any, Any, list[Any]]:
     items = network.table.weights[0]
     categories = network.category.weights[0] if network.category is not None else None
     profile = network.profile.weights[0] if len(network.fields) else None
-    rest = [one for one in network.weights if not any(one is other for other in (items, categories, profile))]
+    named = (items, categories, profile)
+    rest = [weights for weights in network.weights if not any(weights is other for other in named)]
     return items, categories, profile, rest

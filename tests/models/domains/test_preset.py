@@ -83,7 +83,7 @@ def test_a_preset_file_overrides_only_its_own_fields(tmp_path: Path) -> None:
         ("[kinds]\nview = 'much'", "kinds.*Expected `float`, got `str`"),
         ("[kinds]\nstare = 1.0", "kinds.stare: there is no such kind; there are view, click"),
         ("[kinds]\nview = -1.0", "kinds.view: -1.0 is no weight; give 0 or more"),
-        ("[kinds]\nview = 0.0", "kinds: no kind speaks for an item"),
+        ("[kinds]\nview = 0.0", "kinds: no kind counts in favor of an item"),
         ("[seen]\npolicy = 'forget'", "seen.policy: Invalid enum value 'forget'"),
         ("[seen]\npolicy = 'within'", "seen.within: '0s' is too short"),
         ("[popularity]\nhalf_life = 'a week'", "popularity.half_life: 'a week' is no duration; give a number and"),

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.data.profiles import ProfileSchema
 from models.recommenders.neural.export import write_encoder
 from models.recommenders.neural.network import Network
-from models.recommenders.neural.onnx_graph import OPSET, lighter
+from models.recommenders.neural.onnx_graph import OPSET, simplify
 from models.recommenders.neural.params import Params
 
 ITEMS, LENGTH, SIZE = 30, 8, 16
@@ -103,14 +103,14 @@ def norm(axes: list[int]) -> Any:
 def test_normalization_over_the_last_axis_is_one_node(axes: list[int]) -> None:
     x = {"x": np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)}
     expected = run(norm(axes), x)
-    made = lighter(norm(axes))
+    made = simplify(norm(axes))
     assert [node.op_type for node in made.graph.node] == ["LayerNormalization"]
     np.testing.assert_allclose(run(made, x), expected, atol=1e-6)
 
 
 def test_normalization_over_another_axis_stays_as_it_is() -> None:
     x = {"x": np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)}
-    expected, made = run(norm([1]), x), lighter(norm([1]))
+    expected, made = run(norm([1]), x), simplify(norm([1]))
     assert len(made.graph.node) == len(norm([1]).graph.node)
     np.testing.assert_array_equal(run(made, x), expected)
 
@@ -125,6 +125,6 @@ def test_a_product_of_rows_that_are_laid_out_otherwise_stays_as_it_is() -> None:
     weights = np.arange(4, dtype=np.float32).reshape(2, 2)
     constants = {"rows": np.array([-1, 2]), "back": np.array([-1, 2, 3]), "weights": weights}
     x = {"x": np.arange(12, dtype=np.float32).reshape(2, 2, 3)}
-    expected, made = run(graph(nodes, constants, (2, 3)), x), lighter(graph(nodes, constants, (2, 3)))
+    expected, made = run(graph(nodes, constants, (2, 3)), x), simplify(graph(nodes, constants, (2, 3)))
     assert [node.op_type for node in made.graph.node] == ["Reshape", "MatMul", "Reshape"]
     np.testing.assert_array_equal(run(made, x), expected)
