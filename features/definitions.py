@@ -55,6 +55,11 @@ def popularity_view() -> FeatureView:
     return _view("popularity", partition, ("row",), Bytes)
 
 
+def positions_view() -> FeatureView:
+    """How far the items and profiles contain each partition of their updates: the last offset."""
+    return _view("positions", partition, ("offset",), Int64)
+
+
 def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureView:
     """The `state` of `activity` as the typed features of `features.activity_features`."""
     return OnDemandFeatureView(
@@ -69,7 +74,7 @@ def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureVi
 
 def definitions(domains: Sequence[str]) -> list[Entity | FeatureView | OnDemandFeatureView | FeatureService]:
     """All definitions of a system with these domains, for `FeatureStore.apply`."""
-    views: list[FeatureView | OnDemandFeatureView] = [popularity_view()]
+    views: list[FeatureView | OnDemandFeatureView] = [popularity_view(), positions_view()]
     services: list[FeatureService] = []
     for domain in domains:
         activity, profile = activity_view(domain), profile_view(domain)

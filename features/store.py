@@ -133,6 +133,16 @@ class OnlineStore:
                 by_partition[key] = _popularity.decode(row["row"].bytes_val)
         return by_partition
 
+    def write_positions(self, positions: Mapping[str, int]) -> None:
+        """Write how far items and profiles contain each partition of their updates (`items/0`): the last offset."""
+        rows = [(name, {"offset": Value(int64_val=offset)}) for name, offset in positions.items()]
+        self._write("positions", "partition", rows)
+
+    def read_positions(self, partitions: Sequence[str]) -> dict[str, int]:
+        """How far items and profiles contain those partitions of their updates that are known."""
+        rows = self._read("positions", "partition", partitions, ["offset"])
+        return {name: row["offset"].int64_val for name, row in rows.items()}
+
     def delete_user(self, domain: str, user_id: str) -> None:
         """Overwrite a user's state and profile with empty ones: Feast cannot delete one key in every store.
 

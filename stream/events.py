@@ -213,7 +213,16 @@ def _check_update(update: Item | User, now_ms: int, limits: TimeLimits) -> None:
         raise EventError(
             "bad-time", f"expires_at={expires_at:.6g} is not a time after {limits.earliest_at}; give epoch milliseconds"
         )
-    for name, value in (update.attributes or {}).items():
+    check_attributes(update.attributes or {})
+
+
+def check_attributes(attributes: Attributes) -> None:
+    """Refuse whole numbers that 64 bits do not hold.
+
+    Raises:
+        EventError: `not-a-number`.
+    """
+    for name, value in attributes.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and abs(number) > MAX_INTEGER:
                 raise EventError(
@@ -235,6 +244,24 @@ def decode_event(key: bytes | None, raw: bytes, logged_at: int, limits: TimeLimi
         raise EventError("wrong-topic", "items and users have topics of their own: items, users")
     if key != record.user_id.encode():
         raise EventError("wrong-key", f"the message's key is {key!r}; key events by their user_id")
+    return record
+
+
+def decode_catalogue_update(
+    topic: str, raw: bytes | None, logged_at: int, limits: TimeLimits = DEFAULT_LIMITS
+) -> Item | User:
+    """The update in a message of the topic `items` or `users`, as every reader of the log judges it.
+
+    Times are held against the broker's (`logged_at`, epoch ms), so that who reads the log later decides alike.
+
+    Raises:
+        EventError: as `decode`; also `wrong-topic`, and `not-json` for a tombstone, which updates do not have.
+    """
+    if raw is None:
+        raise EventError("not-json", "the message is empty; to hide an item send available=false")
+    record = decode(raw, logged_at, limits)
+    if not isinstance(record, Item if topic == "items" else User):
+        raise EventError("wrong-topic", f"a record of another type than the topic {topic} holds")
     return record
 
 

@@ -7,6 +7,8 @@ import msgspec
 EVENTS: Final = "events"
 ITEMS: Final = "items"
 USERS: Final = "users"
+CATALOGUE: Final = "catalogue"
+PROFILES: Final = "profiles"
 SYNTHETIC_EVENTS: Final = "synthetic-events"
 DEAD_LETTERS: Final = "dead-letters"
 FEATURE_UPDATES: Final = "feature-updates"
@@ -31,11 +33,13 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 def topics(partitions: int, retention_ms: int = FOREVER) -> list[Topic]:
-    """Every topic of a system with `partitions` partitions and events kept for `retention_ms`."""
+    """Every topic of a system with `partitions` partitions; events and updates are kept for `retention_ms`."""
     return [
         Topic(EVENTS, partitions, retention_ms),
-        Topic(ITEMS, 1, compacted=True),
-        Topic(USERS, 1, compacted=True),
+        Topic(ITEMS, 1, retention_ms),
+        Topic(USERS, 1, retention_ms),
+        Topic(CATALOGUE, 1, compacted=True),
+        Topic(PROFILES, 1, compacted=True),
         Topic(SYNTHETIC_EVENTS, partitions, 30 * DAY_MS),
         Topic(DEAD_LETTERS, 1, 30 * DAY_MS),
         Topic(FEATURE_UPDATES, partitions, DAY_MS // 24),

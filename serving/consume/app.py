@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import faust
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from mode import Service
 from prometheus_client import start_http_server
 
 from features.activity import FoldSettings
-from features.catalogue import item_row, profile_row
 from features.errors import StoreError
 from features.outcomes import JoinWindow
 from features.store import OnlineStore, open_store
 from models.errors import PresetError
 from serving import metrics
-from serving.consume.events import ConsumerOptions, EventProcessor, disconnect
+from serving.consume.catalogue import CatalogueProcessor
+from serving.consume.events import ConsumerOptions, EventProcessor
 from serving.consume.health import ConsumerHealth
 from serving.domain_presets import popularity_settings
 from serving.errors import ConsumerError, MessageError
@@ -31,73 +30,14 @@ from serving.process import logs, memory
 from serving.settings import EXIT_MISCONFIGURED, Settings, read
 from stream import topics
 from stream.admin import wait_ready
-from stream.client import READ_COMMITTED, aiokafka_config
-from stream.errors import BrokerError, EventError
-from stream.events import Item, TimeLimits, User, decode
+from stream.client import aiokafka_config
+from stream.errors import BrokerError
+from stream.events import TimeLimits
 
-CATALOGUE_GROUP: Final = "coldstream-catalogue"
-CATALOGUE_BATCH: Final = 250
-"""Small: events wait while a batch is written."""
 CRASH_CHECK_S: Final = 0.5
 SESSION_S: Final = 10.0
 
 log = logging.getLogger("coldstream.consumer")
-
-
-class CatalogueProcessor(Service):  # type: ignore[misc]  # mode has no types
-    """Writes items and users to the store in micro-batches; their topics are compacted: the newest record per key."""
-
-    def __init__(self, store: OnlineStore, events: EventProcessor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.store = store
-        self.events = events
-
-    async def on_start(self) -> None:
-        options = self.events.options
-        self.consumer = AIOKafkaConsumer(
-            topics.ITEMS,
-            topics.USERS,
-            **aiokafka_config(options.bootstrap, options.security),
-            **READ_COMMITTED,
-            group_id=CATALOGUE_GROUP,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_poll_interval_ms=600_000,
-        )
-        await self.consumer.start()
-
-    async def on_stop(self) -> None:
-        if not await disconnect([self.consumer], self.events.disconnect_timeout_s):
-            log.warning("stopped without leaving the catalogue consumer group: Kafka does not respond")
-
-    @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
-    async def run(self) -> None:
-        while not self.should_stop:
-            try:
-                fetched = await self.consumer.getmany(timeout_ms=500, max_records=CATALOGUE_BATCH)
-                values = [message.value for records in fetched.values() for message in records if message.value]
-                for partition, records in fetched.items():
-                    end = self.consumer.highwater(partition) or 0
-                    metrics.consumer_lag.labels(f"{partition.topic}/{partition.partition}").set(
-                        max(0, end - records[-1].offset - 1)
-                    )
-                if values:
-                    await self._write([decoded for value in values if (decoded := _record(value)) is not None])
-                    await self.consumer.commit()
-            except KafkaError as error:
-                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
-                await self.sleep(0.5)
-
-    async def _write(self, records: list[Item | User]) -> None:
-        known = [record for record in records if record.domain in self.store.domains]
-        items = [record for record in known if isinstance(record, Item)]
-        users = [record for record in known if isinstance(record, User)]
-        if items:
-            await self.events.call_store(lambda: self.store.write_items([item_row(item, 0) for item in items]), "write")
-        if users:
-            await self.events.call_store(
-                lambda: self.store.write_profiles([profile_row(user, 0) for user in users]), "write"
-            )
 
 
 def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:
@@ -127,6 +67,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         join_window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
     )
     events = EventProcessor(store, options)
+    catalogue = CatalogueProcessor(store, events)
     forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
 
@@ -139,6 +80,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 log.warning("%s", error)
                 continue
             await events.forget(message.user_id)
+            await catalogue.forget(message.user_id)
             log.info("deleted the features of user %s", message.user_id)
 
     @app.agent(releases)  # type: ignore[untyped-decorator]  # mode and Faust have no types
@@ -151,7 +93,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, events, [events, CatalogueProcessor(store, events), ConsumerHealth(events)]
+    return app, events, [events, catalogue, ConsumerHealth(events)]
 
 
 def _credentials(settings: Settings) -> Any:
@@ -255,16 +197,6 @@ def main(settings: Settings | None = None) -> int:
         log.error("%s", error)
         return 1
     return 0
-
-
-def _record(value: bytes) -> Item | User | None:
-    try:
-        record = decode(value, 2**53)
-    except EventError as error:
-        metrics.dead_letters.labels(error.reason).inc()
-        log.warning("skipped a catalogue record: %s", error.detail)
-        return None
-    return record if isinstance(record, Item | User) else None
 
 
 if __name__ == "__main__":

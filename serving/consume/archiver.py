@@ -28,7 +28,7 @@ from stream import topics
 from stream.admin import wait_ready
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
-from stream.events import Record, TimeLimits, decode, decode_event
+from stream.events import Record, TimeLimits, decode_catalogue_update, decode_event
 from stream.headers import is_backfill
 
 GROUP: Final = "coldstream-archive"
@@ -134,7 +134,7 @@ def _poll(
 def _record(topic: str, message: Any, limits: TimeLimits) -> Record:
     if topic == topics.EVENTS:
         return decode_event(message.key, message.value or b"", message.timestamp, limits)
-    return decode(message.value or b"", message.timestamp, limits)
+    return decode_catalogue_update(topic, message.value, message.timestamp, limits)
 
 
 def _flush(consumer: KafkaConsumer, store: Archive, partitions: ArchivePartitions) -> None:

@@ -1,57 +1,49 @@
-"""Items and users from their topics into the domains of this process."""
+"""Items and users from the compacted topics `catalogue` and `profiles` into the domains of this process."""
 
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
 
-from features.catalogue import item_row, profile_row
+from features.catalogue import CatalogueEntry, UserProfile
+from features.catalogue_topics import CatalogueProgress, MergedMessage, RemovedRecord, decode_message
 from serving.catalogue.domain_state import DomainState
 from stream import topics
 from stream.errors import EventError
-from stream.events import Item, Record, User, decode
-
-ANY_TIME_MS: Final = 2**53
-"""Records in the log were checked against the clock when they were accepted."""
 
 log = logging.getLogger("coldstream.api")
 
 
 class CatalogueFeed:
-    """Applies the messages of `items` and `users`; a tombstone removes."""
+    """Applies merged records; `on_progress` is called with each partition of updates (`items/0`) and the last offset
+    that the records contain."""
 
-    def __init__(self, domains: Mapping[str, DomainState]) -> None:
+    def __init__(self, domains: Mapping[str, DomainState], on_progress: Callable[[str, int], None]) -> None:
         self._domains = domains
+        self._on_progress = on_progress
 
     def on_item(self, key: bytes | None, value: bytes | None) -> None:
-        """A message of `items`."""
-        if value is None:
-            domain, item_id = self._domain_and_id(key)
-            if domain is not None:
-                domain.remove_item(item_id)
-            return
-        item = _decoded(topics.ITEMS, value)
-        if isinstance(item, Item) and item.domain in self._domains:
-            self._domains[item.domain].put_items([item_row(item, 0).record()])
+        """A message of `catalogue`."""
+        message = self._decoded(topics.CATALOGUE, key, value)
+        if isinstance(message, RemovedRecord) and message.domain in self._domains:
+            self._domains[message.domain].remove_item(message.id)
+        elif isinstance(message, CatalogueEntry) and message.domain in self._domains:
+            self._domains[message.domain].put_items([message])
 
     def on_user(self, key: bytes | None, value: bytes | None) -> None:
-        """A message of `users`."""
-        if value is None:
-            domain, user_id = self._domain_and_id(key)
-            if domain is not None:
-                domain.remove_user(user_id)
-            return
-        user = _decoded(topics.USERS, value)
-        if isinstance(user, User) and user.domain in self._domains:
-            self._domains[user.domain].put_user(profile_row(user, 0).record())
+        """A message of `profiles`."""
+        message = self._decoded(topics.PROFILES, key, value)
+        if isinstance(message, RemovedRecord) and message.domain in self._domains:
+            self._domains[message.domain].remove_user(message.id)
+        elif isinstance(message, UserProfile) and message.domain in self._domains:
+            self._domains[message.domain].put_user(message)
 
-    def _domain_and_id(self, key: bytes | None) -> tuple[DomainState | None, str]:
-        name, _, identity = (key or b"").decode("utf-8", "replace").partition("/")
-        return self._domains.get(name), identity
-
-
-def _decoded(topic: str, value: bytes) -> Record | None:
-    try:
-        return decode(value, ANY_TIME_MS)
-    except EventError as error:
-        log.warning("skipped a message on topic %s: %s", topic, error.detail)
-        return None
+    def _decoded(self, topic: str, key: bytes | None, value: bytes | None) -> MergedMessage | RemovedRecord | None:
+        """The message; None for one that cannot be read, which is logged, and for a progress message."""
+        try:
+            message = decode_message(key, value)
+        except EventError as error:
+            log.warning("skipped a message on topic %s: %s", topic, error.detail)
+            return None
+        if isinstance(message, CatalogueProgress):
+            self._on_progress(message.partition, message.through)
+            return None
+        return message

@@ -24,7 +24,7 @@ async def missing_parts(service: Service) -> dict[str, str]:
         address = service.settings.bootstrap
         missing["broker"] = f"no Kafka answers at {address}; is the broker running, and is the address right?"
     if not service.catalogue_follower.caught_up.is_set():
-        missing["catalogue"] = f"the topics {topics.ITEMS} and {topics.USERS} are still being read; wait"
+        missing["catalogue"] = f"the topics {topics.CATALOGUE} and {topics.PROFILES} are still being read; wait"
     elif not service.rules.ready.is_set():
         missing["rules"] = "the rules are being compiled; wait"
     if not service.updates_follower.caught_up.is_set():

@@ -80,10 +80,11 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     def _follow_topics(self) -> None:
-        feed, kafka = CatalogueFeed(self.domains), (self.settings.bootstrap, self.settings.kafka_security)
+        kafka = (self.settings.bootstrap, self.settings.kafka_security)
+        feed = CatalogueFeed(self.domains, self.applied.advance)
         handlers = {
-            topics.ITEMS: feed.on_item,
-            topics.USERS: feed.on_user,
+            topics.CATALOGUE: feed.on_item,
+            topics.PROFILES: feed.on_user,
             topics.RELEASES: self.releases.on_message,
             topics.RULES: self.rules.on_message,
         }
@@ -175,7 +176,7 @@ class Service:
         self.streams.on_release()
 
     def _on_progress(self, partition: str, offset: int) -> None:
-        """Items and users are visible to look-ups as soon as they are read; rules, once they are compiled."""
+        """Rules are visible to look-ups once they are compiled; the catalogue says itself what it contains."""
         if partition.startswith(f"{topics.RULES}/"):
             self.rules.on_progress(partition, offset)
         else:

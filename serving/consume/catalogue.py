@@ -1,0 +1,180 @@
+"""The catalogue path: updates of items and users, merged into the store, then sent to `catalogue` and `profiles`.
+
+The order gives the exactly-once effect: rows and the position that they contain, merged records, offsets last. A merge
+that is repeated after a crash changes nothing, and the records that it sends again are the newest ones.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord
+from mode import Service
+
+from features.catalogue_fold import LoggedUpdate, write_updates
+from features.catalogue_topics import Message, batch_messages, tombstone
+from features.errors import StoreError
+from features.store import OnlineStore
+from serving import metrics
+from serving.consume.events import EventProcessor, disconnect
+from serving.messages import FETCH_BYTES
+from stream import dead_letters, topics
+from stream.client import aiokafka_config
+from stream.errors import EventError
+from stream.events import Item, User, decode_catalogue_update
+
+GROUP: Final = "coldstream-catalogue"
+BATCH: Final = 250
+"""Updates in a batch. Small: events wait while a batch is written."""
+RETRY_S: Final = 0.5
+MERGED_PARTITION: Final = 0
+"""Records and their progress messages stand in one partition, so that they are read in order."""
+
+log = logging.getLogger("coldstream.consumer")
+
+
+class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
+    """The Service of the Faust app that applies updates of items and users."""
+
+    def __init__(self, store: OnlineStore, events: EventProcessor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.store = store
+        self.events = events
+        self.next_offsets: dict[TopicPartition, int] = {}
+        self.busy = asyncio.Lock()
+
+    async def on_start(self) -> None:
+        options = self.events.options
+        config = aiokafka_config(options.bootstrap, options.security)
+        self.producer = AIOKafkaProducer(**config, acks="all", max_request_size=FETCH_BYTES)
+        self.consumer = AIOKafkaConsumer(
+            **config,
+            group_id=GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=10_000,
+            max_poll_interval_ms=600_000,
+        )
+        await self.producer.start()
+        await self.consumer.start()
+        self.consumer.subscribe([topics.ITEMS, topics.USERS], listener=self)
+
+    async def on_stop(self) -> None:
+        if not await disconnect([self.consumer, self.producer], self.events.disconnect_timeout_s):
+            log.warning("stopped without leaving the catalogue consumer group: Kafka does not respond")
+
+    @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
+    async def run(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._step()
+            except KafkaError as error:
+                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
+                await self.sleep(RETRY_S)
+            except StoreError as error:
+                if not self.should_stop:
+                    raise
+                log.warning("stopped while the online store is unavailable (%s); updates will be redelivered", error)
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Continue behind the commit, or where the store's rows end if it holds less: an emptied store fills again."""
+        names = [_name(partition) for partition in assigned]
+        async with self.busy:
+            stored = await self.events.call_store(lambda: self.store.read_positions(names), "read")
+            for partition, name in zip(assigned, names, strict=True):
+                committed = await self.consumer.committed(partition)
+                self.next_offsets[partition] = min(committed or 0, stored.get(name, -1) + 1)
+                self.consumer.seek(partition, self.next_offsets[partition])
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        async with self.busy:
+            for partition in revoked:
+                self.next_offsets.pop(partition, None)
+
+    async def forget(self, user_id: str) -> None:
+        """Remove a user's profile in every domain, from the store and from `profiles`."""
+        async with self.busy:
+            for domain in self.store.domains:
+                await self.events.call_store(partial(self.store.delete_user, domain, user_id), "forget")
+            await self._send([tombstone(topics.PROFILES, domain, user_id) for domain in self.store.domains])
+
+    async def _step(self) -> None:
+        fetched = await self.consumer.getmany(timeout_ms=500, max_records=BATCH)
+        async with self.busy:
+            owned = {partition: records for partition, records in fetched.items() if partition in self.next_offsets}
+            if owned:
+                await self._apply_or_seek_back(owned)
+
+    async def _apply_or_seek_back(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Apply a batch; on failure seek back to its start, or the next fetch would skip it."""
+        try:
+            await self._apply(fetched)
+        except BaseException:
+            for partition in fetched:
+                if partition in self.next_offsets and partition in self.consumer.assignment():
+                    self.consumer.seek(partition, self.next_offsets[partition])
+            raise
+
+    async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        updates, letters = self._decode(fetched)
+        through = {_name(partition): records[-1].offset for partition, records in fetched.items()}
+        folded = await self.events.call_store(partial(write_updates, self.store, updates, through), "write")
+        letters += [_letter(_message(fetched, entry), error) for entry, error in folded.refused]
+        await self._send((topics.DEAD_LETTERS, b"", letter) for letter in letters)
+        await self._send(batch_messages(folded.rows, through))
+        for partition, records in fetched.items():
+            self.next_offsets[partition] = records[-1].offset + 1
+            end = self.consumer.highwater(partition) or 0
+            metrics.consumer_lag.labels(_name(partition)).set(max(0, end - self.next_offsets[partition]))
+        try:
+            await self.consumer.commit({partition: self.next_offsets[partition] for partition in fetched})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.info("not committed (%s): these updates will be redelivered and change nothing", error)
+
+    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[LoggedUpdate], list[bytes]]:
+        updates: list[LoggedUpdate] = []
+        letters: list[bytes] = []
+        for partition, records in fetched.items():
+            for message in records:
+                try:
+                    updates.append(LoggedUpdate(self._update(message), _name(partition), message.offset))
+                except EventError as error:
+                    letters.append(_letter(message, error))
+        return updates, letters
+
+    def _update(self, message: ConsumerRecord) -> Item | User:
+        """The update in a message. Its times are checked against the broker's, so that a rebuild decides the same."""
+        update = decode_catalogue_update(message.topic, message.value, message.timestamp, self.events.options.limits)
+        if update.domain not in self.store.domains:
+            known = ", ".join(self.store.domains)
+            raise EventError("unknown-domain", f"domain={update.domain!r} is not one of {known} (setting: domains)")
+        return update
+
+    async def _send(self, messages: Iterable[Message]) -> None:
+        """Send messages and wait until all are acknowledged."""
+        sent = [
+            await self.producer.send(topic, value, key or None, partition=MERGED_PARTITION)
+            for topic, key, value in messages
+        ]
+        await asyncio.gather(*sent)
+
+
+def _letter(message: ConsumerRecord, error: EventError) -> bytes:
+    metrics.dead_letters.labels(error.reason).inc()
+    log.warning("%s, offset %d: not applied: %s", message.topic, message.offset, error.detail)
+    source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
+    return dead_letters.encode_letter(error.reason, error.detail, *source)
+
+
+def _message(fetched: dict[TopicPartition, list[ConsumerRecord]], entry: LoggedUpdate) -> ConsumerRecord:
+    records = next(records for partition, records in fetched.items() if _name(partition) == entry.partition)
+    return next(message for message in records if message.offset == entry.offset)
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"
