@@ -116,6 +116,18 @@ def profile_row(update: User, offset: int) -> ProfileRow:
     return ProfileRow(update.user_id, update.at, update.domain, **_parts(update, USER_FIELDS, (update.at, offset)))
 
 
+def item_row_of(entry: CatalogueEntry) -> ItemRow:
+    """The row of a merged record whose updates are gone: every field has the clock of the newest one."""
+    update = {name: value for name in ITEM_FIELDS if (value := getattr(entry, name)) is not None}
+    return item_row(Item(entry.item_id, entry.at, entry.domain, attributes=entry.attributes, **update), -1)
+
+
+def profile_row_of(profile: UserProfile) -> ProfileRow:
+    """The row of a merged record whose updates are gone: every field has the clock of the newest one."""
+    update = {name: value for name in USER_FIELDS if (value := getattr(profile, name)) is not None}
+    return profile_row(User(profile.user_id, profile.at, profile.domain, attributes=profile.attributes, **update), -1)
+
+
 def applied(row: Row | None, update: Row) -> Row:
     """The row with one more update (`item_row`, `profile_row`).
 

@@ -18,14 +18,17 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
             log again.
     """
     from features.activity import FoldSettings
+    from features.catalogue_rebuild import rebuild_catalogue
     from features.event_log import last_offsets
     from features.online_config import SQLITE
     from features.rebuild import log_by_partition, rebuild
     from features.store import open_store
     from serving.commands.progress import counting
     from serving.domain_presets import popularity_settings
+    from stream.admin import create_topics
     from stream.broker import Broker
     from stream.events import TimeLimits
+    from stream.topics import topics as all_topics
 
     check_state_folder(settings.state_path)
     if is_running(settings):
@@ -47,6 +50,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
             broker.start()
         kafka = (settings.bootstrap, settings.kafka_security)
         limits = TimeLimits(max_future_ms=settings.max_future_ms)
+        create_topics(*kafka, all_topics(settings.partitions, settings.retention_ms))  # the log may be a new one
         log = log_by_partition(settings.state_path / "archive", *kafka, settings.domain_names, limits)
         with counting("events") as count:
             report = rebuild(
@@ -57,6 +61,7 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
                 last_offsets(*kafka),
                 popularity,
             )
+        catalogue = rebuild_catalogue(settings.state_path / "archive", store, *kafka, limits)
     finally:
         store.close()
         if broker is not None:
@@ -67,4 +72,4 @@ def rebuild_features(settings: Settings) -> dict[str, Any]:
         current.rename(old)
     new.rename(current)
     shutil.rmtree(old, ignore_errors=True)
-    return dict(msgspec.to_builtins(report))
+    return dict(msgspec.to_builtins(report)) | {"catalogue": msgspec.to_builtins(catalogue)}

@@ -1,0 +1,163 @@
+"""The catalogue path on a real SQLite store, with Kafka in memory: merging, order, redelivery, dead letters."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.structs import ConsumerRecord
+
+from features.activity import FoldSettings
+from features.catalogue import CatalogueEntry, UserProfile
+from features.catalogue_topics import decode_message
+from features.store import OnlineStore, open_store
+from serving.consume.catalogue import CatalogueProcessor
+from serving.consume.events import ConsumerOptions, EventProcessor
+from serving.http.catalogue_feed import CatalogueFeed
+from stream import topics
+from stream.dead_letters import DeadLetter
+from stream.events import Item, TimeLimits, User, encode, key_of
+from testing.lookups import domain_state
+from testing.memory_kafka import MemoryConsumer, MemoryProducer
+
+NOON = 1_760_000_000_000
+ITEMS, USERS = TopicPartition(topics.ITEMS, 0), TopicPartition(topics.USERS, 0)
+OPTIONS = ConsumerOptions(
+    bootstrap="127.0.0.1:1",
+    security={},
+    fold_settings=FoldSettings(),
+    limits=TimeLimits(),
+    batch_events=100,
+    batch_ms=1,
+    cached_users=100,
+    flush_ms=60_000,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[OnlineStore]:
+    opened = open_store(tmp_path / "feast", "sqlite", ["shop", "news"])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def processor(store: OnlineStore) -> Iterator[CatalogueProcessor]:
+    """A processor that owns both partitions, from their start."""
+    events = EventProcessor(store, OPTIONS)
+    yield restarted(CatalogueProcessor(store, events))
+    events.store_thread.shutdown()
+
+
+def restarted(processor: CatalogueProcessor) -> CatalogueProcessor:
+    calls: list[str] = []
+    processor.producer, processor.consumer = MemoryProducer(calls), MemoryConsumer(calls)
+    processor.consumer.owned = {ITEMS, USERS}
+    asyncio.run(processor.on_partitions_assigned([ITEMS, USERS]))
+    return processor
+
+
+def message(offset: int, update: Item | User | bytes | None, topic: str = topics.ITEMS) -> ConsumerRecord:
+    sent = isinstance(update, Item | User)
+    key, value = (key_of(update), encode(update)) if sent else (b"shop/tea", update)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"checksum": None, "serialized_key_size": 0, "serialized_value_size": 0, "headers": ()}
+    name = topics.USERS if isinstance(update, User) else topic
+    return ConsumerRecord(name, 0, offset, NOON, 0, key, value, **fields)  # type: ignore[arg-type]
+
+
+def apply(processor: CatalogueProcessor, *records: ConsumerRecord) -> None:
+    fetched: dict[TopicPartition, list[ConsumerRecord]] = {}
+    for record in records:
+        fetched.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    processor.consumer.fetched = fetched
+    asyncio.run(processor._step())
+
+
+def records(processor: CatalogueProcessor, topic: str) -> list[object]:
+    return [decode_message(key, value) for name, _, key, value in processor.producer.messages if name == topic]
+
+
+def letters(processor: CatalogueProcessor) -> list[DeadLetter]:
+    return [msgspec.json.decode(value, type=DeadLetter) for value in processor.producer.values(topics.DEAD_LETTERS)]
+
+
+def test_updates_are_merged_written_and_sent_on_then_committed(
+    processor: CatalogueProcessor, store: OnlineStore
+) -> None:
+    apply(processor, message(0, Item("tea", NOON, title="Tea", category="drinks")), message(0, User("ann", NOON)))
+    apply(processor, message(1, Item("tea", NOON + 1, available=False)))
+    tea = CatalogueEntry("tea", NOON + 1, title="Tea", category="drinks", available=False)
+    assert store.read_item("shop", "tea") == tea
+    assert store.read_profile("shop", "ann") == UserProfile("ann", NOON)
+    assert store.read_positions(["items/0", "users/0"]) == {"items/0": 1, "users/0": 0}
+    assert records(processor, topics.CATALOGUE)[-2] == tea
+    assert processor.consumer.commits == [{ITEMS: 1, USERS: 1}, {ITEMS: 2}]
+    assert processor.consumer.calls[-3:] == [topics.CATALOGUE, topics.CATALOGUE, "commit"]
+
+
+def test_a_batch_is_redelivered_after_a_failure_and_changes_nothing(
+    processor: CatalogueProcessor, store: OnlineStore
+) -> None:
+    batch = [message(0, Item("tea", NOON, title="Tea")), message(1, Item("tea", NOON, title="Green tea"))]
+    processor.producer.failing = {topics.CATALOGUE}  # killed between the store and the topic
+    with pytest.raises(KafkaConnectionError):
+        apply(processor, *batch)
+    assert processor.consumer.seeks[-1] == (ITEMS, 0)
+    assert processor.consumer.commits == []
+    before = store.read_item_rows([("shop", "tea")])
+    restarted(processor)
+    apply(processor, *batch)
+    assert store.read_item_rows([("shop", "tea")]) == before
+    assert records(processor, topics.CATALOGUE)[0] == CatalogueEntry("tea", NOON, title="Green tea")
+    assert processor.consumer.commits == [{ITEMS: 2}]
+
+
+def test_an_emptied_store_is_filled_from_the_log_again(processor: CatalogueProcessor, store: OnlineStore) -> None:
+    apply(processor, *[message(n, Item(f"i{n}", NOON)) for n in range(5)])
+    processor.consumer.offsets = {ITEMS: 5, USERS: 7}
+    asyncio.run(processor.on_partitions_assigned([ITEMS, USERS]))
+    assert processor.consumer.seeks[-2:] == [(ITEMS, 5), (USERS, 0)]
+
+
+def test_what_cannot_be_applied_becomes_a_dead_letter_and_progress_goes_on(processor: CatalogueProcessor) -> None:
+    bad = [
+        b"{broken",
+        None,
+        encode(User("ann", NOON)),
+        encode(Item("tea", NOON, "garden")),
+        encode(Item("tea", NOON * 2)),
+    ]
+    apply(processor, *[message(n, update) for n, update in enumerate(bad)])
+    reasons = [letter.reason for letter in letters(processor)]
+    assert reasons == ["not-json", "not-json", "wrong-topic", "unknown-domain", "bad-time"]
+    assert {letter.topic for letter in letters(processor)} == {topics.ITEMS}
+    assert processor.consumer.commits == [{ITEMS: 5}]
+    progress: list[tuple[str, int]] = []
+    feed = CatalogueFeed({}, lambda partition, offset: progress.append((partition, offset)))
+    for _, _, key, value in processor.producer.messages:
+        feed.on_item(key, value)
+    assert progress == [("items/0", 4)]
+
+
+def test_an_api_process_follows_the_merged_records(processor: CatalogueProcessor) -> None:
+    state = domain_state()
+    feed = CatalogueFeed({"shop": state}, lambda _partition, _offset: None)
+    apply(processor, message(0, Item("tea", NOON, title="Tea", available=False)), message(1, Item("cup", NOON)))
+    apply(processor, message(2, Item("tea", NOON + 1, category="drinks")))
+    apply(
+        processor, message(0, User("ann", NOON, segment="old")), message(1, User("ann", NOON + 1, attributes={"a": 1}))
+    )
+    for topic, _, key, value in processor.producer.messages:
+        {topics.CATALOGUE: feed.on_item, topics.PROFILES: feed.on_user}[topic](key, value)
+    feed.on_item(b"shop/x", b'{"type":"item","item_id":"x","at":' + b"9" * 5_000 + b"}")  # set aside
+    tea = state.domain.items["tea"]
+    assert (tea.title, tea.category, tea.available) == ("Tea", "drinks", False)
+    assert state.domain.segments == {"ann": "old"}
+    asyncio.run(processor.forget("ann"))
+    for _, _, key, value in processor.producer.messages[-2:]:
+        feed.on_user(key, value)
+    assert state.domain.segments == {}
