@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from stream.errors import EventError
-from stream.events import Attributes, Item, User
+from stream.events import Attributes, Int64, Item, User
 
 Clock = tuple[int, int]
 """An update's `at` (epoch ms) and its offset: of two updates with one `at`, the later one in the log wins."""
@@ -24,12 +24,12 @@ class CatalogueEntry(msgspec.Struct, tag_field="type", tag="item", frozen=True, 
     """An item as its updates say together; `at` is that of the newest update (epoch ms)."""
 
     item_id: str
-    at: int
+    at: Int64
     domain: str = "shop"
     title: str | None = None
     category: str | None = None
     available: bool = True
-    expires_at: int | None = None
+    expires_at: Int64 | None = None
     attributes: Attributes = {}
 
 
@@ -37,7 +37,7 @@ class UserProfile(msgspec.Struct, tag_field="type", tag="user", frozen=True, omi
     """A user's profile as its updates say together; `at` is that of the newest update (epoch ms)."""
 
     user_id: str
-    at: int
+    at: Int64
     domain: str = "shop"
     segment: str | None = None
     attributes: Attributes = {}

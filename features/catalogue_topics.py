@@ -12,7 +12,6 @@ import msgspec
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile
 from stream import topics
 from stream.errors import EventError
-from stream.events import check_attributes
 
 MERGED: Final = {topics.ITEMS: topics.CATALOGUE, topics.USERS: topics.PROFILES}
 """By the topic of updates, the topic of merged records."""
@@ -77,9 +76,6 @@ def decode_message(key: bytes | None, value: bytes | None) -> MergedMessage | Re
         domain, _, identity = (key or b"").decode("utf-8", "replace").partition("/")
         return RemovedRecord(domain, identity)
     try:
-        message = _decoder.decode(value)
+        return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError("bad-field", f"not a merged record: {error}") from None
-    if not isinstance(message, CatalogueProgress):
-        check_attributes(message.attributes)
-    return message

@@ -26,7 +26,9 @@ from serving.settings import EXIT_MISCONFIGURED, Settings, read
 ROUTES: list[Any] = [
     events.post_events,
     items.put_items,
+    items.patch_item,
     users.put_users,
+    users.patch_user,
     recommendations.get_recommendations,
     recommendations.post_recommendations,
     live.stream_recommendations,

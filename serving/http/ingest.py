@@ -63,6 +63,13 @@ async def accept_records(
         BrokerError: Kafka does not acknowledge.
     """
     raw_records = _split(await request.body(), request.headers.get("content-type", ""))
+    return await send_records(raw_records, service, topic, wrong_type)
+
+
+async def send_records(
+    raw_records: Sequence[bytes], service: Service, topic: str, wrong_type: str
+) -> Response[AcceptedRecords]:
+    """`accept_records`, for records that are taken out of a body already. Raises like it."""
     positions: list[Position] = []
     refused: list[RefusedRecord] = []
     for start in range(0, len(raw_records), SLICE):

@@ -3,10 +3,11 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, put
+from litestar import Request, Response, get, patch, put
 from litestar.params import FromPath
 
-from serving.http.ingest import AcceptedRecords, accept_records
+from serving.http.ingest import AcceptedRecords, accept_records, send_records
+from serving.http.patches import ItemPatchOperation, update_of
 from serving.http.problems import Problem
 from serving.http.routes.parameters import DomainName, InjectedService, N, domain_of, json_response
 from serving.recommend.request import MAX_ITEMS
@@ -15,13 +16,29 @@ from stream import topics
 
 @put("/v1/items", status_code=202, tags=["catalogue"], summary="Add or change items")
 async def put_items(request: Request[Any, Any, Any], service: InjectedService) -> Response[AcceptedRecords]:
-    """One item or an array of them; `available: false` removes an item from every answer."""
+    """One item or an array of them. A field that is left out stays as it is, null clears it, and the newer `at` wins
+    field by field. `available: false` removes an item from every answer."""
     return await accept_records(request, service, topics.ITEMS, "only items go here")
+
+
+@patch(
+    "/v1/items/{item_id:str}",
+    status_code=202,
+    tags=["catalogue"],
+    summary="Change fields of an item",
+    operation_class=ItemPatchOperation,
+)
+async def patch_item(
+    request: Request[Any, Any, Any], service: InjectedService, item_id: FromPath[str], domain: DomainName = None
+) -> Response[AcceptedRecords]:
+    """The fields to change; the others stay as they are. Adds the item where the catalogue does not know it."""
+    update = update_of(await request.body(), topics.ITEMS, item_id, domain, service.settings.domain)
+    return await send_records([update], service, topics.ITEMS, "only items go here")
 
 
 @get("/v1/items/{item_id:str}", tags=["catalogue"], summary="One item")
 async def get_item(service: InjectedService, item_id: FromPath[str], domain: DomainName = None) -> Response[bytes]:
-    """The newest version of an item."""
+    """The item as its updates say together."""
     name = domain_of(service, domain)
     item = service.domains[name].domain.items.get(item_id)
     if item is None:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, put
+from litestar import Request, Response, get, patch, put
 from litestar.params import FromPath
 
 from features.activity import Activity
-from serving.http.ingest import AcceptedRecords, accept_records
+from serving.http.ingest import AcceptedRecords, accept_records, send_records
+from serving.http.patches import UserPatchOperation, update_of
 from serving.http.problems import Problem
 from serving.http.routes.parameters import DomainName, InjectedService, domain_of, json_response
 from stream import topics
@@ -15,8 +16,24 @@ from stream import topics
 
 @put("/v1/users", status_code=202, tags=["users"], summary="Add or change profiles")
 async def put_users(request: Request[Any, Any, Any], service: InjectedService) -> Response[AcceptedRecords]:
-    """One profile or an array of them."""
+    """One profile or an array of them. A field that is left out stays as it is, null clears it, and the newer `at`
+    wins field by field."""
     return await accept_records(request, service, topics.USERS, "only users go here")
+
+
+@patch(
+    "/v1/users/{user_id:str}",
+    status_code=202,
+    tags=["users"],
+    summary="Change fields of a profile",
+    operation_class=UserPatchOperation,
+)
+async def patch_user(
+    request: Request[Any, Any, Any], service: InjectedService, user_id: FromPath[str], domain: DomainName = None
+) -> Response[AcceptedRecords]:
+    """The fields to change; the others stay as they are. Adds the profile where none is known."""
+    update = update_of(await request.body(), topics.USERS, user_id, domain, service.settings.domain)
+    return await send_records([update], service, topics.USERS, "only users go here")
 
 
 @get("/v1/users/{user_id:str}/features", tags=["users"], summary="A user's features")
