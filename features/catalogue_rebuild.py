@@ -17,6 +17,7 @@ from features.archive import partitions, parts, read_part
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile, item_row_of, profile_row_of
 from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, decode_message, progress_message, record_message
+from features.event_log import read_messages
 from features.store import OnlineStore, RecordKey
 from stream import topics
 from stream.client import kafka_python_config
@@ -104,7 +105,7 @@ def _partition(
             yield LoggedUpdate(decode(record), name, last)
     if bootstrap is None:
         return
-    for message in _messages(bootstrap, security, topic, number, last + 1):
+    for message in read_messages(bootstrap, security, topic, number, last + 1):
         try:
             update = decode_catalogue_update(topic, message.value, message.timestamp, limits)
         except EventError:
@@ -163,7 +164,7 @@ def _present(bootstrap: str, security: Security, topic: str) -> dict[bytes, byte
     """The records that a compacted topic holds now, by key."""
     records: dict[bytes, bytes] = {}
     for number in _ends(bootstrap, security, topic):
-        for message in _messages(bootstrap, security, topic, number, 0):
+        for message in read_messages(bootstrap, security, topic, number, 0):
             key = message.key or b""
             if message.value is None:
                 records.pop(key, None)
@@ -194,19 +195,3 @@ def _ends(bootstrap: str, security: Security, topic: str) -> dict[int, int]:
     finally:
         consumer.close()
     return {place.partition: end for place, end in ends.items()}
-
-
-def _messages(bootstrap: str, security: Security, topic: str, number: int, start: int) -> Iterator[Any]:
-    """The messages of a partition that are in the log now, from offset `start` on."""
-    place = TopicPartition(topic, number)
-    config = kafka_python_config(bootstrap, security)
-    consumer = KafkaConsumer(**config, isolation_level="read_committed", max_partition_fetch_bytes=16 * 1024 * 1024)
-    try:
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        consumer.seek(place, max(start, consumer.beginning_offsets([place])[place]))
-        while consumer.position(place) < end:
-            for messages in consumer.poll(1_000).values():
-                yield from messages
-    finally:
-        consumer.close()

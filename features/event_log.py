@@ -1,4 +1,4 @@
-"""Events straight from Kafka: those that the archive does not hold yet."""
+"""Messages straight from Kafka: those that the archive does not hold yet."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,7 +29,28 @@ def read_log(
     Raises:
         BrokerError: a batch cannot be read, and no operator skipped it.
     """
-    place = TopicPartition(topics.EVENTS, partition)
+    for message in read_messages(bootstrap, security, topics.EVENTS, partition, start, until):
+        try:
+            event = decode_event(message.key, message.value or b"", message.timestamp, limits)
+        except EventError:
+            continue  # a dead letter
+        yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, is_backfill(message.headers))
+
+
+def read_messages(
+    bootstrap: str,
+    security: Mapping[str, str] | None,
+    topic: str,
+    partition: int,
+    start: int,
+    until: int | None = None,
+) -> Iterator[Any]:
+    """The messages of a partition that are in the log now, from offset `start` on, to `until` (exclusive).
+
+    Raises:
+        BrokerError: a batch cannot be read, and no operator skipped it.
+    """
+    place = TopicPartition(topic, partition)
     consumer = KafkaConsumer(
         **kafka_python_config(bootstrap, security), **READ_COMMITTED, max_partition_fetch_bytes=16 * 1024 * 1024
     )
@@ -43,12 +64,7 @@ def read_log(
             for message in _poll(consumer, place, bootstrap, security):
                 if message.offset >= end:
                     break
-                try:
-                    event = decode_event(message.key, message.value or b"", message.timestamp, limits)
-                except EventError:
-                    continue  # a dead letter
-                backfill = is_backfill(message.headers)
-                yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, backfill)
+                yield message
     finally:
         consumer.close()
 

@@ -93,7 +93,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, events, [events, catalogue, ConsumerHealth(events)]
+    return app, events, [events, catalogue, ConsumerHealth(events, catalogue)]
 
 
 def _credentials(settings: Settings) -> Any:

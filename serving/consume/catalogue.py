@@ -20,16 +20,19 @@ from features.catalogue_topics import Message, batch_messages, tombstone
 from features.errors import StoreError
 from features.store import OnlineStore
 from serving import metrics
-from serving.consume.events import EventProcessor, disconnect
+from serving.consume.events import EventProcessor, disconnect, partition_name
 from serving.messages import FETCH_BYTES
 from stream import dead_letters, topics
-from stream.client import aiokafka_config
+from stream.batch_probe import UnreadableBatch
+from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import EventError
 from stream.events import Item, User, decode_catalogue_update
+from stream.partition_guard import PartitionGuard
 
 GROUP: Final = "coldstream-catalogue"
 BATCH: Final = 250
 """Updates in a batch. Small: events wait while a batch is written."""
+FETCH_MS: Final = 500
 RETRY_S: Final = 0.5
 MERGED_PARTITION: Final = 0
 """Records and their progress messages stand in one partition, so that they are read in order."""
@@ -56,10 +59,11 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
             group_id=GROUP,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
+            **READ_COMMITTED,
             session_timeout_ms=10_000,
             max_poll_interval_ms=600_000,
         )
+        self.guard = PartitionGuard(self.consumer, options.bootstrap, options.security, self.next_offsets)
         await self.producer.start()
         await self.consumer.start()
         self.consumer.subscribe([topics.ITEMS, topics.USERS], listener=self)
@@ -83,7 +87,7 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Continue behind the commit, or where the store's rows end if it holds less: an emptied store fills again."""
-        names = [_name(partition) for partition in assigned]
+        names = [partition_name(partition) for partition in assigned]
         async with self.busy:
             stored = await self.events.call_store(lambda: self.store.read_positions(names), "read")
             for partition, name in zip(assigned, names, strict=True):
@@ -95,6 +99,19 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
         async with self.busy:
             for partition in revoked:
                 self.next_offsets.pop(partition, None)
+                self.guard.drop(partition)
+                for gauge in (metrics.consumer_lag, metrics.partition_stopped):
+                    gauge.remove(partition_name(partition))
+
+    @property
+    def stopped(self) -> dict[TopicPartition, UnreadableBatch]:
+        """The assigned partitions that wait at a batch that cannot be read."""
+        return self.guard.stopped
+
+    async def retry_stopped(self) -> None:
+        """Resume stopped partitions whose batch can be read by now, or was skipped."""
+        async with self.busy:
+            await self.guard.retry()
 
     async def forget(self, user_id: str) -> None:
         """Remove a user's profile in every domain, from the store and from `profiles`."""
@@ -104,11 +121,19 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
             await self._send([tombstone(topics.PROFILES, domain, user_id) for domain in self.store.domains])
 
     async def _step(self) -> None:
-        fetched = await self.consumer.getmany(timeout_ms=500, max_records=BATCH)
+        fetched = await self.guard.fetch(FETCH_MS, BATCH)
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.next_offsets}
             if owned:
                 await self._apply_or_seek_back(owned)
+            else:
+                await self._pass_markers()
+
+    async def _pass_markers(self) -> None:
+        """Advance over what holds no update: the markers of transactions, and aborted updates."""
+        for partition in self.next_offsets.keys() & self.consumer.assignment():
+            position = await self.consumer.position(partition)
+            self.next_offsets[partition] = max(self.next_offsets[partition], position)
 
     async def _apply_or_seek_back(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         """Apply a batch; on failure seek back to its start, or the next fetch would skip it."""
@@ -122,15 +147,14 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         updates, letters = self._decode(fetched)
-        through = {_name(partition): records[-1].offset for partition, records in fetched.items()}
+        through = {partition_name(partition): records[-1].offset for partition, records in fetched.items()}
         folded = await self.events.call_store(partial(write_updates, self.store, updates, through), "write")
-        letters += [_letter(_message(fetched, entry), error) for entry, error in folded.refused]
+        for entry, error in folded.refused:
+            letters += _letters(_message(fetched, entry), error)
         await self._send((topics.DEAD_LETTERS, b"", letter) for letter in letters)
         await self._send(batch_messages(folded.rows, through))
         for partition, records in fetched.items():
             self.next_offsets[partition] = records[-1].offset + 1
-            end = self.consumer.highwater(partition) or 0
-            metrics.consumer_lag.labels(_name(partition)).set(max(0, end - self.next_offsets[partition]))
         try:
             await self.consumer.commit({partition: self.next_offsets[partition] for partition in fetched})
         except (CommitFailedError, IllegalStateError) as error:
@@ -142,9 +166,9 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
         for partition, records in fetched.items():
             for message in records:
                 try:
-                    updates.append(LoggedUpdate(self._update(message), _name(partition), message.offset))
+                    updates.append(LoggedUpdate(self._update(message), partition_name(partition), message.offset))
                 except EventError as error:
-                    letters.append(_letter(message, error))
+                    letters += _letters(message, error)
         return updates, letters
 
     def _update(self, message: ConsumerRecord) -> Item | User:
@@ -164,17 +188,13 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
         await asyncio.gather(*sent)
 
 
-def _letter(message: ConsumerRecord, error: EventError) -> bytes:
+def _letters(message: ConsumerRecord, error: EventError) -> list[bytes]:
     metrics.dead_letters.labels(error.reason).inc()
     log.warning("%s, offset %d: not applied: %s", message.topic, message.offset, error.detail)
     source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
-    return dead_letters.encode_letter(error.reason, error.detail, *source)
+    return dead_letters.encode_letters(error.reason, error.detail, *source)
 
 
 def _message(fetched: dict[TopicPartition, list[ConsumerRecord]], entry: LoggedUpdate) -> ConsumerRecord:
-    records = next(records for partition, records in fetched.items() if _name(partition) == entry.partition)
+    records = next(records for partition, records in fetched.items() if partition_name(partition) == entry.partition)
     return next(message for message in records if message.offset == entry.offset)
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}/{partition.partition}"

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from serving import metrics
+from serving.consume.catalogue import CatalogueProcessor
 from serving.consume.events import EventProcessor, partition_name
 from serving.messages import FeatureUpdate, encode
 from stream import topics
@@ -30,10 +31,12 @@ log = logging.getLogger("coldstream.consumer")
 class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
     """Measures lag, reports positions, and tries stopped partitions again, every two seconds."""
 
-    def __init__(self, events: EventProcessor, **kwargs: Any) -> None:
+    def __init__(self, events: EventProcessor, catalogue: CatalogueProcessor | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.events = events
-        self.log_watch = LogWatch(events.options.bootstrap, events.options.security, [topics.EVENTS])
+        self.readers: list[EventProcessor | CatalogueProcessor] = [events] if catalogue is None else [events, catalogue]
+        watched = [topics.EVENTS, topics.ITEMS, topics.USERS]
+        self.log_watch = LogWatch(events.options.bootstrap, events.options.security, watched)
 
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
@@ -43,7 +46,8 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
             try:
                 self.measure_lag(await asyncio.to_thread(self.log_watch.read))
                 if number % REPORTS_PER_RETRY == 0:
-                    await self.events.retry_stopped()
+                    for reader in self.readers:
+                        await reader.retry_stopped()
                 await self.report()
             except (BrokerError, KafkaError) as error:
                 log.warning("consumer lag unknown: %s", error)
@@ -55,13 +59,14 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
     def measure_lag(self, state: LogState) -> None:
         """Set the metrics of the assigned partitions."""
         self.events.ends.update(state.ends)
-        for partition, position in self.events.next_offsets.items():
-            name = partition_name(partition)
-            metrics.consumer_lag.labels(name).set(max(0, state.ends.get(name, position) - position))
-            metrics.partition_stopped.labels(name).set(partition in self.events.stopped)
+        for reader in self.readers:
+            for partition, position in reader.next_offsets.items():
+                name = partition_name(partition)
+                metrics.consumer_lag.labels(name).set(max(0, state.ends.get(name, position) - position))
+                metrics.partition_stopped.labels(name).set(partition in reader.stopped)
 
     async def report(self) -> None:
-        """Tell API processes the position of every assigned partition, and why one stopped."""
+        """Tell API processes the position of every assigned partition of events, and why one stopped."""
         now = int(time.time() * 1000)
         for partition, position in list(self.events.next_offsets.items()):
             batch = self.events.stopped.get(partition)

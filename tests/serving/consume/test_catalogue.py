@@ -21,6 +21,7 @@ from serving.http.catalogue_feed import CatalogueFeed
 from stream import topics
 from stream.dead_letters import DeadLetter
 from stream.events import Item, TimeLimits, User, encode, key_of
+from stream.partition_guard import PartitionGuard
 from testing.lookups import domain_state
 from testing.memory_kafka import MemoryConsumer, MemoryProducer
 
@@ -57,6 +58,7 @@ def restarted(processor: CatalogueProcessor) -> CatalogueProcessor:
     calls: list[str] = []
     processor.producer, processor.consumer = MemoryProducer(calls), MemoryConsumer(calls)
     processor.consumer.owned = {ITEMS, USERS}
+    processor.guard = PartitionGuard(processor.consumer, OPTIONS.bootstrap, OPTIONS.security, processor.next_offsets)
     asyncio.run(processor.on_partitions_assigned([ITEMS, USERS]))
     return processor
 
