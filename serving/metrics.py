@@ -38,6 +38,12 @@ event_to_feature = Histogram(
     buckets=LATENCY_BUCKETS,
     registry=registry,
 )
+event_to_feature_recent = Gauge(
+    "coldstream_event_to_feature_recent_seconds",
+    "The same time over the last five minutes, by quantile, rounded up to a bucket of the histogram; NaN: no event",
+    ["quantile"],
+    registry=registry,
+)
 event_to_recommendation = Histogram(
     "coldstream_event_to_recommendation_seconds",
     "From the broker's timestamp of an event until API answers reflect it",

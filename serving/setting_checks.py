@@ -7,6 +7,7 @@ from typing import Any
 from features.online_config import online_config
 from serving.errors import SettingsError
 from stream.addresses import parse_servers
+from stream.client import tls_context
 from stream.errors import ColdstreamError
 from stream.security import check_security
 
@@ -26,7 +27,7 @@ def check_connections(kafka: str | None, kafka_security: Mapping[str, str], stor
     if kafka is not None:
         _call("settings: kafka: ", lambda: parse_servers(kafka))
     if kafka_security:
-        _call("settings: ", lambda: check_security(kafka_security))
+        _call("settings: ", lambda: _check_usable(kafka_security))
     if kafka_security and kafka is None:
         raise SettingsError(
             "settings: kafka_security has no effect on the embedded broker; give kafka=HOST:PORT, or remove it"
@@ -55,6 +56,11 @@ def check_tables(tables: Mapping[str, Any], domain_names: Iterable[str]) -> None
         for domain in given if isinstance(given, dict) else ():
             if domain not in names:
                 raise SettingsError(f"settings: {setting}: domain {domain!r} is not one of {', '.join(names)}")
+
+
+def _check_usable(security: Mapping[str, str]) -> None:
+    if check_security(security).get("security_protocol", "").endswith("SSL"):
+        tls_context(security)  # reads the files
 
 
 def _call(prefix: str, check: Callable[[], Any]) -> None:

@@ -16,16 +16,28 @@ from stream.errors import BrokerError
 from stream.topics import Topic
 
 REQUEST_TIMEOUT_MS = 10_000
+CLUSTER_DEFAULT = -1
+"""The replication factor that leaves the choice to the cluster."""
 
 log = logging.getLogger("coldstream.kafka")
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """A topic as the cluster has it: its partitions, and how many of them have a leader now."""
+    """A topic as the cluster has it: its partitions, how many of them have a leader now, and lack replicas in sync;
+    `replicas`: the fewest that a partition has."""
 
     name: str
     partitions: int
     led: int
+    replicas: int = 1
+    under_replicated: int = 0
+
+
+class ClusterState(msgspec.Struct, frozen=True):
+    """A cluster: how many brokers are in it now, and how many partitions of its topics lack replicas in sync."""
+
+    brokers: int
+    under_replicated: int
 
 
 def wait_ready(bootstrap: str, security: Mapping[str, str] | None = None, timeout_s: float = 60) -> None:
@@ -58,9 +70,12 @@ def create_topics(
     topics: Sequence[Topic],
     timeout_s: float = 30,
     *,
-    replication: int = 1,
+    replication: int = 0,
+    min_insync_replicas: int = 0,
 ) -> list[str]:
     """Create the topics that do not exist yet, and wait until all of `topics` can be written to.
+
+    `replication` and `min_insync_replicas` of 0 leave the choice to the cluster.
 
     Those that exist stay as they are: other partitions would send a user's next events to another partition.
 
@@ -75,7 +90,9 @@ def create_topics(
         missing = [topic for topic in topics if topic.name not in present]
         created: list[str] = []
         if missing:
-            answer = admin.create_topics([_new(topic, replication) for topic in missing], raise_errors=False)
+            answer = admin.create_topics(
+                [_new(topic, replication, min_insync_replicas) for topic in missing], raise_errors=False
+            )
             created = [topic["name"] for topic in answer["topics"] if _was_created(bootstrap, topic)]
         admin.wait_for_topics([topic.name for topic in topics], timeout_ms=int(timeout_s * 1000))
         return created
@@ -90,6 +107,15 @@ def describe(bootstrap: str, security: Mapping[str, str] | None = None, timeout_
     with _admin(bootstrap, security, timeout_s) as admin:
         descriptions = [description for description in admin.describe_topics() if not description.get("is_internal")]
     return {description["name"]: _state(description) for description in descriptions}
+
+
+def cluster_state(bootstrap: str, security: Mapping[str, str] | None = None, timeout_s: float = 10) -> ClusterState:
+    """What an operator looks at first. Raises like `describe`."""
+    with _admin(bootstrap, security, timeout_s) as admin:
+        brokers = admin.describe_cluster()["brokers"]
+        states = [_state(description) for description in admin.describe_topics()]
+    alive = [broker for broker in brokers if not broker.get("is_fenced")]
+    return ClusterState(len(alive), sum(state.under_replicated for state in states))
 
 
 def partitions_of(bootstrap: str, security: Mapping[str, str] | None, topic: str) -> int:
@@ -136,12 +162,18 @@ def _was_created(bootstrap: str, answer: Mapping[str, Any]) -> bool:
 def _state(description: Mapping[str, Any]) -> TopicState:
     partitions = description.get("partitions") or []
     led = sum(partition.get("leader_id", -1) >= 0 for partition in partitions)
-    return TopicState(description["name"], len(partitions), led)
+    replicas = [len(partition.get("replica_nodes") or ()) for partition in partitions]
+    lacking = sum(
+        len(partition.get("isr_nodes") or ()) < wanted for partition, wanted in zip(partitions, replicas, strict=True)
+    )
+    return TopicState(description["name"], len(partitions), led, min(replicas, default=0), lacking)
 
 
-def _new(topic: Topic, replication: int) -> NewTopic:
+def _new(topic: Topic, replication: int, min_insync_replicas: int) -> NewTopic:
     configs = {"retention.ms": str(topic.retention_ms)}
     if topic.compacted:
         configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2"}
     configs["message.timestamp.type"] = "LogAppendTime"  # what is too late or too early is judged by the broker's clock
-    return NewTopic(topic.name, topic.partitions, replication, topic_configs=configs)
+    if min_insync_replicas:
+        configs["min.insync.replicas"] = str(min_insync_replicas)
+    return NewTopic(topic.name, topic.partitions, replication or CLUSTER_DEFAULT, topic_configs=configs)

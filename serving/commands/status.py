@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from serving.process.scrape import Samples
     from serving.settings import Settings
 
-REQUIRED: Final = ("api", "consumer", "archive")
+REQUIRED: Final = ("broker", "api", "consumer", "archive")
 """The processes of every system; the trainer is optional."""
+RECENT: Final = "coldstream_event_to_feature_recent_seconds"
+CLUSTER_WITHIN_S: Final = 3.0
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show which processes run, the consumer lag, the live releases and the freshness of features.
 
-    Exits with 1 if the API, the consumer or the archive process does not answer, or if a partition has stopped. The
-    trainer is optional.
+    Exits with 1 if the broker, the API, the consumer or the archive process does not answer, or if a partition has
+    stopped. The trainer is optional.
     """
     figures = system_status(ctx.obj)
     print_value(figures, as_json)
@@ -28,7 +30,7 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 def system_status(settings: "Settings") -> dict[str, Any]:
     """Each process, and the figures that an operator looks at first."""
-    from serving.process.scrape import PORT_SETTINGS, quantile, scrape, total
+    from serving.process.scrape import PORT_SETTINGS, labeled, scrape, total
     from serving.process.state_folder import is_running
 
     samples = {process: scrape(settings, process) for process in PORT_SETTINGS}
@@ -36,17 +38,34 @@ def system_status(settings: "Settings") -> dict[str, Any]:
     releases = (api or {}).get("coldstream_release_info", [])
     return {
         "supervised": is_running(settings),
+        **_cluster(settings),
         **{process: "up" if found is not None else "not answering" for process, found in samples.items()},
         "events": int(total(consumer, "coldstream_events_applied_total")),
         "stopped": _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
         "late events": int(total(consumer, "coldstream_late_events_total")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),
-        "event to feature p50 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.5),
-        "event to feature p99 s": quantile(consumer, "coldstream_event_to_feature_seconds", 0.99),
+        "event to feature p50 s, 5 min": labeled(consumer, RECENT, quantile="0.5"),
+        "event to feature p99 s, 5 min": labeled(consumer, RECENT, quantile="0.99"),
         "archived rows": int(total(samples["archive"], "coldstream_archived_rows_total")),
         "serving": {labels["domain"]: labels["release"] for labels, value in releases if value},
         "answers": int(total(api, "coldstream_recommendations_total")),
+    }
+
+
+def _cluster(settings: "Settings") -> dict[str, Any]:
+    """Whether Kafka answers, how many brokers it has, and how many partitions lack replicas."""
+    from stream.admin import cluster_state
+    from stream.errors import StreamError
+
+    try:
+        state = cluster_state(settings.bootstrap, settings.kafka_security, CLUSTER_WITHIN_S)
+    except StreamError:
+        return {"broker": "not answering"}
+    return {
+        "broker": "up",
+        "brokers": state.brokers,
+        "under-replicated partitions": state.under_replicated,
     }
 
 

@@ -1,18 +1,26 @@
 """Checks of everything that a system needs: packages, disk, Java, ports, Kafka, the online store, presets."""
 
+import errno
 import importlib.metadata
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from serving.process.scrape import PORT_SETTINGS
+from serving.setting_secrets import mask_text, mask_url
 from serving.settings import Settings
+from stream.addresses import Address, parse_servers
 from stream.errors import ColdstreamError
 
+if TYPE_CHECKING:
+    from stream.admin import TopicState
+
+CONNECT_WITHIN_S: Final = 2.0
 PACKAGES: Final = (
     "kafka-python",
     "aiokafka",
@@ -136,30 +144,32 @@ def check_jars(settings: Settings) -> Iterator[Finding]:
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    """The ports of the settings are free."""
-    names = ["port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port"]
-    for name in names if settings.kafka else ["kafka_port", *names]:
-        port = getattr(settings, name)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-                yield Finding(f"{name} {port}", "ok", "free")
-            except OSError:
-                yield Finding(
-                    f"{name} {port}", "warn", "in use", f"expected while this system runs; otherwise set {name}"
-                )
+    """The ports of the settings are free; a process on another host answers."""
+    if not settings.kafka:
+        yield _check_free("kafka_port", "127.0.0.1", settings.kafka_port)
+    for process, name in PORT_SETTINGS.items():
+        host, port = getattr(settings, f"{process}_host"), getattr(settings, name)
+        if host is None:
+            yield _check_free(name, settings.host, port)
+        elif answers(Address(host, port)):
+            yield Finding(f"{process} at {Address(host, port)}", "ok", "answers")
+        else:
+            cure = f"start it, or correct {process}_host and {name}"
+            yield Finding(f"{process} at {Address(host, port)}", "warn", "does not answer", cure)
 
 
 def check_cluster(settings: Settings) -> Iterator[Finding]:
-    """Kafka answers and has all topics."""
-    with socket.socket() as probe:
-        host, _, port = settings.bootstrap.partition(":")
-        probe.settimeout(2)
-        if probe.connect_ex((host, int(port))) != 0:
-            state: Literal["warn", "fail"] = "fail" if settings.kafka else "warn"
-            yield Finding("Kafka", state, f"nothing listens on {settings.bootstrap}", "start it: coldstream up")
-            return
+    """Kafka answers and has all topics, with the replicas of the settings."""
+    servers = parse_servers(settings.bootstrap)
+    absent = [server for server in servers if not answers(server)]
+    if len(absent) == len(servers):
+        state: Literal["warn", "fail"] = "fail" if settings.kafka else "warn"
+        cure = "start the cluster, or correct kafka" if settings.kafka else "start it: coldstream up"
+        yield Finding("Kafka", state, f"nothing listens on {settings.bootstrap}", cure)
+        return
+    if absent:
+        detail = f"nothing listens on {', '.join(map(str, absent))}"
+        yield Finding("Kafka", "warn", detail, "start it, or remove it from kafka; the others are used")
     from stream.admin import describe
     from stream.topics import topics
 
@@ -168,11 +178,48 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
     except ColdstreamError as error:
         yield Finding("Kafka", "fail", str(error), "check kafka and kafka_security")
         return
-    missing = [topic.name for topic in topics(settings.partitions) if topic.name not in existing]
+    ours = [topic.name for topic in topics(settings.partitions)]
+    missing = [name for name in ours if name not in existing]
     if missing:
-        yield Finding("topics", "warn", f"missing: {', '.join(missing)}", "coldstream up creates them")
+        yield Finding("topics", "warn", f"missing: {', '.join(missing)}", "coldstream topics creates them")
     else:
         yield Finding("topics", "ok", f"{len(existing)} topics on {settings.bootstrap}")
+    yield from _check_replicas(settings, [existing[name] for name in ours if name in existing])
+
+
+def _check_replicas(settings: Settings, states: "list[TopicState]") -> Iterator[Finding]:
+    few = [state.name for state in states if state.replicas < settings.replication]
+    if few:
+        detail = f"fewer than {settings.replication} replicas: {', '.join(few)}"
+        yield Finding("replication", "warn", detail, "add replicas with Kafka's kafka-reassign-partitions tool")
+    lacking = [state.name for state in states if state.under_replicated]
+    if lacking:
+        yield Finding(
+            "replicas", "warn", f"not in sync: {', '.join(lacking)}", "start the missing brokers, or wait for them"
+        )
+
+
+def answers(address: Address) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection(address, CONNECT_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _check_free(name: str, host: str, port: int) -> Finding:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return Finding(f"{name} {port}", "warn", "in use", f"expected while this system runs; otherwise set {name}")
+        cure = "set host to an address of this machine; processes on other machines have the settings ..._host"
+        return Finding(f"{name} {port}", "warn", f"{host} is not an address of this machine ({error.strerror})", cure)
+    return Finding(f"{name} {port}", "ok", "free")
 
 
 def check_store(settings: Settings) -> Iterator[Finding]:
@@ -184,6 +231,12 @@ def check_store(settings: Settings) -> Iterator[Finding]:
             yield Finding("online store", "warn", "not created yet", "the first start creates it")
             return
         open_store(settings.state_path / "feast", settings.store, settings.domain_names).close()
-        yield Finding("online store", "ok", settings.store)
+        yield Finding("online store", "ok", mask_url(settings.store))
     except (ColdstreamError, OSError) as error:
-        yield Finding("online store", "fail", str(error), "start Redis, or set store to sqlite")
+        yield Finding("online store", "fail", mask_text(str(error), settings.secrets), _store_cure(settings))
+
+
+def _store_cure(settings: Settings) -> str:
+    if settings.store == "sqlite":
+        return f"stop the system and run coldstream features rebuild: it writes {settings.state_path / 'feast'} again"
+    return f"start {mask_url(settings.store)}, correct its address and password in store, or set store to sqlite"

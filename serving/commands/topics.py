@@ -12,6 +12,10 @@ def topics(ctx: typer.Context) -> None:
 
     settings: Settings = ctx.obj
     created = create_topics(
-        settings.bootstrap, settings.kafka_security, all_topics(settings.partitions, settings.retention_ms)
+        settings.bootstrap,
+        settings.kafka_security,
+        all_topics(settings.partitions, settings.retention_ms),
+        replication=settings.replication,
+        min_insync_replicas=settings.min_insync_replicas,
     )
     typer.echo(f"created: {', '.join(created) or 'none; all topics exist'}")

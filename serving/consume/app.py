@@ -27,6 +27,7 @@ from serving.domain_presets import popularity_settings
 from serving.errors import ConsumerError, MessageError
 from serving.messages import decode_announcement, decode_forget
 from serving.process import logs, memory
+from serving.process.recent_quantiles import keep_recent
 from serving.settings import EXIT_MISCONFIGURED, Settings, read
 from stream import topics
 from stream.admin import wait_ready
@@ -44,7 +45,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
     """The Faust app with its agents, the event processor, and the services that run beside the app."""
     app = faust.App(
         "coldstream",
-        broker=f"aiokafka://{settings.bootstrap}",
+        broker=broker_urls(settings),
         broker_credentials=_credentials(settings),
         store="memory://",
         value_serializer="raw",
@@ -94,6 +95,11 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
     return app, events, [events, catalogue, ConsumerHealth(events, catalogue)]
+
+
+def broker_urls(settings: Settings) -> list[str]:
+    """The servers of the cluster, as Faust takes them."""
+    return [f"aiokafka://{server}" for server in settings.bootstrap.split(",")]
 
 
 def _credentials(settings: Settings) -> Any:
@@ -187,6 +193,7 @@ def main(settings: Settings | None = None) -> int:
     memory.configure_allocator(memory.SMALL)
     memory.freeze_survivors()
     start_http_server(settings.consumer_metrics_port, settings.host, metrics.registry)
+    keep_recent(metrics.event_to_feature, metrics.event_to_feature_recent)
     try:
         popularity_settings(settings)  # before waiting for Kafka: a bad preset is a permanent error
         asyncio.run(serve(settings))

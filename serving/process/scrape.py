@@ -1,5 +1,6 @@
 """Metrics of the running processes, read from their endpoints."""
 
+import math
 from typing import Final
 
 import httpx
@@ -37,6 +38,13 @@ def scrape(settings: Settings, process: str) -> Samples | None:
 def total(samples: Samples | None, name: str) -> float:
     """The sum of a sample over its label sets; 0 if it is missing."""
     return sum(value for _, value in (samples or {}).get(name, []))
+
+
+def labeled(samples: Samples | None, name: str, **labels: str) -> float | None:
+    """The value of the sample with these labels; None if it is missing or NaN."""
+    values = (value for given, value in (samples or {}).get(name, []) if labels.items() <= given.items())
+    value = next(values, float("nan"))
+    return None if math.isnan(value) else value
 
 
 def quantile(samples: Samples | None, name: str, q: float, before: Samples | None = None) -> float | None:

@@ -131,7 +131,13 @@ class Supervisor:
         def wait_and_create() -> None:
             wait_ready(self.settings.bootstrap, self.settings.kafka_security, 120)
             all_topics = topics(self.settings.partitions, self.settings.retention_ms)
-            create_topics(self.settings.bootstrap, self.settings.kafka_security, all_topics)
+            create_topics(
+                self.settings.bootstrap,
+                self.settings.kafka_security,
+                all_topics,
+                replication=self.settings.replication,
+                min_insync_replicas=self.settings.min_insync_replicas,
+            )
 
         waiting = asyncio.create_task(asyncio.to_thread(wait_and_create))
         stopping = asyncio.create_task(self._stopping.wait())

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from msgspec import inspect
 
@@ -46,8 +47,7 @@ def test_the_reference_has_name_default_values_and_meaning_of_every_setting() ->
 def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
     example = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
-    (tmp_path / "ca.pem").touch()
-    (tmp_path / "own.toml").write_text(example.replace("/etc/coldstream/ca.pem", str(tmp_path / "ca.pem")))
+    (tmp_path / "own.toml").write_text(example.replace("/etc/coldstream/ca.pem", certifi.where()))
 
     settings = read(tmp_path / "own.toml", {})
 

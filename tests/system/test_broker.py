@@ -1,6 +1,8 @@
 """The embedded broker as a real process: started, stopped, killed, started again; its log is still there."""
 
+import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,12 +11,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import faust
 import psutil
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
+from faust.transport.drivers.aiokafka import server_list
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource
 
-from stream.admin import create_topics, describe, partitions_of, wait_ready
+from serving.consume.app import broker_urls
+from serving.settings import Settings
+from stream.admin import ClusterState, cluster_state, create_topics, describe, partitions_of, wait_ready
 from stream.broker import Broker
+from stream.client import aiokafka_config
 from stream.errors import BrokerError
 from stream.topics import DAY_MS, Topic
 from testing.ports import free_port
@@ -77,9 +86,6 @@ def test_a_topic_that_kafka_refuses_is_named(broker: Broker) -> None:
 
 
 def test_topics_are_kept_as_described(broker: Broker, fresh_topic: FreshTopic) -> None:
-    from kafka import KafkaAdminClient
-    from kafka.admin import ConfigResource
-
     aged, newest = fresh_topic(retention_ms=DAY_MS), fresh_topic(compacted=True)
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     kept = admin.describe_configs([ConfigResource("TOPIC", aged), ConfigResource("TOPIC", newest)])
@@ -166,6 +172,35 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> 
     with pytest.raises(BrokerError, match=r"num\.io\.threads"):
         broken.start()
     assert broken.pid is None
+
+
+def test_several_servers_of_which_one_does_not_answer(broker: Broker) -> None:
+    servers = f"127.0.0.1:{free_port()},{broker.bootstrap},[::1]:{free_port()}"
+    assert cluster_state(servers) == ClusterState(brokers=1, under_replicated=0)
+    assert describe(servers)["events"].replicas == 1
+
+    async def send() -> int:
+        async with AIOKafkaProducer(**aiokafka_config(servers), acks="all") as producer:
+            return int((await producer.send_and_wait("rules", b"{}", b"k")).offset)
+
+    assert asyncio.run(send()) >= 0
+
+
+def test_faust_gets_every_server() -> None:
+    settings = Settings(kafka="a:1,[::1]:2,b:3")
+    app = faust.App("servers", broker=broker_urls(settings), store="memory://", web_enabled=False)
+    assert server_list(app.conf.broker_consumer, 9092) == ["a:1", "[::1]:2", "b:3"]
+
+
+def test_topics_get_the_replicas_of_the_settings(broker: Broker, fresh_topic: FreshTopic) -> None:
+    name = f"{fresh_topic()}-safe"
+    assert create_topics(broker.bootstrap, None, [Topic(name, 1)], min_insync_replicas=2) == [name]
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    configs = str(admin.describe_configs([ConfigResource("TOPIC", name)]))
+    admin.close()
+    assert re.search(r"'min\.insync\.replicas'.{0,20}'value': '2'", configs), configs
+    with pytest.raises(BrokerError, match="replication factor"):
+        create_topics(broker.bootstrap, None, [Topic(f"{name}-3", 1)], replication=3)
 
 
 SASL = {
