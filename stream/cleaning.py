@@ -166,8 +166,9 @@ class Cleaner:
         path = self.cleaning.rejects
         if path is not None:
             _write(path, self._rejects)
-        if self._files and not kept:
-            raise SourceError(f"{self.source}: {self._why_empty()}")
+        main = next((each for each in (self, *self._others.values()) if each._files), self)
+        if main._files and not main._kept:
+            raise SourceError(f"{self.source}: {main._why_empty()}")
         tables = [cleaner._report() for cleaner in (self, *self._others.values()) if cleaner._files]
         for table in tables:
             table.check()
@@ -190,10 +191,10 @@ class Cleaner:
     def _why_empty(self) -> str:
         read = sum(file.rows for file in self._files)
         if not read:
-            return "there is no row below the header; give a file with events"
+            return f"there is no row below the header; give a file with {self._table}"
         steps = ", ".join(f"{name} {removed:,}" for name, removed in self._steps.items() if removed)
-        first = f"; first rejected: {self._rejects[0].file} line {self._rejects[0].line}: {self._rejects[0].reason}"
-        return f"none of {read:,} rows is left ({steps}){first if self._rejects else ''}"
+        first = "".join(f"; first rejected: {row.file} line {row.line}: {row.reason}" for row in self._rejects[:1])
+        return f"none of {read:,} rows is left ({steps}){first}"
 
 
 def _as_text(value: object) -> str | None:

@@ -72,22 +72,25 @@ def per_user(
 ) -> dict[str, Float64]:
     """Each metric as float64 [cases], named `ndcg@10`.
 
-    accuracy is (true positives + true negatives) / catalogue; precision, recall, f1, hr as usual; ndcg as in Järvelin &
-    Kekäläinen, TOIS 2002, with binary gains and an ideal of min(k, targets) hits; mrr 1 / rank of the first hit; map
-    the mean precision at hits over min(k, targets). With `popularity` [items]: novelty, the mean of -log2 of a shown
-    item's share of events (Vargas & Castells, RecSys 2011). With `categories` [items] (0 is unknown): diversity, the
-    share of pairs in a list that differ in category, and calibration, the divergence of the list's categories from the
-    history's (Steck, RecSys 2018; 0 is best). Both ignore items without a category, and are nan if too few
-    items are left. They and AUC are absent if no case has a value. Targets outside the vocabulary count as missed.
+    accuracy is (true positives + true negatives) / items, those of the catalogue and targets outside it; precision,
+    recall, f1, hr as usual; ndcg as in Järvelin & Kekäläinen, TOIS 2002, with binary gains and an ideal of
+    min(k, targets) hits; mrr 1 / rank of the first hit; map the mean precision at hits over min(k, targets). With
+    `popularity` [items]: novelty, the mean of -log2 of a shown item's share of events (Vargas & Castells, RecSys 2011).
+    With `categories` [items] (0 is unknown): diversity, the share of pairs in a list that differ in category, and
+    calibration, the divergence of the list's categories from the history's (Steck, RecSys 2018; 0 is best). Both ignore
+    items without a category, and are nan if too few items are left. They and AUC are absent if no case has a value.
+    Targets outside the vocabulary count as missed.
     """
     hits, sizes = _hits(ranked, vocabulary, held_out)
+    outside = [len({item for item in case.targets if item not in vocabulary.index}) for case in held_out]
+    decisions = np.maximum(len(vocabulary) + np.array(outside, np.int64), 1)
     out: dict[str, Float64] = {}
     for k in ks:
         top, ideal_hits = hits[:, :k], np.minimum(sizes, k)
         right = top.sum(axis=1).astype(np.float64)
-        shown = np.maximum((ranked.items[:, :k] >= 0).sum(axis=1), 1)
+        shown = (ranked.items[:, :k] >= 0).sum(axis=1)
         discount = 1 / np.log2(np.arange(2, top.shape[1] + 2))
-        out[f"accuracy@{k}"] = 1 - ((shown - right) + (sizes - right)) / max(1, len(vocabulary))
+        out[f"accuracy@{k}"] = 1 - ((shown - right) + (sizes - right)) / decisions
         out[f"precision@{k}"] = right / k
         out[f"recall@{k}"] = right / sizes
         out[f"f1@{k}"] = 2 * right / (k + sizes)

@@ -18,7 +18,8 @@ from stream.cleaning_report import FileCount
 from stream.errors import SourceError
 from stream.sources.numbers import read_numbers, whole_ids
 
-NESTED: Final = (pl.List, pl.Array, pl.Struct)
+PLAIN: Final = (pl.String, pl.Boolean, pl.Binary, pl.Null, pl.Categorical, pl.Enum, pl.Decimal)
+"""Types that hold one value, beside numbers and times; all others are lists, structs, maps and their like."""
 POLARS_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ISO: Final = "%Y-%m-%dT%H:%M:%S%.3f"
 
@@ -53,7 +54,7 @@ def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColu
 
 def flat(column: pl.Series) -> pl.Series:
     """The column without lists and structs: these as text, for comparing and showing."""
-    return _texts_of(column) if column.dtype in NESTED else column
+    return column if _is_plain(column.dtype) else _texts_of(column)
 
 
 def as_ids(path: Path, column: pl.Series) -> tuple[pl.Series, str | None]:
@@ -62,7 +63,7 @@ def as_ids(path: Path, column: pl.Series) -> tuple[pl.Series, str | None]:
     Raises:
         SourceError: it holds lists or structs.
     """
-    if column.dtype in NESTED:
+    if not _is_plain(column.dtype):
         raise SourceError(
             f"{path}: column {column.name!r} holds {_kind_of(column.dtype)}, not texts or numbers; map another (--map)"
         )
@@ -83,7 +84,7 @@ def as_attributes(column: pl.Series, depth: int = 2) -> list[pl.Series]:
         return [_texts_of(column)]
     if column.dtype in (pl.List, pl.Array):
         return [_list(column)]
-    return [_scalar(column)]
+    return [_scalar(column) if _is_plain(column.dtype) else _texts_of(column)]
 
 
 def _read(path: Path, raw: bytes | None) -> pl.DataFrame:
@@ -124,8 +125,6 @@ def _without_bytes(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
         return column.set(~column.is_finite().fill_null(value=True), None), None
     if kind in (pl.Categorical, pl.Enum, pl.Null, pl.Time):
         return column.cast(pl.String), None
-    if kind in (pl.Object, pl.Unknown):
-        return _texts_of(column), None
     return column, None
 
 
@@ -189,4 +188,8 @@ def _fields(column: pl.Series) -> list[pl.Field]:
 
 
 def _kind_of(dtype: pl.DataType) -> str:
-    return "structs" if dtype == pl.Struct else "lists"
+    return "structs" if dtype == pl.Struct else "lists" if dtype in (pl.List, pl.Array) else str(dtype)
+
+
+def _is_plain(dtype: pl.DataType) -> bool:
+    return dtype in PLAIN or dtype.is_numeric() or dtype.is_temporal()

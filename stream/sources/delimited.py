@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 from stream.cleaning import LINE, MAX_SHOWN, Cleaner
 from stream.cleaning_report import FileCount, RejectedRow
 from stream.errors import SourceError
-from stream.sources.encodings import decodes, to_utf8, with_line_feeds
+from stream.sources.encodings import MARKED, MARKED_BYTES, decodes, to_utf8, unmarked, with_line_feeds
 from stream.sources.files import open_bytes
 from stream.sources.quotes import QuotedText, QuoteRules, settle_quotes
 
@@ -94,7 +94,7 @@ def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: 
     cleaner.reject([_broken(path, heading, row, int(numbers[row.number - 1])) for row in broken])
     if not filled.all():
         table, good = table.filter(pa.array(filled)), good[filled]
-    return _as_text(path, table, good, cleaner)
+    return _as_text(path, table, good, cleaner, marked=MARKED_BYTES in body)
 
 
 def sniff(path: Path, first: str) -> str:
@@ -212,7 +212,7 @@ def _parse(
         return "skip"
 
     if not quoted.body:
-        return pa.table({name: pa.array([], pa.binary()) for name in heading.names}), []
+        return pa.table({name: pa.array([], pa.large_string()) for name in heading.names}), []
     try:
         table = pa_csv.read_csv(
             io.BytesIO(quoted.body),
@@ -229,7 +229,7 @@ def _parse(
                 invalid_row_handler=skip,
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(heading.names, pa.binary()),
+                column_types=dict.fromkeys(heading.names, pa.large_string()),
                 strings_can_be_null=True,
                 null_values=["", *form.missing],
             ),
@@ -243,7 +243,7 @@ def _parse(
 
 def _broken(path: Path, heading: Heading, row: pa_csv.InvalidRow, line: int) -> RejectedRow:
     reason = f"{row.actual_columns} fields where the header has {len(heading.names)}"
-    text = row.text.replace(_STAND_IN.decode(), "::")[:MAX_SHOWN]
+    text = unmarked(row.text).replace(_STAND_IN.decode(), "::")[:MAX_SHOWN]
     return RejectedRow(path.name, line, reason, {"text": text}, WRONG_WIDTH)
 
 
@@ -265,39 +265,31 @@ def _not_blank(table: pa.Table) -> np.ndarray:
     return filled
 
 
-def _as_text(path: Path, table: pa.Table, numbers: np.ndarray, cleaner: Cleaner) -> pl.DataFrame:
-    schema = pa.schema([(name, pa.large_string()) for name in table.column_names])
-    try:
-        text = table.cast(schema)
-    except pa.ArrowInvalid:
-        table, numbers = _without_undecodable(path, table, numbers, cleaner)
-        text = table.cast(schema)
-    frame = pl.from_arrow(text)
+def _as_text(path: Path, table: pa.Table, numbers: np.ndarray, cleaner: Cleaner, *, marked: bool) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return frame.with_columns(pl.Series(LINE, numbers, pl.Int64))
+    frame = frame.with_columns(pl.Series(LINE, numbers, pl.Int64))
+    return _without_undecodable(path, frame, cleaner) if marked else frame
 
 
-def _without_undecodable(
-    path: Path, table: pa.Table, numbers: np.ndarray, cleaner: Cleaner
-) -> tuple[pa.Table, np.ndarray]:
-    bad: dict[int, str] = {}
-    for name in table.column_names:
-        for place, value in enumerate(table.column(name).to_pylist()):
-            if value is not None and not decodes(value, "utf-8"):
-                bad.setdefault(place, f"{name}: bytes that are not text: {value[:40]!r}")
-    if len(bad) > max(1, table.num_rows * MAX_UNDECODABLE):
-        place, reason = next(iter(bad.items()))
+def _without_undecodable(path: Path, frame: pl.DataFrame, cleaner: Cleaner) -> pl.DataFrame:
+    """Without the rows that hold bytes of another encoding."""
+    empty = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+    reasons = empty
+    for column in frame.get_columns():
+        if column.dtype == pl.String:
+            bad = column.str.contains(MARKED).fill_null(value=False) & reasons.is_null()
+            texts = [
+                f"{column.name}: bytes of another encoding: {unmarked(text)[:40]!r}" for text in column.filter(bad)
+            ]
+            reasons = reasons.scatter(bad.arg_true(), texts)
+    rows = reasons.is_not_null()
+    if rows.sum() > max(1, frame.height * MAX_UNDECODABLE):
+        first = rows.arg_true()[0]
         raise SourceError(
-            f"{path} line {numbers[place]}: {reason}, and so in {len(bad):,} of {table.num_rows:,} rows; "
+            f"{path} line {frame[LINE][first]}: {reasons[first]}, and so in {rows.sum():,} of {frame.height:,} rows; "
             "give the file's --encoding (latin-1 and cp1252 are usual)"
         )
-    rows = table.take(sorted(bad)).to_pylist()
-    shown = [{name: v.decode("utf-8", "replace")[:MAX_SHOWN] if v else None for name, v in row.items()} for row in rows]
-    cleaner.reject(
-        [
-            RejectedRow(path.name, int(numbers[place]), bad[place], row, UNDECODABLE)
-            for place, row in zip(sorted(bad), shown, strict=True)
-        ]
-    )
-    good = np.setdiff1d(np.arange(table.num_rows), np.fromiter(bad, int))
-    return table.take(good), numbers[good]
+    faults = pl.DataFrame({"fault": empty.set(rows, UNDECODABLE), "reason": reasons})
+    shown = frame.with_columns(pl.col(pl.String).str.replace_all(MARKED, "\ufffd"))
+    return cleaner.keep_parsed(path.name, shown, frame, faults)

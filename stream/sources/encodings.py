@@ -1,6 +1,7 @@
 """Bytes of a text file as UTF-8 with line feeds, whatever they were written in."""
 
 import codecs
+import re
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,18 @@ MARKS: Final = (
 )
 """Byte order marks, longer ones first."""
 HEAD: Final = 1_000
+MARKED: Final = r"[\x{10FF00}-\x{10FFFF}]"
+"""Private characters that stand for bytes which could not be decoded: 0x10FF00 and the byte."""
+MARKED_BYTES: Final = b"\xf4\x8f"
+"""How every mark begins in UTF-8."""
+_ESCAPED: Final = {0xDC00 + byte: 0x10FF00 + byte for byte in range(128, 256)}
 USUAL: Final = "utf-8, cp1252, latin-1 and utf-16 are usual"
 
 
 def to_utf8(path: Path, raw: bytes, encoding: str | None) -> tuple[bytes, str | None]:
     """The text as UTF-8 without a byte order mark, and the encoding that its mark shows, if that is another one.
 
-    `encoding` None means UTF-8, or what the mark says. Bytes that do not fit the encoding stay unreadable (not UTF-8).
+    `encoding` None means UTF-8, or what the mark says. Bytes that do not fit the encoding become marks (`MARKED`).
 
     Raises:
         SourceError: the encoding is not known, or the file is binary.
@@ -29,12 +35,7 @@ def to_utf8(path: Path, raw: bytes, encoding: str | None) -> tuple[bytes, str | 
     marked = next((name for mark, name in MARKS if raw.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
     _check(path, chosen)
-    if _same(chosen, "utf-8"):
-        text = raw.removeprefix(codecs.BOM_UTF8)
-    elif marked is not None and _same(chosen, marked):
-        text = _decoded(path, raw, marked)
-    else:
-        text = _decoded(path, raw, chosen)
+    text = _decoded(path, raw.removeprefix(codecs.BOM_UTF8) if _same(chosen, "utf-8") else raw, chosen)
     if b"\x00" in text[:HEAD]:
         raise SourceError(f"{path}: is binary, not text{_looks_wide(raw)}; CSV (gzip or not) and Parquet can be read")
     return text, marked if encoding is None and marked not in {None, "utf-8"} else None
@@ -62,15 +63,22 @@ def _check(path: Path, encoding: str) -> None:
         raise SourceError(f"{path}: --encoding {encoding}: there is no such text encoding; {USUAL}") from None
 
 
+def unmarked(text: str) -> str:
+    """The text for showing: marks as the sign for what cannot be read."""
+    return re.sub("[\U0010ff00-\U0010ffff]", "\ufffd", text)
+
+
 def _decoded(path: Path, raw: bytes, encoding: str) -> bytes:
+    if _same(encoding, "utf-8") and decodes(raw, "utf-8"):
+        return raw
     for errors in ("strict", "surrogateescape", "replace"):
         try:
             text = raw.decode(encoding, errors)
         except (UnicodeError, ValueError, TypeError):
             continue
-        if errors == "replace":  # what could not be decoded is to be rejected, not read as a sign
-            text = text.replace("\ufffd", "\udcff")
-        return text.removeprefix("\ufeff").encode("utf-8", "surrogateescape" if errors != "strict" else "replace")
+        if errors == "replace":
+            text = text.replace("\ufffd", chr(0x10FFFF))
+        return text.removeprefix("\ufeff").translate(_ESCAPED).encode("utf-8", "replace")
     raise SourceError(f"{path}: cannot be read as {encoding}; give another --encoding ({USUAL})")
 
 

@@ -43,12 +43,18 @@ def test_metrics_by_hand() -> None:
     assert values["f1@2"].tolist() == pytest.approx([2 / 3, 2 / 5, 0])
     assert values["mrr@2"].tolist() == [0.5, 1, 0]
     assert values["map@2"].tolist() == [0.5, 0.5, 0]
-    # of four items: shown wrongly + wanted and not shown
-    assert values["accuracy@2"].tolist() == [1 - 1 / 4, 1 - 3 / 4, 1 - 3 / 4]
+    # of four items (and a target outside): shown wrongly + wanted and not shown
+    assert values["accuracy@2"].tolist() == [1 - 1 / 4, 1 - 3 / 5, 1 - 3 / 4]
     whole = aggregate(values, ranked, VOCABULARY, (1, 2))
     assert (whole["coverage@1"], whole["coverage@2"], whole["users"]) == (0.25, 0.5, 3)
     assert whole["gini@1"] == pytest.approx(0.75)  # all on one of four
     assert evaluate(always, VOCABULARY, HELD_OUT, 2)["recall@2"] == pytest.approx((1 + 1 / 3) / 3)
+
+
+def test_accuracy_is_a_share_even_where_every_decision_is_wrong() -> None:
+    held_out = [EvaluationCase("one", History(), ["x", "y", "z"]), EvaluationCase("two", History(), ["c", "d", "x"])]
+    values = per_user(rank(always, VOCABULARY, held_out, 2), VOCABULARY, held_out, (2,))
+    assert values["accuracy@2"].tolist() == [1 - 5 / 7, 0]
 
 
 def test_beyond_accuracy_metrics_by_hand() -> None:
