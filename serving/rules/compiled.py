@@ -19,8 +19,8 @@ SCORING_ACTIONS: Final = frozenset({"boost", "bury"})
 _NO_PLACES: Final = np.zeros(0, np.int64)
 
 
-class CatalogueEntry(Protocol):
-    """An item as the catalogue describes it."""
+class RuleSubject(Protocol):
+    """An item whose values rules test."""
 
     def value_of(self, name: str) -> Value:
         """Its category, title or an attribute; None where it has none."""
@@ -38,7 +38,7 @@ class RuleMatcher(msgspec.Struct, frozen=True):
         """The matcher of a rule."""
         return cls(rule, frozenset(rule.items) if rule.items else None, tuple(rule.tests().items()))
 
-    def matches(self, item_id: str, entry: CatalogueEntry | None) -> bool:
+    def matches(self, item_id: str, entry: RuleSubject | None) -> bool:
         """Whether the rule is about an item; `entry` is None for one that is not in the catalogue."""
         if self.items is not None and item_id not in self.items:
             return False
@@ -58,7 +58,7 @@ class RuleIndex:
             for item_id in matcher.items or ():
                 self._by_item.setdefault(item_id, []).append(number)
 
-    def matching(self, item_id: str, entry: CatalogueEntry | None) -> list[int]:
+    def matching(self, item_id: str, entry: RuleSubject | None) -> list[int]:
         """The numbers of the rules that are about an item, ascending."""
         by_id = self._by_item.get(item_id)
         numbers = sorted([*by_id, *self._without_ids]) if by_id else self._without_ids
@@ -78,7 +78,7 @@ class CompiledRules:
         rules: Sequence[Rule],
         item_ids: Sequence[str],
         index: Mapping[str, int],
-        entries: Mapping[str, CatalogueEntry],
+        entries: Mapping[str, RuleSubject],
         now_ms: int,
     ) -> None:
         self.rules = tuple(rules)
@@ -111,7 +111,7 @@ class CompiledRules:
         self._combine()
         return True
 
-    def update_item(self, item_id: str, entry: CatalogueEntry | None) -> None:
+    def update_item(self, item_id: str, entry: RuleSubject | None) -> None:
         """Match an item that changed again."""
         place = self.index.get(item_id)
         if place is None:
@@ -133,7 +133,7 @@ class CompiledRules:
             self._places[number] = (version, places)
         return places
 
-    def matching(self, item_id: str, entry: CatalogueEntry | None) -> list[int]:
+    def matching(self, item_id: str, entry: RuleSubject | None) -> list[int]:
         """The numbers of the rules that are about an item, ascending, active or not."""
         place = self.index.get(item_id)
         if place is None:
@@ -143,14 +143,14 @@ class CompiledRules:
             return []
         return np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist()
 
-    def matches(self, number: int, item_id: str, entry: CatalogueEntry | None) -> bool:
+    def matches(self, number: int, item_id: str, entry: RuleSubject | None) -> bool:
         """Whether a rule is about an item."""
         place = self.index.get(item_id)
         if place is None:
             return self._by_id.matchers[number].matches(item_id, entry)
         return bool(self._bits[number >> 3, place] & (1 << (number & 7)))
 
-    def matching_each(self, item_ids: Sequence[str], entries: Mapping[str, CatalogueEntry]) -> list[list[int]]:
+    def matching_each(self, item_ids: Sequence[str], entries: Mapping[str, RuleSubject]) -> list[list[int]]:
         """`matching` for several items at once."""
         places = [self.index.get(item_id, -1) for item_id in item_ids]
         numbers: list[list[int]] = [[] for _ in places]
@@ -235,7 +235,7 @@ class CompiledRules:
 class AttributeColumn:
     """An attribute of every item: `codes` int32 [items] into its different `values`."""
 
-    def __init__(self, entries: Sequence[CatalogueEntry | None], name: str) -> None:
+    def __init__(self, entries: Sequence[RuleSubject | None], name: str) -> None:
         self._code_of: dict[object, int] = {}
         self.values: list[Value] = []
         self.codes = np.zeros(len(entries), np.int32)
@@ -267,7 +267,7 @@ class AttributeColumn:
 class AttributeColumns:
     """The attributes of items as columns, each built when a rule asks for it."""
 
-    def __init__(self, item_ids: Sequence[str], entries: Mapping[str, CatalogueEntry]) -> None:
+    def __init__(self, item_ids: Sequence[str], entries: Mapping[str, RuleSubject]) -> None:
         self._entries = [entries.get(item_id) for item_id in item_ids]
         self._columns: dict[str, AttributeColumn] = {}
 
