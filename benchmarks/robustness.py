@@ -120,10 +120,10 @@ def run(options: AttackBenchmarkOptions) -> Path:
     learned = np.random.default_rng(0).choice(users, min(options.users, len(users)), replace=False)
     whole, after = splits.split(frame, splits.SplitProtocol("leave-one-out"))
     before = whole[whole["user_id"].isin(learned)]
-    asking = splits.evaluation_cases(whole, after, 50, options.cases)
+    cases = splits.evaluation_cases(whole, after, 50, options.cases)
     started = time.monotonic()
     for done, cell in enumerate(wanted):
-        outcome = measured(options, cell, before, asking)
+        outcome = measured(options, cell, before, cases)
         path = cell.path(home)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".aside")

@@ -60,18 +60,18 @@ class Release:
         weights = self.vocabulary.kind_weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
         """float32 [batch, items]; a history without known items gets the order of popularity.
 
-        `asking` gives the user and the time of each history; empty where they are unknown.
+        `contexts` gives the user and the time of each history; empty where they are unknown.
         """
-        return self.recommender.score(batch_histories(batch, self.vocabulary, self.history_length, asking))
+        return self.recommender.score(batch_histories(batch, self.vocabulary, self.history_length, contexts))
 
-    def probabilities(self, batch: Sequence[History], asking: Sequence[RequestContext] = ()) -> Float32:
+    def probabilities(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
         """float32 [batch, items]: `scores` as shares that sum to one."""
-        return self.recommender.probabilities(batch_histories(batch, self.vocabulary, self.history_length, asking))
+        return self.recommender.probabilities(batch_histories(batch, self.vocabulary, self.history_length, contexts))
 
-    def expected(self, history: History, asking: RequestContext, items: Sequence[str]) -> dict[str, float]:
+    def expected(self, history: History, context: RequestContext, items: Sequence[str]) -> dict[str, float]:
         """The expected value of the next event with each of these items, in the unit of the most common value kind.
 
         Empty if the release learned no values; unknown items are left out.
@@ -79,7 +79,7 @@ class Release:
         if self._value_model is None:
             return {}
         vocabulary = self._value_model.vocabulary
-        values = self._value_model.values(batch_histories([history], vocabulary, self.history_length, [asking]))[0]
+        values = self._value_model.values(batch_histories([history], vocabulary, self.history_length, [context]))[0]
         known = {item: vocabulary.index[item] for item in items if item in vocabulary.index}
         return {item: round(float(values[place]), 4) for item, place in known.items()}
 

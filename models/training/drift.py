@@ -70,7 +70,7 @@ class Drift(msgspec.Struct, frozen=True):
     Attributes:
         events: number of new events.
         index: stability index by feature.
-        hit_rate: of the serving release, on `asked` new events.
+        hit_rate: of the serving release, on `hit_rate_cases` new events.
         held_out_hit_rate: of the release on its own holdout; None: unknown.
         reasons: the features above their limit, and `hit-rate`.
     """
@@ -79,7 +79,7 @@ class Drift(msgspec.Struct, frozen=True):
     index: dict[str, float]
     hit_rate: float | None = None
     held_out_hit_rate: float | None = None
-    asked: int = 0
+    hit_rate_cases: int = 0
     reasons: list[str] = []
 
 
@@ -218,7 +218,7 @@ def with_reasons(drift: Drift, limits: DriftLimits) -> Drift:
 def _fell(drift: Drift, share: float) -> bool:
     """Whether the hit rate fell by more than `share` in relative terms, and by more than two standard errors."""
     now, then = drift.hit_rate or 0.0, drift.held_out_hit_rate or 0.0
-    error = float(np.sqrt(max(now * (1 - now), 1e-6) / max(1, drift.asked)))
+    error = float(np.sqrt(max(now * (1 - now), 1e-6) / max(1, drift.hit_rate_cases)))
     return now < (1 - share) * then and now + 2 * error < then
 
 

@@ -50,9 +50,9 @@ class ActivityCache:
             self._rows.pop(key, None)
 
     def _get(self, keys: Sequence[UserKey]) -> dict[UserKey, Activity]:
-        found = {key: decode_activity(self._rows[key]) for key in keys if key in self._rows}
-        missing = [key for key in keys if key not in found]
-        return found | self._store.read_activities(missing) if missing else found
+        cached = {key: decode_activity(self._rows[key]) for key in keys if key in self._rows}
+        missing = [key for key in keys if key not in cached]
+        return cached | self._store.read_activities(missing) if missing else cached
 
     def _keep(self, rows: dict[UserKey, bytes]) -> None:
         for key, row in rows.items():

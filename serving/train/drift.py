@@ -63,7 +63,7 @@ def measure_drift(settings: Settings, domain: str) -> Drift:
         if cases:
             recommender = release_store.load(folder).recommender
             rate = drift.hit_rate(recommender, cases, history_length=length, mask_seen=preset.mask_seen)
-            measured = msgspec.structs.replace(measured, hit_rate=rate, asked=len(cases))
+            measured = msgspec.structs.replace(measured, hit_rate=rate, hit_rate_cases=len(cases))
     return drift.with_reasons(measured, drift_limits(settings))
 
 

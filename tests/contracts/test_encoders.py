@@ -17,18 +17,18 @@ from testing.encoders import fit_on_tastes, save_and_load, small_encoder
 from testing.interactions import MONDAY, OLD, RING, SATURDAY, STRANGE, YOUNG, clubs, history, ring, starred, tastes
 
 
-def asked(made: Neural, *histories: tuple[str, ...]) -> Float32:
-    return made.score(batch_histories([history(*one) for one in histories], made.vocabulary, 50))
+def scores_of(model: Neural, *histories: tuple[str, ...]) -> Float32:
+    return model.score(batch_histories([history(*items) for items in histories], model.vocabulary, 50))
 
 
 def starts(steps: int = 4) -> list[tuple[str, ...]]:
     return [tuple(f"i{(start + step) % RING}" for step in range(steps)) for start in range(RING)]
 
 
-def follows(made: Neural) -> float:
+def follows(model: Neural) -> float:
     """The share of places on the ring whose next item is ranked first."""
-    wanted = [made.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
-    return float((asked(made, *starts()).argmax(axis=1) == wanted).mean())
+    wanted = [model.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
+    return float((scores_of(model, *starts()).argmax(axis=1) == wanted).mean())
 
 
 def two_clubs(text: bool) -> ItemFeatures:
@@ -36,81 +36,82 @@ def two_clubs(text: bool) -> ItemFeatures:
     items = [f"i{n}" for n in range(12)] + ["left", "right"]
     ours = [n < 6 or n == 12 for n in range(14)]
     if text:
-        return ItemFeatures(items, {}, np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in ours], np.float32))
-    return ItemFeatures(items, {item: "left" if one else "right" for item, one in zip(items, ours, strict=True)})
+        return ItemFeatures(items, {}, np.array([[float(left), float(not left)] for left in ours], np.float32))
+    return ItemFeatures(items, {item: "left" if left else "right" for item, left in zip(items, ours, strict=True)})
 
 
 @pytest.mark.parametrize(("name", "text"), [*((name, False) for name in neural_names()), ("dnn", True)])
 def test_an_item_that_nobody_took_is_reached_through_what_is_known_of_it(name: str, text: bool, tmp_path: Path) -> None:
-    made = small_encoder(name, 20)
-    made.fit(Interactions.from_frame(clubs(), item_features=two_clubs(text)))
-    left, right = made.vocabulary.index["left"], made.vocabulary.index["right"]
+    model = small_encoder(name, 20)
+    model.fit(Interactions.from_frame(clubs(), item_features=two_clubs(text)))
+    left, right = model.vocabulary.index["left"], model.vocabulary.index["right"]
     assert {left, right} == {12, 13}
     histories = [("i0", "i1", "i2"), ("i9", "i7", "i10"), ("left",), ("right",)]
-    found = [asked(made, *histories)]
+    tables = [scores_of(model, *histories)]
     if text:
-        found.append(save_and_load(made, tmp_path).scores([history(*one) for one in histories]))
-    for scores in found:
+        tables.append(save_and_load(model, tmp_path).scores([history(*items) for items in histories]))
+    for scores in tables:
         assert scores[0, left] > scores[0, right]
         assert scores[1, right] > scores[1, left]
-        ours, theirs = ([made.vocabulary.index[f"i{n}"] for n in part] for part in (range(6), range(6, 12)))
+        ours, theirs = ([model.vocabulary.index[f"i{n}"] for n in part] for part in (range(6), range(6, 12)))
         assert scores[2, ours].mean() > scores[2, theirs].mean()  # and as a history it says what its kind says
         assert scores[3, theirs].mean() > scores[3, ours].mean()
 
 
 @pytest.mark.parametrize("more", [{"values": 1.0}, {"loss": "mse"}])
 def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path: Path) -> None:
-    made = small_encoder("transformer", 60, **more)
-    made.fit(Interactions.from_frame(starred()))
+    model = small_encoder("transformer", 60, **more)
+    model.fit(Interactions.from_frame(starred()))
     histories = [history("i1", "i2"), history("i5", "i8", "i3")]
-    values = made.values(batch_histories(histories, made.vocabulary, 50))
-    stars = [made.vocabulary.index[f"i{n}"] for n in range(1, RING)]
+    values = model.values(batch_histories(histories, model.vocabulary, 50))
+    stars = [model.vocabulary.index[f"i{n}"] for n in range(1, RING)]
     wanted = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
     np.testing.assert_allclose(values[:, stars], np.tile(wanted, (2, 1)), atol=0.7)
-    served = save_and_load(made, tmp_path).recommender
-    np.testing.assert_allclose(served.values(batch_histories(histories, made.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
+    served = save_and_load(model, tmp_path).recommender
+    np.testing.assert_allclose(served.values(batch_histories(histories, model.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
     np.testing.assert_allclose(
-        served.score(batch_histories(histories, made.vocabulary, 50)),
-        made.score(batch_histories(histories, made.vocabulary, 50)),
+        served.score(batch_histories(histories, model.vocabulary, 50)),
+        model.score(batch_histories(histories, model.vocabulary, 50)),
         atol=1e-3,
     )
 
 
 def untrained(name: str, **more: object) -> Neural:
     """Nobody has a second event, so nothing is learned: the encoder stays as it began."""
-    made = small_encoder(name, **more)
+    model = small_encoder(name, **more)
     once = ring(users=RING, steps=1)
-    made.fit(Interactions.from_frame(once[once["user_id"] != "x"]))
-    return made
+    model.fit(Interactions.from_frame(once[once["user_id"] != "x"]))
+    return model
 
 
 def test_values_that_were_not_learned_are_refused() -> None:
-    made = untrained("dnn")
+    model = untrained("dnn")
     with pytest.raises(ValueError, match="learned no values"):
-        made.values(batch_histories([history("i1")], made.vocabulary, 8))
+        model.values(batch_histories([history("i1")], model.vocabulary, 8))
 
 
 @pytest.mark.parametrize("name", neural_names())
 def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
     """Of two histories that share their beginning, every place of the beginning is encoded alike."""
-    made = untrained(name)
-    assert made.network is not None
-    one = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 4, 5, 6, 7)])], made.vocabulary, 8)
-    two = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 9, 9, 1, 11)])], made.vocabulary, 8)
+    model = untrained(name)
+    assert model.network is not None
+    first_batch = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 4, 5, 6, 7)])], model.vocabulary, 8)
+    second_batch = batch_histories([history(*[f"i{n}" for n in (0, 1, 2, 3, 9, 9, 1, 11)])], model.vocabulary, 8)
     first, second = (
-        np.asarray(made.network({"items": part.items, "kinds": part.kinds, "gaps": part.gaps})) for part in (one, two)
+        np.asarray(model.network({"items": part.items, "kinds": part.kinds, "gaps": part.gaps}))
+        for part in (first_batch, second_batch)
     )
     np.testing.assert_allclose(first[0, :4], second[0, :4], atol=1e-5)
     assert np.abs(first[0, 4:] - second[0, 4:]).max() > 1e-3
 
 
 def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
-    made = [
+    models = [
         small_encoder("dnn", 2, dropout=0.2, mask=0.1, crop=0.5, reorder=0.5, workers=workers) for workers in (0, 2)
     ]
-    for one in made:
-        one.fit(Interactions.from_frame(ring()))
-    np.testing.assert_allclose(asked(made[0], *starts()), asked(made[1], *starts()), atol=1e-4)
+    for model in models:
+        model.fit(Interactions.from_frame(ring()))
+    np.testing.assert_allclose(scores_of(models[0], *starts()), scores_of(models[1], *starts()), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -125,81 +126,81 @@ def test_the_same_seed_gives_the_same_encoder_however_many_workers() -> None:
     ids=str,
 )
 def test_each_objective_and_switch_teaches_what_comes_next(more: dict[str, object], epochs: int) -> None:
-    made = small_encoder("dnn", epochs, **more)
-    made.fit(Interactions.from_frame(ring()))
-    assert follows(made) == 1.0
+    model = small_encoder("dnn", epochs, **more)
+    model.fit(Interactions.from_frame(ring()))
+    assert follows(model) == 1.0
 
 
 def test_similar_items_stand_in_for_each_other() -> None:
-    made = small_encoder("dnn", 60, substitute=0.3)
-    made.fit(Interactions.from_frame(clubs()))
-    scores = asked(made, ("i0", "i1", "i2"))
-    near, far = ([made.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
+    model = small_encoder("dnn", 60, substitute=0.3)
+    model.fit(Interactions.from_frame(clubs()))
+    scores = scores_of(model, ("i0", "i1", "i2"))
+    near, far = ([model.vocabulary.index[f"i{n}"] for n in part] for part in ((3, 4, 5), range(6, 12)))
     assert scores[0, near].min() > scores[0, far].max()
 
 
-def after_tea(made: Neural | Release, *asking: RequestContext) -> Float32:
+def after_tea(model: Neural | Release, *contexts: RequestContext) -> Float32:
     """How much further `a` is ranked than `b` after `tea`, for each who asks."""
-    histories = [history("tea")] * len(asking)
-    if isinstance(made, Neural):
-        scores = made.score(batch_histories(histories, made.vocabulary, 50, asking))
+    histories = [history("tea")] * len(contexts)
+    if isinstance(model, Neural):
+        scores = model.score(batch_histories(histories, model.vocabulary, 50, contexts))
     else:
-        scores = made.scores(histories, asking)
+        scores = model.scores(histories, contexts)
     assert np.isfinite(scores).all()
-    index = made.vocabulary.index
+    index = model.vocabulary.index
     ahead: Float32 = scores[:, index["a"]] - scores[:, index["b"]]
     return ahead
 
 
 def test_a_profile_changes_what_is_said_and_nobody_needs_one(tmp_path: Path) -> None:
-    made = fit_on_tastes("profile", profile=True)
-    asking = [
+    model = fit_on_tastes("profile", profile=True)
+    contexts = [
         RequestContext(YOUNG),
         RequestContext(OLD),
         RequestContext(),
         RequestContext(STRANGE),
         RequestContext({"shoe": 44}),
     ]
-    young, old, *others = after_tea(made, *asking)
+    young, old, *others = after_tea(model, *contexts)
     assert young > 1
     assert old < -1
-    assert max(abs(one) for one in others) < min(young, -old) / 2  # both groups have to be satisfied
+    assert max(abs(difference) for difference in others) < min(young, -old) / 2  # both groups have to be satisfied
     np.testing.assert_allclose(others, others[0], atol=1e-5)  # what is not known says nothing
     np.testing.assert_allclose(
-        after_tea(made, RequestContext(YOUNG, SATURDAY)), [young], atol=1e-5
+        after_tea(model, RequestContext(YOUNG, SATURDAY)), [young], atol=1e-5
     )  # no context is read
-    served = save_and_load(made, tmp_path)
+    served = save_and_load(model, tmp_path)
     assert served.reads_profiles
-    np.testing.assert_allclose(after_tea(served, *asking), [young, old, *others], atol=1e-4)
+    np.testing.assert_allclose(after_tea(served, *contexts), [young, old, *others], atol=1e-4)
     np.testing.assert_allclose(
         served.scores([history("tea")]), served.scores([history("tea")], [RequestContext()]), atol=1e-6
     )
 
 
 def test_the_moment_changes_what_is_said(tmp_path: Path) -> None:
-    made = fit_on_tastes("moment", context=True)
-    asking = [RequestContext(at=MONDAY + 30_000), RequestContext(at=SATURDAY + 30_000), RequestContext()]
-    monday, saturday, unknown = after_tea(made, *asking)
+    model = fit_on_tastes("moment", context=True)
+    contexts = [RequestContext(at=MONDAY + 30_000), RequestContext(at=SATURDAY + 30_000), RequestContext()]
+    monday, saturday, unknown = after_tea(model, *contexts)
     assert monday > 1
     assert saturday < -1
-    served = save_and_load(made, tmp_path)
+    served = save_and_load(model, tmp_path)
     assert not served.reads_profiles
-    np.testing.assert_allclose(after_tea(served, *asking), [monday, saturday, unknown], atol=1e-4)
+    np.testing.assert_allclose(after_tea(served, *contexts), [monday, saturday, unknown], atol=1e-4)
 
 
 def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -> None:
-    made = fit_on_tastes("profile", profile=True, context=True, mixed=True)
+    model = fit_on_tastes("profile", profile=True, context=True, mixed=True)
     histories = [history("tea"), history(*["tea", "a", "b"] * 5), history(), history("tea", "b")]
-    asking = [
+    contexts = [
         RequestContext(YOUNG, MONDAY),
         RequestContext(OLD, SATURDAY),
         RequestContext(OLD, MONDAY),
         RequestContext(None, MONDAY),
     ]
-    wanted = made.score(batch_histories(histories, made.vocabulary, 50, asking))
-    folded = save_and_load(made, tmp_path).scores(histories, asking)
+    wanted = model.score(batch_histories(histories, model.vocabulary, 50, contexts))
+    folded = save_and_load(model, tmp_path).scores(histories, contexts)
     np.testing.assert_allclose(folded, wanted, atol=0.1)  # half precision in training, whole in serving
-    np.testing.assert_allclose(folded[2], np.log1p(made.popularity), atol=1e-6)  # nothing was taken: what is popular
+    np.testing.assert_allclose(folded[2], np.log1p(model.popularity), atol=1e-6)  # nothing was taken: what is popular
 
 
 def test_without_profiles_or_switches_nothing_more_is_read(tmp_path: Path) -> None:
@@ -210,9 +211,9 @@ def test_without_profiles_or_switches_nothing_more_is_read(tmp_path: Path) -> No
     bare.fit(Interactions.from_frame(frame))
     other = small_encoder("transformer", 0, profile=True, context=True)  # the dense encoder alone reads them
     other.fit(Interactions.from_frame(frame, profiles=people))
-    for number, made in enumerate((off, bare, other)):
-        served = save_and_load(made, tmp_path / str(number))
-        assert {one.name for one in served.recommender.encoder.get_inputs()} <= {"items", "kinds", "gaps"}  # type: ignore[attr-defined]
+    for number, model in enumerate((off, bare, other)):
+        served = save_and_load(model, tmp_path / str(number))
+        assert {port.name for port in served.recommender.encoder.get_inputs()} <= {"items", "kinds", "gaps"}  # type: ignore[attr-defined]
         assert "fields" not in served.manifest.params
-        one, two = after_tea(served, RequestContext(YOUNG, MONDAY), RequestContext(OLD, SATURDAY))
-        assert one == pytest.approx(two, abs=1e-6)
+        young, old = after_tea(served, RequestContext(YOUNG, MONDAY), RequestContext(OLD, SATURDAY))
+        assert young == pytest.approx(old, abs=1e-6)

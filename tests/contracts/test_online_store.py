@@ -43,7 +43,7 @@ def state(*items: str) -> Activity:
         Interaction(event_id=f"{n}{item}", user_id="ann", item_id=item, kind="view", at=NOON + n, category="é")
         for n, item in enumerate(items)
     ]
-    return apply(None, [LoggedEvent(one, "events/0", n) for n, one in enumerate(events)], FoldSettings())
+    return apply(None, [LoggedEvent(event, "events/0", n) for n, event in enumerate(events)], FoldSettings())
 
 
 def test_what_is_written_is_read(store: OnlineStore) -> None:

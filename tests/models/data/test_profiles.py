@@ -28,7 +28,7 @@ def people() -> list[dict[str, object]]:
 
 def test_names_of_enough_users_and_numbers_by_quantiles_are_read() -> None:
     fields = ProfileSchema.fit(people())  # type: ignore[arg-type]
-    assert [one.name for one in fields.attributes] == ["age", "city", "gender"]
+    assert [attribute.name for attribute in fields.attributes] == ["age", "city", "gender"]
     age, city, gender = fields.attributes
     assert city.values == ("Rome",)  # Ghent is of four users: it would say who they are
     assert gender.values == ("f", "m")
@@ -53,7 +53,7 @@ def test_fields_are_the_same_after_json() -> None:
 def test_few_numbers_and_truths_are_names() -> None:
     field = ProfileSchema.fit([{"children": n % 3, "member": n % 2 == 0} for n in range(30)]).attributes
     assert field == (Attribute("children", ("0", "1", "2")), Attribute("member", ("False", "True")))
-    assert [field[0].code(one) for one in (2, 2.0, "2", 3, True)] == [3, 3, 3, 0, 0]
+    assert [field[0].code(value) for value in (2, 2.0, "2", 3, True)] == [3, 3, 3, 0, 0]
     assert field[1].code(True) == 2
 
 
@@ -93,5 +93,5 @@ def test_each_event_of_a_log_has_the_profile_that_was_known_before_it() -> None:
 
 def test_moments_are_hours_and_weekdays_in_utc() -> None:
     at = pd.to_datetime(["1970-01-01T05:30Z", "2025-10-05T23:59Z", "2025-10-06T00:00Z"], format="ISO8601")
-    found = time_features(np.array([*(at.astype("int64") // 10**6), 0], np.int64))
-    np.testing.assert_array_equal(found, [[6, 4], [24, 7], [1, 1], [0, 0]])  # a Thursday, a Sunday, a Monday, unknown
+    features = time_features(np.array([*(at.astype("int64") // 10**6), 0], np.int64))
+    np.testing.assert_array_equal(features, [[6, 4], [24, 7], [1, 1], [0, 0]])  # Thursday, Sunday, Monday, unknown

@@ -44,7 +44,7 @@ events = st.lists(
 def test_each_event_is_on_one_side_and_the_past_knows_no_future(
     rows: list[tuple[str, str, str, int]], text: str, seed: int
 ) -> None:
-    whole = frame(*sorted(rows, key=lambda one: one[3])).assign(at=lambda one: one["at"] * DAY)
+    whole = frame(*sorted(rows, key=lambda row: row[3])).assign(at=lambda table: table["at"] * DAY)
     before, after = split(whole, SplitProtocol.parse(text), seed)
     assert sorted([*before.index, *after.index]) == list(whole.index)
     if text.startswith("last"):
@@ -98,6 +98,6 @@ def test_cases_are_users_of_both_sides_with_what_speaks_for_an_item() -> None:
 def test_a_sample_of_users_is_the_same_for_the_same_seed() -> None:
     before = frame(*[(f"u{n}", "a", "view", 1) for n in range(50)])
     after = frame(*[(f"u{n}", "b", "view", 2) for n in range(50)])
-    drawn = [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=3)]
-    assert drawn == [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=3)]
-    assert drawn != [one.user_id for one in evaluation_cases(before, after, max_users=5, seed=4)]
+    drawn = [case.user_id for case in evaluation_cases(before, after, max_users=5, seed=3)]
+    assert drawn == [case.user_id for case in evaluation_cases(before, after, max_users=5, seed=3)]
+    assert drawn != [case.user_id for case in evaluation_cases(before, after, max_users=5, seed=4)]

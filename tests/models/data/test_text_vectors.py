@@ -16,23 +16,23 @@ TITLES = ["red wine from France", "white wine from Spain", "red wine, Spain", "t
 
 
 def test_texts_that_share_words_are_near() -> None:
-    found = text_vectors.vectors(TITLES, 4)
-    assert found.shape == (7, 4)
-    assert found.dtype == np.float32
-    near = found @ found.T
+    vectors = text_vectors.vectors(TITLES, 4)
+    assert vectors.shape == (7, 4)
+    assert vectors.dtype == np.float32
+    near = vectors @ vectors.T
     assert near[:3, :3].min() > 0.2 > near[:3, [3, 4, 6]].max()
     assert near[3, 6] > near[3, 4] > near[3, :3].max()  # a plural shares letters
     np.testing.assert_allclose(np.diag(near)[[0, 1, 2, 3, 4, 6]], 1, atol=1e-5)
-    assert not found[5].any()
-    np.testing.assert_array_equal(found, text_vectors.vectors(TITLES, 4))
+    assert not vectors[5].any()
+    np.testing.assert_array_equal(vectors, text_vectors.vectors(TITLES, 4))
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["one"], ["one", "one"], ["a b", "a b", ""]])
 def test_few_texts_are_no_trouble(texts: list[str]) -> None:
-    found = text_vectors.vectors(texts, 3)
-    assert found.shape == (len(texts), 3)
-    assert np.isfinite(found).all()
-    assert [bool(row.any()) for row in found] == [bool(one) for one in texts]
+    vectors = text_vectors.vectors(texts, 3)
+    assert vectors.shape == (len(texts), 3)
+    assert np.isfinite(vectors).all()
+    assert [bool(row.any()) for row in vectors] == [bool(text) for text in texts]
 
 
 def test_a_catalogue_adds_items_behind_those_with_events() -> None:
@@ -70,13 +70,13 @@ def test_a_catalogue_is_read_from_records() -> None:
         '{"type":"item","item_id":"a","at":1700000000000}',
         '{"type":"item","item_id":"c","at":1700000000000,"available":false}',
     ]
-    found = ItemFeatures.from_frame(
+    features = ItemFeatures.from_frame(
         pd.DataFrame({"id": ["b", "a", "c"], "label": ["toys", None, None], "record": records})
     )
-    assert found.item_ids == ["a", "b"]
-    assert found.categories == {"b": "toys"}
-    assert found.texts is not None
-    assert [bool(row.any()) for row in found.texts] == [False, True]
+    assert features.item_ids == ["a", "b"]
+    assert features.categories == {"b": "toys"}
+    assert features.texts is not None
+    assert [bool(row.any()) for row in features.texts] == [False, True]
     bare = ItemFeatures.from_frame(pd.DataFrame({"id": ["a"], "label": [None], "record": records[1:2]}))
     assert bare.texts is None
     assert bare.extend_vocabulary(Vocabulary.from_items(["x", "a"]), 10).item_ids == ["x", "a"]
@@ -85,18 +85,18 @@ def test_a_catalogue_is_read_from_records() -> None:
 def test_new_items_borrow_from_those_like_them() -> None:
     own = np.array([[1, 0], [3, 0], [0, 8], [0, 0], [0, 0], [0, 0]], np.float32)
     codes = np.array([1, 1, 2, 1, 2, 3], np.int32)
-    found = ColdItemInitializer.fit(3, codes, None).initialize(own[:3])
-    np.testing.assert_allclose(found, [[2, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)
+    vectors = ColdItemInitializer.fit(3, codes, None).initialize(own[:3])
+    np.testing.assert_allclose(vectors, [[2, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)
     texts = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]], np.float32)
-    found = ColdItemInitializer.fit(3, codes, texts, neighbors=2).initialize(own[:3])
-    np.testing.assert_allclose(found, [[1, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)  # near in text, within the category
+    vectors = ColdItemInitializer.fit(3, codes, texts, neighbors=2).initialize(own[:3])
+    np.testing.assert_allclose(vectors, [[1, 0], [0, 8], [4 / 3, 8 / 3]], rtol=1e-6)  # near in text, same category
 
 
 def test_a_catalogue_is_known_by_its_titles_not_by_the_bits_of_their_vectors() -> None:
-    items = [CatalogueEntry(f"i{one}", 1, title=f"Title {one}") for one in range(4)]
-    found = ItemFeatures.from_items(items)
-    assert found.texts is not None
-    elsewhere = msgspec.structs.replace(found, texts=found.texts + np.float32(1e-6))  # another machine's last bits
-    assert elsewhere.fingerprint() == found.fingerprint()
+    items = [CatalogueEntry(f"i{number}", 1, title=f"Title {number}") for number in range(4)]
+    features = ItemFeatures.from_items(items)
+    assert features.texts is not None
+    elsewhere = msgspec.structs.replace(features, texts=features.texts + np.float32(1e-6))  # other last bits
+    assert elsewhere.fingerprint() == features.fingerprint()
     renamed = ItemFeatures.from_items([msgspec.structs.replace(items[0], title="Another"), *items[1:]])
-    assert renamed.fingerprint() != found.fingerprint()
+    assert renamed.fingerprint() != features.fingerprint()

@@ -1,4 +1,4 @@
-"""Weights of a blend: found where they are known, honest where they are judged."""
+"""Weights of a blend: near the known optimum, and evaluated on other cases."""
 
 import numpy as np
 import pytest
@@ -27,14 +27,14 @@ def test_each_length_gets_the_member_that_knows() -> None:
     assert long.argmax() == 1
     assert weights.sum(axis=1).tolist() == pytest.approx([1] * len(weights))
     mixed = known.ndcg(weights[bucket_of(known.lengths)]).mean()
-    assert mixed > max(known.ndcg(one).mean() for one in np.eye(3))
+    assert mixed > max(known.ndcg(corner).mean() for corner in np.eye(3))
 
 
 def test_ndcg_by_hand() -> None:
     amounts = np.array([[[0.9, 0.1], [0.5, 0.8]]], np.float32)
-    one = Evidence(("a", "b"), amounts, np.array([[False, True]]), np.array([1]), np.array([5]))
-    assert one.ndcg(np.array([1.0, 0.0])).tolist() == pytest.approx([1 / np.log2(3)])
-    assert one.ndcg(np.array([0.0, 1.0])).tolist() == [1.0]
+    evidence = Evidence(("a", "b"), amounts, np.array([[False, True]]), np.array([1]), np.array([5]))
+    assert evidence.ndcg(np.array([1.0, 0.0])).tolist() == pytest.approx([1 / np.log2(3)])
+    assert evidence.ndcg(np.array([0.0, 1.0])).tolist() == [1.0]
 
 
 def test_ndcg_is_that_of_the_sorted_lists() -> None:
@@ -46,11 +46,11 @@ def test_ndcg_is_that_of_the_sorted_lists() -> None:
     wanted = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
     known = Evidence(tuple("abc"), amounts, hits, wanted, np.full(60, 5))
     weights = np.array([1.0, 2.0, 4.0])
-    for case, found in enumerate(known.ndcg(weights)):
+    for case, ndcg in enumerate(known.ndcg(weights)):
         order = sorted(range(35), key=lambda place: (-float(amounts[case, place] @ weights), place))
         gained = sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:10]) if hits[case, place])
         ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, wanted[case])))
-        assert found == pytest.approx(gained / ideal), case
+        assert ndcg == pytest.approx(gained / ideal), case
 
 
 def test_what_cannot_be_learned_is_not_found_by_cross_validation() -> None:

@@ -1,4 +1,4 @@
-"""What events add to a score: the sum is the score, and an event left out takes away what it was said to add."""
+"""What events add to a score: the sum is the score, and without an event the score falls by its contribution."""
 
 import numpy as np
 import pandas as pd
@@ -30,16 +30,16 @@ def log() -> Interactions:
     return Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]))
 
 
-def fitted(made: Recommender) -> Recommender:
-    made.fit(log())
-    return made
+def fitted(recommender: Recommender) -> Recommender:
+    recommender.fit(log())
+    return recommender
 
 
 HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4], [None] * 4)
 
 
 @pytest.mark.parametrize(
-    "made",
+    "recommender",
     [
         ItemKNN(ItemKNN.Params(own=0.3)),
         SequentialRules(),
@@ -47,31 +47,31 @@ HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4]
         Personal(),
         IALS(IALS.Params(factors=4, iterations=3)),
     ],
-    ids=lambda one: one.name,
+    ids=lambda recommender: recommender.name,
 )
-def test_events_add_up_to_the_score_beyond_popularity(made: Recommender) -> None:
-    one = fitted(made)
-    batch = batch_histories([HISTORY], one.vocabulary, 50)
-    nothing = batch_histories([History()], one.vocabulary, 50)
-    places = np.arange(len(one.vocabulary))
-    found = one.contributions(batch, places)
-    assert found is not None
-    assert found.sum(axis=1) == pytest.approx(one.score(batch)[0] - one.score(nothing)[0], abs=1e-4)
-    assert not found[:, :-4].any()
+def test_events_add_up_to_the_score_beyond_popularity(recommender: Recommender) -> None:
+    fitted(recommender)
+    batch = batch_histories([HISTORY], recommender.vocabulary, 50)
+    nothing = batch_histories([History()], recommender.vocabulary, 50)
+    places = np.arange(len(recommender.vocabulary))
+    added = recommender.contributions(batch, places)
+    assert added is not None
+    assert added.sum(axis=1) == pytest.approx(recommender.score(batch)[0] - recommender.score(nothing)[0], abs=1e-4)
+    assert not added[:, :-4].any()
 
 
 def test_a_blend_says_what_those_members_say_that_can() -> None:
-    members = [fitted(one) for one in (ItemKNN(), Personal(), Popularity())]
+    members = [fitted(member) for member in (ItemKNN(), Personal(), Popularity())]
     weights = np.tile([0.5, 0.2, 0.3], (len(EDGES) + 1, 1))
     blend = Blend(members, weights)
     batch = batch_histories([HISTORY], blend.vocabulary, 50)
     places = np.arange(len(blend.vocabulary))
-    found = blend.contributions(batch, places)
-    assert found is not None
+    added = blend.contributions(batch, places)
+    assert added is not None
     expected = np.zeros(len(places))
     for member, weight in zip(members[:2], (0.5, 0.2), strict=True):
         ties = member.popularity * (1e-6 / member.popularity.max())
         score = member.score(batch)[0]
         expected += weight * (score - ties) / score.sum()
-    assert found.sum(axis=1) == pytest.approx(expected, abs=1e-6)
+    assert added.sum(axis=1) == pytest.approx(expected, abs=1e-6)
     assert members[2].contributions(batch, places) is None

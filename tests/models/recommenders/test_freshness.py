@@ -42,17 +42,17 @@ def test_an_item_that_nobody_took_is_as_new_as_the_newest() -> None:
     log = Interactions.from_frame(rows, item_features=ItemFeatures(["c"]))
     assert log.vocabulary.item_ids == ["a", "b", "c"]
     assert first_seen(rows, log.vocabulary).tolist() == [2 * HOUR, 8 * HOUR, 8 * HOUR]
-    made = fresh_of(6 * HOUR, 0.0)
-    made.fit(log)
-    assert made.prior is not None
-    assert made.prior.tolist() == [0.5, 1.0, 1.0]
+    fresh = fresh_of(6 * HOUR, 0.0)
+    fresh.fit(log)
+    assert fresh.prior is not None
+    assert fresh.prior.tolist() == [0.5, 1.0, 1.0]
 
 
 def test_shares_times_age_and_what_is_popular_now() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2]], np.float32)
     prior, live = np.array([0.2, 1.0, 0.5], np.float32), np.array([0.0, 0.0, 1.0], np.float32)
-    found = mix(probabilities.copy(), prior, live, 0.5)
-    assert found[0].tolist() == pytest.approx([0.1 / 0.5 / 2, 0.3 / 0.5 / 2, 0.1 / 0.5 / 2 + 0.5])
+    mixed = mix(probabilities.copy(), prior, live, 0.5)
+    assert mixed[0].tolist() == pytest.approx([0.1 / 0.5 / 2, 0.3 / 0.5 / 2, 0.1 / 0.5 / 2 + 0.5])
     assert mix(probabilities.copy(), None, live, 0.0)[0].tolist() == pytest.approx([0.5, 0.3, 0.2])
 
 
@@ -61,17 +61,17 @@ def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:
         frame(*[(f"u{n}", "old", n) for n in range(8)], ("u8", "new", 48 * HOUR), ("u9", "new", 48 * HOUR))
     )
     plain, fresh = Popularity(Popularity.Params(half_life_ms=None)), fresh_of(12 * HOUR, 0.5)
-    asked = batch_histories([History()], log.vocabulary, 5)
+    batch = batch_histories([History()], log.vocabulary, 5)
     old, new = log.vocabulary.index["old"], log.vocabulary.index["new"]
     for model in (plain, fresh):
         model.fit(log)
-    assert plain.score(asked)[0][old] > plain.score(asked)[0][new]
-    scores = fresh.score(asked)[0]
+    assert plain.score(batch)[0][old] > plain.score(batch)[0][new]
+    scores = fresh.score(batch)[0]
     aged = 0.8 / 16  # 48 hours are four half-lives
     assert scores[new] == pytest.approx(0.5 * 0.2 / (0.2 + aged) + 0.5, rel=1e-3)
     assert scores.sum() == pytest.approx(1.0)
-    told = {"inside": "popularity", "half_life_ms": 12 * HOUR, "live_half_life_ms": HOUR, "live": 0.5}
-    assert fresh.describe() == told
+    described = {"inside": "popularity", "half_life_ms": 12 * HOUR, "live_half_life_ms": HOUR, "live": 0.5}
+    assert fresh.describe() == described
 
 
 def test_a_replay_knows_only_what_came_before() -> None:
@@ -81,14 +81,14 @@ def test_a_replay_knows_only_what_came_before() -> None:
     window = ReplayWindow(HOUR, 2 * HOUR, HOUR)
     live = ScoreMix(None, HOUR, 1.0)
     assert replay.sampled_events(window).tolist() == [5, 6, 7]
-    asked = replay.run(window, None, [live])
+    with_live = replay.run(window, None, [live])
     # u1 -> a: read twice, x is masked; u2 -> b: nobody read it, a stands before it; u3 -> b: read once, x is ahead
-    assert asked.ranks[live].tolist() == [0, 1, 1]
-    ndcg, hits = asked.metrics(live, 1)
+    assert with_live.ranks[live].tolist() == [0, 1, 1]
+    ndcg, hits = with_live.metrics(live, 1)
     assert (ndcg.tolist(), hits.tolist()) == ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
-    made = replay.run(window, lambda: Popularity(Popularity.Params(half_life_ms=None)), [ScoreMix()])
+    by_popularity = replay.run(window, lambda: Popularity(Popularity.Params(half_life_ms=None)), [ScoreMix()])
     # the release ends before the window: x, a, and b unknown to it
-    assert made.ranks[ScoreMix()].tolist() == [0, 1, 1]
+    assert by_popularity.ranks[ScoreMix()].tolist() == [0, 1, 1]
 
 
 def test_an_interval_is_over_users() -> None:

@@ -34,10 +34,10 @@ def test_a_rough_product_has_the_exact_best_and_the_rest_within_a_hundredth(size
     vectors[5] = 0
     hidden = rng.normal(size=(3, size)).astype(np.float32)
     exact, product = hidden @ vectors.T, Product(vectors, rough=2)
-    found = product(hidden[:2])
-    assert np.ptp(found - exact[:2]) > 1e-3  # it went through eight bits
-    assert np.abs(found - exact[:2]).max() < 0.02 * np.abs(exact).max()
-    (best, values), (wanted, those) = top_k(found, 100), top_k(exact[:2], 100)
+    scores = product(hidden[:2])
+    assert np.ptp(scores - exact[:2]) > 1e-3  # it went through eight bits
+    assert np.abs(scores - exact[:2]).max() < 0.02 * np.abs(exact).max()
+    (best, values), (wanted, those) = top_k(scores, 100), top_k(exact[:2], 100)
     np.testing.assert_array_equal(best, wanted)
     np.testing.assert_allclose(values, those, rtol=1e-5)
     np.testing.assert_allclose(product(hidden), exact, rtol=1e-4, atol=1e-3)  # three are too many for it
@@ -63,14 +63,14 @@ def test_what_pays_is_judged_alike_while_others_work() -> None:
         pytest.skip("this processor is no quicker in eight bits")
     ended = threading.Event()
     others = [threading.Thread(target=_busy, args=(ended,)) for _ in range(2)]
-    for one in others:
-        one.start()
+    for thread in others:
+        thread.start()
     try:
         assert Product(vectors).rough > 0
     finally:
         ended.set()
-        for one in others:
-            one.join()
+        for thread in others:
+            thread.join()
 
 
 def _busy(ended: threading.Event) -> None:
@@ -105,13 +105,13 @@ def test_softmax_is_the_exponentials_shares_however_large_the_scores() -> None:
 
 
 def counting(
-    made: ItemKNN | EASE | Personal, popularity: np.ndarray, negative: bool = False
+    member: ItemKNN | EASE | Personal, popularity: np.ndarray, negative: bool = False
 ) -> ItemKNN | EASE | Personal:
-    made.vocabulary, made.popularity = Vocabulary.from_items([f"i{n}" for n in range(len(popularity))]), popularity
-    if not isinstance(made, Personal):
-        made.neighbors = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
-        made.similarities = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)
-    return made
+    member.vocabulary, member.popularity = Vocabulary.from_items([f"i{n}" for n in range(len(popularity))]), popularity
+    if not isinstance(member, Personal):
+        member.neighbors = rng.integers(-1, len(popularity), (len(popularity), 6), np.int32)
+        member.similarities = rng.random((len(popularity), 6), np.float32) - (0.5 if negative else 0.0)
+    return member
 
 
 @pytest.mark.parametrize("alike", [True, False])
@@ -128,6 +128,6 @@ def test_a_blend_is_the_weighed_sum_of_its_members_probabilities(alike: bool) ->
     items[0] = 0
     batch = Batch(items, (items > 0).astype(np.int32), np.zeros_like(items))
     weights = blend.weights[np.searchsorted((3, 6, 11, 21), batch.lengths, side="right")]
-    expected = sum(weights[:, [n]] * one.probabilities(batch) for n, one in enumerate(members))
+    expected = sum(weights[:, [n]] * member.probabilities(batch) for n, member in enumerate(members))
     np.testing.assert_allclose(blend.score(batch), expected, rtol=1e-4, atol=1e-7)
-    assert len({id(one.prior) for one in members}) == (1 if alike else 3)
+    assert len({id(member.prior) for member in members}) == (1 if alike else 3)

@@ -28,7 +28,7 @@ def frame(*rows: tuple[str, str, str, int]) -> pd.DataFrame:
 def sets(**users: str) -> Interactions:
     """Each user took the items of its letters, one a second."""
     rows = [(user, item, "view", 1_000 * n) for user, items in users.items() for n, item in enumerate(items)]
-    return Interactions.from_frame(frame(*sorted(rows, key=lambda one: one[3])))
+    return Interactions.from_frame(frame(*sorted(rows, key=lambda row: row[3])))
 
 
 def recent(items: str, kind: int = VIEW) -> History:
@@ -46,8 +46,8 @@ def test_windowed_popularity_prefers_the_newest() -> None:
         frame(("u", "old", "view", 0), ("v", "old", "view", 0), ("w", "new", "view", 56 * DAY_MS))
     )
     all_time, windowed = Popularity(Popularity.Params(half_life_ms=None)), Popularity()
-    for one in (all_time, windowed):
-        one.fit(log)
+    for model in (all_time, windowed):
+        model.fit(log)
     assert all_time.popularity.tolist() == pytest.approx([0.6, 0.3])
     assert windowed.popularity.tolist() == pytest.approx([2 * 0.3 / 4, 0.3])
 
@@ -115,12 +115,12 @@ def test_ease_is_the_closed_form() -> None:
     taken = log.user_item_matrix().toarray()
     inverse = np.linalg.inv(taken.T @ taken + 3.0 * np.eye(8))
     expected = np.eye(8) - inverse / np.diag(inverse)[None]
-    found = np.zeros((8, 8))
+    similarities = np.zeros((8, 8))
     for item in range(8):
         for other, amount in zip(model.neighbors[item], model.similarities[item], strict=True):
             if other >= 0:
-                found[item, other] = amount
-    np.testing.assert_allclose(found, expected * (1 - np.eye(8)), atol=1e-5)
+                similarities[item, other] = amount
+    np.testing.assert_allclose(similarities, expected * (1 - np.eye(8)), atol=1e-5)
 
 
 def test_ease_leaves_out_what_is_beyond_its_items() -> None:
@@ -138,15 +138,15 @@ def test_a_folded_in_user_is_the_one_that_implicit_computes() -> None:
     rows = [
         (f"u{user}", f"i{item}", "purchase", n) for user in range(30) for n, item in enumerate(rng.permutation(9)[:4])
     ]
-    log = Interactions.from_frame(frame(*sorted(rows, key=lambda one: one[3])))
+    log = Interactions.from_frame(frame(*sorted(rows, key=lambda row: row[3])))
     model = IALS(IALS.Params(factors=4, reg=0.1, alpha=5.0, iterations=5, decay=1.0))
     model.fit(log)
     theirs = AlternatingLeastSquares(4, regularization=0.1, alpha=5.0, iterations=5, random_state=0)
     theirs.fit(log.user_item_matrix(), show_progress=False)
     user = theirs.recalculate_user(0, log.user_item_matrix()[0])
     history = [log.vocabulary.item_ids[place] for place in log.user_item_matrix()[0].indices]
-    asked = batch_histories([recent(history, PURCHASE)], log.vocabulary, 9)  # type: ignore[arg-type]
-    np.testing.assert_allclose(model.score(asked)[0], theirs.item_factors @ user, atol=1e-3)
+    batch = batch_histories([recent(history, PURCHASE)], log.vocabulary, 9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(model.score(batch)[0], theirs.item_factors @ user, atol=1e-3)
 
 
 def test_the_heaviest_of_each_row() -> None:

@@ -33,9 +33,9 @@ ARM = Arm("", 0.5, 0, "salt")
 
 
 class FailingRelease(Release):
-    """A release that loads and then fails whenever it is asked."""
+    """A release that loads and then fails at every look-up."""
 
-    def scores(self, batch: Sequence[History], asking: Sequence[object] = ()) -> Float32:
+    def scores(self, batch: Sequence[History], contexts: Sequence[object] = ()) -> Float32:
         raise RuntimeError("this release fails")
 
 

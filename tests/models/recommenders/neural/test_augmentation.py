@@ -25,27 +25,29 @@ def rng() -> np.random.Generator:
 
 def test_a_cropped_history_begins_later_and_keeps_its_end(rng: np.random.Generator) -> None:
     batch, drawn = histories(*[8] * 200)
-    found, after = augmentation.crop(batch, drawn, 1.0, rng)
-    assert set(found.lengths.tolist()) == set(range(1, 9))
-    for row in range(len(found)):
-        kept = found.lengths[row]
-        assert found.items[row, -kept:].tolist() == list(range(9 - kept, 9))
-        assert found.gaps[row, LENGTH - kept] == FIRST_GAP
+    cropped, after = augmentation.crop(batch, drawn, 1.0, rng)
+    assert set(cropped.lengths.tolist()) == set(range(1, 9))
+    for row in range(len(cropped)):
+        kept = cropped.lengths[row]
+        assert cropped.items[row, -kept:].tolist() == list(range(9 - kept, 9))
+        assert cropped.gaps[row, LENGTH - kept] == FIRST_GAP
         assert (after[row, :-kept] == -1).all()
-        assert after[row, -kept:].tolist() == found.items[row, -kept:].tolist()
+        assert after[row, -kept:].tolist() == cropped.items[row, -kept:].tolist()
     same, _ = augmentation.crop(batch, drawn, 0.0, rng)
     np.testing.assert_array_equal(same.items, batch.items)
 
 
 def test_a_shuffled_stretch_gives_no_target_away(rng: np.random.Generator) -> None:
     batch, drawn = histories(*[10] * 200, 1, 2, 0)
-    found, after = augmentation.reorder(batch, drawn, 1.0, rng)
-    assert (found.items != batch.items).any()
-    np.testing.assert_array_equal(np.sort(found.items, axis=1), batch.items)
+    reordered, after = augmentation.reorder(batch, drawn, 1.0, rng)
+    assert (reordered.items != batch.items).any()
+    np.testing.assert_array_equal(np.sort(reordered.items, axis=1), batch.items)
     for row, place in zip(*np.nonzero(after >= 0), strict=True):
         following = after[row, place] + 1  # the item of the next event
-        assert following not in found.items[row, : place + 1]
-    pairs = {(int(item), int(kind)) for item, kind in zip(found.items.ravel(), found.kinds.ravel(), strict=True)}
+        assert following not in reordered.items[row, : place + 1]
+    pairs = {
+        (int(item), int(kind)) for item, kind in zip(reordered.items.ravel(), reordered.kinds.ravel(), strict=True)
+    }
     assert pairs == {(int(a), int(b)) for a, b in zip(batch.items.ravel(), batch.kinds.ravel(), strict=True)}
 
 
@@ -53,13 +55,13 @@ def test_substitutes_are_similar_items_and_padding_stays(rng: np.random.Generato
     batch, _ = histories(12, 3)
     near = np.zeros((13, 2), np.int32)
     near[1:7] = [[101, 102]] * 6  # the others have no similar item
-    found = augmentation.substitute(batch, near, 1.0, rng)
-    assert set(found.items[0, :6].tolist()) <= {101, 102}
-    assert found.items[0, 6:].tolist() == list(range(7, 13))
-    assert found.items[1, :9].tolist() == [0] * 9
+    substituted = augmentation.substitute(batch, near, 1.0, rng)
+    assert set(substituted.items[0, :6].tolist()) <= {101, 102}
+    assert substituted.items[0, 6:].tolist() == list(range(7, 13))
+    assert substituted.items[1, :9].tolist() == [0] * 9
 
 
 def test_a_share_is_masked(rng: np.random.Generator) -> None:
     batch, _ = histories(*[12] * 500)
-    found = augmentation.mask(batch, 0.25, rng)
-    assert (found.items == 0).mean() == pytest.approx(0.25, abs=0.03)
+    masked = augmentation.mask(batch, 0.25, rng)
+    assert (masked.items == 0).mean() == pytest.approx(0.25, abs=0.03)

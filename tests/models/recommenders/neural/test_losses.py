@@ -19,11 +19,11 @@ def shares(logits: np.ndarray) -> np.ndarray:
 
 def test_softmax_is_the_log_of_the_targets_share() -> None:
     logits = HIDDEN @ VECTORS.T
-    found = np.asarray(losses.softmax_loss(logits, COLUMN))
-    np.testing.assert_allclose(found, -np.log(shares(logits)[np.arange(5), COLUMN]), rtol=1e-5)
+    plain = np.asarray(losses.softmax_loss(logits, COLUMN))
+    np.testing.assert_allclose(plain, -np.log(shares(logits)[np.arange(5), COLUMN]), rtol=1e-5)
     smooth = np.asarray(losses.softmax_loss(logits, COLUMN, 0.2))
     even = -np.log(shares(logits)).mean(axis=1)
-    np.testing.assert_allclose(smooth, 0.8 * found + 0.2 * even, rtol=1e-5)
+    np.testing.assert_allclose(smooth, 0.8 * plain + 0.2 * even, rtol=1e-5)
 
 
 def test_sampled_softmax_is_softmax_over_target_and_drawn() -> None:
@@ -48,8 +48,8 @@ def test_beta_goes_from_plain_to_calibrated(calibration: float, beta: float) -> 
 
 
 def test_values_that_are_missing_count_nothing() -> None:
-    found = losses.value_loss(np.array([1.0, 5.0, 2.0]), np.array([0.0, 9.0, 4.0]), np.array([1.0, 0.0, 1.0]))
-    assert float(found) == pytest.approx((1 + 4) / 2)
+    loss = losses.value_loss(np.array([1.0, 5.0, 2.0]), np.array([0.0, 9.0, 4.0]), np.array([1.0, 0.0, 1.0]))
+    assert float(loss) == pytest.approx((1 + 4) / 2)
 
 
 def test_vectors_are_pushed_along_the_slope_of_the_loss() -> None:
