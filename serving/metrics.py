@@ -85,6 +85,13 @@ category_floor_unmet = Counter(
     registry=registry,
 )
 open_streams = Gauge("coldstream_open_streams", "Open live recommendation streams", registry=registry)
+streams_refused = Counter(
+    "coldstream_streams_refused", "Live streams refused because of a limit", ["limit"], registry=registry
+)
+open_connections = Gauge("coldstream_open_connections", "Open connections of the API's port", registry=registry)
+connections_ended = Counter(
+    "coldstream_connections_ended", "Connections that the API ended, by reason", ["reason"], registry=registry
+)
 store_errors = Counter("coldstream_store_errors", "Online store errors", ["operation"], registry=registry)
 release_info = Gauge("coldstream_release_info", "1 for the current release", ["domain", "release"], registry=registry)
 release_age = Gauge("coldstream_release_age_seconds", "Age of the current release", ["domain"], registry=registry)

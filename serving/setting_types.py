@@ -15,6 +15,7 @@ MAX_PARTITIONS: Final = 2_000
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Replicas = Annotated[int, Meta(ge=0, le=32_767)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Timeout = Annotated[int, Meta(ge=100, le=HOUR_MS)]
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_MS)]
 ListPosition = Annotated[int, Meta(ge=1, le=200)]
 Share = Annotated[float, Meta(ge=0, le=1)]

@@ -27,6 +27,7 @@ from serving.setting_types import (
     Probability,
     Replicas,
     Share,
+    Timeout,
     describe_type,
 )
 from stream.addresses import bracketed, parse_servers
@@ -97,12 +98,29 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Host under which they reach the archive process, if it is not `host`."""
     trainer_host: str | None = None
     """Host under which they reach the trainer, if it is not `host`."""
+    api_metrics_port: Port = 9100
+    """Port of the API's health and metrics; it answers whatever the API's own port is doing."""
     consumer_metrics_port: Port = 9101
     """Prometheus port of the consumer."""
     archive_metrics_port: Port = 9102
     """Prometheus port of the archive process."""
     trainer_metrics_port: Port = 9103
     """Prometheus port of the trainer."""
+
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 8_000
+    """Connections that the API keeps open at a time; the longest idle ones end before there are more."""
+    idle_timeout_ms: Timeout = 30_000
+    """A connection that sends no whole request head for so long ends."""
+    body_timeout_ms: Timeout = 30_000
+    """A request whose whole body takes longer ends with its connection."""
+    max_streams: Count = 4_000
+    """Live streams of one API process."""
+    max_streams_per_address: Count = 2_000
+    """Live streams of one address; a proxy in front of the API is one address."""
+    max_streams_per_user: Count = 20
+    """Live streams of one user."""
+    cors_origins: str = ""
+    """Origins whose pages may call the API, separated by commas; `*`: any; empty: none."""
 
     batch_events: Count = 20_000
     """A micro-batch has at most so many events."""

@@ -7,7 +7,14 @@ from typing import Final
 from serving.process.environment import PART_DEFAULTS
 from testing.ports import free_port
 
-PORT_SETTINGS: Final = ("port", "kafka_port", "consumer_metrics_port", "archive_metrics_port", "trainer_metrics_port")
+PORT_SETTINGS: Final = (
+    "port",
+    "kafka_port",
+    "api_metrics_port",
+    "consumer_metrics_port",
+    "archive_metrics_port",
+    "trainer_metrics_port",
+)
 
 
 def system_environment(state: Path, **settings: object) -> dict[str, str]:

@@ -147,6 +147,8 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
     """The ports of the settings are free; a process on another host answers."""
     if not settings.kafka:
         yield _check_free("kafka_port", "127.0.0.1", settings.kafka_port)
+    if settings.api_host is None:
+        yield _check_free("port", settings.host, settings.port)
     for process, name in PORT_SETTINGS.items():
         host, port = getattr(settings, f"{process}_host"), getattr(settings, name)
         if host is None:

@@ -18,7 +18,7 @@ from serving.errors import MessageError
 from serving.http.background import keep_running
 from serving.http.catalogue_feed import CatalogueFeed
 from serving.http.consumer_reports import ConsumerReports
-from serving.http.live_streams import LiveStreams
+from serving.http.live_streams import LiveStreams, StreamLimits
 from serving.http.popularity_refresh import PopularityRefresh
 from serving.http.read_your_writes import AppliedOffsets, wait_until_applied
 from serving.http.topic_follower import TopicFollower
@@ -54,7 +54,9 @@ class Service:
         }
         self.applied = AppliedOffsets()
         self.consumers = ConsumerReports()
-        self.streams = LiveStreams()
+        self.streams = LiveStreams(
+            StreamLimits(settings.max_streams, settings.max_streams_per_address, settings.max_streams_per_user)
+        )
         self.closing = asyncio.Event()
         self.connected = False
         self.producer = Producer(settings.bootstrap, settings.kafka_security)

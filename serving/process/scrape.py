@@ -10,7 +10,7 @@ from serving.settings import Settings
 from stream.addresses import bracketed
 
 PORT_SETTINGS: Final = {
-    "api": "port",
+    "api": "api_metrics_port",
     "consumer": "consumer_metrics_port",
     "archive": "archive_metrics_port",
     "trainer": "trainer_metrics_port",

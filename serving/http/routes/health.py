@@ -1,11 +1,10 @@
 """Liveness, readiness and metrics of this process."""
 
-from typing import Any
-
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving import metrics
+from serving.http.operations import readiness_reply
 from serving.http.readiness import missing_parts
 from serving.http.routes.parameters import InjectedService
 
@@ -17,11 +16,10 @@ def get_liveness() -> dict[str, str]:
 
 
 @get("/readyz", tags=["operations"], summary="Can it serve?")
-async def get_readiness(service: InjectedService) -> Response[dict[str, Any]]:
+async def get_readiness(service: InjectedService) -> Response[bytes]:
     """200 when store, broker and catalogue are ready; otherwise 503 with what is missing, and the cure."""
-    missing = await missing_parts(service)
-    body = {"status": "not ready" if missing else "ready", "missing": missing}
-    return Response(body, status_code=503 if missing else 200)
+    status, media_type, body = readiness_reply(await missing_parts(service))
+    return Response(body, status_code=status, media_type=media_type)
 
 
 @get("/metrics", tags=["operations"], summary="Prometheus metrics", sync_to_thread=False)

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from litestar import get
+from litestar import Request, get
 from litestar.params import FromPath
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from serving.http.live_streams import LiveStream
 from serving.http.routes.lookup_options import InjectedLookup
 from serving.http.routes.parameters import InjectedService
 from serving.http.service import Service
@@ -24,29 +25,32 @@ ShownItem = tuple[str, str | None, str | None]
 
 @get("/v1/users/{user_id:str}/recommendations/stream", tags=["recommendations"], summary="The same, live")
 async def stream_recommendations(
-    service: InjectedService, user_id: FromPath[str], lookup: InjectedLookup
+    request: Request[Any, Any, Any], service: InjectedService, user_id: FromPath[str], lookup: InjectedLookup
 ) -> ServerSentEvent:
     """Server-sent events: a list at once, and a new one whenever features, release, rules or items change it."""
-    return ServerSentEvent(changing_lists(service, user_id, lookup))
+    address = request.client.host if request.client is not None else ""
+    stream = service.streams.open(lookup.domain, user_id, address)
+    return ServerSentEvent(changing_lists(service, user_id, lookup, stream))
 
 
 async def changing_lists(
-    service: Service, user_id: str, request: LookupRequest
+    service: Service, user_id: str, request: LookupRequest, stream: LiveStream
 ) -> AsyncIterator[ServerSentEventMessage]:
     """The current list, then one for each change of the user's features or of the release.
 
     After a change of items or rules in the domain, another one if it differs. A comment shows that the stream is alive
     if nothing was sent for `HEARTBEAT_S`.
     """
-    signal = service.streams.open(request.domain, user_id)
+    signal = stream.signal
     ranking = msgspec.structs.replace(request, explore=0.0)  # exploration draws differ between look-ups: no change
     before: list[ShownItem] | None = None
     sent_at = time.monotonic()
     try:
         while not service.closing.is_set():
             certain = signal.consume()
-            answer = await service.recommend(user_id, request)
-            unexplored = answer if ranking == request else await service.recommend(user_id, ranking)
+            async with service.streams.turns:
+                answer = await service.recommend(user_id, request)
+                unexplored = answer if ranking == request else await service.recommend(user_id, ranking)
             shown = _shown(unexplored.answer)
             if certain or shown != before:
                 before, sent_at = shown, time.monotonic()
@@ -59,7 +63,7 @@ async def changing_lists(
                     sent_at = time.monotonic()
                     yield ServerSentEventMessage(comment="still here")
     finally:
-        service.streams.close(request.domain, user_id, signal)
+        stream.close()
 
 
 def _shown(answer: Answer) -> list[ShownItem]:
