@@ -63,7 +63,7 @@ def test_a_path_that_clients_shorten_goes_into_the_query(client: TestClient, rea
 @pytest.mark.parametrize(
     ("target", "status", "type_"),
     [
-        ("/v1/users/h1%2Ffeatures", 404, "about:blank"),
+        ("/v1/users/h1%2Ffeatures", 405, "about:blank"),
         ("/v1/users/%FF/features", 400, "not-utf8"),
         ("/v1/users/a%ED%A0%80/features", 400, "not-utf8"),
         ("/v1/users/features?user_id=%FF", 400, "not-utf8"),
