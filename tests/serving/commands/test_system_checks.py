@@ -29,13 +29,19 @@ def test_something_listens_or_not(listener: int) -> None:
 
 def test_ports_of_this_host_are_free_or_in_use_and_other_hosts_answer(listener: int) -> None:
     away = free_port()
-    ports = {"consumer_metrics_port": listener, "archive_metrics_port": away, "trainer_metrics_port": free_port()}
+    ports = {
+        "api_metrics_port": free_port(),
+        "consumer_metrics_port": listener,
+        "archive_metrics_port": away,
+        "trainer_metrics_port": free_port(),
+    }
     hosts = {"consumer_host": "localhost", "archive_host": "localhost"}
     findings = {
         f.what: (f.state, f.detail) for f in check_ports(validate({"kafka": "a:1", "port": listener, **ports, **hosts}))
     }
     assert findings == {
         f"port {listener}": ("warn", "in use"),
+        f"api_metrics_port {ports['api_metrics_port']}": ("ok", "free"),
         f"consumer at localhost:{listener}": ("ok", "answers"),
         f"archive at localhost:{away}": ("warn", "does not answer"),
         f"trainer_metrics_port {ports['trainer_metrics_port']}": ("ok", "free"),
@@ -77,7 +83,7 @@ def test_a_process_is_scraped_under_the_host_of_its_setting() -> None:
 
 def test_nothing_answers() -> None:
     ports = {"port": free_port(), "kafka_port": free_port(), "consumer_metrics_port": free_port()}
-    ports |= {"archive_metrics_port": free_port(), "trainer_metrics_port": free_port()}
+    ports |= {"api_metrics_port": free_port(), "archive_metrics_port": free_port(), "trainer_metrics_port": free_port()}
     status = system_status(validate(ports))
     assert [status[name] for name in ("broker", "api", "consumer", "archive", "trainer")] == ["not answering"] * 5
     assert status["event to feature p99 s, 5 min"] is None
