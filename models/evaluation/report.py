@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from models.evaluation.metrics import KS, Segment
+from stream.cleaning_report import CleaningReport
 from stream.files import write_atomically
 
 INTERVALS: Final = ("ndcg", "hr", "recall", "mrr")
@@ -45,6 +46,7 @@ class EvaluationReport(msgspec.Struct):
     figures: list[RecommenderResults]
     notes: list[str] = []
     created_at: int = 0
+    cleaning: CleaningReport | None = None
 
 
 class ReportTable(msgspec.Struct, frozen=True):

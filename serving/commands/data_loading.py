@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import typer
 
 from serving.commands.options import check_domain
 from serving.commands.progress import counting
@@ -80,6 +81,7 @@ def replay_source(
     """Replay a data set; returns the figures of the run."""
     source = open_source(name)
     check_domain(settings, source.domain)
+    typer.echo(source.report.table(), err=True)
     resume_file = _resume_file(settings, source, f"{start}-{until}")
     lock = try_lock(resume_file.with_suffix(".lock"))
     if lock is None:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
+import typer
 
 from features.catalogue import item_row, profile_row
 from models.data.item_features import ItemFeatures
@@ -98,6 +99,7 @@ def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> Eva
         figures,
         notes,
         int(time.time() * 1000),
+        source.report,
     )
 
 
@@ -207,6 +209,12 @@ def _write(lists: pl.DataFrame, path: Path) -> None:
 
 
 def _opened(request: EvaluationRequest) -> Source:
+    source = _read(request)
+    typer.echo(source.report.table(), err=True)
+    return source
+
+
+def _read(request: EvaluationRequest) -> Source:
     from stream.sources.table import open_table
 
     if (request.events is None) == (request.source is None):

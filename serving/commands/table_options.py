@@ -70,7 +70,7 @@ def table_options(
         encoding=encoding,
         quotes=quotes,
         time_format=time_format,
-        missing=tuple(missing.split(",")) if missing else (),
+        missing=tuple(text.strip() for text in missing.split(",")) if missing else (),
         cleaning=CleaningOptions(strict=strict, rejects=rejects, bots=BotRule(bots, HOUR_MS) if bots else None),
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from serving.process.native_output import NOISE, without_native_lines
 from stream.child_process import python_command
+from stream.sources.table import open_table
 from testing.foreign_modules import foreign_modules
 from testing.supervised import COLDSTREAM
 
@@ -70,7 +71,8 @@ def test_a_neural_recommender_is_measured_and_tuned_without_a_foreign_line(tmp_p
     }
     for word, process in processes.items():
         output, errors = process.communicate(timeout=280)
-        assert (process.returncode, errors) == (0, ""), word
+        cleaning = open_table(tmp_path / "events.csv").report.table()
+        assert (process.returncode, errors) == (0, f"{cleaning}\n"), word
         assert "dnn" in output
         assert [line for line in output.splitlines() if NOISE.search(line)] == []
 
