@@ -33,6 +33,7 @@ from serving.commands import (
     tune,
     up,
 )
+from serving.plain_text import lines_of
 from serving.setting_secrets import mask_text
 from stream.errors import ColdstreamError
 
@@ -89,7 +90,7 @@ def main() -> None:
     try:
         app(obj=secrets)
     except ColdstreamError as error:
-        typer.echo(f"{typer.style('error', typer.colors.RED)}: {mask_text(str(error), secrets)}", err=True)
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {lines_of(mask_text(str(error), secrets))}", err=True)
         sys.exit(1)
 
 

@@ -1,12 +1,12 @@
 """`coldstream doctor`: whether this machine has what a system needs."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 from serving.commands.options import AsJson
-from serving.commands.output import print_lines
+from serving.commands.output import print_json
+from serving.plain_text import one_line
 
 if TYPE_CHECKING:
     from serving.commands.system_checks import Finding
@@ -21,11 +21,13 @@ def doctor(ctx: typer.Context, as_json: AsJson = False) -> None:
     from serving.commands.system_checks import run_checks
 
     findings = run_checks(ctx.obj)
-    print_lines(msgspec.to_builtins(findings), _lines(findings), as_json)
+    if as_json:
+        print_json(msgspec.to_builtins(findings))
+    else:
+        for finding in findings:
+            typer.echo(f"{typer.style(f'{finding.state:>4}', COLORS[finding.state])}  {one_line(_line(finding))}")
     raise typer.Exit(any(finding.state == "fail" for finding in findings))
 
 
-def _lines(findings: "list[Finding]") -> Iterator[str]:
-    for finding in findings:
-        state = typer.style(f"{finding.state:>4}", COLORS[finding.state])
-        yield f"{state}  {finding.what}: {finding.detail}" + (f" — {finding.cure}" if finding.cure else "")
+def _line(finding: "Finding") -> str:
+    return f"{finding.what}: {finding.detail}" + (f" — {finding.cure}" if finding.cure else "")

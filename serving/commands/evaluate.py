@@ -7,7 +7,7 @@ import typer
 
 from serving.commands.experiment_options import ExperimentOptions, with_experiment_options
 from serving.commands.options import AsJson, DomainOption, settings_of
-from serving.commands.output import print_json, print_lines
+from serving.commands.output import print_json, print_lines, print_report
 from serving.commands.table_options import with_table_options
 from serving.process.native_output import without_native_lines
 
@@ -62,7 +62,7 @@ def evaluate(
     if as_json:
         print_json(offline_evaluation.summary(result))
     else:
-        typer.echo(offline_evaluation.table(result))
+        print_report(offline_evaluation.table(result))
 
 
 @app.command("off-policy")

@@ -13,8 +13,8 @@ def show(ctx: typer.Context, user: str, domain: DomainOption = None) -> None:
     """Show a user's features and profile, from the running API."""
     from serving.commands.client import call_api
 
-    query = {"domain": domain} if domain else {}
-    print_json(call_api(ctx.obj, "GET", f"/v1/users/{user}/features", query=query))
+    query = {"user_id": user} | ({"domain": domain} if domain else {})
+    print_json(call_api(ctx.obj, "GET", "/v1/users/features", query=query))
 
 
 @app.command()

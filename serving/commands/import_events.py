@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving.commands.options import AsJson, DomainOption, settings_of
-from serving.commands.output import print_json, print_lines
+from serving.commands.output import print_json, print_lines, print_report
 from serving.commands.table_options import with_table_options
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def import_events(
     source = open_table(file, table, domain=settings.domain)
     report = msgspec.to_builtins(source.report)
     if not as_json:
-        typer.echo(source.report.table())
+        print_report(source.report.table())
     if dry_run:
         rows = sample(source)
         print_lines({"report": report, "rows": rows, "sent": None}, [*sample_lines(rows), "nothing was sent"], as_json)

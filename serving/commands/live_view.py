@@ -11,7 +11,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
+from serving.plain_text import one_line
 from serving.process.scrape import Samples, quantile, scrape, total
 from serving.settings import Settings
 from stream.replay import ReplayProgress
@@ -40,6 +42,7 @@ class LiveView:
 
     def log(self, name: str, line: str) -> None:
         """Show a line of a process's log."""
+        line = one_line(line)
         self.lines.append(f"{name:>8} | {line}")
         if not sys.stdout.isatty():
             sys.stdout.write(f"{name:>8} | {line}\n")
@@ -77,7 +80,7 @@ class LiveView:
         try:
             async with httpx.AsyncClient() as client:
                 response = await client.get(
-                    f"{self.url}/v1/users/{self.user}/recommendations", params={"n": SHOWN_ITEMS}, timeout=2
+                    f"{self.url}/v1/users/recommendations", params={"user_id": self.user, "n": SHOWN_ITEMS}, timeout=2
                 )
         except httpx.HTTPError:
             return
@@ -93,12 +96,14 @@ class LiveView:
         items = Table.grid(padding=(0, 2))
         for rank, item in enumerate(self.recommendations.get("items", []), 1):
             about = (item.get("title") or "", item.get("category") or "")
-            items.add_row(str(rank), item["item_id"], item["reason"], *about)
-        title = f"user {self.user}: {self.recommendations.get('reason', '-')}; the list changed {self.changes} times"
+            items.add_row(*(Text(one_line(text)) for text in (str(rank), item["item_id"], item["reason"], *about)))
+        title = Text(
+            f"user {one_line(str(self.user))}: {self.recommendations.get('reason', '-')}; the list changed {self.changes} times"
+        )
         return Group(
             Panel(table, title=f"Coldstream  {self.url}  docs {self.url}/docs", subtitle=self.phase),
             Panel(items, title=title),
-            Panel("\n".join(self.lines), title="log"),
+            Panel(Text("\n".join(self.lines)), title="log"),
         )
 
     def line(self) -> str:

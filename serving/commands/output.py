@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from serving.plain_text import lines_of, one_line
+
 
 def print_json(value: Any) -> None:
     """A value as one line of JSON; what JSON lacks (paths, times) becomes text."""
@@ -18,15 +20,21 @@ def print_value(value: Any, as_json: bool) -> None:
         print_json(value)
     elif isinstance(value, Mapping):
         for name, entry in value.items():
-            typer.echo(f"{name:<24} {json.dumps(entry, default=str) if isinstance(entry, dict | list) else entry}")
+            text = json.dumps(entry, default=str) if isinstance(entry, dict | list) else str(entry)
+            typer.echo(f"{name:<24} {one_line(text)}")
     else:
-        typer.echo(value)
+        typer.echo(lines_of(str(value)))
 
 
 def print_lines(value: Any, lines: Iterable[str], as_json: bool) -> None:
-    """A value as JSON; or its lines for people."""
+    """A value as JSON; or its lines for people. Nothing in a line reaches the terminal as a control character."""
     if as_json:
         print_json(value)
         return
     for line in lines:
-        typer.echo(line)
+        typer.echo(one_line(line))
+
+
+def print_report(text: str, *, err: bool = False) -> None:
+    """Several lines for people: a table, an error."""
+    typer.echo(lines_of(text), err=err)

@@ -23,9 +23,11 @@ def recommend(
     """Show a user's recommendations, each with its reason."""
     from serving.commands.client import call_api
 
-    query: dict[str, Any] = {"n": n, "explain": explain or not as_json} | ({"domain": domain} if domain else {})
+    query: dict[str, Any] = {"user_id": user, "n": n, "explain": explain or not as_json} | (
+        {"domain": domain} if domain else {}
+    )
     query |= {} if diversity is None else {"diversity": diversity}
-    answer = call_api(ctx.obj, "GET", f"/v1/users/{user}/recommendations", query=query)
+    answer = call_api(ctx.obj, "GET", "/v1/users/recommendations", query=query)
     print_lines(answer, answer_lines(user, answer, explain=explain), as_json)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from serving.commands.options import AsJson
 from serving.commands.output import print_lines, print_value
+from serving.plain_text import one_line
 
 app = typer.Typer(no_args_is_help=True, help="Manage rules: pin, boost, bury, exclude.")
 
@@ -23,7 +24,7 @@ def list_rules(ctx: typer.Context, as_json: AsJson = False) -> None:
     answer = call_api(ctx.obj, "GET", "/v1/rules")
     print_lines(answer, _listed(answer["rules"]), as_json)
     if not as_json and answer["file"] and answer["file"]["error"]:
-        typer.echo(f"{typer.style('error', typer.colors.RED)}: {answer['file']['error']}", err=True)
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {one_line(answer['file']['error'])}", err=True)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Final
 
+from serving.plain_text import log_entry
 from serving.setting_secrets import mask_text
 from serving.settings import Settings
 
@@ -21,7 +22,7 @@ class TextFormatter(logging.Formatter):
         self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask_text(super().format(record), self.secrets)
+        return mask_text(log_entry(super().format(record), record.getMessage()), self.secrets)
 
 
 class JsonFormatter(logging.Formatter):

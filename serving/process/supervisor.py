@@ -16,6 +16,7 @@ from typing import IO, Final
 import msgspec
 
 from serving.errors import SupervisorError
+from serving.plain_text import one_line
 from serving.process.environment import part_environment
 from serving.process.native_output import NOISE
 from serving.process.state_folder import LOCK_FILE, prepare_state_folder
@@ -182,7 +183,7 @@ class Supervisor:
             async for output in process.stdout:
                 line = output.decode("utf-8", "replace").rstrip()
                 if not NOISE.search(line):
-                    self.log(part.name, line)
+                    self.log(part.name, one_line(line))
             return await process.wait()
         finally:
             self.running.pop(part.name, None)
