@@ -97,9 +97,8 @@ class LiveView:
         for rank, item in enumerate(self.recommendations.get("items", []), 1):
             about = (item.get("title") or "", item.get("category") or "")
             items.add_row(*(Text(one_line(text)) for text in (str(rank), item["item_id"], item["reason"], *about)))
-        title = Text(
-            f"user {one_line(str(self.user))}: {self.recommendations.get('reason', '-')}; the list changed {self.changes} times"
-        )
+        reason = self.recommendations.get("reason", "-")
+        title = Text(f"user {one_line(str(self.user))}: {reason}; the list changed {self.changes} times")
         return Group(
             Panel(table, title=f"Coldstream  {self.url}  docs {self.url}/docs", subtitle=self.phase),
             Panel(items, title=title),
