@@ -18,6 +18,8 @@ from stream.events import KIND_CODES
 
 PUBLISHED_AT: Final = "published_at"
 """The attribute that says when an item was published, epoch ms."""
+MAX_TIME: Final = 2**53
+"""Greater numbers are no times."""
 
 CatalogueChanges = dict[str, CatalogueItem]
 """Changed items by id."""
@@ -80,10 +82,7 @@ class Domain:
         changes = {item.item_id: self._catalogue_item(item) for item in items}
         self._apply(changes)
         if self.policy.freshness is not None:
-            times = {item.item_id: item.attributes.get(PUBLISHED_AT) for item in items}
-            self.published_at |= {item_id: int(at) for item_id, at in times.items() if isinstance(at, int | float)}
-            if len(self.published_at) > 2 * NEWEST:
-                self.published_at = dict(nlargest(NEWEST, self.published_at.items(), key=itemgetter(1)))
+            self._keep_published_at(items)
         return changes
 
     def remove_item(self, item_id: str) -> CatalogueChanges:
@@ -143,6 +142,16 @@ class Domain:
         """The title of an item, if the catalogue names one."""
         item = self.items.get(item_id)
         return item.title if item is not None else None
+
+    def _keep_published_at(self, items: Sequence[CatalogueEntry]) -> None:
+        for item in items:
+            at = item.attributes.get(PUBLISHED_AT)
+            if isinstance(at, int | float) and 0 <= at <= MAX_TIME:
+                self.published_at[item.item_id] = int(at)
+            else:
+                self.published_at.pop(item.item_id, None)
+        if len(self.published_at) > 2 * NEWEST:
+            self.published_at = dict(nlargest(NEWEST, self.published_at.items(), key=itemgetter(1)))
 
     def _catalogue_item(self, item: CatalogueEntry) -> CatalogueItem:
         category = sys.intern(item.category) if item.category else None

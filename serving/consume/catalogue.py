@@ -28,6 +28,7 @@ from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import EventError
 from stream.events import Item, User, decode_catalogue_update
 from stream.partition_guard import PartitionGuard
+from stream.single_owner import SingleOwnerAssignor
 
 GROUP: Final = "coldstream-catalogue"
 BATCH: Final = 250
@@ -60,6 +61,7 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             **READ_COMMITTED,
+            partition_assignment_strategy=(SingleOwnerAssignor,),
             session_timeout_ms=10_000,
             max_poll_interval_ms=600_000,
         )

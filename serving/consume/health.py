@@ -34,6 +34,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
     def __init__(self, events: EventProcessor, catalogue: CatalogueProcessor | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.events = events
+        self.catalogue = catalogue
         self.readers: list[EventProcessor | CatalogueProcessor] = [events] if catalogue is None else [events, catalogue]
         watched = [topics.EVENTS, topics.ITEMS, topics.USERS]
         self.log_watch = LogWatch(events.options.bootstrap, events.options.security, watched)
@@ -74,3 +75,14 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
             update = FeatureUpdate(partition_name(partition), position - 1, now, 0, [], why)
             topic, _, value = encode(update)
             await self.events.producer.send(topic, value, partition=partition.partition)
+        await self._report_catalogue(now)
+
+    async def _report_catalogue(self, now: int) -> None:
+        """Tell API processes which partitions of items and users stopped. Positions come with the merged records."""
+        if self.catalogue is None:
+            return
+        for partition in list(self.catalogue.next_offsets):
+            batch = self.catalogue.stopped.get(partition)
+            why = stop_message(batch) if batch is not None else ""
+            topic, _, value = encode(FeatureUpdate(partition_name(partition), -1, now, 0, [], why))
+            await self.events.producer.send(topic, value, partition=0)

@@ -25,7 +25,7 @@ class ConsumerReports:
     def problem(self, partitions: int) -> str | None:
         """Why an event sent now might not be applied; None where each of `partitions` partitions has a consumer."""
         names = {f"{EVENTS}/{number}" for number in range(partitions)}
-        stopped = sorted(why for why in (self._newest.get(name, (0.0, ""))[1] for name in names) if why)
+        stopped = sorted({why for _, why in self._newest.values() if why})  # of items and users, too
         if stopped:
             return "; ".join(stopped)
         now = self._clock()

@@ -14,6 +14,7 @@ import pytest
 
 from serving.process.native_output import NOISE
 from testing.foreign_modules import foreign_modules
+from testing.stores import differing_rows
 from testing.supervised import SupervisedSystem, supervised_system
 from testing.waiting import wait_until
 
@@ -81,14 +82,27 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert "already runs" in command(variables, "up", code=1)
         findings = {load["what"]: load["state"] for load in json.loads(command(variables, "doctor", "--json"))}
         assert "fail" not in findings.values()
+        profile = {
+            "type": "user",
+            "user_id": "u3",
+            "at": int(time.time() * 1000),
+            "segment": "s",
+            "attributes": {"a": 1},
+        }
+        token = httpx.put(f"{system.url}/v1/users", json=profile).raise_for_status().json()["token"]
+        httpx.get(f"{system.url}/v1/users/u3/recommendations?after={token}").raise_for_status()
+        before = httpx.get(f"{system.url}/v1/users/u3/features").json()["profile"]
     assert "no API at" in command(variables, "recommend", "u3", code=1)
+    shutil.copytree(state / "feast", tmp_path / "live")
     report = json.loads(command(variables, "features", "rebuild", "--json"))
     assert (report["events"], report["users"]) == (3_000, 40)
+    assert {**report["catalogue"], "updates": 0} == {"updates": 0, "items": 30, "profiles": 1, "sent": 0}
+    assert differing_rows(tmp_path / "live", state / "feast") == []
     began = time.monotonic()
     with supervised_system("--no-train", state=state) as system:
         assert time.monotonic() - began < 60
         row = httpx.get(f"{system.url}/v1/users/u3/features").json()
-        assert row["summary"]["totals"] == {"purchase": 75}
+        assert (row["summary"]["totals"], row["profile"]) == ({"purchase": 75}, before)
         assert _serving(system) == made["serving"]
     command(variables, "reset", "--yes")
     assert not state.exists()
