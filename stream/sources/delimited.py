@@ -79,6 +79,10 @@ def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: 
         quoted = settle_quotes(body, heading.delimiter, len(heading.names))
         _say_quotes(cleaner, path, quoted, top)
     table, broken = _parse(path, quoted, heading, form)
+    if broken and not table.num_rows and all(_ends_empty(row, heading) for row in broken):
+        cleaner.note(f"{path.name}: every row ends in a delimiter, the header does not")
+        heading = msgspec.structs.replace(heading, names=[*heading.names, f"column_{len(heading.names) + 1}"])
+        table, broken = _parse(path, quoted, heading, form)
     numbers = _line_numbers(quoted, top)
     if len(numbers) != table.num_rows + len(broken):
         raise SourceError(
@@ -130,6 +134,8 @@ def _utf8(path: Path, raw: bytes, form: TextForm, cleaner: Cleaner) -> bytes:
 
 def _heading(path: Path, text: bytes, form: TextForm) -> tuple[Heading, bytes]:
     """The heading, and the rows below it with a delimiter of one byte."""
+    if text.lstrip().startswith(b"{"):
+        raise SourceError(f"{path}: is JSON, not a table; give CSV or Parquet, or send it to POST /v1/events")
     blank = len(text) - len(text.lstrip(b"\n"))
     body, delimiter, lines = text[blank:], form.delimiter, 0
     stated = SEPARATOR_LINE.match(body)
@@ -161,8 +167,12 @@ def _usable(path: Path, delimiter: str) -> str:
 def _header_record(body: bytes, sign: bytes, *, quotes: bool) -> bytes:
     """The header line; a name in quotes may span a few lines."""
     if quotes:
-        match = QuoteRules(sign).record.match(body)
-        if match is not None and match[0].count(b"\n") < MAX_HEADER_LINES:
+        rules = QuoteRules(sign)
+        match = rules.record.match(body)
+        lines = [] if match is None else match[0].split(b"\n")
+        width = len(rules.fields(body.split(b"\n", 1)[0]))
+        are_rows = any(len(rules.fields(line)) == width for line in lines[1:])
+        if match is not None and len(lines) <= MAX_HEADER_LINES and not are_rows:
             return match[0]
     return body.split(b"\n", 1)[0]
 
@@ -245,6 +255,11 @@ def _broken(path: Path, heading: Heading, row: pa_csv.InvalidRow, line: int) -> 
     reason = f"{row.actual_columns} fields where the header has {len(heading.names)}"
     text = unmarked(row.text).replace(_STAND_IN.decode(), "::")[:MAX_SHOWN]
     return RejectedRow(path.name, line, reason, {"text": text}, WRONG_WIDTH)
+
+
+def _ends_empty(row: pa_csv.InvalidRow, heading: Heading) -> bool:
+    one_more: bool = row.actual_columns == len(heading.names) + 1
+    return one_more and str(row.text).rstrip("\n").endswith(heading.delimiter.decode())
 
 
 def _line_numbers(quoted: QuotedText, top: int) -> np.ndarray:

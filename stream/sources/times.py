@@ -189,7 +189,8 @@ def _choose(sample: pl.Series, body: pl.Series) -> tuple[tuple[str, ...], str]:
     zone = "those without a zone taken as UTC"
     counts = {family: sum(_parsed(sample, date, loose=True) for date in family) for family in (ISO_DATES, WORDED)}
     best = max(counts, key=lambda family: counts[family])
-    if counts[best] * 2 > len(sample):
+    numeric = max(sum(_parsed(sample, date, loose=True) for date in family) for family in (DAY_FIRST, MONTH_FIRST))
+    if counts[best] * 2 > len(sample) or counts[best] > numeric:
         return best, f"read as {'ISO 8601 / RFC 3339' if best is ISO_DATES else 'dates with words'}, {zone}"
     written = body.str.extract(r"^(\S+)").unique()
     day, month, year = (

@@ -79,6 +79,8 @@ def test_a_doubtful_row_between_many_is_no_reason_to_lose_others(tmp_path: Path)
         f"user_id,item_id,at\ru1,i1,{AT}\ru2,i2,{AT}\r",
         f"\n\nuser_id,item_id,at\n\nu1,i1,{AT}\n,,\nu2,i2,{AT}",
         f'user_id,item_id,at,note\nu1,i1,{AT},"a \\"fine\\", b"\nu2,i2,{AT},"c"\n',
+        f"user_id,item_id,at\nu1,i1,{AT},\nu2,i2,{AT},\n",
+        f'user_id,item_id,at,"size\nu1,i1,{AT},x\nu2,i2,{AT},y"\n',
         f"user_id|item_id|at\nu1|i1|{AT}\nu2|i2|{AT}\n",
         f"user_id::item_id::at\nu1::i1::{AT}\nu2::i2::{AT}\n",
     ],
@@ -151,9 +153,14 @@ def test_standard_input_is_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("head", "message"), [(b"PK\x03\x04", "a zip archive or a workbook"), (b"BZh91AY", r"bzip2 -dc FILE, with - as")]
+    ("head", "message"),
+    [
+        (b"PK\x03\x04", "a zip archive or a workbook"),
+        (b"BZh91AY", r"bzip2 -dc FILE, with - as"),
+        (b'{"user_id": "u1"}\n', r"is JSON, not a table; .*POST /v1/events"),
+    ],
 )
-def test_packed_files_that_are_not_read_name_the_cure(tmp_path: Path, head: bytes, message: str) -> None:
+def test_other_files_name_the_cure(tmp_path: Path, head: bytes, message: str) -> None:
     file = tmp_path / "events.csv"
     file.write_bytes(head + bytes(range(200)))
     with pytest.raises(SourceError, match=message):
