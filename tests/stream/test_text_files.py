@@ -162,6 +162,6 @@ def test_standard_input_is_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_other_files_name_the_cure(tmp_path: Path, head: bytes, message: str) -> None:
     file = tmp_path / "events.csv"
-    file.write_bytes(head + bytes(range(200)))
+    file.write_bytes(head)
     with pytest.raises(SourceError, match=message):
         open_table(file)
