@@ -21,6 +21,7 @@ from serving.http.connections import ConnectionGuard, allowed_connections
 from serving.http.door import Door
 from serving.http.operations import start_operations
 from serving.http.problems import on_unexpected, problem_details
+from serving.http.query_names import QueryNames
 from serving.http.routes import assets, events, health, items, live, popular, recommendations, releases, rules, users
 from serving.http.routes.lookup_options import query_lookup
 from serving.http.service import Service
@@ -75,8 +76,10 @@ def build(service: Service) -> Litestar:
         favicon="<link rel='icon' href='/assets/favicon-32x32.png'>",
         path="/",
     )
-    return Litestar(
+    names = QueryNames()
+    app = Litestar(
         ROUTES,
+        before_request=names.check,
         dependencies={
             "service": Provide(lambda: service, use_cache=True, sync_to_thread=False),
             "lookup": Provide(query_lookup, sync_to_thread=False),
@@ -94,6 +97,8 @@ def build(service: Service) -> Litestar:
         cors_config=_cors(service.settings),
         logging_config=None,
     )
+    names.learn(app)
+    return app
 
 
 def _cors(settings: Settings) -> CORSConfig | None:

@@ -26,17 +26,42 @@ class RuleSubject(Protocol):
         """Its category, title or an attribute; None where it has none."""
 
 
+class ConditionMatcher:
+    """A condition, ready to be tested: the values of `in` are found by hash, however many there are."""
+
+    __slots__ = ("_keys", "_rest", "named")
+
+    def __init__(self, condition: Condition) -> None:
+        self.named = condition.named
+        self._rest = msgspec.structs.replace(condition, one_of=None)
+        one_of = condition.one_of
+        self._keys = frozenset(map(_key, one_of)) if one_of is not None else None
+
+    def holds(self, value: Value) -> bool:
+        """Whether an attribute's value passes; None is the value of an item without it."""
+        if self._keys is not None:
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            if not any(_key(each) in self._keys for each in values):
+                return False
+        return self._rest.holds(value)
+
+
+def _key(value: object) -> tuple[bool, object]:
+    return isinstance(value, bool), value  # 1 is not true
+
+
 class RuleMatcher(msgspec.Struct, frozen=True):
     """A rule, ready to be matched with items."""
 
     rule: Rule
     items: frozenset[str] | None
-    tests: tuple[tuple[str, Condition], ...]
+    tests: tuple[tuple[str, ConditionMatcher], ...]
 
     @classmethod
     def of(cls, rule: Rule) -> "RuleMatcher":
         """The matcher of a rule."""
-        return cls(rule, frozenset(rule.items) if rule.items else None, tuple(rule.tests().items()))
+        tests = tuple((name, ConditionMatcher(test)) for name, test in rule.tests().items())
+        return cls(rule, frozenset(rule.items) if rule.items else None, tests)
 
     def matches(self, item_id: str, entry: RuleSubject | None) -> bool:
         """Whether the rule is about an item; `entry` is None for one that is not in the catalogue."""
@@ -251,7 +276,7 @@ class AttributeColumn:
                     self._lists.append(code)
             self.codes[place] = code
 
-    def matching(self, test: Condition) -> Bool:
+    def matching(self, test: ConditionMatcher) -> Bool:
         """bool [items]: where a condition holds. Each different value is tested once; of a condition that names texts,
         only those texts and the lists are."""
         holds = np.zeros(len(self.values), np.bool_)

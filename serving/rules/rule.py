@@ -20,7 +20,12 @@ MAX_RULES: Final = 1_000
 MAX_POSITION: Final = 200
 NO_END: Final = 2**62
 
+MAX_TESTS: Final = 16
+MAX_VALUES: Final = 1_000
+"""Conditions of a rule, and values of a condition."""
+
 Value = Scalar | list[Scalar]
+Values = Annotated[list[Scalar], msgspec.Meta(max_length=MAX_VALUES)]
 Action = Literal["pin", "boost", "bury", "exclude"]
 
 
@@ -40,7 +45,7 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """
 
     is_: Scalar | msgspec.UnsetType = msgspec.UNSET
-    one_of: list[Scalar] | None = msgspec.field(default=None, name="in")
+    one_of: Values | None = msgspec.field(default=None, name="in")
     above: float | None = None
     below: float | None = None
     absent: bool | None = None
@@ -80,7 +85,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     id: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     action: Action
     items: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = []
-    where: dict[str, Scalar | list[Scalar] | Condition] = {}
+    where: Annotated[dict[str, Scalar | Values | Condition], msgspec.Meta(max_length=MAX_TESTS)] = {}
     factor: float | None = None
     position: int | None = None
     valid_from: int | str | None = None

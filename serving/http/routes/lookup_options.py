@@ -12,10 +12,15 @@ from serving.http.service import Service
 from serving.recommend.request import MAX_ITEMS, DiversityMethod, LookupRequest
 from serving.rules.rule import Rule, RuleError, checked_rule
 from serving.setting_types import MAX_EXPLORATION
-from stream.events import Id, Interaction, Scalar
+from stream.events import Domain, Id, Int64, Interaction, Kind, Label, Scalar
 
 MAX_REQUEST_CANDIDATES: Final = 10_000
 MAX_REQUEST_RULES: Final = 20
+MAX_REQUEST_TESTS: Final = 32
+MAX_REQUEST_VALUES: Final = 2_000
+MAX_REQUEST_ITEMS: Final = 10_000
+"""Conditions, their values, and items in all rules of a request: each is tested with every top candidate."""
+MAX_SESSION_EVENTS: Final = 500
 
 ExcludeSeen = Annotated[
     bool | None, QueryParameter(description="Leave out items of the user's history. Default: as the domain's preset.")
@@ -24,8 +29,12 @@ Explain = Annotated[bool, QueryParameter(description="Explain each item: events,
 Diversity = Annotated[
     float | None, QueryParameter(ge=0, le=1, description="From 0 (ranking by score) to 1 (as diverse as possible).")
 ]
-PerCategory = Annotated[int | None, QueryParameter(ge=1, description="At most this many items of a category.")]
-Categories = Annotated[int | None, QueryParameter(ge=1, description="At least this many different categories.")]
+PerCategory = Annotated[
+    int | None, QueryParameter(ge=1, le=MAX_ITEMS, description="At most this many items of a category.")
+]
+Categories = Annotated[
+    int | None, QueryParameter(ge=1, le=MAX_ITEMS, description="At least this many different categories.")
+]
 Explore = Annotated[
     float | None,
     QueryParameter(ge=0, le=MAX_EXPLORATION, description="The share of slots, except the first, that explore."),
@@ -45,8 +54,8 @@ class LookupOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     category: str | None = None
     explain: bool = False
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    per_category: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    categories: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    per_category: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] | None = None
+    categories: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] | None = None
     explore: Annotated[float, msgspec.Meta(ge=0, le=MAX_EXPLORATION)] | None = None
     diversify: DiversityMethod = "mmr"
 
@@ -59,10 +68,32 @@ class LookupBody(LookupOptions, frozen=True, kw_only=True, forbid_unknown_fields
     after: str | None = None
 
 
+class VisitorEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="interaction"):
+    """What an anonymous visitor did: an `Interaction` that needs neither an event id nor a user."""
+
+    item_id: Id
+    kind: Kind
+    at: Int64
+    event_id: Id | None = None
+    user_id: Id | None = None
+    domain: Domain = "shop"
+    value: float | None = None
+    session_id: Id | None = None
+    category: Label | None = None
+    segment: Label | None = None
+    context: dict[str, Scalar] = {}
+
+    def interaction(self, number: int) -> Interaction:
+        """The interaction; `number` is its place in the session."""
+        fields = msgspec.structs.asdict(self)
+        fields |= {"event_id": self.event_id or f"event-{number}", "user_id": self.user_id or "visitor"}
+        return Interaction(**fields)
+
+
 class SessionBody(LookupBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The events of an anonymous visitor, oldest first, a profile, and what to recommend. Nothing is stored."""
 
-    events: list[Interaction]
+    events: Annotated[list[VisitorEvent], msgspec.Meta(max_length=MAX_SESSION_EVENTS)]
     profile: dict[str, Scalar | list[Scalar]] = {}
 
 
@@ -132,5 +163,19 @@ def body_request(service: Service, body: LookupBody) -> LookupRequest:
         rules = tuple(checked_rule(rule) for rule in body.rules)
     except RuleError as error:
         raise Problem(400, "bad-rule", str(error)) from None
+    _check_size(rules)
     candidates = frozenset(body.candidates) if body.candidates is not None else None
     return msgspec.structs.replace(request, candidates=candidates, rules=rules)
+
+
+def _check_size(rules: tuple[Rule, ...]) -> None:
+    """Refuse rules that would keep other look-ups waiting."""
+    tests = [test for rule in rules for test in rule.tests().values()]
+    values = sum(len(test.one_of or ()) for test in tests)
+    items = sum(len(rule.items) for rule in rules)
+    sizes = {"conditions": (len(tests), MAX_REQUEST_TESTS), "values": (values, MAX_REQUEST_VALUES)}
+    for what, (number, limit) in {**sizes, "items": (items, MAX_REQUEST_ITEMS)}.items():
+        if number > limit:
+            cure = f"at most {limit} are allowed, PUT /v1/rules stores larger ones"
+            detail = f"the request's rules have {number} {what}; {cure}"
+            raise Problem(400, "bad-rule", detail)

@@ -46,11 +46,12 @@ async def session_recommendations(service: InjectedService, data: JSONBody[Sessi
     if data.after is not None:
         await service.wait_for_token(lookup.domain, "", data.after)
     now_ms = int(time.time() * 1000)
-    for index, event in enumerate(data.events):
+    events = [event.interaction(number) for number, event in enumerate(data.events)]
+    for index, event in enumerate(events):
         try:
             check(event, now_ms, service.time_limits)
         except EventError as error:
             raise Problem(400, error.reason, f"events[{index}]: {error.detail}") from None
-    log = [LoggedEvent(event, "session/0", offset) for offset, event in enumerate(data.events)]
+    log = [LoggedEvent(event, "session/0", offset) for offset, event in enumerate(events)]
     activity = apply(None, log, service.fold_settings)
     return Response((await service.lookups.of_visitor(activity, lookup, data.profile)).body, media_type=JSON)

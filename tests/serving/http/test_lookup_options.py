@@ -1,6 +1,7 @@
 """A look-up's options: the same for the query, the body and the live stream."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from litestar.testing import TestClient
 
 from serving.http.app import build
+from serving.http.problems import Problem
 from serving.http.routes.lookup_options import LookupBody, LookupOptions, body_request, lookup_request
 from serving.http.service import Service
 from serving.recommend.request import LookupRequest
@@ -20,8 +22,8 @@ PARAMETERS = {
     "category": {"type": "string"},
     "explain": {"type": "boolean", "default": False},
     "diversity": {"type": "number", "maximum": 1},
-    "per_category": {"type": "integer", "minimum": 1},
-    "categories": {"type": "integer", "minimum": 1},
+    "per_category": {"type": "integer", "minimum": 1, "maximum": 200},
+    "categories": {"type": "integer", "minimum": 1, "maximum": 200},
     "explore": {"type": "number", "maximum": 0.5},
     "diversify": {"type": "string", "enum": ["mmr", "dpp"], "default": "mmr"},
 }
@@ -102,3 +104,36 @@ def test_candidates_and_rules_come_with_a_body(service: Service) -> None:
     request = body_request(service, msgspec.json.decode(content, type=LookupBody))
     assert request.candidates == {"a", "b"}
     assert [(rule.id, rule.action, tuple(rule.items)) for rule in request.rules] == [("r", "exclude", ("a",))]
+
+
+@pytest.mark.parametrize(
+    ("rules", "what"),
+    [
+        ([{"where": {f"a{number}": "x" for number in range(10)}} for _ in range(4)], "40 conditions"),
+        ([{"where": {"title": {"in": [f"v{number}" for number in range(900)]}}} for _ in range(3)], "2700 values"),
+        ([{"items": [f"i{number}" for number in range(6_000)]} for _ in range(2)], "12000 items"),
+    ],
+)
+def test_rules_that_would_hold_up_others_are_refused(service: Service, rules: list[dict[str, Any]], what: str) -> None:
+    content = [{"id": f"r{number}", "action": "exclude", **rule} for number, rule in enumerate(rules)]
+    body = msgspec.convert({"rules": content}, LookupBody)
+    with pytest.raises(Problem, match=what):
+        body_request(service, body)
+
+
+def test_a_visitor_needs_neither_event_ids_nor_a_user(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    histories: list[list[str]] = []
+
+    async def of_visitor(activity: Any, *_: Any) -> Any:
+        histories.append(activity.recent.items)
+        return msgspec.defstruct("Encoded", [("body", bytes)])(b"{}")
+
+    monkeypatch.setattr(service.lookups, "of_visitor", of_visitor)
+    now = int(time.time() * 1000)
+    bare = [{"item_id": "a", "kind": "view", "at": now}, {"item_id": "b", "kind": "cart", "at": now}]
+    full = [{"type": "interaction", "event_id": item["item_id"], "user_id": "u", **item} for item in bare]
+    with TestClient(build(service)) as client:
+        for events in (bare, full):
+            assert client.post("/v1/sessions/recommendations", json={"events": events}).status_code == 200
+        assert client.post("/v1/sessions/recommendations", json={"events": bare * 251}).status_code == 400
+    assert [sorted(history) for history in histories] == [["a", "b"], ["a", "b"]]
