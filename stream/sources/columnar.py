@@ -4,6 +4,8 @@ Ids become text, attributes become texts, numbers, Booleans and lists of these; 
 of its fields (`geo.lat`), what lies deeper becomes JSON text.
 """
 
+from datetime import timedelta
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +39,7 @@ def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColu
     Raises:
         SourceError: it is not Parquet, or damaged.
     """
-    frame = _read(path, raw)
+    frame = _read(path, raw, cleaner)
     if LINE in frame.columns:
         frame = frame.rename({LINE: f"{LINE}_"})
     cleaner.count(FileCount(path.name, frame.height, frame.height))
@@ -53,8 +55,8 @@ def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColu
 
 
 def flat(column: pl.Series) -> pl.Series:
-    """The column without lists and structs: these as text, for comparing and showing."""
-    return column if _is_plain(column.dtype) else _texts_of(column)
+    """The column without lists, structs and durations: these as text, for comparing and showing."""
+    return column if is_plain(column.dtype) and column.dtype != pl.Duration else _texts_of(column)
 
 
 def as_ids(path: Path, column: pl.Series) -> tuple[pl.Series, str | None]:
@@ -63,7 +65,7 @@ def as_ids(path: Path, column: pl.Series) -> tuple[pl.Series, str | None]:
     Raises:
         SourceError: it holds lists or structs.
     """
-    if not _is_plain(column.dtype):
+    if not is_plain(column.dtype):
         raise SourceError(
             f"{path}: column {column.name!r} holds {_kind_of(column.dtype)}, not texts or numbers; map another (--map)"
         )
@@ -84,10 +86,10 @@ def as_attributes(column: pl.Series, depth: int = 2) -> list[pl.Series]:
         return [_texts_of(column)]
     if column.dtype in (pl.List, pl.Array):
         return [_list(column)]
-    return [_scalar(column) if _is_plain(column.dtype) else _texts_of(column)]
+    return [_scalar(column) if is_plain(column.dtype) else _texts_of(column)]
 
 
-def _read(path: Path, raw: bytes | None) -> pl.DataFrame:
+def _read(path: Path, raw: bytes | None, cleaner: Cleaner) -> pl.DataFrame:
     try:
         return pl.read_parquet(path if raw is None else BytesIO(raw))
     except POLARS_ERRORS as error:
@@ -96,21 +98,24 @@ def _read(path: Path, raw: bytes | None) -> pl.DataFrame:
         reason = error.strerror or str(error)
     try:
         table = pq.read_table(path if raw is None else pa.BufferReader(raw))
-        return pl.DataFrame([_from_arrow(name, table.column(name)) for name in table.column_names])
+        return pl.DataFrame([_from_arrow(cleaner, path, name, table.column(name)) for name in table.column_names])
     except (pa.ArrowException, OSError, ValueError, TypeError, *POLARS_ERRORS):
         raise SourceError(
             f"{path}: cannot be read as Parquet ({reason[:200]}); was it cut off in a download?"
         ) from None
 
 
-def _from_arrow(name: str, column: pa.ChunkedArray) -> pl.Series:
+def _from_arrow(cleaner: Cleaner, path: Path, name: str, column: pa.ChunkedArray) -> pl.Series:
     """A column that may hold bytes which are no text: as binary."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
+    if pa.types.is_decimal256(column.type):  # wider than Polars has them
+        column = column.cast(pa.float64(), safe=False)
     try:
         series = pl.Series(name, column)
         series.to_list()
     except (UnicodeDecodeError, pa.ArrowException, *POLARS_ERRORS):
+        cleaner.note(f"{path.name}: column {name!r} ({column.type}) cannot be read and is left out")
         return pl.Series(name, [None], pl.String).new_from_index(0, len(column))
     return series
 
@@ -166,6 +171,10 @@ def _plain(value: Any) -> str | int | float | bool | None:
         return value if abs(value) < float("inf") else None
     if isinstance(value, bytes):
         return _text(value)
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, pl.Series):
         value = value.to_list()
     try:
@@ -191,5 +200,6 @@ def _kind_of(dtype: pl.DataType) -> str:
     return "structs" if dtype == pl.Struct else "lists" if dtype in (pl.List, pl.Array) else str(dtype)
 
 
-def _is_plain(dtype: pl.DataType) -> bool:
+def is_plain(dtype: pl.DataType) -> bool:
+    """Whether a type holds one value: no list, struct or map."""
     return dtype in PLAIN or dtype.is_numeric() or dtype.is_temporal()

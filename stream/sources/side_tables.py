@@ -11,7 +11,7 @@ import polars as pl
 from stream.cleaning import LINE, Cleaner
 from stream.errors import SourceError
 from stream.events import DEFAULT_LIMITS
-from stream.sources.columnar import CheckedColumns, as_attributes
+from stream.sources.columnar import CheckedColumns, as_attributes, flat
 from stream.sources.columns import choose
 from stream.sources.numbers import numbers_where_all_are
 from stream.sources.table_file import labels, row_example
@@ -123,6 +123,6 @@ def _expiries(cleaner: Cleaner, path: Path, frame: pl.DataFrame, column: str) ->
     )
     for row in wrong.arg_true().head(1):
         why = "is not a time" if times[row] is None else f"lies before 1990 ({note})"
-        written = str(frame[column][row])[:80]
+        written = str(flat(frame[column].gather([row]))[0])[:80]
         raise SourceError(f"{path} line {frame[LINE][row]}: expires_at='{written}' {why}; {cure}")
     return times

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner
-from stream.sources.columnar import CheckedColumns, as_ids, read_columns
+from stream.sources.columnar import CheckedColumns, as_ids, flat, is_plain, read_columns
 from stream.sources.delimited import TextForm, read_text
 from stream.sources.files import is_parquet, is_regular, raw_bytes, unpacked
 from stream.sources.table_options import TableOptions
@@ -46,7 +46,14 @@ def labels(
     for field in fields:
         if field not in chosen:
             continue
-        text, note = as_ids(path, frame[chosen[field]])
+        column = frame[chosen[field]]
+        if not is_plain(column.dtype) and field not in {"user_id", "item_id"}:
+            given = column.is_not_null()
+            if given.any():
+                example = row_example(path, frame, given, column.name)
+                cleaner.leave_out(field, int(given.sum()), f"{example} is no single text (another column: --map)")
+            column = pl.Series(column.name, [None], pl.String).new_from_index(0, len(column))
+        text, note = as_ids(path, column)
         texts[field] = text.alias(field)
         if note is not None:
             cleaner.note(f"{path.name}: {field}: {note}")
@@ -63,7 +70,7 @@ def labels(
 def row_example(path: Path, frame: pl.DataFrame, rows: pl.Series, column: str) -> str:
     """Where the first of `rows` (Boolean) is, and what it holds in `column`."""
     place = rows.arg_true()[0]
-    return f"{path.name} line {frame[LINE][place]}: {str(frame[column][place])[:80]!r}"
+    return f"{path.name} line {frame[LINE][place]}: {str(flat(frame[column].gather([place]))[0])[:80]!r}"
 
 
 def _is_parquet_file(path: Path) -> bool:

@@ -47,6 +47,9 @@ def test_ids_that_are_floats_become_whole_and_nan_is_missing(tmp_path: Path) -> 
         (pa.array([[1, 2], None, [3]]), [[1, 2], None, [3]]),
         (pa.array([[1.5, float("nan")], [None], None]), [[1.5, None], [None], None]),
         (pa.array([[b"x", b"\xff"], [], None]), [["x", None], [], None]),
+        (pa.array([[Decimal("1.50")], [], None]), [[1.5], [], None]),
+        (pa.array([[timedelta(seconds=90)], [], None]), [[90.0], [], None]),
+        (pa.array([Decimal("1.50"), None, Decimal(10) ** 40], pa.decimal256(60, 2)), [1.5, None, 1e40]),
         (pa.array([[date(2024, 1, 31)], [], None]), [["2024-01-31"], [], None]),
         (pa.array([[["x"], ["y"]], [], None]), [['["x"]', '["y"]'], [], None]),
         (pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())), ['{"k":1}', "{}", None]),
@@ -111,6 +114,14 @@ def test_values_of_events(tmp_path: Path) -> None:
     ):
         file = parquet(tmp_path, {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "z"], "at": AT, "value": column})
         assert open_table(file).events["value"].to_list() == expected
+
+
+def test_optional_lists_and_times_that_are_durations_are_counted(tmp_path: Path) -> None:
+    events = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "z"]}
+    source = open_table(parquet(tmp_path, {**events, "at": AT, "category": [["x"], None, []]}))
+    assert source.report.of("events").left_out == {"category": 2}
+    with pytest.raises(SourceError, match=r"line 1: at='86400.0' is not a time"):
+        open_table(parquet(tmp_path, {**events, "at": [timedelta(days=1)] * 3}))
 
 
 def test_ids_that_are_lists_are_refused_with_the_cure(tmp_path: Path) -> None:
