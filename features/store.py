@@ -182,7 +182,9 @@ class OnlineStore:
         for domain, identities in _by_domain(keys).items():
             rows = self._read(f"{domain}_{view}", key, identities, ["record"])
             contents = {identity: row["record"].string_val for identity, row in rows.items()}
-            records |= {(domain, identity): decode(content) for identity, content in contents.items() if content}
+            for identity, content in contents.items():
+                if content:
+                    records[domain, identity] = _decoded(decode, content, f"{domain}_{view}", identity)
         return records
 
     def _write(self, view: str, key: str, rows: Iterable[tuple[str, dict[str, Value]]]) -> None:
@@ -277,6 +279,15 @@ def _write_ahead(path: Path) -> None:
         connection.execute("pragma journal_mode=wal")
     finally:
         connection.close()
+
+
+def _decoded(decode: Callable[[str], T], content: str, view: str, identity: str) -> T:
+    try:
+        return decode(content)
+    except msgspec.DecodeError as error:
+        raise StoreError(
+            f"the row of {identity!r} in {view} is damaged ({error}); stop the system, run `coldstream features rebuild`"
+        ) from error
 
 
 def _by_domain(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from feast.protos.feast.types.Value_pb2 import Value
 
 from features.activity import Activity, FoldSettings, LoggedEvent, apply
-from features.catalogue import ItemRow, ProfileRow
+from features.catalogue import ItemRow, ProfileRow, item_row, profile_row
 from features.errors import FeatureError, StoreError
 from features.popularity import DomainPopularity, PartitionPopularity
 from features.rebuild import differing_keys, rebuild
 from features.store import OnlineStore, open_store
-from stream.events import Interaction
+from stream.events import Interaction, Item, User
 from testing.redis_server import redis_server
 
 NOON = 1_760_000_000_000
@@ -80,6 +81,25 @@ def test_profiles_items_and_popularity(store: OnlineStore) -> None:
     assert store.read_profile("news", "ann") is None
     assert store.read_item("shop", "tea") == item.record()
     assert store.read_popularity(["events/0", "events/1"]) == {"events/0": row}
+
+
+def test_rows_keep_the_clocks_of_their_fields(store: OnlineStore) -> None:
+    item = item_row(Item("tea", NOON, title="Tea", attributes={"brand": "House", "old": None}), 7)
+    user = profile_row(User("ann", NOON, attributes=None), 8)
+    store.write_items([item])
+    store.write_profiles([user])
+    assert store.read_item_rows([("shop", "tea"), ("shop", "cup")]) == {("shop", "tea"): item}
+    assert store.read_profile_rows([("shop", "ann"), ("news", "ann")]) == {("shop", "ann"): user}
+    assert item.attribute_clocks == {"brand": (NOON, 7), "old": (NOON, 7)}
+    store.write_positions({"items/0": 0, "users/0": 8})
+    assert store.read_positions(["items/0", "items/1", "users/0"]) == {"items/0": 0, "users/0": 8}
+
+
+def test_a_damaged_row_is_named_with_its_cure(store: OnlineStore) -> None:
+    record = {"record": Value(string_val='{"type": "item", "item_id": ')}
+    store._write("shop_item", "item_id", [("tea", record)])
+    with pytest.raises(StoreError, match=r"'tea' in shop_item is damaged .* features rebuild"):
+        store.read_item("shop", "tea")
 
 
 def test_typed_features_of_a_written_state(store: OnlineStore) -> None:

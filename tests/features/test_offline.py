@@ -110,6 +110,32 @@ def test_a_profile_that_changed_after_an_event_is_not_seen_by_it(tmp_path: Path)
     assert segments == [None, "late", "late", "old"]
 
 
+def test_a_profile_is_as_its_updates_until_then_say_together(tmp_path: Path) -> None:
+    """An import of old data: later in the log, newer as a word, and true since long ago."""
+    updates = [
+        User("ann", NOON, segment="new", attributes={"plan": "free"}),
+        User("ann", NOON + 50, attributes={"plan": "gold"}),
+        User("ann", NOON + 90, valid_from=NOON - 100, segment="imported", attributes={"plan": "none", "age": 40}),
+        User("ann", NOON + 95, valid_from=NOON + 60, attributes={"plan": None}),
+    ]
+    archive = archived(tmp_path, "users", list(updates))
+    offline = OfflineStore(archive, ["shop"])
+    offline.update()
+    profiles = ProfileHistory.from_frame(offline.profile_history("shop"))
+    known = {"segment": "imported", "age": 40}
+    expected = {
+        NOON - 100: None,
+        NOON - 99: known | {"plan": "none"},
+        NOON + 1: known | {"plan": "none"},
+        NOON + 51: known | {"plan": "none"},
+        NOON + 61: known,
+    }
+    assert {at: profiles.before("ann", at) for at in expected} == expected
+    feast = open_store(tmp_path / "feast", "sqlite", ["shop"]).feast
+    joined = training_set(feast, "shop", pd.DataFrame({"user_id": ["ann"], "at": [NOON + 61]}))
+    assert msgspec.json.decode(joined.record[0])["attributes"] == {"age": 40}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_join_of_training_is_the_join_of_feast(tmp_path: Path, seed: int) -> None:
     """Profiles come late, out of order and at the same millisecond as others, and as events."""
