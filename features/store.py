@@ -286,7 +286,7 @@ def _decoded(decode: Callable[[str], T], content: str, view: str, identity: str)
         return decode(content)
     except msgspec.DecodeError as error:
         raise StoreError(
-            f"the row of {identity!r} in {view} is damaged ({error}); stop the system, run `coldstream features rebuild`"
+            f"the row of {identity!r} in {view} is damaged ({error}); stop it and run `coldstream features rebuild`"
         ) from error
 
 
