@@ -51,6 +51,18 @@ def ingest(
     _become("ingest", as_json, "--events", str(events), *(["--store", store] if store else []))
 
 
+@app.command("connections")
+def connections(
+    idle: Annotated[int, typer.Option(help="Connections that send nothing.")] = 2_000,
+    streams: Annotated[int, typer.Option(help="Open live streams.")] = 1_000,
+    seconds: Annotated[float, typer.Option(help="Duration of each of ten measurements in seconds.")] = 4.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure look-ups beside thousands of open connections, and whether slow ones end."""
+    sizes = ["--idle", str(idle), "--streams", str(streams), "--seconds", str(seconds)]
+    _become("connections", as_json, *sizes)
+
+
 @app.command("start")
 def start(as_json: AsJson = False) -> None:
     """Measure a first start, a second start and the memory of each process."""

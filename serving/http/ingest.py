@@ -77,7 +77,9 @@ async def send_records(
             await asyncio.sleep(0)
         valid = _checked(raw_records[start : start + SLICE], start, service, (topic, wrong_type), refused)
         if valid:
-            positions += await service.producer.send_many(valid)
+            sent = await service.producer.send_many(valid)
+            service.on_sent(topic, sent)
+            positions += sent
             metrics.records_accepted.labels(type(valid[0]).__name__.lower()).inc(len(valid))
     reported = refused[:MAX_REPORTED]
     if refused and not positions:

@@ -17,6 +17,10 @@ from stream.producer import Position
 TOKEN: Final = re.compile(r"(?:[a-z-]+/)?\d{1,9}:\d{1,18}")
 
 
+TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS, topics.RULES)
+"""Topics whose records have tokens."""
+
+
 def format_token(topic: str, position: Position) -> str:
     """The token of one record."""
     prefix = "" if topic == topics.EVENTS else f"{topic}/"
@@ -44,7 +48,11 @@ def _parse_token(text: str) -> tuple[str, int]:
     if not TOKEN.fullmatch(text):
         raise Problem(400, "bad-token", f"after={text!r} is not a token; give what POST /v1/events answered")
     partition, _, offset = text.rpartition(":")
-    return partition if "/" in partition else f"{topics.EVENTS}/{partition}", int(offset)
+    if "/" not in partition:
+        return f"{topics.EVENTS}/{partition}", int(offset)
+    if partition.partition("/")[0] not in TOPICS:
+        raise Problem(400, "bad-token", f"after={text!r}: tokens are of the topics {', '.join(TOPICS)}")
+    return partition, int(offset)
 
 
 class AppliedOffsets:

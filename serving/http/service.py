@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from serving.http.background import keep_running
 from serving.http.catalogue_feed import CatalogueFeed
 from serving.http.consumer_reports import ConsumerReports
 from serving.http.live_streams import LiveStreams, StreamLimits
+from serving.http.log_ends import LogEnds
 from serving.http.popularity_refresh import PopularityRefresh
-from serving.http.read_your_writes import AppliedOffsets, wait_until_applied
+from serving.http.read_your_writes import AppliedOffsets, parse_tokens, wait_until_applied
 from serving.http.topic_follower import TopicFollower
 from serving.messages import decode_update, encode, release_announcement
 from serving.process import memory
@@ -33,7 +35,7 @@ from serving.settings import Settings
 from stream import topics
 from stream.errors import BrokerError
 from stream.events import TimeLimits
-from stream.producer import Producer
+from stream.producer import Position, Producer
 
 if TYPE_CHECKING:
     from features.store import OnlineStore
@@ -53,6 +55,8 @@ class Service:
             for name in settings.domain_names
         }
         self.applied = AppliedOffsets()
+        self.log_ends = LogEnds(settings.bootstrap, settings.kafka_security)
+        self._sent: dict[str, int] = {}
         self.consumers = ConsumerReports()
         self.streams = LiveStreams(
             StreamLimits(settings.max_streams, settings.max_streams_per_address, settings.max_streams_per_user)
@@ -121,6 +125,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.producer.stop()
+        await asyncio.to_thread(self.log_ends.close)
         await self.lookups.stop()
         await self.shadow.stop()
         self._executor.shutdown()
@@ -147,7 +152,28 @@ class Service:
             activity = await self.activity(domain, user_id)
             return activity.applied.positions if activity is not None else {}
 
-        await wait_until_applied(token, self.applied, read_positions, self.settings.after_timeout_ms)
+        unknown = [entry for entry in parse_tokens(token) if not self._is_known(*entry)]
+        waiting = wait_until_applied(token, self.applied, read_positions, self.settings.after_timeout_ms)
+        if not unknown:
+            await waiting
+            return
+        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self.log_ends.check(unknown))]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        applied, checked = tasks
+        if not applied.done() and checked.exception() is not None:
+            applied.cancel()
+            checked.result()
+        checked.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody waits for it any more
+        await applied
+
+    def on_sent(self, topic: str, positions: Iterable[Position]) -> None:
+        """Records that this process sent: their tokens need no check."""
+        for position in positions:
+            name = f"{topic}/{position.partition}"
+            self._sent[name] = max(position.offset, self._sent.get(name, -1))
+
+    def _is_known(self, partition: str, offset: int) -> bool:
+        return self.applied.contains(partition, offset) or self._sent.get(partition, -1) >= offset
 
     async def _activities(self, keys: set[tuple[str, str]]) -> dict[tuple[str, str], Activity]:
         return await self.lookups.call(lambda store: store.read_activities(keys))

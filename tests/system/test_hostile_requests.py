@@ -1,8 +1,11 @@
 """Hostile requests over the wire, to a system that works: no server error, and look-ups go on meanwhile."""
 
 import asyncio
+import time
+from urllib.parse import quote
 
 import httpx
+import pytest
 
 from testing import load
 from testing.hostile_requests import hostile_requests
@@ -27,3 +30,37 @@ def test_no_request_is_a_server_error(system: System) -> None:
     assert httpx.get(f"{system.url}/v1/users/somebody/recommendations").status_code == 200
     log = (system.state / "api.log").read_text("utf-8")
     assert "unexpected error" not in log
+
+
+@pytest.mark.parametrize(
+    "token", ["events/99:0", "99:0", "0:99999999", "items/0:99999999", "releases/0:0", "nowhere/0:0"]
+)
+def test_a_token_that_no_write_returned_is_refused_at_once(system: System, token: str) -> None:
+    url = f"{system.url}/v1/users/somebody/recommendations"
+    httpx.get(url, params={"after": "events/99:0"})  # opens the connection to the broker
+    started = time.monotonic()
+    answer = httpx.get(url, params={"after": token})
+    assert (answer.status_code, answer.json()["type"]) == (400, "bad-token")
+    assert time.monotonic() - started < 0.9  # before `after_timeout_ms`
+
+
+def test_ids_with_slashes_have_rows_of_their_own(system: System) -> None:
+    now = int(time.time() * 1000)
+    events = [
+        {
+            "type": "interaction",
+            "event_id": f"slash-{user}",
+            "user_id": user,
+            "item_id": "A/B-7",
+            "kind": "view",
+            "at": now,
+        }
+        for user in ("slash/42", "slash", "slash/features", "slash?b#c")
+    ]
+    token = httpx.post(f"{system.url}/v1/events", json=events).json()["token"]
+    for event in events:
+        user = str(event["user_id"])
+        waited = httpx.get(f"{system.url}/v1/users/recommendations", params={"user_id": user, "after": token})
+        assert (waited.status_code, waited.json()["user_id"]) == (200, user)
+        features = httpx.get(f"{system.url}/v1/users/{quote(user, safe='')}/features").json()
+        assert (features["user_id"], features["summary"]["totals"]) == (user, {"view": 1})

@@ -70,6 +70,7 @@ async def delete_rule(service: InjectedService, rule_id: FromPath[str]) -> Respo
 
 async def _send(service: Service, change: RuleChange) -> Response[AcceptedRule]:
     (position,) = await service.producer.send_raw([encode(change)])
+    service.on_sent(topics.RULES, [position])
     return Response(AcceptedRule(change.rule_id, format_token(topics.RULES, position)), status_code=202)
 
 
