@@ -77,6 +77,7 @@ def test_the_members_of_a_gzip_file_are_one_body(client: TestClient, log: Log) -
         (compressed(b" " * (bodies.MAX_BODY_BYTES + 1), "gzip"), "gzip", 413, "too-large"),
         (compressed(b" " * (bodies.MAX_BODY_BYTES + 1), "zstd"), "zstd", 413, "too-large"),
     ],
+    ids=["not-gzip", "not-zstd", "cut-gzip", "cut-zstd", "other-encoding", "gzip-bomb", "zstd-bomb"],
 )
 def test_a_body_that_does_not_fit_its_encoding_is_refused(
     client: TestClient, body: bytes, encoding: str, status: int, type_: str
