@@ -87,12 +87,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def release_announcement(root: Path, domain: str, action: str) -> ReleaseAnnouncement:
-    """What a domain serves, and its canary and shadow, after `action`; read from the folder of releases `root`.
-
-    Raises:
-        ReleaseError: the domain's `rollout.json` or pointer is damaged.
-    """
-    rollout, serving = arms.read(root, domain), release_store.current_id(root, domain) or ""
+    """What a domain serves, and its canary and shadow, after `action`; read from the folder of releases `root`."""
+    rollout, serving = arms.read_or_none(root, domain), release_store.serving_id(root, domain) or ""
     reason = rollout.ended[-1].reason if rollout.ended else ""
     return ReleaseAnnouncement(
         domain,
@@ -160,5 +156,5 @@ def publish(settings: Settings, message: ReleaseAnnouncement | ForgetUser) -> No
 def _decode(decoder: msgspec.json.Decoder[Message], topic: str, value: bytes | None) -> Message:
     try:
         return decoder.decode(value or b"")
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
         raise MessageError(f"skipped a message on topic {topic}: {error}") from None

@@ -31,3 +31,7 @@ class BrokerError(StreamError):
 
 class SourceError(StreamError):
     """A data set or an imported file cannot be read as asked."""
+
+
+class FileError(StreamError, OSError):
+    """A file cannot be written: the disk is full, or access is denied. Nothing half-written is left."""

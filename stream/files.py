@@ -7,10 +7,12 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
+
+from stream.errors import FileError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -24,8 +26,28 @@ def replacing(path: Path) -> Iterator[Path]:
     to finish wins. Missing parent folders are created; what a killed writer left beside `path` is removed.
 
     Raises:
-        OSError: the file cannot be written. `path` is then unchanged.
+        FileError: the file cannot be written. `path` is then unchanged.
     """
+    try:
+        with _replacing(path) as temporary:
+            yield temporary
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}; {free_space(path.parent)}") from error
+
+
+def free_space(folder: Path) -> str:
+    """The cure of a failed write below `folder`, with the space that is left there."""
+    with suppress(OSError):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free / 2**20
+        return f"{free:,.0f} MiB are free there: free space or give the process access to {folder}, and try again"
+    return f"free space or give the process access to {folder}, and try again"
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if not Path("/proc", left.name.split(".")[-2].partition("-")[0]).exists():
@@ -68,7 +90,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str, mode: int | None = None) -> None:
-    """Replace `path` with `content`; text is written as UTF-8. Raises OSError, and `path` is then unchanged.
+    """Replace `path` with `content`; text is written as UTF-8. Raises FileError, and `path` is then unchanged.
 
     `mode`: permissions of the file, such as 0o600 for one with a password; None: as the process creates files.
     """

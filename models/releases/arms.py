@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from models.errors import ReleaseError
+from models.releases.manifest import EpochMs
+from models.releases.release_files import checked_name, read_json, with_cure
 from stream.files import exclusive, write_atomically
 
 FILE: Final = "rollout.json"
@@ -30,9 +32,9 @@ class Arm(msgspec.Struct, frozen=True):
     """
 
     release: str
-    share: float
-    began_at: int
-    salt: str
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    began_at: EpochMs
+    salt: Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z.-]{1,64}$")]
 
 
 class EndedTrial(msgspec.Struct, frozen=True):
@@ -40,8 +42,8 @@ class EndedTrial(msgspec.Struct, frozen=True):
 
     role: Role
     release: str
-    began_at: int
-    ended_at: int
+    began_at: EpochMs
+    ended_at: EpochMs
     action: str
     reason: str
     detail: str = ""
@@ -89,13 +91,25 @@ def read(root: Path, domain: str) -> Rollout:
     Raises:
         ReleaseError: bad-rollout.
     """
-    path = root / domain / FILE
+    path, cure = root / domain / FILE, f"delete it to end every trial of {domain}"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Rollout)
-    except FileNotFoundError:
+        rollout = read_json(path, Rollout, "bad-rollout", cure)
+        for arm in (rollout.canary, rollout.shadow):
+            if arm is not None:
+                checked_name(arm.release, str(path))
+    except ReleaseError as error:
+        if error.reason == "missing-file":
+            return Rollout()
+        raise ReleaseError("bad-rollout", with_cure(error.detail, cure)) from error
+    return rollout
+
+
+def read_or_none(root: Path, domain: str) -> Rollout:
+    """A domain's trials; none if the file is damaged: the process that follows it reports that."""
+    try:
+        return read(root, domain)
+    except ReleaseError:
         return Rollout()
-    except msgspec.DecodeError as error:
-        raise ReleaseError("bad-rollout", f"{path}: {error}; delete it to end every trial of {domain}") from error
 
 
 def write(root: Path, domain: str, rollout: Rollout) -> None:

@@ -26,7 +26,7 @@ def read(root: Path, domain: str) -> Baseline | None:
     """The newest baseline; None if it is missing or unreadable: counting then restarts from a new one."""
     try:
         return msgspec.json.decode((root / domain / FILE).read_bytes(), type=Baseline)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

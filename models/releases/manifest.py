@@ -10,13 +10,19 @@ import msgspec
 from features.activity import FoldSettings
 from models.errors import ReleaseError
 from models.releases.gate import GateReport
+from models.releases.release_files import checked_name, read_json
 
 FORMAT: Final = 3
 """Raised whenever a newer version could misread an older release folder."""
 ITEM_KNN: Final = "item-knn"
 """The recommender of a domain's first release, and the source of every release's neighbors."""
+OWN_FILES: Final = frozenset({"manifest.json", "refused.json"})
+"""Files of a release folder that the manifest does not name."""
 TRAINING_FILE_PREFIX: Final = "training."
 """Files with this prefix are for the next training run. Serving processes never read them."""
+EpochMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""A time that a calendar knows: 1970 to 9999."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 DEFAULT_HISTORY_LENGTH: Final = FoldSettings().history_length
 """Events of a history that a release reads, where a training run sets nothing else."""
 
@@ -25,7 +31,7 @@ class File(msgspec.Struct, frozen=True):
     """One file of a release."""
 
     sha256: str
-    bytes: int
+    bytes: Count
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -48,11 +54,11 @@ class Manifest(msgspec.Struct, frozen=True):
     id: str
     domain: str
     recommender: str
-    created_at: int
-    cutoff_at: int
-    items: int
-    events: int
-    users: int
+    created_at: EpochMs
+    cutoff_at: EpochMs
+    items: Count
+    events: Count
+    users: Count
     files: dict[str, File]
     params: dict[str, Any] = {}
     metrics: dict[str, float] = {}
@@ -61,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int = FORMAT
     history_length: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = DEFAULT_HISTORY_LENGTH
     intervals: dict[str, tuple[float, float]] = {}
-    held_out_from: int = 0
+    held_out_from: EpochMs = 0
     data: str = ""
     seconds: float = 0.0
     warm_start: str | None = None
@@ -111,23 +117,43 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a release folder.
 
     Raises:
-        ReleaseError: reason no-manifest, bad-manifest, or format for a release that another version wrote.
+        ReleaseError: reason no-manifest, bad-manifest, not-a-file for a link, or format for a release that another
+            version wrote.
     """
     path = folder / "manifest.json"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ReleaseError("not-a-file", f"{folder} is not a folder; train again or roll back")
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ReleaseError("no-manifest", f"{folder} holds no release: {error}") from error
+        written = read_json(path, _FormatOnly, "bad-manifest").format
+    except ReleaseError as error:
+        reason = "no-manifest" if error.reason == "missing-file" else error.reason
+        raise ReleaseError(reason, f"{folder} holds no release: {error.detail}") from error
+    if written != FORMAT:
+        raise ReleaseError(
+            "format",
+            f"{folder}: release format {written} cannot be read by this version (format {FORMAT}); train a new one",
+        )
+    manifest = read_json(path, Manifest, "bad-manifest")
+    problem = _problem(manifest, folder)
+    if problem:
+        raise ReleaseError("bad-manifest", f"{path} {problem}; train again or roll back")
+    return manifest
+
+
+def _problem(manifest: Manifest, folder: Path) -> str | None:
+    """What the types alone do not refuse."""
+    if (manifest.domain, manifest.id) != (folder.parent.name, folder.name):
+        return f"is that of release {manifest.id[:80]!r} of domain {manifest.domain[:80]!r}"
+    for name in (*manifest.files, *manifest.extras):
+        checked_name(name, f"{folder}/manifest.json")
+    repeated = sorted(set(manifest.files) & set(manifest.extras) | {*manifest.files, *manifest.extras} & OWN_FILES)
+    if repeated:
+        return f"names {repeated[0]!r} twice"
     try:
-        written = msgspec.json.decode(raw, type=_FormatOnly).format
-        if written != FORMAT:
-            raise ReleaseError(
-                "format",
-                f"{folder}: release format {written} cannot be read by this version (format {FORMAT}); train a new one",
-            )
-        return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise ReleaseError("bad-manifest", f"{path}: {error}") from error
+        msgspec.json.encode(manifest)
+    except (OverflowError, RecursionError) as error:  # a number of more than 64 bits among the parameters
+        return f"has a parameter that is no JSON: {error}"
+    return None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

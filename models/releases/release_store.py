@@ -5,6 +5,7 @@
 <root>/<domain>/current.json                   the serving release and the ones that served before it
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -13,17 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
-from models.data.batch import Batch
-from models.data.vocabulary import PREFERENCE_WEIGHTS, Vocabulary, kind_weights_of
 from models.errors import ReleaseError
-from models.recommenders import registry
-from models.recommenders.base import Scorer
-from models.recommenders.item_product import options_of
 from models.releases import arms
 from models.releases.manifest import (
     ITEM_KNN,
+    OWN_FILES,
     TRAINING_FILE_PREFIX,
     Card,
     File,
@@ -33,8 +29,24 @@ from models.releases.manifest import (
     read_manifest,
 )
 from models.releases.release import Release
-from stream.files import creating_folder, write_atomically
+from models.releases.release_checks import check_arrays, checked_recommender
+from models.releases.release_files import (
+    array_of,
+    check_plain,
+    checked_name,
+    decode_json,
+    read_json,
+    read_plain,
+    session_of,
+    with_cure,
+)
+from stream.events import Id
+from stream.files import creating_folder, free_space, write_atomically
 
+POINTER: Final = "current.json"
+ITEMS: Final = "items.json"
+REFUSED: Final = "refused.json"
+MAX_DETAIL: Final = 2_000
 KEPT_RELEASES: Final = 5
 """The newest releases that are never deleted; also the length of the history that rollback can use."""
 
@@ -66,15 +78,28 @@ def save(root: Path, manifest: Manifest, item_ids: Sequence[str], write: Callabl
 
     Returns:
         The manifest with the files' hashes and sizes.
+
+    Raises:
+        ReleaseError: not-written, as on a full disk; nothing of the release is left then.
     """
-    with creating_folder(root / manifest.domain / manifest.id) as folder:
-        names = write(folder)
-        (folder / "items.json").write_bytes(msgspec.json.encode(list(item_ids)))
-        described = {name: _described(folder / name) for name in [*names, "items.json"]}
-        files = {name: file for name, file in described.items() if not name.startswith(TRAINING_FILE_PREFIX)}
-        extras = {name: file for name, file in described.items() if name.startswith(TRAINING_FILE_PREFIX)}
-        complete = msgspec.structs.replace(manifest, files=files, extras=extras, items=len(item_ids))
-        (folder / "manifest.json").write_bytes(encode_manifest(complete))
+    folder = root / manifest.domain / manifest.id
+    try:
+        with creating_folder(folder) as aside:
+            return _write_files(aside, manifest, item_ids, write)
+    except OSError as error:
+        raise ReleaseError("not-written", f"{folder} cannot be written: {error}; {free_space(root)}") from error
+
+
+def _write_files(
+    aside: Path, manifest: Manifest, item_ids: Sequence[str], write: Callable[[Path], list[str]]
+) -> Manifest:
+    names = write(aside)
+    (aside / ITEMS).write_bytes(msgspec.json.encode(list(item_ids)))
+    described = {name: _described(aside / name) for name in [*names, ITEMS]}
+    files = {name: file for name, file in described.items() if not name.startswith(TRAINING_FILE_PREFIX)}
+    extras = {name: file for name, file in described.items() if name.startswith(TRAINING_FILE_PREFIX)}
+    complete = msgspec.structs.replace(manifest, files=files, extras=extras, items=len(item_ids))
+    (aside / "manifest.json").write_bytes(encode_manifest(complete))
     return complete
 
 
@@ -87,59 +112,107 @@ def load(folder: Path, threads: int = 1) -> Release:
     """Load a release and check every file.
 
     Raises:
-        ReleaseError: reason no-manifest, bad-manifest, format, missing-file, hash-mismatch, unreadable, shape-mismatch
-            or not-finite.
+        ReleaseError: reason no-manifest, bad-manifest, format, bad-name, missing-file, extra-file, not-a-file,
+            hash-mismatch, unreadable, bad-array, shape-mismatch, not-finite or duplicate-items.
     """
-    manifest = read_manifest(folder)
-    for name, described in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ReleaseError("missing-file", f"{path} is missing; the release is not whole: train again or roll back")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != described.sha256:
-            raise ReleaseError("hash-mismatch", f"{path} is not the file that was released; train again or roll back")
     try:
-        item_ids = msgspec.json.decode((folder / "items.json").read_bytes(), type=list[str])
-        arrays = {
-            Path(name).stem: _read_file(folder / name, threads) for name in manifest.files if name != "items.json"
-        }
-    except (OSError, ValueError, msgspec.DecodeError, RuntimeError) as error:
-        raise ReleaseError("unreadable", f"{folder}: {error}") from error
-    _check_shapes(folder, len(item_ids), arrays)
-    return Release(manifest, _checked_recommender(folder, manifest, item_ids, arrays), arrays)
+        return _loaded(folder, threads)
+    except ReleaseError:
+        raise
+    except Exception as error:  # a process must survive whatever a folder contains
+        raise ReleaseError("unreadable", f"{folder}: {type(error).__name__}: {error}") from error
 
 
-def read_extra(folder: Path, manifest: Manifest, name: str) -> bytes:
-    """A file for the next training run; raises like `load`: missing-file or hash-mismatch."""
-    described = manifest.extras.get(name)
-    if described is None or not (folder / name).is_file():
-        raise ReleaseError("missing-file", f"{folder} has no {name}; the next run trains without it")
-    raw = (folder / name).read_bytes()
-    if hashlib.sha256(raw).hexdigest() != described.sha256:
-        raise ReleaseError("hash-mismatch", f"{folder / name} is not the file that was released; it is not used")
+def _loaded(folder: Path, threads: int) -> Release:
+    manifest = read_manifest(folder)
+    items_path = folder / ITEMS
+    if ITEMS not in manifest.files:
+        raise ReleaseError("missing-file", f"{folder}: the manifest names no {ITEMS}")
+    _check_names(folder, manifest)
+    raw_items = _verified(items_path, manifest.files[ITEMS])
+    item_ids = decode_json(raw_items, list[Id], "unreadable", items_path, "train again or roll back")
+    del raw_items
+    arrays = {Path(name).stem: _content(folder / name, file, threads) for name, file in _arrays_of(manifest)}
+    check_arrays(folder, len(item_ids), arrays)
+    prefix = prefix_of(manifest.recommender)
+    return Release(manifest, checked_recommender(folder, manifest, item_ids, arrays, prefix), arrays)
+
+
+def _arrays_of(manifest: Manifest) -> list[tuple[str, File]]:
+    return [(name, file) for name, file in manifest.files.items() if name != ITEMS]
+
+
+def _content(path: Path, file: File, threads: int) -> Any:
+    """An array, or an ONNX Runtime session."""
+    raw = _verified(path, file)
+    return array_of(raw, path) if path.suffix == ".npy" else session_of(raw, path, threads)
+
+
+def _verified(path: Path, file: File) -> bytearray:
+    raw = read_plain(path, file.bytes)
+    if hashlib.sha256(raw).hexdigest() != file.sha256:
+        raise ReleaseError("hash-mismatch", f"{path} is not the file that was released; train again or roll back")
     return raw
 
 
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Check without reading them that the folder holds the files of the manifest, and no others."""
+    for name, file in manifest.files.items():
+        check_plain(folder / name, file.bytes)
+    known = {*manifest.files, *manifest.extras, *OWN_FILES}
+    extra = sorted(entry.name for entry in folder.iterdir() if entry.name not in known and entry.name[0] != ".")
+    if extra:
+        raise ReleaseError("extra-file", f"{folder}: the manifest does not name {extra[0]!r}; move that file away")
+
+
+def read_extra(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """A file for the next training run; raises like `load`: missing-file, not-a-file or hash-mismatch."""
+    described = manifest.extras.get(name)
+    if described is None:
+        raise ReleaseError("missing-file", f"{folder} has no {name}; the next run trains without it")
+    return bytes(_verified(folder / name, described))
+
+
+def item_ids(folder: Path) -> list[str]:
+    """The items of a release, most popular first. Raises ReleaseError: missing-file, not-a-file or unreadable."""
+    path = folder / ITEMS
+    return decode_json(read_plain(path), list[Id], "unreadable", path, "train again or roll back")
+
+
+def release_folder(root: Path, domain: str, release: str) -> Path:
+    """The folder of a release. Raises ReleaseError: bad-name for an id that is none."""
+    return root / checked_name(domain, "the domain") / checked_name(release, "the release")
+
+
 def current_id(root: Path, domain: str) -> str | None:
-    """The serving release of a domain, or None."""
+    """The serving release of a domain, or None. Raises ReleaseError: bad-pointer."""
     pointer = _read_pointer(root, domain)
     return pointer.release if pointer else None
 
 
-def promote(root: Path, domain: str, release: str) -> None:
-    """Make a release the serving one. It is loaded and checked first; raises like `load`.
+def serving_id(root: Path, domain: str) -> str | None:
+    """The release that processes serve: the current one; the newest ready one where the pointer is damaged."""
+    try:
+        return current_id(root, domain)
+    except ReleaseError:
+        return next((info.id for info in list_releases(root, domain) if info.state == "ready"), None)
 
-    Promoting a release that was refused, and that loads, clears the refusal.
+
+def promote(root: Path, domain: str, release: str) -> None:
+    """Make a release the serving one. It is loaded and checked first; raises like `load`, and OSError on a full disk.
+
+    Promoting a release that was refused, and that loads, clears the refusal. A damaged pointer is replaced.
     """
-    folder = root / domain / release
+    folder = release_folder(root, domain, release)
     try:
         load(folder)
     except ReleaseError as error:
         refuse(root, domain, release, error)
         raise
-    pointer = _read_pointer(root, domain)
+    pointer = _whole_pointer(root, domain)
     before = [*pointer.before, pointer.release][-KEPT_RELEASES:] if pointer else []
     _write_pointer(root, domain, Pointer(release, [earlier for earlier in before if earlier != release]))
-    (folder / "refused.json").unlink(missing_ok=True)
+    (folder / REFUSED).unlink(missing_ok=True)
     retire(root, domain)
 
 
@@ -159,10 +232,12 @@ def rollback(root: Path, domain: str) -> str:
 
 
 def refuse(root: Path, domain: str, release: str, error: ReleaseError) -> None:
-    """Record in a release's folder why it was refused; nothing if the folder is gone."""
+    """Record in a release's folder why it was refused; nothing if the folder is gone or cannot be written."""
     folder = root / domain / release
-    if folder.is_dir():
-        write_atomically(folder / "refused.json", json.dumps({"reason": error.reason, "detail": error.detail}).encode())
+    content = json.dumps({"reason": error.reason, "detail": error.detail[:MAX_DETAIL]}, ensure_ascii=False)
+    with contextlib.suppress(OSError):
+        if folder.is_dir() and not folder.is_symlink():
+            write_atomically(folder / REFUSED, content.encode("utf-8", "replace"))
 
 
 def retire(root: Path, domain: str) -> None:
@@ -170,20 +245,32 @@ def retire(root: Path, domain: str) -> None:
 
     Nothing is deleted before a first release serves.
     """
-    pointer = _read_pointer(root, domain)
+    pointer = _whole_pointer(root, domain)
     if pointer is None:
         return
-    needed = {pointer.release, *pointer.before, *_rollout(root, domain).releases}
-    for folder in sorted((root / domain).glob("[0-9]*"))[:-KEPT_RELEASES]:
+    needed = {pointer.release, *pointer.before, *arms.read_or_none(root, domain).releases}
+    whole = [folder for folder in _folders(root, domain) if _is_release(folder)]
+    for folder in whole[:-KEPT_RELEASES]:
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
-    """Every release of a domain, newest first."""
-    serving, rollout = current_id(root, domain), _rollout(root, domain)
-    folders = sorted((root / domain).glob("[0-9]*"), reverse=True)
-    return [_info(folder, _live_state(folder.name, serving, rollout)) for folder in folders]
+    """Every release of a domain, newest first; a damaged one is refused. With a damaged pointer none is serving."""
+    pointer, rollout = _whole_pointer(root, domain), arms.read_or_none(root, domain)
+    serving = pointer.release if pointer is not None else None
+    return [_info(folder, _live_state(folder.name, serving, rollout)) for folder in reversed(_folders(root, domain))]
+
+
+def problems(root: Path, domain: str) -> list[ReleaseError]:
+    """What is wrong with the files that say what serves and what is tried out; empty where both are whole."""
+    found = []
+    for read in (_read_pointer, arms.read):
+        try:
+            read(root, domain)
+        except ReleaseError as error:
+            found.append(error)
+    return found
 
 
 def card(root: Path, domain: str, release: str) -> Card | None:
@@ -191,18 +278,19 @@ def card(root: Path, domain: str, release: str) -> Card | None:
     listed = next((info for info in list_releases(root, domain) if info.id == release), None)
     if listed is None:
         return None
-    manifest = read_manifest(root / domain / release)
+    manifest = read_manifest(release_folder(root, domain, release))
     return Card(**msgspec.structs.asdict(manifest), state=listed.state, reason=listed.reason, detail=listed.detail)
 
 
 def _info(folder: Path, live_state: str | None) -> ReleaseInfo:
     try:
         manifest = read_manifest(folder)
-    except ReleaseError as error:
-        return ReleaseInfo(folder.name, "refused", reason=error.reason, detail=error.detail)
-    refused = folder / "refused.json"
+        _check_names(folder, manifest)
+    except (ReleaseError, OSError) as error:
+        reason = error.reason if isinstance(error, ReleaseError) else "unreadable"
+        return ReleaseInfo(folder.name, "refused", reason=reason, detail=str(error))
     # A release that serves, or is tried out, was let through after its refusal.
-    refusal = msgspec.json.decode(refused.read_bytes(), type=Refusal) if not live_state and refused.exists() else None
+    refusal = _refusal(folder) if not live_state else None
     return ReleaseInfo(
         id=folder.name,
         state=live_state or ("refused" if refusal else "ready"),
@@ -215,12 +303,29 @@ def _info(folder: Path, live_state: str | None) -> ReleaseInfo:
     )
 
 
-def _rollout(root: Path, domain: str) -> arms.Rollout:
-    """A domain's canary and shadow; none if the file is damaged: the process that follows it reports that."""
+def _refusal(folder: Path) -> Refusal | None:
+    """Why a release was refused; a damaged `refused.json` still refuses."""
     try:
-        return arms.read(root, domain)
+        return read_json(folder / REFUSED, Refusal, "bad-refusal", "promote the release, and it is deleted")
+    except ReleaseError as error:
+        return None if error.reason == "missing-file" else Refusal(error.reason, error.detail)
+
+
+def _folders(root: Path, domain: str) -> list[Path]:
+    """What looks like the releases of a domain, oldest first."""
+    try:
+        return sorted((root / domain).glob("[0-9]*"))
+    except OSError:
+        return []
+
+
+def _is_release(folder: Path) -> bool:
+    """Whether the manifest can be read. Damaged releases do not count as kept: they would push whole ones out."""
+    try:
+        read_manifest(folder)
     except ReleaseError:
-        return arms.Rollout()
+        return False
+    return True
 
 
 def _live_state(release: str, serving: str | None, rollout: arms.Rollout) -> str | None:
@@ -237,70 +342,26 @@ def _described(path: Path) -> File:
     return File(hashlib.sha256(raw).hexdigest(), len(raw))
 
 
-def _read_file(path: Path, threads: int) -> Any:
-    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _session(path, threads)
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    try:
-        return onnxruntime.InferenceSession(str(path), options_of(threads), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no base below Exception
-        raise RuntimeError(f"{path.name}: {error}") from error
-
-
-def _check_shapes(folder: Path, items: int, arrays: dict[str, Any]) -> None:
-    for name in ("popularity", "neighbors", "similarities"):
-        if name not in arrays:
-            raise ReleaseError("missing-file", f"{folder}: the manifest names no {name}.npy")
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            continue
-        if not name.endswith("repeats") and array.shape[0] != items:
-            raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")
-        similarities = arrays.get(name.replace("neighbors", "similarities"))
-        if name.endswith("neighbors") and (
-            similarities is None
-            or similarities.shape != array.shape
-            or array.min(initial=0) < -1
-            or array.max(initial=-1) >= items
-        ):
-            raise ReleaseError("shape-mismatch", f"{folder}: {name} and its similarities do not fit {items} items")
-
-
-def _checked_recommender(folder: Path, manifest: Manifest, item_ids: list[str], arrays: dict[str, Any]) -> Scorer:
-    """The recommender, after it has scored two histories: an empty one, and one of a single item."""
-    params = {**manifest.params, "recommender": manifest.recommender}
-    try:
-        vocabulary = Vocabulary.from_items(item_ids, kind_weights_of(manifest.params.get("kinds", PREFERENCE_WEIGHTS)))
-        recommender = registry.load(params, vocabulary, arrays, prefix_of(manifest.recommender))
-    except KeyError as error:
-        raise ReleaseError("missing-file", f"{folder}: {manifest.recommender} needs {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
-        raise ReleaseError("shape-mismatch", f"{folder}: {error}") from error
-    histories = np.zeros((2, manifest.history_length), np.int32)
-    histories[1, -1] = 1
-    try:
-        scores = recommender.score(Batch(histories, histories, histories))
-    except Exception as error:  # onnxruntime's own exceptions share no base below Exception
-        raise ReleaseError("shape-mismatch", f"{folder}: {manifest.recommender} cannot score: {error}") from error
-    if scores.shape != (2, len(item_ids)) or not np.isfinite(scores).all():
-        raise ReleaseError("shape-mismatch", f"{folder}: {manifest.recommender} scores {scores.shape}, or not finitely")
-    return recommender
-
-
 def _read_pointer(root: Path, domain: str) -> Pointer | None:
-    path = root / domain / "current.json"
-    if not path.exists():
-        return None
+    cure = f"promote a release: coldstream releases promote RELEASE --domain {domain}"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Pointer)
-    except msgspec.DecodeError as error:
-        raise ReleaseError("bad-pointer", f"{path}: {error}; delete it and promote a release") from error
+        pointer = read_json(root / domain / POINTER, Pointer, "bad-pointer", cure)
+        for release in (pointer.release, *pointer.before):
+            checked_name(release, f"{root / domain / POINTER}")
+    except ReleaseError as error:
+        if error.reason == "missing-file":
+            return None
+        raise ReleaseError("bad-pointer", with_cure(error.detail, cure)) from error
+    return pointer
+
+
+def _whole_pointer(root: Path, domain: str) -> Pointer | None:
+    """The pointer; None where there is none, or it is damaged: `problems` says that."""
+    try:
+        return _read_pointer(root, domain)
+    except ReleaseError:
+        return None
 
 
 def _write_pointer(root: Path, domain: str, pointer: Pointer) -> None:
-    write_atomically(root / domain / "current.json", msgspec.json.encode(pointer))
+    write_atomically(root / domain / POINTER, msgspec.json.encode(pointer))

@@ -79,10 +79,10 @@ def roll_out(root: Path, domain: str, release: str, share: float | None) -> Lite
     The first release of a domain is promoted. While another canary runs, the candidate `waits`: if every training run
     replaced the canary, no canary would ever finish.
     """
-    if share is None or release_store.current_id(root, domain) is None:
+    if share is None or release_store.serving_id(root, domain) is None:
         promote(root, domain, release)
         return "promote"
-    if arms.read(root, domain).canary is not None:
+    if arms.read_or_none(root, domain).canary is not None:
         return "waits"
     begin_canary(root, domain, release, share)
     return "canary"
@@ -105,7 +105,7 @@ def rollback(root: Path, domain: str) -> str:
 
 def _begin(root: Path, domain: str, role: Role, release: str, share: float, now_ms: int | None) -> Arm:
     arm = arms.new_arm(release, share, now_ms if now_ms is not None else int(time.time() * 1000))
-    serving = release_store.current_id(root, domain)
+    serving = release_store.serving_id(root, domain)
     if serving is None:
         raise ReleaseError("no-control", f"{domain}: no release serves yet; promote {release} instead")
     if serving == release:
@@ -125,7 +125,7 @@ def _begin(root: Path, domain: str, role: Role, release: str, share: float, now_
 
 def _end_trials_of(root: Path, domain: str, release: str) -> None:
     """End the trials of a release that now serves everyone."""
-    before = after = arms.read(root, domain)
+    before = after = arms.read_or_none(root, domain)
     if before.canary is not None and before.canary.release == release:
         after = _without(after, "canary", "promoted", "by-hand", "")
     if before.shadow is not None and before.shadow.release == release:

@@ -152,7 +152,9 @@ def read_data(run: TrainingRun) -> RunData:
 
 def read_serving(root: Path, domain: str) -> ServingRelease | None:
     """The serving release of a domain at this moment; None if there is none."""
-    release = release_store.current_id(root, domain)
+    for problem in release_store.problems(root, domain):
+        log.warning("%s: %s", domain, problem.detail)
+    release = release_store.serving_id(root, domain)
     if release is None:
         return None
     folder = root / domain / release

@@ -36,12 +36,12 @@ def of_serving(serving: ServingRelease | None) -> tuple[list[Start], dict[str, d
         names = [name for name in manifest.extras if name.endswith(warm_start.ENDING)]
         raw = [release_store.read_extra(serving.folder, manifest, name) for name in names]
         starts = [warm_start.read(weights, serving.id) for weights in raw]
-    except ModelError as error:
+        whole = {"recommender": manifest.recommender, **manifest.params}
+        described = {str(params["recommender"]): params for params in [whole, *manifest.params.get("members", [])]}
+        return starts, {start.encoder: _params(start.encoder, described.get(start.encoder, {})) for start in starts}
+    except (ModelError, ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         log.warning("%s: training starts without the serving release's weights: %s", manifest.domain, error)
         return [], {}
-    whole = {"recommender": manifest.recommender, **manifest.params}
-    described = {str(params["recommender"]): params for params in [whole, *manifest.params.get("members", [])]}
-    return starts, {start.encoder: _params(start.encoder, described.get(start.encoder, {})) for start in starts}
 
 
 def with_length_of(situation: TuningContext, starts: Sequence[Start]) -> TuningContext:

@@ -29,23 +29,15 @@ def differences(before: "Manifest", after: "Manifest") -> dict[str, Any]:
     }
 
 
-def item_differences(folder: Path, before: str, after: str) -> dict[str, Any]:
-    """How the item lists of two releases of a domain differ.
+def item_differences(before: Path, after: Path) -> dict[str, Any]:
+    """How the item lists of two releases differ; both are folders.
 
     Raises:
         ReleaseError: an item list cannot be read.
     """
-    import msgspec
+    from models.releases import release_store
 
-    from models.errors import ReleaseError
-
-    try:
-        old, new = (
-            msgspec.json.decode((folder / release / "items.json").read_bytes(), type=list[str])
-            for release in (before, after)
-        )
-    except (OSError, msgspec.DecodeError) as error:
-        raise ReleaseError("unreadable", f"{folder}: items cannot be compared: {error}") from error
+    old, new = release_store.item_ids(before), release_store.item_ids(after)
     old_ids, new_ids = set(old), set(new)
     gained, lost = [item for item in new if item not in old_ids], [item for item in old if item not in new_ids]
     return {

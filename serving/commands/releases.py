@@ -35,15 +35,17 @@ def list_releases(ctx: typer.Context, domain: DomainOption = None, as_json: AsJs
     from models.releases import arms, release_store
 
     root, name = _releases_of(ctx, domain)
-    releases, state = release_store.list_releases(root, name), arms.read(root, name)
+    releases, state = release_store.list_releases(root, name), arms.read_or_none(root, name)
+    problems = [error.detail for error in release_store.problems(root, name)]
     figures = figures_of(ctx.obj, name, state)
     value = {
         "domain": name,
-        "serving": release_store.current_id(root, name),
+        "serving": release_store.serving_id(root, name),
+        "problems": problems,
         **msgspec.to_builtins({"releases": releases, "rollout": state}),
         "figures": figures,
     }
-    print_lines(value, [*list_lines(releases), *trial_lines(state, figures)], as_json)
+    print_lines(value, [*problems, *list_lines(releases), *trial_lines(state, figures)], as_json)
 
 
 @app.command()
@@ -56,9 +58,10 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
     from models.releases.manifest import read_manifest
 
     root, name = _releases_of(ctx, domain)
-    card = msgspec.to_builtins(read_manifest(root / name / release))
+    folder = release_store.release_folder(root, name, release)
+    card = msgspec.to_builtins(read_manifest(folder))
     try:
-        release_store.load(root / name / release)
+        release_store.load(folder)
         card["whole"] = True
     except ReleaseError as error:
         card |= {"whole": False, "reason": error.reason, "detail": error.detail}
@@ -73,10 +76,12 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
 def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """Compare two releases: hyperparameters, metrics with intervals, data, parent, items."""
     from models.releases.manifest import read_manifest
+    from models.releases.release_store import release_folder
 
     root, name = _releases_of(ctx, domain)
-    before, after = (read_manifest(root / name / release) for release in (one, other))
-    changes = differences(before, after) | {"items": item_differences(root / name, one, other)}
+    folders = [release_folder(root, name, release) for release in (one, other)]
+    before, after = (read_manifest(folder) for folder in folders)
+    changes = differences(before, after) | {"items": item_differences(*folders)}
     print_lines(changes, difference_lines(changes, before, after), as_json)
 
 

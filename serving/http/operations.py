@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving import metrics
 from serving.http.problems import NO_TYPE, Problem, problem_body
-from serving.http.readiness import missing_parts
+from serving.http.readiness import missing_parts, substitutes
 from serving.http.service import Service
 
 JSON: Final = "application/json"
@@ -44,16 +44,18 @@ def start_operations(service: Service, host: str, port: int, loop: asyncio.Abstr
     threading.Thread(target=server.serve_forever, name="operations", daemon=True).start()
 
 
-def readiness_reply(missing: dict[str, str]) -> Reply:
-    """200, or 503 with what is missing and the cure."""
-    body = {"status": "not ready" if missing else "ready", "missing": missing}
+def readiness_reply(missing: dict[str, str], instead: dict[str, str] | None = None) -> Reply:
+    """200, or 503 with what is missing and the cure; `instead`: what serves instead of damaged releases."""
+    body: dict[str, object] = {"status": "not ready" if missing else "ready", "missing": missing}
+    if instead:
+        body["substitutes"] = instead
     return 503 if missing else 200, JSON, json.dumps(body).encode()
 
 
 def _readiness(service: Service, loop: asyncio.AbstractEventLoop) -> Reply:
     checking = asyncio.run_coroutine_threadsafe(missing_parts(service), loop)
     try:
-        return readiness_reply(checking.result(READINESS_TIMEOUT_S))
+        return readiness_reply(checking.result(READINESS_TIMEOUT_S), substitutes(service))
     except TimeoutError:
         checking.cancel()
         return readiness_reply(

@@ -27,11 +27,28 @@ async def missing_parts(service: Service) -> dict[str, str]:
         missing["catalogue"] = f"the topics {topics.CATALOGUE} and {topics.PROFILES} are still being read; wait"
     elif not service.rules.ready.is_set():
         missing["rules"] = "the rules are being compiled; wait"
+    if not service.releases.checked.is_set():
+        missing["releases"] = "the current releases are being loaded; wait"
+    for name, state in service.domains.items():
+        problem = service.releases.problem(name)
+        if problem is not None and state.serving is None and not state.domain.popular:
+            missing["releases"] = f"{name}: neither a release nor popularity serves: {problem.detail}"
     if not service.updates_follower.caught_up.is_set():
         missing["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
     elif service.connected and (problem := service.consumers.problem(await service.producer.partitions(topics.EVENTS))):
         missing["consumer"] = problem
     return missing
+
+
+def substitutes(service: Service) -> dict[str, str]:
+    """The domains whose current release is damaged: what serves instead, and why."""
+    serving: dict[str, str] = {}
+    for name, state in service.domains.items():
+        problem = service.releases.problem(name)
+        if problem is not None:
+            what = f"release {state.serving_id}" if state.serving is not None else "popularity"
+            serving[name] = f"{what} serves instead of the current release ({problem.reason}): {problem.detail}"
+    return serving
 
 
 async def _store_error(service: Service) -> str | None:

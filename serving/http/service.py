@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.activity import Activity, FoldSettings
-from models.errors import ReleaseError
 from serving import metrics
 from serving.catalogue.domain import Domain, DomainPolicy
 from serving.catalogue.domain_state import DomainState
@@ -183,7 +182,7 @@ class Service:
         self.releases.check_now()
         try:
             await self.producer.send_raw([encode(release_announcement(self.releases.root, domain, action))])
-        except (BrokerError, ReleaseError) as error:
+        except BrokerError as error:
             log.warning("%s: the end of the canary was not announced (%s); it is in the folder", domain, error)
 
     async def _open_store(self) -> None:

@@ -39,7 +39,8 @@ class RefusedRelease(msgspec.Struct, frozen=True):
 class ReleaseLoader:
     """Keeps each domain's releases in memory those that its folder names: the serving one, a canary, a shadow.
 
-    `rollouts` has the domains that try something out now. `on_swap` is called after every change.
+    `rollouts` has the domains that try something out now. `on_swap` is called after every change. `checked` is set once
+    every domain's folder was read.
     """
 
     def __init__(
@@ -51,6 +52,9 @@ class ReleaseLoader:
         self._domains = domains
         self._executor = executor
         self._on_swap = on_swap
+        self.checked = asyncio.Event()
+        self._current: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
         self._check_now = asyncio.Event()
 
     def on_message(self, _key: bytes | None, value: bytes | None) -> None:
@@ -80,12 +84,24 @@ class ReleaseLoader:
     async def check(self) -> None:
         """Load what the folder names and is not in memory yet."""
         for name in self._domains:
-            await self._check_serving(name)
-            await self._check_rollout(name)
+            try:
+                await self._check_serving(name)
+                await self._check_rollout(name)
+            except Exception as error:  # the other domains go on, and so does this one a second later
+                if self._failures.get(name) != str(error):
+                    log.exception("%s: its releases cannot be followed", name)
+                self._failures[name] = str(error)
+            else:
+                self._failures.pop(name, None)
+        self.checked.set()
 
     def serving_id(self, name: str) -> str | None:
         """The id of the release that serves a domain here."""
         return self._domains[name].serving_id
+
+    def problem(self, name: str) -> RefusedRelease | None:
+        """Why the current release of a domain does not serve here; None where it does."""
+        return self.refused.get((name, POINTER)) or self.refused.get((name, self._current.get(name, "")))
 
     async def _check_serving(self, name: str) -> None:
         loop = asyncio.get_running_loop()
@@ -93,8 +109,11 @@ class ReleaseLoader:
             release_id = await loop.run_in_executor(self._executor, release_store.current_id, self.root, name)
         except ReleaseError as error:
             self._refuse(name, POINTER, error)
+            if self._domains[name].serving is None:
+                await self._fall_back(name)
             return
         self.refused.pop((name, POINTER), None)
+        self._current[name] = release_id or ""
         if release_id is None or release_id == self.serving_id(name):
             return
         if not await self._swap(name, release_id) and self._domains[name].serving is None:
@@ -115,9 +134,14 @@ class ReleaseLoader:
         return True
 
     async def _load(self, loading: ReleaseLoading, name: str, release_id: str) -> Release:
-        loop = asyncio.get_running_loop()
-        release = await loop.run_in_executor(self._executor, _load, self.root / name / release_id)
-        await loop.run_in_executor(self._executor, loading.prepare, release)
+        loop, folder = asyncio.get_running_loop(), self.root / name / release_id
+        try:
+            release = await loop.run_in_executor(self._executor, _load, folder)
+            await loop.run_in_executor(self._executor, loading.prepare, release)
+        except ReleaseError:
+            raise
+        except Exception as error:  # of whatever library meets what a release contains
+            raise ReleaseError("unusable", f"{folder}: {type(error).__name__}: {error}") from error
         return release
 
     async def _fall_back(self, name: str) -> None:
@@ -126,7 +150,7 @@ class ReleaseLoader:
         releases = await loop.run_in_executor(self._executor, release_store.list_releases, self.root, name)
         for release in releases:
             if release.state == "ready" and await self._swap(name, release.id):
-                log.warning("%s: release %s serves instead of the refused one", name, release.id)
+                log.warning("%s: release %s, the newest whole one, serves instead", name, release.id)
                 return
 
     async def _check_rollout(self, name: str) -> None:

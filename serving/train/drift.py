@@ -20,6 +20,7 @@ from features import cache
 from models.errors import ReleaseError
 from models.releases import release_store
 from models.releases.manifest import read_manifest
+from models.releases.release_files import decode_json
 from models.training import drift
 from models.training.drift import Drift, DriftLimits, DriftReference
 from serving import metrics
@@ -44,13 +45,13 @@ def measure_drift(settings: Settings, domain: str) -> Drift:
         ArchiveError: nothing is archived.
     """
     root = settings.state_path / "releases"
-    current = release_store.current_id(root, domain)
+    current = release_store.serving_id(root, domain)
     if current is None:
         raise ReleaseError("none", f"{domain}: no release serves yet; coldstream train --once makes one")
     folder = root / domain / current
     manifest = read_manifest(folder)
     raw = release_store.read_extra(folder, manifest, drift.REFERENCE)
-    reference = msgspec.json.decode(raw, type=DriftReference)
+    reference = decode_json(raw, DriftReference, "unreadable", folder / drift.REFERENCE, "train again")
     frame, _ = cache.interactions(settings.state_path / "archive", domain, settings.state_path / "cache")
     events, index = drift.compare(frame, reference)
     measured = Drift(events, index, held_out_hit_rate=manifest.metrics.get(drift.HIT_RATE))

@@ -44,7 +44,7 @@ def training_loop(settings: Settings, stop: threading.Event, every_s: float, onl
         counts = count_interactions(settings)
         for domain in domains:
             enough = counts.get(domain, 0) >= LEAST_EVENTS
-            if enough and release_store.current_id(settings.state_path / "releases", domain) is None:
+            if enough and release_store.serving_id(settings.state_path / "releases", domain) is None:
                 run_training(settings, domain, stop, "counts")
         counts = _steady_counts(settings, counts, stop)
         for domain in domains:

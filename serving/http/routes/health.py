@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving import metrics
 from serving.http.operations import readiness_reply
-from serving.http.readiness import missing_parts
+from serving.http.readiness import missing_parts, substitutes
 from serving.http.routes.parameters import InjectedService
 
 
@@ -17,8 +17,11 @@ def get_liveness() -> dict[str, str]:
 
 @get("/readyz", tags=["operations"], summary="Can it serve?")
 async def get_readiness(service: InjectedService) -> Response[bytes]:
-    """200 when store, broker and catalogue are ready; otherwise 503 with what is missing, and the cure."""
-    status, media_type, body = readiness_reply(await missing_parts(service))
+    """200 when store, broker, catalogue and a ranking are ready; otherwise 503 with what is missing, and the cure.
+
+    `substitutes` is there for domains whose current release is damaged: what serves instead of it, and why.
+    """
+    status, media_type, body = readiness_reply(await missing_parts(service), substitutes(service))
     return Response(body, status_code=status, media_type=media_type)
 
 

@@ -141,8 +141,9 @@ def test_an_unfinished_release_is_not_listed(tmp_path: Path) -> None:
     def broken(_: Path) -> list[str]:
         raise OSError("the disk is full")
 
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(ReleaseError, match=r"cannot be written: the disk is full.*free space"):
         release_store.save(tmp_path, manifest, ["a"], broken)
+    assert not list((tmp_path / "shop").glob(".*tmp"))
     assert [info.id for info in release_store.list_releases(tmp_path, "shop")] == [release]
 
 

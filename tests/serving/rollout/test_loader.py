@@ -119,7 +119,7 @@ def test_a_damaged_pointer_is_refused_until_it_is_whole(tmp_path: Path) -> None:
     whole = pointer.read_text()
     pointer.write_text("{")
     loader.check()
-    assert loader.serving is None
+    assert loader.serving == release  # the newest whole one
     assert ("shop", POINTER) in loader.loader.refused
     pointer.write_text(whole)
     loader.check()
@@ -237,3 +237,29 @@ def test_a_release_that_fails_to_load_changes_nothing(tmp_path: Path) -> None:
     with state.loading():
         pass
     assert (state.serving, state.arms) == (None, ())
+
+
+def test_a_damaged_pointer_leaves_the_newest_whole_release(tmp_path: Path) -> None:
+    older, newer = promoted(tmp_path), promoted(tmp_path)
+    (tmp_path / "shop" / POINTER).write_bytes(b"\xff")
+    (tmp_path / "shop" / newer / "manifest.json").write_bytes(b'{"id":"\xff"}')
+    loader = Loader(tmp_path)  # as after a restart
+    loader.check()
+    assert loader.serving == older
+    assert loader.loader.problem("shop") is not None
+    release_store.promote(tmp_path, "shop", older)
+    loader.check()
+    assert loader.loader.problem("shop") is None
+
+
+def test_one_domain_in_trouble_does_not_keep_the_others_from_their_releases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = promoted(tmp_path)
+    read = release_store.current_id
+    monkeypatch.setattr(release_store, "current_id", lambda root, name: read(root, name) if name == "shop" else 1 // 0)
+    loader = Loader(tmp_path)
+    loader.loader._domains = {"news": domain_state(clock=lambda: NOW), "shop": loader.state}
+    loader.check()
+    assert loader.serving == release
+    assert loader.loader.checked.is_set()
