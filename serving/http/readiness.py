@@ -30,9 +30,9 @@ async def missing_parts(service: Service) -> dict[str, str]:
     if not service.releases.checked.is_set():
         missing["releases"] = "the current releases are being loaded; wait"
     for name, state in service.domains.items():
-        problem = service.releases.problem(name)
-        if problem is not None and state.serving is None and not state.domain.popular:
-            missing["releases"] = f"{name}: neither a release nor popularity serves: {problem.detail}"
+        refused = service.releases.problem(name)
+        if refused is not None and state.serving is None and not state.domain.popular:
+            missing["releases"] = f"{name}: neither a release nor popularity serves: {refused.detail}"
     if not service.updates_follower.caught_up.is_set():
         missing["updates"] = f"the topic {topics.FEATURE_UPDATES} is not followed yet; wait"
     elif service.connected and (problem := service.consumers.problem(await service.producer.partitions(topics.EVENTS))):
