@@ -14,7 +14,7 @@ from stream.sources.table import open_table
 from stream.sources.table_options import TableOptions
 
 QUICK = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 FRAGMENTS = st.sampled_from(
     [
