@@ -26,6 +26,9 @@ late_events = Counter(
 records_accepted = Counter(
     "coldstream_records_accepted", "Records acknowledged through the API", ["type"], registry=registry
 )
+records_skipped = Counter(
+    "coldstream_records_skipped", "Control records that an API process cannot apply", ["topic"], registry=registry
+)
 records_rejected = Counter(
     "coldstream_records_rejected", "Records that the API rejected, by reason", ["reason"], registry=registry
 )

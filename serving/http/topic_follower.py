@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from serving import metrics
 from serving.messages import FETCH_BYTES
 from stream.admin import describe
 from stream.client import READ_COMMITTED, aiokafka_config
@@ -46,6 +47,7 @@ class TopicFollower:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
+        self._skipped: set[str] = set()
         self.caught_up = asyncio.Event()
 
     async def run(self) -> None:
@@ -120,7 +122,13 @@ class TopicFollower:
     def _handle(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
         handler = self._handlers[partition.topic]
         for record in records:
-            handler(record.key, record.value)
+            try:
+                handler(record.key, record.value)
+            except Exception:  # one odd record must not keep the others from their handler
+                metrics.records_skipped.labels(record.topic).inc()
+                if record.topic not in self._skipped:
+                    self._skipped.add(record.topic)
+                    log.exception("skipped offset %d of %s/%d", record.offset, record.topic, record.partition)
         self._positions[partition] = records[-1].offset + 1
         if self._on_progress is not None:
             self._on_progress(f"{partition.topic}/{partition.partition}", records[-1].offset)

@@ -57,7 +57,8 @@ class LatestOutcomes:
         for key, value in list(self._raw.items()):
             try:
                 rows.append(_rows.decode(value))
-            except msgspec.DecodeError as error:
+            except (ValueError, RecursionError) as error:
+                self._raw.pop(key, None)
                 log.warning("invalid message on outcomes, skipped (%s): %s", key, error)
         return outcomes.merge(rows)
 
