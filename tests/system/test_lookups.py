@@ -173,7 +173,8 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     wait_until(lambda: "i6" not in everywhere(), 10, "what has expired is gone")
     record_property("expired, gone after s", time.time() - expires_at / 1000)
     for item, category in (("i5", "tea"), ("i6", "cups")):
-        token = client.put("/v1/items", json=described(item, category)).json()["token"]
+        back = described(item, category, available=True, expires_at=None)
+        token = client.put("/v1/items", json=back).json()["token"]
     get_recommendations(client, user, after=token)
     assert {"i5", "i6"} <= everywhere()
     client.delete("/v1/rules/pinned").raise_for_status()
@@ -222,7 +223,8 @@ def test_a_live_stream_follows_rules_stock_and_expiry(
         wait_until(lambda: answered(client) > asked, 20, "the stream looked again")  # and has nothing to say
         client.delete("/v1/rules/live").raise_for_status()
         assert next_list(lines, ["i1", "i5", "i6", "i7"]) == ["i1", "i2", "i5", "i6"]
-    back = [described(item, "cups" if int(item[1:]) % 2 == 0 else "tea") for item in ("i3", "i4", "i38")]
+    on_sale = {"available": True, "expires_at": None}
+    back = [described(item, "cups" if int(item[1:]) % 2 == 0 else "tea", **on_sale) for item in ("i3", "i4", "i38")]
     token = client.put("/v1/items", json=back).json()["token"]
     assert item_ids(get_recommendations(client, user, n=4, after=token)) == ["i1", "i2", "i3", "i4"]
 
