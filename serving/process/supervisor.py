@@ -4,6 +4,7 @@ The kernel ends the children with their parent (PR_SET_PDEATHSIG), so kill -9 of
 """
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -11,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import IO, Final
 
 import msgspec
@@ -19,6 +21,7 @@ from serving.errors import SupervisorError
 from serving.plain_text import one_line
 from serving.process.environment import part_environment
 from serving.process.native_output import NOISE
+from serving.process.repeated_lines import RepeatedLines
 from serving.process.state_folder import LOCK_FILE, prepare_state_folder
 from serving.settings import EXIT_MISCONFIGURED, Settings
 from stream.child_process import python_command
@@ -28,6 +31,7 @@ STOP_TIMEOUT_S: Final = 40.0
 STABLE_AFTER_S: Final = 30.0
 MAX_RESTART_DELAY_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
+LOG_END_BYTES: Final = 32 * 1024
 MODULES: Final = {
     "broker": "stream.broker",
     "api": "serving.http.app",
@@ -67,6 +71,7 @@ class Supervisor:
         self.log = log or self._print
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self.failed: dict[str, int] = {}
+        self._repeated: dict[str, RepeatedLines] = {}
         self._stopping = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock: IO[str] | None = None
@@ -161,6 +166,10 @@ class Supervisor:
                 return
             delay_s = 0.5 if time.monotonic() - started > STABLE_AFTER_S else min(delay_s * 2, MAX_RESTART_DELAY_S)
             self.log("up", f"{part.name} exited with code {code}; restarting in {delay_s:.0f} s")
+            folder = self.settings.state_path / "kafka"
+            if part.name == "broker" and disk_is_full(folder):
+                self.log("up", f"cause: the disk below {folder} is full (No space left on device)")
+                self.log("up", "cure: free space there; the broker starts by itself, and nothing acknowledged is lost")
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
             except TimeoutError:
@@ -179,11 +188,13 @@ class Supervisor:
         )
         self.running[part.name] = process
         assert process.stdout is not None
+        repeated = self._repeated.setdefault(part.name, RepeatedLines())
         try:
             async for output in process.stdout:
                 line = output.decode("utf-8", "replace").rstrip()
                 if not NOISE.search(line):
-                    self.log(part.name, one_line(line))
+                    for shown in repeated.pass_on(one_line(line), time.monotonic()):
+                        self.log(part.name, shown)
             return await process.wait()
         finally:
             self.running.pop(part.name, None)
@@ -215,6 +226,16 @@ class Supervisor:
         prefix = f"\x1b[{color}m{name:>8}\x1b[0m" if color else f"{name:>8}"
         sys.stdout.write(f"{prefix} | {line}\n" if self.settings.log_format == "text" else f"{line}\n")
         sys.stdout.flush()
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether the end of a broker's log says that the disk was full."""
+    for name in ("kafka.log", "console.log"):
+        with contextlib.suppress(OSError), (folder / name).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_END_BYTES))
+            if b"No space left on device" in log.read():
+                return True
+    return False
 
 
 def _die_with_parent() -> None:
