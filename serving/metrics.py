@@ -19,7 +19,7 @@ events_applied = Counter(
 )
 late_events = Counter(
     "coldstream_late_events",
-    "Live events more than `late_ms` older than their user's newest: they enter no feature; an import of them does",
+    "Live events more than `late_ms` older than their user's newest: they enter no feature",
     ["domain"],
     registry=registry,
 )
