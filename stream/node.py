@@ -112,13 +112,13 @@ def cluster_id(name: uuid.UUID) -> str:
     return urlsafe_b64encode(bytes([name.bytes[0] & 0x3F]) + name.bytes[1:]).decode().rstrip("=")
 
 
-def format_storage(folder: Path, jars: list[Path]) -> None:
-    """Make the node's log folder, with a new cluster id; what is formatted already stays as it is.
+def format_storage(folder: Path, jars: list[Path], cluster: str | None = None) -> None:
+    """Make the node's log folder, with a new cluster id or `cluster`; what is formatted already stays as it is.
 
     Raises:
         BrokerError: with what Kafka says.
     """
-    cluster = cluster_id(uuid.uuid4())
+    cluster = cluster or cluster_id(uuid.uuid4())
     tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster, "--config"]
     done = subprocess.run(
         command(folder, jars, 128, *tool, str(folder / "server.properties")),
