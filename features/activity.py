@@ -111,13 +111,16 @@ class Activity(msgspec.Struct):
 class LoggedEvent(msgspec.Struct, frozen=True):
     """An event with its position in the log. `partition` is written as topic/partition, such as `events/3`.
 
-    `backfill`: an import sent it (`stream.headers`).
+    `backfill`: an import sent it (`stream.headers`). `origin`: partition and offset of the original, if a consumer
+    forwarded it to its home partition. `logged_at` is the broker's time (epoch ms), where a reader needs it.
     """
 
     event: Event
     partition: str
     offset: int
     backfill: bool = False
+    origin: tuple[str, int] | None = None
+    logged_at: int = 0
 
 
 def apply(state: Activity | None, log: Iterable[LoggedEvent], settings: FoldSettings) -> Activity:
@@ -153,6 +156,28 @@ def apply_batch(
     return after
 
 
+def origin_of(partition: str, forwarded_from: str | None) -> tuple[str, int] | None:
+    """The `origin` of an event in `partition` (`events/1`) whose header says where its original stands (`3:17`)."""
+    if forwarded_from is None:
+        return None
+    number, _, offset = forwarded_from.partition(":")
+    if not (number.isascii() and number.isdigit() and offset.isascii() and offset.isdigit()):
+        return None  # not from a consumer of ours
+    return f"{partition.partition('/')[0]}/{int(number)}", int(offset)
+
+
+def is_repeat(origin: tuple[str, int], positions: dict[str, int]) -> bool:
+    """Whether a forwarded event is in already; if not, its origin becomes the newest position of that partition.
+
+    A consumer forwards a partition in its order, and after a crash again from an earlier offset on.
+    """
+    partition, offset = origin
+    if offset <= positions.get(partition, -1):
+        return True
+    positions[partition] = offset
+    return False
+
+
 def event_digest(event_id: str) -> int:
     """The 64-bit digest (signed) under which an event id is remembered."""
     return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "little", signed=True)
@@ -185,6 +210,8 @@ def _apply_event(state: Activity, entry: LoggedEvent, settings: FoldSettings) ->
     if entry.offset <= applied.positions.get(entry.partition, -1):
         return False
     applied.positions[entry.partition] = entry.offset
+    if entry.origin is not None and is_repeat(entry.origin, applied.positions):
+        return False
     event = entry.event
     if not applied.add(event.event_id, settings.event_ids, backfill=entry.backfill):
         return False

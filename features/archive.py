@@ -6,7 +6,7 @@ for byte, whatever happened in between.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import UNSET
 
-from features.activity import LoggedEvent
+from features.activity import LoggedEvent, origin_of
 from features.errors import ArchiveError
 from stream.events import Event, Impression, Interaction, Item, Record, Search, User
 from stream.files import replacing
@@ -45,6 +45,7 @@ EVENT_SCHEMA: Final = pa.schema(
         ("request_id", _text),
         ("context", _text),
         ("backfill", pa.bool_()),
+        ("forwarded_from", _text),
     ]
 )
 RECORD_SCHEMA: Final = pa.schema(
@@ -65,7 +66,8 @@ _encode = msgspec.json.Encoder().encode
 class ArchiveRow(msgspec.Struct, frozen=True):
     """A record with its position in the log; `logged_at` is the broker's time (epoch ms).
 
-    `backfill`: an import sent it (`stream.headers`).
+    `backfill`: an import sent it. `forwarded_from`: it is a copy, whose original stands there (`3:17`); both are
+    headers (`stream.headers`).
     """
 
     partition: int
@@ -73,6 +75,7 @@ class ArchiveRow(msgspec.Struct, frozen=True):
     logged_at: int
     record: Record
     backfill: bool = False
+    forwarded_from: str | None = None
 
 
 class Archive:
@@ -154,14 +157,32 @@ def read_part(path: Path) -> pa.Table:
         ) from error
 
 
-def read_events(folder: Path, topic: str, partition: int, start: int = 0) -> Iterator[LoggedEvent]:
-    """The events of one partition from offset `start` on, in log order, as the consumer saw them."""
+def read_events(
+    folder: Path, topic: str, partition: int, start: int = 0, skipped: Container[tuple[int, int]] = ()
+) -> Iterator[LoggedEvent]:
+    """The events of one partition from offset `start` on, in log order, as the consumer saw them.
+
+    `skipped`: (partition, offset) pairs to leave out, such as `forwarded_originals`.
+    """
+    name = f"{topic}/{partition}"
     for path in parts(folder, topic):
         if int(path.stem.rsplit("-", 2)[1]) != partition:
             continue
         for row in read_part(path).to_pylist():
-            if row["offset"] >= start:
-                yield LoggedEvent(_event(row), f"{topic}/{partition}", row["offset"], row["backfill"])
+            if row["offset"] >= start and (partition, row["offset"]) not in skipped:
+                origin = origin_of(name, row["forwarded_from"])
+                yield LoggedEvent(_event(row), name, row["offset"], row["backfill"], origin, row["logged_at"])
+
+
+def forwarded_originals(folder: Path, topic: str) -> set[tuple[int, int]]:
+    """Partition and offset of every event of which a consumer forwarded a copy: the copy counts instead."""
+    originals = set()
+    for path in parts(folder, topic):
+        column = read_part(path)["forwarded_from"]
+        for text in column.drop_null().to_pylist():
+            if (origin := origin_of(f"{topic}/0", text)) is not None:
+                originals.add((int(origin[0].rpartition("/")[2]), origin[1]))
+    return originals
 
 
 def partitions(folder: Path, topic: str) -> list[int]:
@@ -219,6 +240,7 @@ def _event_line(row: ArchiveRow) -> tuple[Any, ...]:
         event.request_id if impression else None,
         _encode(event.context).decode() if event.context else None,
         row.backfill,
+        row.forwarded_from,
     )
 
 

@@ -12,6 +12,7 @@ from features.archive import parts
 from features.catalogue import ItemRow, item_row, merge
 from features.errors import ArchiveError
 from stream.events import Item
+from stream.topics import EVENTS
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -38,7 +39,7 @@ def interactions(folder: Path, domain: str, until_at: int | None = None) -> pd.D
 
 
 def scan_topic(folder: Path, topic: str) -> pl.LazyFrame:
-    """Every archived row of a topic, as of now; at least one part must exist.
+    """Every archived row of a topic, as of now, without copies of forwarded events; at least one part must exist.
 
     The newest part of each partition grows by being replaced, and Polars opens a path more than once: so those are
     opened here and do not change while they are read.
@@ -49,7 +50,8 @@ def scan_topic(folder: Path, topic: str) -> pl.LazyFrame:
     lines = [pl.scan_parquet(opened)]
     if len(newest) < len(paths):
         lines.append(pl.scan_parquet([path for path in paths if path not in newest]))
-    return pl.concat(lines)
+    rows = pl.concat(lines)
+    return rows.filter(pl.col("forwarded_from").is_null()) if topic == EVENTS else rows
 
 
 def in_training_order(lines: pl.LazyFrame) -> pl.LazyFrame:

@@ -5,13 +5,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from features.activity import LoggedEvent
+from features.activity import LoggedEvent, origin_of
 from stream import skips, topics
 from stream.batch_probe import probe_now, stop_message
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
-from stream.headers import is_backfill
+from stream.headers import forwarded_from, is_backfill
 
 
 def read_log(
@@ -29,12 +29,14 @@ def read_log(
     Raises:
         BrokerError: a batch cannot be read, and no operator skipped it.
     """
+    name = f"{topics.EVENTS}/{partition}"
     for message in read_messages(bootstrap, security, topics.EVENTS, partition, start, until):
         try:
             event = decode_event(message.key, message.value or b"", message.timestamp, limits)
         except EventError:
             continue  # a dead letter
-        yield LoggedEvent(event, f"{topics.EVENTS}/{partition}", message.offset, is_backfill(message.headers))
+        origin = origin_of(name, forwarded_from(message.headers))
+        yield LoggedEvent(event, name, message.offset, is_backfill(message.headers), origin, message.timestamp)
 
 
 def read_messages(

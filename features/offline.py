@@ -130,7 +130,7 @@ def _by_user(archive: Path, domain: str) -> Iterator[tuple[str, list[LoggedEvent
         raise ArchiveError(f"{archive}: no events are archived yet; is the archive process running?")
     for number in numbers:
         for entry in read_events(archive, EVENTS, number):
-            if entry.event.domain == domain:
+            if entry.event.domain == domain and entry.origin is None:  # a copy says nothing new about time
                 users.setdefault(entry.event.user_id, []).append(entry)
     for user_id, entries in users.items():
         entries.sort(key=lambda entry: entry.event.at)

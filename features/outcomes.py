@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from features.activity import LoggedEvent
+from features.activity import LoggedEvent, is_repeat
 from stream.events import Impression, Interaction
 
 GROUPS: Final = 50
@@ -45,11 +45,15 @@ class ImpressionCounts(msgspec.Struct):
 
 
 class PartitionOutcomes(msgspec.Struct):
-    """One partition's row: counts by domain and release of everything through `position`. `clock` is epoch ms."""
+    """One partition's row: counts by domain and release of everything through `position`. `clock` is epoch ms.
+
+    `forwarded` holds the position of each partition from which events were forwarded here.
+    """
 
     position: int = -1
     clock: int = 0
     counts: dict[str, dict[str, ImpressionCounts]] = {}
+    forwarded: dict[str, int] = {}
 
 
 class PendingImpression(msgspec.Struct, gc=False):
@@ -65,11 +69,15 @@ class PendingImpression(msgspec.Struct, gc=False):
 
 
 class BufferDelta(msgspec.Struct, frozen=True):
-    """Changes of a buffer up to a log position: new impressions (`shown`), and the keys of clicked ones (`taken`)."""
+    """Changes of a buffer up to a log position: new impressions (`shown`), and the keys of clicked ones (`taken`).
+
+    `partition` (`events/3`) says whose buffer it is.
+    """
 
     through: int
     shown: list[PendingImpression]
     taken: list[tuple[str, str, str]]
+    partition: str = ""
 
 
 class JoinBuffer:
@@ -117,12 +125,11 @@ class JoinBuffer:
         while self._lists and next(iter(self._lists.values())).at < before:
             self._drop()
 
-    def changes(self, through: int, most: int = 2_000) -> list[BufferDelta]:
-        """The changes since the last call, split so that each fits a message."""
+    def changes(self, through: int, partition: str = "") -> list[BufferDelta]:
+        """The changes since the last call: none, or one."""
         new, taken = self._new, self._taken
         self._new, self._taken = [], []
-        starts = range(0, max(len(new), len(taken)), most)
-        return [BufferDelta(through, new[at : at + most], taken[at : at + most]) for at in starts]
+        return [BufferDelta(through, new, taken, partition)] if new or taken else []
 
     def follow(self, delta: BufferDelta) -> None:
         """Apply a change that `changes` returned before a restart."""
@@ -152,6 +159,8 @@ def apply(row: PartitionOutcomes, buffer: JoinBuffer, log: Iterable[LoggedEvent]
         if entry.offset <= row.position:
             continue
         row.position = entry.offset
+        if entry.origin is not None and is_repeat(entry.origin, row.forwarded):
+            continue
         event = entry.event
         if isinstance(event, Interaction):
             if buffer and event.kind in CLICK_KINDS and (clicked := buffer.take(event)) is not None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from features.activity import LoggedEvent, event_digest
+from features.activity import LoggedEvent, event_digest, is_repeat
 from features.decay import landmark_of, rescale, weight
 from stream.events import Interaction
 
@@ -78,12 +78,14 @@ class PartitionPopularity(msgspec.Struct, forbid_unknown_fields=True):
 
     `event_ids` holds digests of the newest events of the partition, so that one sent twice counts once. The row decides
     this by itself, without the users' rows: a restart that reads from here again comes to the same sums. Backfilled
-    events have a list of their own, so that an import does not push out live ones.
+    events have a list of their own, so that an import does not push out live ones. `forwarded` holds the position of
+    each partition from which events were forwarded here.
     """
 
     position: int = -1
     event_ids: list[int] = []
     backfilled_ids: list[int] = []
+    forwarded: dict[str, int] = {}
     domains: dict[str, DomainPopularity] = {}
 
 
@@ -100,6 +102,8 @@ def apply(
         if entry.offset <= row.position:
             continue
         row.position = entry.offset
+        if entry.origin is not None and is_repeat(entry.origin, row.forwarded):
+            continue
         event = entry.event
         identity = event_digest(f"{event.domain}/{event.user_id}/{event.event_id}")
         if identity in seen or not isinstance(event, Interaction):

@@ -4,8 +4,9 @@ The fold is sequential in log order and does not depend on batches, so the rows 
 same positions.
 """
 
+import heapq
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from kafka import KafkaConsumer
 
 from features import popularity
 from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
-from features.archive import partitions, read_events
+from features.archive import Archive, forwarded_originals, partitions, read_events
 from features.event_log import read_log
 from features.popularity import PartitionPopularity
 from features.store import OnlineStore, UserKey
@@ -43,7 +44,9 @@ def rebuild(
     ends: Mapping[str, int] | None = None,
     popularity_settings: popularity.SettingsByDomain | None = None,
 ) -> RebuildReport:
-    """Fold each partition's events, in log order, into an empty `store`; `popularity_settings` are by domain.
+    """Fold the events of all partitions, each in log order and together by the broker's time, into an empty `store`.
+
+    `popularity_settings` are by domain.
 
     `ends` are the last offsets of the log by partition, which need not be those of events
     (`event_log.last_offsets`).
@@ -52,13 +55,13 @@ def rebuild(
     states: dict[UserKey, Activity] = {}
     rows: dict[str, PartitionPopularity] = {}
     events = 0
-    for name, entries in log.items():
-        for batch in _batches(entries):
-            states |= apply_batch(states, batch, settings)
-            rows[name] = popularity.apply(rows.get(name), batch, popularity_settings or {})
-            events += len(batch)
-            if progress is not None:
-                progress(name, events)
+    for batch in _batches(heapq.merge(*log.values(), key=lambda entry: entry.logged_at)):
+        states |= apply_batch(states, batch, settings)
+        for name, entries in _by_partition(batch).items():
+            rows[name] = popularity.apply(rows.get(name), entries, popularity_settings or {})
+        events += len(batch)
+        if progress is not None:
+            progress(batch[-1].partition, events)
     for name, end in (ends or {}).items():
         if end >= 0:
             row = rows.setdefault(name, PartitionPopularity())
@@ -80,15 +83,26 @@ def log_by_partition(
     domains: Iterable[str],
     limits: TimeLimits = DEFAULT_LIMITS,
 ) -> dict[str, Iterator[LoggedEvent]]:
-    """Each partition's events: from the archive, then from the log behind it (where `bootstrap` is given)."""
+    """Each partition's events: from the archive, then from the log behind it (where `bootstrap` is given).
+
+    Of an event that a consumer forwarded, the copy stands for the original.
+    """
     known = frozenset(domains)
+    originals = forwarded_originals(archive, topics.EVENTS)
     numbers = set(partitions(archive, topics.EVENTS))
     if bootstrap is not None:
         consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
         numbers |= consumer.partitions_for_topic(topics.EVENTS) or set()
         consumer.close()
+        for number in sorted(numbers):  # first, because a copy may stand in another partition, and later
+            behind = (number, _archived(archive, number))
+            originals |= {
+                (int(entry.origin[0].rpartition("/")[2]), entry.origin[1])
+                for entry in read_log(bootstrap, security, *behind, limits)
+                if entry.origin is not None
+            }
     return {
-        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known, limits)
+        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known, limits, originals)
         for number in sorted(numbers)
     }
 
@@ -108,15 +122,30 @@ def _partition(
     number: int,
     domains: frozenset[str],
     limits: TimeLimits,
+    originals: Container[tuple[int, int]],
 ) -> Iterator[LoggedEvent]:
     last = -1
     for entry in read_events(archive, topics.EVENTS, number):
         last = entry.offset
-        if entry.event.domain in domains:
+        if entry.event.domain in domains and (number, last) not in originals:
             yield entry
     if bootstrap is not None:
         rest = read_log(bootstrap, security, number, last + 1, limits)
-        yield from (entry for entry in rest if entry.event.domain in domains)
+        yield from (
+            entry for entry in rest if entry.event.domain in domains and (number, entry.offset) not in originals
+        )
+
+
+def _archived(archive: Path, number: int) -> int:
+    """The first offset of a partition that the archive does not hold."""
+    return Archive(archive).position(topics.EVENTS, number)
+
+
+def _by_partition(batch: Iterable[LoggedEvent]) -> dict[str, list[LoggedEvent]]:
+    entries: dict[str, list[LoggedEvent]] = {}
+    for entry in batch:
+        entries.setdefault(entry.partition, []).append(entry)
+    return entries
 
 
 def _batches(entries: Iterable[LoggedEvent]) -> Iterator[list[LoggedEvent]]:

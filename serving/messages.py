@@ -62,7 +62,8 @@ class FeatureUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     `users` are (domain, user) pairs whose features changed, or None where there are too many to list.
     `at` is when the features were written, `logged_at` the broker's time of the last event (both epoch ms; 0 in a
     report of a position, which each partition's consumer sends every two seconds). `stopped` says why the partition
-    waits, with the cure.
+    waits, with the cure. `behind`: events of it were forwarded, and stand at these offsets of other partitions: only
+    with them do the features contain everything.
     """
 
     partition: str
@@ -71,6 +72,7 @@ class FeatureUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     logged_at: int
     users: list[tuple[str, str]] | None
     stopped: str = ""
+    behind: dict[str, int] = {}
 
 
 class ForgetUser(msgspec.Struct, frozen=True):

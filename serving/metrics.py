@@ -56,6 +56,11 @@ event_to_recommendation = Histogram(
 consumer_lag = Gauge(
     "coldstream_consumer_lag", "Events not yet applied to the features, by partition", ["partition"], registry=registry
 )
+events_forwarded = Counter(
+    "coldstream_events_forwarded",
+    "Events that a producer's partitioner had put into another partition than their user's, forwarded there",
+    registry=registry,
+)
 partition_stopped = Gauge(
     "coldstream_partition_stopped",
     "1 while a partition waits at a batch that cannot be read, by partition",

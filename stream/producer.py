@@ -18,11 +18,17 @@ from stream import topics
 from stream.client import aiokafka_config
 from stream.errors import BrokerError, StreamError
 from stream.events import Item, Record, User, encode, key_of
+from stream.headers import Header
 from stream.record_batches import Message, Partitioner, send_batches
 
-MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 1_000_000
+"""Key and value of one message: stock brokers take 1 MiB with everything around it."""
+MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 BATCH_BYTES: Final = 256 * 1024
 STOP_WITHIN_S: Final = 10.0
+
+PlacedMessage = tuple[int, bytes | None, bytes | None, Sequence[Header]]
+"""Partition, key, value and headers."""
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +114,32 @@ class Producer:
         """Send records in their order; returns after every acknowledgement. Raises like `send`."""
         return await self.send_raw([(topic_of(record), key_of(record), encode(record)) for record in records])
 
+    async def send_to(self, topic: str, messages: Sequence[PlacedMessage]) -> list[Position]:
+        """Send messages to the partitions that they name, in their order; returns after every acknowledgement.
+
+        Raises:
+            BrokerError: not acknowledged in time; some may be in the log. Send all again, in the same order.
+        """
+        async with self._acknowledged() as client:
+            wanted = {partition for partition, _, _, _ in messages}
+            if not wanted <= await client.partitions_for(topic):  # added a moment ago
+                await client.client.force_metadata_update()
+            if unknown := wanted - await client.partitions_for(topic):
+                raise BrokerError(f"the broker does not know partition {min(unknown)} of {topic} yet; send again")
+            sent = [
+                await client.send(topic, value, key, partition=partition, headers=headers)
+                for partition, key, value, headers in messages
+            ]
+            acknowledged = await asyncio.gather(*sent)
+        return [Position(metadata.partition, metadata.offset) for metadata in acknowledged]
+
     async def send_raw(self, messages: Sequence[Message]) -> list[Position]:
         """Send (topic, key, value) messages; a value of None is a tombstone. Raises like `send`."""
         for topic, key, value in messages:
-            if len(key or b"") + len(value or b"") > MAX_MESSAGE_BYTES // 2:
+            if len(key or b"") + len(value or b"") > MAX_MESSAGE_BYTES:
                 raise StreamError(
                     f"a message of {len(value or b'')} bytes for topic {topic} is too large; "
-                    f"at most {MAX_MESSAGE_BYTES // 2} bytes fit"
+                    f"at most {MAX_MESSAGE_BYTES} bytes fit"
                 )
         async with self._acknowledged() as client:
             if len(messages) == 1:  # shares a batch with the single messages of other tasks
@@ -171,7 +196,7 @@ class Producer:
             enable_idempotence=True,
             linger_ms=self._linger_ms,
             max_batch_size=self._batch_bytes,
-            max_request_size=MAX_MESSAGE_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=int(self._within_s * 1000),
         )
         try:

@@ -35,6 +35,10 @@ class MemoryProducer:
         acknowledged.set_result(None)
         return acknowledged
 
+    async def partitions_for(self, _topic: str) -> set[int]:
+        """Every topic has four partitions."""
+        return {0, 1, 2, 3}
+
     def values(self, topic: str) -> list[bytes]:
         return [value for name, _, _, value in self.messages if name == topic]
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from features.activity import LoggedEvent
-from features.archive import partitions, read_events
+from features.archive import forwarded_originals, partitions, read_events
 from features.outcomes import CLICK_KINDS, JoinWindow
 from models.arrays import Bool, Float64
 from models.errors import ModelError
@@ -148,8 +148,10 @@ def read_log(archive: Path, domain: str, window_ms: int) -> ExplorationLog:
     """The exploring places of a domain's archived impressions, joined with the clicks that followed."""
     lists: list[list[ExploringPlace]] = []
     impressions = malformed = 0
+    originals = forwarded_originals(archive, "events")
     for partition in partitions(archive, "events"):
-        joined, shown, unreadable = _joined(read_events(archive, "events", partition), domain, window_ms)
+        events = read_events(archive, "events", partition, skipped=originals)
+        joined, shown, unreadable = _joined(events, domain, window_ms)
         lists += joined
         impressions += shown
         malformed += unreadable

@@ -29,7 +29,7 @@ from stream.admin import wait_ready
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import Record, TimeLimits, decode_catalogue_update, decode_event
-from stream.headers import is_backfill
+from stream.headers import forwarded_from, is_backfill
 
 GROUP: Final = "coldstream-archive"
 FLUSH_S: Final = 5.0
@@ -125,7 +125,14 @@ def _poll(
             except EventError:
                 continue  # the consumer sends it to the dead letters
             rows.append(
-                ArchiveRow(message.partition, message.offset, message.timestamp, record, is_backfill(message.headers))
+                ArchiveRow(
+                    message.partition,
+                    message.offset,
+                    message.timestamp,
+                    record,
+                    is_backfill(message.headers),
+                    forwarded_from(message.headers),
+                )
             )
         store.append(partition.topic, rows)
     return True

@@ -19,25 +19,30 @@ from aiokafka.structs import ConsumerRecord
 from mode import Service
 
 from features import popularity
-from features.activity import Activity, FoldSettings, LoggedEvent
+from features.activity import Activity, FoldSettings, LoggedEvent, origin_of
 from features.errors import StoreError
 from features.outcomes import JoinBuffer, JoinWindow, PartitionOutcomes
 from features.popularity import PartitionPopularity
 from features.store import OnlineStore, UserKey
 from serving import metrics
 from serving.consume.activity_cache import ActivityCache
+from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
 from stream import dead_letters, topics
 from stream.batch_probe import UnreadableBatch
 from stream.client import READ_COMMITTED, aiokafka_config
-from stream.errors import EventError
+from stream.errors import BrokerError, EventError
 from stream.events import Event, Interaction, TimeLimits, decode_event
-from stream.headers import is_backfill
+from stream.headers import forwarded_from, is_backfill
 from stream.partition_guard import PartitionGuard
 
 GROUP: Final = "coldstream-events"
 UPDATE_USERS: Final = 5_000
+UPDATE_BYTES: Final = 512 * 1024
+"""Largest update with users: stock brokers take messages of 1 MiB."""
+NEW_PARTITIONS_MS: Final = 10_000
+"""Added partitions are seen within this time."""
 RETRY_S: Final = 0.25
 STOP_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 3.0
@@ -76,7 +81,9 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         self.impression_join = ImpressionJoin(options.bootstrap, options.security, options.join_window)
         self.popularity_rows: dict[TopicPartition, PartitionPopularity] = {}
         self.next_offsets: dict[TopicPartition, int] = {}
+        self.update_partitions = 1
         self.ends: dict[str, int] = {}
+        self.forwarder = Forwarder(options.bootstrap, options.security)
         self.busy = asyncio.Lock()
         self.store_thread = ThreadPoolExecutor(1, "feast")
         self.flushed_at = time.monotonic()
@@ -93,6 +100,8 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=200,
             **READ_COMMITTED,
+            partition_assignment_strategy=[self.forwarder.assignor()],
+            metadata_max_age_ms=NEW_PARTITIONS_MS,
             session_timeout_ms=10_000,
             max_poll_interval_ms=600_000,
         )
@@ -114,7 +123,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             log.warning(
                 "stopped without a final commit (Kafka or the store does not respond): events will be redelivered"
             )
-        if not await disconnect([self.consumer, self.producer], self.disconnect_timeout_s):
+        if not await disconnect([self.consumer, self.producer, self.forwarder], self.disconnect_timeout_s):
             log.warning("stopped without leaving the consumer group: Kafka does not respond")
         self.store_thread.shutdown()
 
@@ -132,7 +141,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         while not self.should_stop:
             try:
                 await self._step()
-            except KafkaError as error:
+            except (KafkaError, BrokerError) as error:
                 log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
                 await self.sleep(RETRY_S)
             except StoreError as error:
@@ -170,6 +179,8 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
+            self.update_partitions = len(await self.producer.partitions_for(topics.FEATURE_UPDATES))
+            self.impression_join.shown_partitions = len(await self.producer.partitions_for(topics.SHOWN))
             names = [partition_name(partition) for partition in assigned]
             stored_rows = await self.call_store(lambda: self.store.read_popularity(names), "read")
             outcomes = await self._restore_outcomes(assigned)
@@ -239,8 +250,9 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         started = time.perf_counter()
-        entries, letters = self._decode(fetched)
+        entries, letters, misplaced = self._decode(fetched)
         await asyncio.gather(*[await self.producer.send(topics.DEAD_LETTERS, value) for value in letters])
+        behind = await self.forwarder.send(misplaced) if misplaced else {}
         decoded = time.perf_counter()
         changed = await self.call_store(partial(self.activities.fold, entries, self.options.fold_settings), "write")
         for partition, records in fetched.items():
@@ -251,24 +263,33 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             self.next_offsets[partition] = records[-1].offset + 1
         metrics.batch_seconds.labels("decode").observe(decoded - started)
         metrics.batch_seconds.labels("apply").observe(time.perf_counter() - decoded)
-        await self._send_updates(fetched, changed)
+        await self._send_updates(fetched, changed, behind)
         self._record_metrics(fetched, entries)
 
-    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[LoggedEvent], list[bytes]]:
+    def _decode(
+        self, fetched: dict[TopicPartition, list[ConsumerRecord]]
+    ) -> tuple[list[LoggedEvent], list[bytes], list[Misplaced]]:
+        """Events to apply, dead letters, and events that belong into another partition."""
         entries: list[LoggedEvent] = []
         letters: list[bytes] = []
+        misplaced: list[Misplaced] = []
         for partition, records in fetched.items():
             name = partition_name(partition)
             for message in records:
                 try:
-                    entries.append(
-                        LoggedEvent(self._event(message), name, message.offset, is_backfill(message.headers))
-                    )
+                    event = self._event(message)
+                    home = self.forwarder.home(message)
+                    if home != message.partition:
+                        misplaced.append((home, message))
+                        continue
+                    headers = message.headers
+                    origin = origin_of(name, forwarded_from(headers)) if headers else None
+                    entries.append(LoggedEvent(event, name, message.offset, is_backfill(headers), origin))
                 except EventError as error:
                     metrics.dead_letters.labels(error.reason).inc()
                     source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
                     letters += dead_letters.encode_letters(error.reason, error.detail, *source)
-        return entries, letters
+        return entries, letters, misplaced
 
     def _event(self, message: ConsumerRecord) -> Event:
         """The event in a message. Its time is checked against the broker's, so that a rebuild decides the same."""
@@ -279,16 +300,25 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         return event
 
     async def _send_updates(
-        self, fetched: dict[TopicPartition, list[ConsumerRecord]], changed: dict[UserKey, Activity]
+        self,
+        fetched: dict[TopicPartition, list[ConsumerRecord]],
+        changed: dict[UserKey, Activity],
+        behind: dict[str, int],
     ) -> None:
         now = int(time.time() * 1000)
         for partition, records in fetched.items():
             name = partition_name(partition)
             users = [key for key, row in changed.items() if name in row.applied.positions]
             listed = users if len(users) <= UPDATE_USERS else None
-            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, listed)
-            topic, _, value = encode(update)
-            await self.producer.send(topic, value, partition=partition.partition)
+            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, listed, behind=behind)
+            await self.send_update(partition, update)
+
+    async def send_update(self, partition: TopicPartition, update: FeatureUpdate) -> None:
+        """Queue an update for the API processes; without its users where they would not fit a message."""
+        topic, _, value = encode(update)
+        if len(value or b"") > UPDATE_BYTES:
+            topic, _, value = encode(msgspec.structs.replace(update, users=None))
+        await self.producer.send(topic, value, partition=partition.partition % self.update_partitions)
 
     def _record_metrics(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entries: list[LoggedEvent]) -> None:
         now = time.time()
@@ -353,7 +383,7 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                 return result
 
 
-async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer], within_s: float) -> bool:
+async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer | Forwarder], within_s: float) -> bool:
     """Stop clients; False if one did not disconnect from Kafka in time.
 
     Each stops in its own task: after a failed fetch, aiokafka's `stop` raises CancelledError in the calling task.

@@ -73,8 +73,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
             batch = self.events.stopped.get(partition)
             why = stop_message(batch) if batch is not None else ""
             update = FeatureUpdate(partition_name(partition), position - 1, now, 0, [], why)
-            topic, _, value = encode(update)
-            await self.events.producer.send(topic, value, partition=partition.partition)
+            await self.events.send_update(partition, update)
         await self._report_catalogue(now)
 
     async def _report_catalogue(self, now: int) -> None:

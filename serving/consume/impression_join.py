@@ -6,9 +6,10 @@ compacted topic `outcomes` the row of each partition (counts and position); then
 the newest row, and from `shown` the impressions pending at that row's position; later events are read from the log.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -21,9 +22,15 @@ from serving.messages import FETCH_BYTES
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 
+PIECE_BYTES: Final = 512 * 1024
+"""Largest message to `shown`: stock brokers take 1 MiB."""
 POLL_MS: Final = 100
 MAX_ROW_AGE_S: Final = 10.0
 """A row is written at least this often, even if only its position moved: this bounds what a restart reads again."""
+
+Message = TypeVar("Message")
+
+log = logging.getLogger("coldstream.consumer")
 
 _rows = msgspec.json.Decoder(PartitionOutcomes)
 _deltas = msgspec.json.Decoder(BufferDelta)
@@ -40,6 +47,7 @@ class ImpressionJoin:
         self._buffers: dict[TopicPartition, JoinBuffer] = {}
         self._published: dict[TopicPartition, tuple[int, int, float]] = {}
         self._unsent: dict[TopicPartition, list[BufferDelta]] = {}
+        self.shown_partitions = 0
 
     def begin(
         self, partition: TopicPartition, restored: tuple[PartitionOutcomes, JoinBuffer] | None, start: int
@@ -73,12 +81,13 @@ class ImpressionJoin:
         """Write what changed: pending impressions, then rows. Raises KafkaError; the next call sends all again."""
         for partition, row in self._rows.items():
             unsent = self._unsent[partition]
-            unsent += self._buffers[partition].changes(row.position)
+            unsent += self._buffers[partition].changes(row.position, _key(partition).decode())
             counted = self._counted(partition)
             if not unsent and not self._due(partition, counted):
                 continue
-            for delta in unsent:
-                await producer.send_and_wait(topics.SHOWN, _encode(delta), partition=partition.partition)
+            place = self._shown_place(partition)
+            for value in (piece for delta in unsent for piece in pieces(delta)):
+                await producer.send_and_wait(topics.SHOWN, value, partition=place.partition)
             await producer.send_and_wait(topics.OUTCOMES, _encode(row), key=_key(partition))
             self._published[partition] = (counted, row.position, time.monotonic())
             unsent.clear()
@@ -108,25 +117,27 @@ class ImpressionJoin:
         self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, PartitionOutcomes]:
         messages = await _read_partition(consumer, TopicPartition(topics.OUTCOMES, 0), 0)
-        newest = {key: value for key, value in messages if value}
-        return {
-            partition: _rows.decode(newest[_key(partition)]) for partition in partitions if _key(partition) in newest
-        }
+        rows = {key: row for key, value in messages if (row := _decoded(_rows, value)) is not None}
+        return {partition: rows[_key(partition)] for partition in partitions if _key(partition) in rows}
 
     async def _read_buffer(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, row: PartitionOutcomes
     ) -> JoinBuffer:
         buffer = JoinBuffer(self._window)
         since = row.clock - self._window.ms - 2 * SLACK_MS
-        for _, value in await _read_partition(
-            consumer, TopicPartition(topics.SHOWN, partition.partition), max(0, since)
-        ):
-            delta = _deltas.decode(value or b"")
+        for _, value in await _read_partition(consumer, self._shown_place(partition), max(0, since)):
+            delta = _decoded(_deltas, value)
+            if delta is None or delta.partition not in {"", _key(partition).decode()}:
+                continue
             if delta.through <= row.position:  # later changes are from an interrupted flush; the log has them
                 buffer.follow(delta)
         buffer.expire(row.clock)
         buffer.forgotten = 0
         return buffer
+
+    def _shown_place(self, partition: TopicPartition) -> TopicPartition:
+        """Where a partition's changes stand; `shown` may have fewer partitions than `events`."""
+        return TopicPartition(topics.SHOWN, partition.partition % (self.shown_partitions or partition.partition + 1))
 
     def _due(self, partition: TopicPartition, counted: int) -> bool:
         """Whether to write a row without buffer changes; a row that never counted anything is not written."""
@@ -138,6 +149,31 @@ class ImpressionJoin:
         """The number of impressions and clicks counted in a partition, over all domains and releases."""
         domains = self._rows[partition].counts.values()
         return sum(sum(counts.impressions) + sum(counts.clicks) for releases in domains for counts in releases.values())
+
+
+def pieces(delta: BufferDelta) -> list[bytes]:
+    """A delta as messages of at most `PIECE_BYTES`, unless a single impression is larger; in the order to apply."""
+    value = _encode(delta)
+    if len(value) <= PIECE_BYTES or len(delta.shown) + len(delta.taken) <= 1:
+        return [value]
+    if delta.shown and delta.taken:
+        parts = [msgspec.structs.replace(delta, taken=[]), msgspec.structs.replace(delta, shown=[])]
+    else:
+        middle = (len(delta.shown) + len(delta.taken)) // 2
+        parts = [
+            msgspec.structs.replace(delta, shown=delta.shown[half], taken=delta.taken[half])
+            for half in (slice(0, middle), slice(middle, None))
+        ]
+    return [piece for part in parts for piece in pieces(part)]
+
+
+def _decoded(decoder: msgspec.json.Decoder[Message], value: bytes | None) -> Message | None:
+    """A stored row or delta; None for a tombstone, and for what is not ours."""
+    try:
+        return decoder.decode(value) if value else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("skipped a message: %s", error)
+        return None
 
 
 async def _read_partition(

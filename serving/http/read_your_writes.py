@@ -7,6 +7,7 @@ A token is `PARTITION:OFFSET` of the topic `events` (`3:120`), or `TOPIC/PARTITI
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -61,6 +62,26 @@ class AppliedOffsets:
     def __init__(self) -> None:
         self.by_partition: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._behind: dict[str, deque[tuple[int, Mapping[str, int]]]] = {}
+
+    def advance_with(self, partition: str, offset: int, behind: Mapping[str, int]) -> None:
+        """Everything of `partition` through `offset` is visible once the offsets `behind` of other partitions are.
+
+        Events of this partition were forwarded there. Later positions of it wait behind earlier ones.
+        """
+        if behind or partition in self._behind:
+            self._behind.setdefault(partition, deque()).append((offset, behind))
+        else:
+            self.advance(partition, offset)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Advance the partitions whose forwarded events have become visible."""
+        for partition, positions in list(self._behind.items()):
+            while positions and all(self.contains(*place) for place in positions[0][1].items()):
+                self.advance(partition, positions.popleft()[0])
+            if not positions:
+                del self._behind[partition]
 
     def advance(self, partition: str, offset: int) -> None:
         """Everything of `partition` through `offset` is visible from now on."""

@@ -218,5 +218,5 @@ class Service:
         self.consumers.on_update(update)
         if update.logged_at:
             metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))
-        self.applied.advance(update.partition, update.through)
+        self.applied.advance_with(update.partition, update.through, update.behind)
         self.streams.on_features(update.users)

@@ -2,25 +2,36 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+from zlib import crc32
 
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 
+from features.activity import FoldSettings
 from features.archive import partitions, read_events
-from features.event_log import read_log
+from features.dataset import interactions
+from features.event_log import last_offsets, read_log
+from features.popularity import merge
+from features.rebuild import log_by_partition, rebuild
+from features.store import open_store
+from serving.process.supervisor import MODULES
 from stream import dead_letters, topics
 from stream.batch_probe import probe_now
+from stream.child_process import start_child
 from stream.events import Interaction, encode
 from stream.poison import skip_unreadable
 from stream.record_batches import Partitioner
-from testing.system import System
+from testing.delivery import archived_events
+from testing.ports import free_port
+from testing.system import DOMAINS, System
 from testing.waiting import answers, metric_sum, wait_until
 
 PARTITIONS = 4
@@ -178,3 +189,91 @@ def test_a_damaged_batch_stops_its_partition_only_until_it_is_skipped(system: Sy
     items = [entry.event.item_id for entry in read_log(system.broker.bootstrap, None, 2, bad - 1)]  # type: ignore[union-attr]
     assert items[:2] == ["before", "after"]
     assert probe_now(system.broker.bootstrap, None, topics.EVENTS, 1, 0)[0] is None
+
+
+@contextmanager
+def second_consumer(system: System) -> Iterator[str]:
+    """Another consumer of the group; the address of its metrics."""
+    port = free_port()
+    environment = {**system.environment, "COLDSTREAM_CONSUMER_METRICS_PORT": str(port)}
+    command = [sys.executable, "-m", MODULES["consumer"]]
+    with (system.state / "second.log").open("wb") as log:
+        process = start_child(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield f"http://127.0.0.1:{port}/metrics"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def owned(url: str) -> int:
+    try:
+        return httpx.get(url, timeout=5).text.count('coldstream_consumer_lag{partition="events/')
+    except httpx.TransportError:
+        return 0
+
+
+def grow(system: System, partitions: int) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=system.broker.bootstrap)
+    admin.create_partitions({topics.EVENTS: partitions})
+    admin.close()
+
+
+@pytest.mark.timeout(300)
+def test_two_consumers_and_producers_with_other_partitioners(own_system: System) -> None:
+    system = own_system
+    mark = uuid4().hex[:6]
+    users = [f"{mark}-{n}" for n in range(20)]
+    producer = KafkaProducer(bootstrap_servers=system.broker.bootstrap, acks="all", metadata_max_age_ms=500)
+    tokens: dict[str, str] = {}
+
+    def write(client: httpx.Client, partitions: int) -> None:
+        """Each user twice: over HTTP, and as a producer with librdkafka's default partitioner (CRC32) does."""
+        for user in users:
+            event = view(user, "foreign")
+            number = crc32(user.encode()) % partitions
+            sent = producer.send(topics.EVENTS, encode(event), user.encode(), partition=number).get(20)
+            tokens[user] = f"{number}:{sent.offset}"
+        client.post(
+            "/v1/events", content=b"[" + b",".join(encode(view(user)) for user in users) + b"]"
+        ).raise_for_status()
+
+    with second_consumer(system) as url, httpx.Client(base_url=system.url, timeout=30) as client:
+        wait_until(lambda: owned(url) == 2, 60, "each consumer owns two partitions")
+        for _ in range(5):
+            write(client, 4)
+        for user in users:
+            client.get(f"/v1/users/{user}/recommendations", params={"n": 1, "after": tokens[user]}).raise_for_status()
+            assert views(system, user) >= 5, "the token names a foreign event, all before it are in"
+        grow(system, 6)
+        wait_until(lambda: len(producer.partitions_for(topics.EVENTS)) == 6, 20, "the foreign producer sees them")
+        for _ in range(6):  # while the group finds out
+            write(client, 6)
+            time.sleep(1)
+        wait_until(lambda: owned(url) == 3, 60, "the added partitions are assigned")
+        write(client, 6)
+        expected = dict.fromkeys(users, 24)
+        wait_until(lambda: {user: views(system, user) for user in users} == expected, 60, "each event counts once")
+        wait_until(
+            lambda: (
+                archived_events(system.state / "archive")
+                == sum(last + 1 for last in last_offsets(system.broker.bootstrap, None).values())
+            ),
+            60,
+            "all is archived",
+        )
+    trained = interactions(system.state / "archive", "shop")
+    assert trained["user_id"].value_counts().to_dict() == expected
+    wait_until(lambda: caught_up(system), WITHIN_S, "nothing waits")
+    time.sleep(1)
+    assert system.stop("consumer") == 0
+    live = system.open_store()
+    rebuilt = open_store(system.state / "rebuilt", "sqlite", DOMAINS)
+    rebuild(log_by_partition(system.state / "archive", system.broker.bootstrap, None, DOMAINS), rebuilt, FoldSettings())
+    for store in (live, rebuilt):
+        rows = store.read_activities([("shop", user) for user in users])
+        assert {user: rows["shop", user].summary.totals for user in users} == {user: {"view": 24} for user in users}
+        names = [f"events/{n}" for n in range(6)]
+        counts = merge(store.read_popularity(names).values()).domains["shop"].segments[""]
+        assert counts == pytest.approx({"foreign": counts["foreign"], "k1": counts["foreign"]}, rel=1e-3)
+        store.close()
