@@ -87,7 +87,7 @@ def _kill_and_start(system: System, victim: str) -> None:
 
 def _wait_caught_up(system: System) -> None:
     deadline = time.monotonic() + CAUGHT_UP_WITHIN_S
-    while system.lag() != 0:
+    while not system.caught_up():
         if time.monotonic() > deadline:
             lag = system.lag()
             raise RuntimeError(f"the consumer lag is {lag} after {CAUGHT_UP_WITHIN_S:g} s; see {system.state}")

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
+from kafka.errors import KafkaError
 
 from features.store import OnlineStore, open_store
 from serving.process.state_folder import prepare_state_folder
@@ -16,6 +17,8 @@ from stream import topics
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.child_process import python_command, start_child
+from stream.errors import BrokerError
+from testing.consumer_group import uncommitted
 from testing.environment import system_environment
 from testing.waiting import answers, wait_until
 
@@ -81,13 +84,20 @@ class System:
         return process.wait(60)
 
     def lag(self) -> float | None:
-        """The consumer lag in events, as the consumer's metrics report it; None while it does not answer."""
+        """The consumer lag in events, as the consumer's metrics reported it last; None while it does not answer."""
         try:
             text = httpx.get(self.metrics_url("consumer"), timeout=2).text
         except httpx.TransportError:
             return None
         lines = [line for line in text.splitlines() if line.startswith("coldstream_consumer_lag{")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines) if lines else None
+
+    def caught_up(self) -> bool:
+        """Whether the consumer has committed everything that is in the log now. The gauge of `lag` is seconds old."""
+        try:
+            return uncommitted(self.environment["COLDSTREAM_KAFKA"]) == 0
+        except (KafkaError, BrokerError):
+            return False
 
     def metrics_url(self, part: str) -> str:
         """Where `consumer`, `archive` or `trainer` serves its Prometheus metrics."""

@@ -98,7 +98,7 @@ def judged(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def settle(system: System, within_s: float = 60) -> None:
-    wait_until(lambda: system.lag() == 0, within_s, "the consumer has caught up")
+    wait_until(system.caught_up, within_s, "the consumer has caught up")
 
 
 def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:

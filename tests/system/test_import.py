@@ -61,7 +61,7 @@ def activity(system: System, user: str) -> Activity:
 
 def wait_for_views(system: System, user: str, views: int) -> None:
     wait_until(lambda: activity(system, user).summary.totals.get("view", 0) >= views, 60, f"{views} views are applied")
-    wait_until(lambda: system.lag() == 0, 60, "everything is applied")
+    wait_until(system.caught_up, 60, "everything is applied")
     assert activity(system, user).summary.totals == {"view": views}
 
 

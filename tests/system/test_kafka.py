@@ -58,7 +58,11 @@ def archived_users(system: System) -> set[str]:
 
 
 def caught_up(system: System) -> bool:
-    return system.lag() == 0 and metric_sum(system.metrics_url("archive"), "coldstream_archive_lag") == 0
+    return (
+        system.caught_up()
+        and system.lag() == 0
+        and metric_sum(system.metrics_url("archive"), "coldstream_archive_lag") == 0
+    )
 
 
 def home(user: str) -> int:
