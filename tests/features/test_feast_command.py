@@ -21,7 +21,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             "feature-views",
-            {"shop_activity", "shop_activity_features", "shop_profile", "shop_item", "popularity"},
+            {"shop_activity", "shop_activity_features", "shop_profile", "shop_item", "popularity", "positions"},
         ),
         ("entities", {"user", "item", "partition"}),
         ("feature-services", {"shop"}),
