@@ -21,6 +21,8 @@ from stream.events import Event, Impression, Interaction, Item, Record, Search, 
 from stream.files import replacing
 
 PART_ROWS: Final = 50_000
+DAMAGED: Final = ".damaged"
+PARTIAL: Final = ".partial"
 
 _text = pa.string()
 EVENT_SCHEMA: Final = pa.schema(
@@ -78,59 +80,141 @@ class ArchiveRow(msgspec.Struct, frozen=True):
     forwarded_from: str | None = None
 
 
+class DamagedPart(msgspec.Struct, frozen=True):
+    """A part that was set aside: its new path, and the offsets that it had to cover, `first` to before `end`."""
+
+    path: Path
+    topic: str
+    partition: int
+    first: int
+    end: int
+
+
 class Archive:
-    """The Parquet parts below `folder`, one folder per topic. One process writes; any number read."""
+    """The Parquet parts below `folder`, one folder per topic. One process writes; any number read.
+
+    A part that cannot be read is set aside (`damaged`), and its offsets are archived again: `position` goes back to
+    them. Until such a part is complete it is written under another name, since readers take a part for complete.
+    """
 
     def __init__(self, folder: Path, part: int = PART_ROWS) -> None:
         self.folder = folder
         self.part = part
+        self.damaged: list[DamagedPart] = []
+        """Parts that were set aside; whoever reports them clears the list."""
         self._open: dict[tuple[str, int, int], pa.Table] = {}
         self._new: dict[tuple[str, int, int], list[ArchiveRow]] = {}
         self._positions: dict[tuple[str, int], int] = {}
+        self._tails: dict[tuple[str, int], int] = {}
+        self._gaps: dict[tuple[str, int], set[int]] = {}
 
     def append(self, topic: str, rows: Iterable[ArchiveRow]) -> None:
         """Buffer rows, in log order; `flush` writes them. Rows that are already archived are skipped."""
         for row in rows:
-            if row.offset < self.position(topic, row.partition):
+            if row.offset < self.position(topic, row.partition, row.offset):
                 continue
             self._positions[topic, row.partition] = row.offset + 1
             first = row.offset // self.part * self.part
             self._new.setdefault((topic, row.partition, first), []).append(row)
 
+    def advance(self, topic: str, partition: int, offset: int) -> None:
+        """Everything before `offset` was appended or is not to be archived."""
+        self._positions[topic, partition] = max(offset, self.position(topic, partition))
+
     def flush(self) -> Counter[str]:
         """Write every part that has new rows; returns the number of rows written, by topic.
+
+        A part that turns out to be damaged is set aside with its buffered rows: read the log again from `position`.
 
         Raises:
             ArchiveError: a part cannot be written. The rows stay in memory, the earlier file stays whole: flush again.
         """
         written: Counter[str] = Counter()
         for key in sorted(self._new):
+            if key not in self._new:
+                continue  # dropped: an earlier part of the partition is damaged
             topic, partition, first = key
+            try:
+                before = self._before(key)
+            except ArchiveError:
+                self._set_aside(part_path(self.folder, topic, partition, first))
+                self._forget(topic, partition)
+                continue
             rows = self._new[key]
-            path = part_path(self.folder, topic, partition, first)
             table = _table(topic, rows)
-            before = self._open.get(key)
-            if before is None and path.exists():
-                before = read_part(path)
             part = pa.concat_tables([before, table]).combine_chunks() if before is not None else table
-            _write(path, part)
+            _write(self._path(key), part)
             written[topic] += len(rows)
             del self._new[key]
             self._open = {other: table for other, table in self._open.items() if other[:2] != key[:2]}
             self._open[key] = part
+        self._complete()
         return written
 
     def waiting(self) -> int:
         """The number of rows that are buffered and not yet written."""
         return sum(len(rows) for rows in self._new.values())
 
-    def position(self, topic: str, partition: int) -> int:
-        """The next offset to archive, from the files themselves."""
+    def position(self, topic: str, partition: int, at_least: int = 0) -> int:
+        """The next offset to archive from `at_least` on, from the files themselves. Damaged ones are set aside."""
         key = (topic, partition)
         if key not in self._positions:
-            parts = sorted((self.folder / topic).glob(f"{topic}-{partition}-*.parquet"))
-            self._positions[key] = _last_offset(parts[-1]) + 1 if parts else 0
-        return self._positions[key]
+            self._load(topic, partition)
+        position = max(self._positions[key], at_least)
+        tail, gaps = self._tails[key], self._gaps[key]
+        if position >= tail or position // self.part * self.part in gaps:
+            return position
+        return min((first for first in gaps if first >= position), default=tail)
+
+    def _load(self, topic: str, partition: int) -> None:
+        """Find the end of the partition's parts, and the parts that are missing before it."""
+        tail = 0
+        firsts: set[int] = set()
+        for path in sorted((self.folder / topic).glob(f"{topic}-{partition}-*.parquet"), reverse=True):
+            try:
+                if firsts:
+                    _check_footer(path)
+                else:
+                    tail = _last_offset(path) + 1
+                firsts.add(_first(path))
+            except ArchiveError:
+                self._set_aside(path)
+        for partial in (self.folder / topic).glob(f"{topic}-{partition}-*.parquet{PARTIAL}"):
+            partial.unlink(missing_ok=True)  # a process ended before it was complete
+        key = (topic, partition)
+        self._tails[key], self._positions[key] = tail, 0
+        self._gaps[key] = {first for first in range(0, max(firsts, default=0), self.part) if first not in firsts}
+
+    def _forget(self, topic: str, partition: int) -> None:
+        self._open = {key: table for key, table in self._open.items() if key[:2] != (topic, partition)}
+        self._new = {key: rows for key, rows in self._new.items() if key[:2] != (topic, partition)}
+        key = (topic, partition)
+        del self._positions[key], self._tails[key], self._gaps[key]
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(path.name + DAMAGED)
+        path.replace(aside)
+        topic, partition, first = path.stem.rsplit("-", 2)
+        self.damaged.append(DamagedPart(aside, topic, int(partition), int(first), int(first) + self.part))
+
+    def _before(self, key: tuple[str, int, int]) -> pa.Table | None:
+        before = self._open.get(key)
+        path = self._path(key)
+        return read_part(path) if before is None and path.exists() else before
+
+    def _path(self, key: tuple[str, int, int]) -> Path:
+        path = part_path(self.folder, *key)
+        return path.with_name(path.name + PARTIAL) if key[2] in self._gaps[key[:2]] else path
+
+    def _complete(self) -> None:
+        """Give the parts their names whose missing offsets were all read."""
+        for (topic, partition), gaps in self._gaps.items():
+            for first in [first for first in gaps if first + self.part <= self._positions[topic, partition]]:
+                path = part_path(self.folder, topic, partition, first)
+                partial = path.with_name(path.name + PARTIAL)
+                if partial.exists():
+                    partial.replace(path)
+                gaps.discard(first)
 
 
 def part_path(folder: Path, topic: str, partition: int, first: int) -> Path:
@@ -147,13 +231,13 @@ def read_part(path: Path) -> pa.Table:
     """One part.
 
     Raises:
-        ArchiveError: it is damaged; deleting it makes the archive process write it again from the log.
+        ArchiveError: it is damaged; once deleted, the archive process writes it again from the log at its next start.
     """
     try:
         return pq.read_table(path, partitioning=None)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ArchiveError(
-            f"{path} is damaged ({error}); delete it and the archive is written again from the log"
+            f"{path} is damaged ({error}); delete it and the archive is written again from the log when it starts"
         ) from error
 
 
@@ -203,7 +287,22 @@ def missing_ranges(folder: Path, topic: str, partition: int, part: int = PART_RO
 
 
 def _last_offset(path: Path) -> int:
-    return int(read_part(path).column("offset")[-1].as_py())
+    table = read_part(path)
+    if not table.num_rows or "offset" not in table.column_names:
+        raise ArchiveError(f"{path} has no rows of the log; delete it and restart the archive process")
+    return int(table.column("offset")[-1].as_py())
+
+
+def _check_footer(path: Path) -> None:
+    """Raises ArchiveError for a cut or overwritten part; damage within its columns shows when it is read."""
+    try:
+        pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveError(f"{path} is damaged ({error})") from error
+
+
+def _first(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def _table(topic: str, rows: list[ArchiveRow]) -> pa.Table:

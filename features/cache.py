@@ -79,7 +79,7 @@ def _rows(path: Path, domain: str, after: int) -> tuple[pl.DataFrame, int]:
         return lines.filter(matching).select(COLUMNS).collect(), int(last if last is not None else after)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ArchiveError(
-            f"{path} is damaged ({error}); delete it and the archive is written again from the log"
+            f"{path} is damaged ({error}); delete it and the archive is written again from the log when it starts"
         ) from error
 
 

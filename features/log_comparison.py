@@ -77,7 +77,8 @@ def _archive_matches(events: pl.DataFrame, domain: str, archive: Path) -> Iterat
             yield _matches(events, scan_topic(archive, EVENTS).filter(pl.col("domain") == domain).select(COLUMNS))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise ArchiveError(
-                f"{archive}: a part is damaged ({error}); delete it and the archive is written again from the log"
+                f"{archive}: a part is damaged ({error}); delete it and the archive is written again from the log "
+                "when it starts"
             ) from error
 
 

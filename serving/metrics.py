@@ -117,6 +117,9 @@ releases_rejected = Counter(
 )
 archived_rows = Counter("coldstream_archived_rows", "Rows written to the archive", ["topic"], registry=registry)
 archive_errors = Counter("coldstream_archive_errors", "Failed writes of the archive", registry=registry)
+archive_damaged_parts = Counter(
+    "coldstream_archive_damaged_parts", "Damaged archive parts that were set aside", registry=registry
+)
 archive_lag = Gauge("coldstream_archive_lag", "Messages not yet archived", registry=registry)
 training_duration = Gauge(
     "coldstream_training_duration_seconds", "Duration of the last training run", ["domain"], registry=registry

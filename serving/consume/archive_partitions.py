@@ -12,7 +12,7 @@ from typing import Final
 
 from kafka import KafkaConsumer, TopicPartition
 
-from features.archive import Archive
+from features.archive import Archive, DamagedPart
 from serving import metrics
 from stream import skips
 from stream.batch_probe import UnreadableBatch, probe_now, stop_message
@@ -56,7 +56,26 @@ class ArchivePartitions:
         consumer.assign(self.assigned)
         beginnings = consumer.beginning_offsets(self.assigned)
         for partition in self.assigned:
-            consumer.seek(partition, max(beginnings[partition], self.start(partition)))
+            self._store.advance(partition.topic, partition.partition, beginnings[partition])
+            start = max(beginnings[partition], self.start(partition))
+            consumer.seek(partition, self._store.position(partition.topic, partition.partition, start))
+        self._report_damaged(beginnings)
+
+    def advance(self, consumer: KafkaConsumer, partition: TopicPartition) -> None:
+        """What was polled is appended; go on behind parts that are archived already."""
+        position = consumer.position(partition)
+        self._store.advance(partition.topic, partition.partition, position)
+        following = self._store.position(partition.topic, partition.partition)
+        if following > position:
+            consumer.seek(partition, following)
+
+    def _report_damaged(self, beginnings: Mapping[TopicPartition, int]) -> None:
+        """Say which parts were set aside, and which of their offsets the log no longer has."""
+        for part in self._store.damaged:
+            metrics.archive_damaged_parts.inc()
+            beginning = beginnings.get(TopicPartition(part.topic, part.partition), 0)
+            log.error("the archive part of %s", damage_message(part, beginning))
+        self._store.damaged.clear()
 
     def start(self, partition: TopicPartition) -> int:
         """The next offset of a partition: from the files, or behind a skipped batch."""
@@ -127,3 +146,14 @@ class ArchivePartitions:
 
     def _probe(self, partition: TopicPartition, offset: int) -> UnreadableBatch | None:
         return probe_now(*self._kafka, partition.topic, partition.partition, offset)[0]
+
+
+def damage_message(part: DamagedPart, beginning: int) -> str:
+    """What happened to a damaged part, for a log that starts at `beginning`."""
+    where = f"{part.topic}/{part.partition} from offset {part.first} was damaged and is kept as {part.path}"
+    if beginning >= part.end:
+        return f"{where}; offsets {part.first} to {part.end - 1} are lost to the archive: the log starts at {beginning}"
+    if beginning > part.first:
+        lost = f"offsets {part.first} to {beginning - 1} are lost to the archive: the log starts there"
+        return f"{where}; {lost}; the others are written again"
+    return f"{where}; it is written again from the log"

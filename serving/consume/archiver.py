@@ -29,9 +29,11 @@ from stream.admin import wait_ready
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import Record, TimeLimits, decode_catalogue_update, decode_event
+from stream.files import try_lock
 from stream.headers import forwarded_from, is_backfill
 
 GROUP: Final = "coldstream-archive"
+LOCK_FILE: Final = "archive.lock"
 FLUSH_S: Final = 5.0
 OFFLINE_SHARE: Final = 0.05
 """Share of the time spent on updates of Feast's offline store, which rewrite whole files; training updates it, too."""
@@ -93,7 +95,7 @@ def _copy(
         if time.monotonic() - flushed_at >= FLUSH_S or store.waiting() >= MAX_BUFFERED_ROWS // 2:
             _flush(consumer, store, partitions)
             flushed_at = time.monotonic()
-            again = again or partitions.resume() or partitions.changed(consumer)
+            again = again or bool(store.damaged) or partitions.resume() or partitions.changed(consumer)
             if flushed_at >= next_update_at:
                 next_update_at = flushed_at + _update(offline) / OFFLINE_SHARE
     _flush(consumer, store, partitions)
@@ -135,6 +137,7 @@ def _poll(
                 )
             )
         store.append(partition.topic, rows)
+        partitions.advance(consumer, partition)
     return True
 
 
@@ -185,6 +188,17 @@ def main(settings: Settings | None = None) -> int:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
+    lock = try_lock(settings.state_path / LOCK_FILE)
+    if lock is None:
+        log.error("another archive process writes %s; stop it, or run only one", settings.state_path / "archive")
+        return 1
+    try:
+        return _run(settings, stop)
+    finally:
+        lock.release()
+
+
+def _run(settings: Settings, stop: threading.Event) -> int:
     start_http_server(settings.archive_metrics_port, settings.host, metrics.registry)
     try:
         wait_ready(settings.bootstrap, settings.kafka_security)

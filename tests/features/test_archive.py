@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.archive import Archive, ArchiveRow, parts, read_events
+from features.archive import Archive, ArchiveRow, part_path, parts, read_events
 from features.dataset import interactions
 from features.errors import ArchiveError
 from stream.events import Impression, Interaction, Record, Search
@@ -84,6 +84,64 @@ def test_a_damaged_part_says_what_to_do(tmp_path: Path) -> None:
     parts(tmp_path, "events")[0].write_bytes(b"PAR1 broken")
     with pytest.raises(ArchiveError, match=r"damaged .* delete it"):
         list(read_events(tmp_path, "events", 0))
+
+
+@pytest.mark.parametrize("first", [0, 10, 20])
+def test_a_damaged_part_is_set_aside_and_written_again(tmp_path: Path, first: int) -> None:
+    archive = Archive(tmp_path, part=10)
+    archive.append("events", rows(25))
+    archive.flush()
+    whole = contents(tmp_path)
+    path = part_path(tmp_path, "events", 0, first)
+    path.write_bytes(path.read_bytes()[:-9])
+
+    again = Archive(tmp_path, part=10)
+    assert again.position("events", 0) == first
+    assert [(part.first, part.end) for part in again.damaged] == [(first, first + 10)]
+    again.append("events", rows(4, first))
+    again.flush()
+    assert path.exists() == (first == 20)  # not before it is complete
+    killed = Archive(tmp_path, part=10)
+    assert killed.position("events", 0) == (24 if first == 20 else first)
+    killed.append("events", rows(25 - first, first))
+    killed.advance("events", 0, 25)
+    assert killed.position("events", 0) == 25
+    killed.flush()
+    assert contents(tmp_path) == whole
+    assert path.with_name(path.name + ".damaged").exists()
+
+
+def test_only_missing_offsets_are_read_again(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, part=10)
+    archive.append("events", rows(45))
+    archive.flush()
+    whole = contents(tmp_path)
+    for first in (10, 30):
+        part_path(tmp_path, "events", 0, first).unlink()
+    again = Archive(tmp_path, part=10)
+    again.append("events", rows(10, 10))
+    again.advance("events", 0, 20)
+    assert again.position("events", 0) == 30
+    again.append("events", rows(10, 30))
+    assert again.position("events", 0) == 45
+    again.flush()
+    assert contents(tmp_path) == whole
+
+
+def test_damage_while_running_keeps_the_other_partitions(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, part=10)
+    archive.append("events", rows(3))
+    archive.flush()
+    again = Archive(tmp_path, part=10)
+    other = [ArchiveRow(1, n, NOON, record(n)) for n in range(3)]
+    again.append("events", [*rows(3, 3), *other])
+    part_path(tmp_path, "events", 0, 0).write_bytes(b"PAR1 broken")
+    assert again.flush() == {"events": 3}
+    assert len(again.damaged) == 1
+    assert (again.position("events", 0), again.position("events", 1)) == (0, 3)
+    again.append("events", rows(6))
+    again.flush()
+    assert [entry.offset for entry in read_events(tmp_path, "events", 0)] == list(range(6))
 
 
 def test_a_training_set_ends_at_its_cut_and_counts_an_event_once(tmp_path: Path) -> None:
