@@ -27,6 +27,7 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
 from features.activity import Activity, Deduplication
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile
+from features.database_check import check_database, store_error
 from features.errors import FeatureError, StoreError
 from features.online_config import SQLITE, has_secret, online_config
 from features.popularity import PartitionPopularity
@@ -34,6 +35,7 @@ from stream.files import exclusive, write_atomically
 
 PROJECT: Final = "coldstream"
 REPOSITORY: Final = "feature_store.yaml"
+DATABASE: Final = "online.db"
 READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
 BUSY_MS: Final = 2_000
 
@@ -223,7 +225,7 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
     opens the same folder.
 
     Raises:
-        StoreError: the store does not answer.
+        StoreError: the store does not answer, or its database is missing or damaged.
         FeatureError: `store` is neither of the two, or asks for what Feast's store cannot do.
     """
     online_store = online_config(store)
@@ -231,9 +233,12 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
     with exclusive(folder / "registry.lock"):
         if not (folder / REPOSITORY).exists() or (folder / REPOSITORY).read_bytes() != repository:
             write_atomically(folder / REPOSITORY, repository, mode=0o600 if has_secret(online_store) else None)
-        if store == SQLITE:
-            _write_ahead(folder / "online.db")
         feast = FeatureStore(repo_path=str(folder))
+        if store == SQLITE:
+            views = [view.name for view in feast.list_feature_views()]
+            if views:
+                check_database(folder / DATABASE, {f"{PROJECT}_{view}" for view in views})
+            _raising_store_errors(lambda: _write_ahead(folder / DATABASE))
         applied = _applied(feast, domains)
     opened = OnlineStore(feast, applied)
     if store == SQLITE:
@@ -310,5 +315,7 @@ def _raising_store_errors(call: Callable[[], T]) -> T:
 
     try:
         return call()
-    except (sqlite3.Error, redis.exceptions.RedisError, OSError) as error:
+    except sqlite3.Error as error:
+        raise store_error(error) from error
+    except (redis.exceptions.RedisError, OSError) as error:
         raise StoreError(f"the online store does not answer: {type(error).__name__}: {error}") from error

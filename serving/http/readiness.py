@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 from features.errors import StoreError
 from serving.http.service import Service
-from serving.recommend.worker import NOT_OPEN
 from stream import topics
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def substitutes(service: Service) -> dict[str, str]:
 
 async def _store_error(service: Service) -> str | None:
     if service.lookups.store is None:
-        return NOT_OPEN
+        return service.lookups.not_open
     try:
         await asyncio.wait_for(service.lookups.call(_ping), PROBE_TIMEOUT_S)
     except StoreError as error:

@@ -186,7 +186,11 @@ class Service:
             log.warning("%s: the end of the canary was not announced (%s); it is in the folder", domain, error)
 
     async def _open_store(self) -> None:
-        self.lookups.store = await asyncio.get_running_loop().run_in_executor(self._executor, self._opened_store)
+        try:
+            self.lookups.store = await asyncio.get_running_loop().run_in_executor(self._executor, self._opened_store)
+        except StoreError as error:
+            self.lookups.not_open = str(error)
+            raise
         log.info("the online store is open")
 
     def _opened_store(self) -> "OnlineStore":

@@ -102,6 +102,7 @@ class Lookups:
 
     def __init__(self, domains: Mapping[str, DomainState], rollouts: Mapping[str, ActiveRollout] | None = None) -> None:
         self.store: OnlineStore | None = None
+        self.not_open = NOT_OPEN
         self.shadow: Shadow | None = None
         self._domains = domains
         self._rollouts = rollouts if rollouts is not None else {}
@@ -224,7 +225,7 @@ class Lookups:
 
     def _opened(self) -> "OnlineStore":
         if self.store is None:
-            raise StoreError(NOT_OPEN)
+            raise StoreError(self.not_open)
         return self.store
 
     def _rank(self, lookups: Sequence[Prepared | Exception]) -> list[Ranked | Exception]:

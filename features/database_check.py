@@ -1,0 +1,41 @@
+"""Whether the SQLite file of the online store is whole, and what to do if not."""
+
+import contextlib
+import sqlite3
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from features.errors import StoreError
+
+CURE: Final = "stop the system and run `coldstream features rebuild`, which writes the store again"
+
+
+def check_database(path: Path, tables: Collection[str]) -> None:
+    """Check that the file is there, is whole page by page, and has `tables`. About 0.1 s per 100 MB.
+
+    Raises:
+        StoreError: naming the file, what is wrong with it, and the cure.
+    """
+    if not path.exists():
+        raise StoreError(f"the online store {path} is missing; {CURE}")
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            names = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+            missing = sorted(set(tables) - names)
+            problem = None if missing else connection.execute("pragma quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise store_error(error, path) from error
+    if missing:
+        raise StoreError(f"the online store {path} lacks the table {missing[0]} ({len(missing)} in all); {CURE}")
+    if problem != "ok":
+        raise StoreError(f"the online store {path} is damaged ({' '.join(problem.split())}); {CURE}")
+
+
+def store_error(error: sqlite3.Error, path: Path | None = None) -> StoreError:
+    """The error of a failed call: with the cure if the file is damaged, else such as a lock that is held for long."""
+    store = f"the online store {path}" if path else "the online store"
+    damaged = not isinstance(error, sqlite3.OperationalError) or str(error).startswith("no such table")
+    if isinstance(error, sqlite3.DatabaseError) and damaged:
+        return StoreError(f"{store} is damaged ({error}); {CURE}")
+    return StoreError(f"{store} does not answer: {type(error).__name__}: {error}")
