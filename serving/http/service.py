@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.activity import Activity, FoldSettings
+from features.errors import StoreError
 from serving import metrics
 from serving.catalogue.domain import Domain, DomainPolicy
 from serving.catalogue.domain_state import DomainState
