@@ -23,7 +23,7 @@ def check_database(path: Path, tables: Collection[str]) -> None:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             names = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
             missing = sorted(set(tables) - names)
-            problem = None if missing else connection.execute("pragma quick_check(1)").fetchone()[0]
+            problem = "" if missing else str(connection.execute("pragma quick_check(1)").fetchone()[0])
     except sqlite3.Error as error:
         raise store_error(error, path) from error
     if missing:
