@@ -25,9 +25,9 @@ FIELDS = ProfileSchema([Attribute("age", ("old", "young"))])
 
 def network(encoder: str, **more: bool) -> Network:
     params = Params(encoder=encoder, embedding_size=8, blocks=1, heads=1, length=5, **more)
-    made = Network(np.array([0, 1, 2], np.int32), params, fields=FIELDS)
-    made(made.nothing())
-    return made
+    model = Network(np.array([0, 1, 2], np.int32), params, fields=FIELDS)
+    model(model.nothing())
+    return model
 
 
 def encoded(path: Path) -> np.ndarray:
@@ -39,27 +39,29 @@ def encoded(path: Path) -> np.ndarray:
         "profile": [[2]],
         "time_features": [[7, 3]],
     }
-    wanted = {one.name for one in session.get_inputs()}
-    found = session.run(None, {name: np.array(one, np.int32) for name, one in given.items() if name in wanted})
-    return np.asarray(found[0])
+    input_names = {port.name for port in session.get_inputs()}
+    outputs = session.run(
+        None, {name: np.array(array, np.int32) for name, array in given.items() if name in input_names}
+    )
+    return np.asarray(outputs[0])
 
 
 def test_a_process_of_its_own_writes_the_same_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = network("dnn", profile=True, context=True)
-    export.write_encoder(made, tmp_path / "here.onnx")
+    model = network("dnn", profile=True, context=True)
+    export.write_encoder(model, tmp_path / "here.onnx")
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    export.write_encoder(made, tmp_path / "there.onnx")
-    here, there = (encoded(tmp_path / f"{one}.onnx") for one in ("here", "there"))
+    export.write_encoder(model, tmp_path / "there.onnx")
+    here, there = (encoded(tmp_path / f"{name}.onnx") for name in ("here", "there"))
     assert np.abs(here).max() > 0.1
     np.testing.assert_allclose(there, here, atol=1e-6)
 
 
 def test_a_process_that_fails_is_named_with_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = network("transformer")
+    model = network("transformer")
     (tmp_path / "file").touch()
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(TrainingError, match=r"encoder\.onnx was not written: .*File exists"):
-        export.write_encoder(made, tmp_path / "file" / "encoder.onnx")
+        export.write_encoder(model, tmp_path / "file" / "encoder.onnx")
 
 
 TRAINED_BY_JAX = """
@@ -68,10 +70,10 @@ from pathlib import Path
 import keras, numpy as np
 from testing.jax_training import query_batch, trained_by_jax
 assert keras.backend.backend() == "jax"
-made, folder = trained_by_jax(), Path(sys.argv[1])
-np.save(folder / "scores.npy", made.score(query_batch(made)))
-np.save(folder / "ahead.npy", trained_by_jax(ahead=3).score(query_batch(made)))
-made.save(folder)
+model, folder = trained_by_jax(), Path(sys.argv[1])
+np.save(folder / "scores.npy", model.score(query_batch(model)))
+np.save(folder / "ahead.npy", trained_by_jax(ahead=3).score(query_batch(model)))
+model.save(folder)
 """
 
 
@@ -85,8 +87,8 @@ def test_onnx_runtime_scores_as_jax_trained(tmp_path: Path) -> None:
     here.vocabulary = Interactions.from_frame(ring()).vocabulary
     inputs = encoder_inputs(query_batch(here).newest(8), ProfileSchema(), context=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
-    hidden = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})[0]
-    wanted = np.load(tmp_path / "scores.npy")
-    assert np.ptp(wanted) > 0.5
-    np.testing.assert_allclose(np.load(tmp_path / "ahead.npy"), wanted, atol=1e-4)
-    np.testing.assert_allclose(hidden @ np.load(tmp_path / "embeddings.npy").T, wanted, atol=1e-4)
+    hidden = session.run(None, {port.name: inputs[port.name] for port in session.get_inputs()})[0]
+    input_names = np.load(tmp_path / "scores.npy")
+    assert np.ptp(input_names) > 0.5
+    np.testing.assert_allclose(np.load(tmp_path / "ahead.npy"), input_names, atol=1e-4)
+    np.testing.assert_allclose(hidden @ np.load(tmp_path / "embeddings.npy").T, input_names, atol=1e-4)

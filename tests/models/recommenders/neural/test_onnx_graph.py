@@ -30,27 +30,27 @@ def trained(encoder: str) -> Network:
     network = Network(np.arange(ITEMS, dtype=np.int32) % 3, params, fields=fields)
     network.ready()
     rng = np.random.default_rng(0)
-    network.set_weights([rng.normal(0, 0.4, one.shape) for one in network.get_weights()])
+    network.set_weights([rng.normal(0, 0.4, weights.shape) for weights in network.get_weights()])
     return network
 
 
-def asked(network: Network, rng: np.random.Generator, rows: int = 5) -> dict[str, Any]:
-    found = {name: np.zeros((rows, *one.shape[1:]), np.int32) for name, one in network.nothing().items()}
+def random_inputs(network: Network, rng: np.random.Generator, rows: int = 5) -> dict[str, Any]:
+    inputs = {name: np.zeros((rows, *array.shape[1:]), np.int32) for name, array in network.nothing().items()}
     for row in range(rows):
         n = min(row * 2, LENGTH)
-        found["items"][row, LENGTH - n :] = rng.integers(1, ITEMS + 1, n)
-        found["kinds"][row, LENGTH - n :] = rng.integers(1, 6, n)
-        found["gaps"][row, LENGTH - n :] = rng.integers(1, 6, n)
+        inputs["items"][row, LENGTH - n :] = rng.integers(1, ITEMS + 1, n)
+        inputs["kinds"][row, LENGTH - n :] = rng.integers(1, 6, n)
+        inputs["gaps"][row, LENGTH - n :] = rng.integers(1, 6, n)
     for name in ("profile", "time_features"):
-        if name in found:
-            found[name][:] = rng.integers(0, 2, found[name].shape)
-    return found
+        if name in inputs:
+            inputs[name][:] = rng.integers(0, 2, inputs[name].shape)
+    return inputs
 
 
 def run(model: Any, inputs: dict[str, Any]) -> Any:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    known = {one.name for one in session.get_inputs()}
-    return session.run(None, {name: one for name, one in inputs.items() if name in known})[0]
+    known = {port.name for port in session.get_inputs()}
+    return session.run(None, {name: array for name, array in inputs.items() if name in known})[0]
 
 
 @pytest.mark.parametrize("encoder", list(NORMS))
@@ -63,7 +63,7 @@ def test_an_encoder_is_written_in_few_steps_and_says_the_same(encoder: str, tmp_
     assert kinds["LayerNormalization"] == NORMS[encoder]
     assert not {"Less", "Sqrt", "Reciprocal"} & set(kinds)
     assert kinds["Shape"] <= 1
-    inputs = asked(network, rng)
+    inputs = random_inputs(network, rng)
     expected = keras.ops.convert_to_numpy(network(inputs, newest=True))[:, -1]
     np.testing.assert_allclose(run(model, inputs)[1:], expected[1:], atol=1e-4)
 
@@ -71,9 +71,9 @@ def test_an_encoder_is_written_in_few_steps_and_says_the_same(encoder: str, tmp_
 def graph(nodes: list[Any], constants: dict[str, Any], shape: tuple[int, ...]) -> Any:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    given = [numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items()]
-    made = helper.make_graph(nodes, "g", [x], [y], given)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    spelled = helper.make_graph(nodes, "g", [x], [y], initializers)
+    return helper.make_model(spelled, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
 def norm(axes: list[int]) -> Any:
@@ -93,7 +93,7 @@ def norm(axes: list[int]) -> Any:
         ("Add", ["moved", "beta"], "rest"),
         ("Add", ["scaled", "rest"], "y"),
     ]
-    nodes = [helper.make_node(kind, given, [made]) for kind, given, made in steps]
+    nodes = [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
     floats = {name: np.linspace(0.5, 2, 4, dtype=np.float32).reshape(1, 1, 4) for name in ("gamma", "beta")}
     epsilon = np.float32(1e-6)
     return graph(nodes, {**floats, "epsilon": epsilon, "axes": np.array(axes, np.int64)}, (3, 4))
@@ -103,16 +103,16 @@ def norm(axes: list[int]) -> Any:
 def test_normalization_over_the_last_axis_is_one_node(axes: list[int]) -> None:
     x = {"x": np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)}
     expected = run(norm(axes), x)
-    made = simplify(norm(axes))
-    assert [node.op_type for node in made.graph.node] == ["LayerNormalization"]
-    np.testing.assert_allclose(run(made, x), expected, atol=1e-6)
+    simplified = simplify(norm(axes))
+    assert [node.op_type for node in simplified.graph.node] == ["LayerNormalization"]
+    np.testing.assert_allclose(run(simplified, x), expected, atol=1e-6)
 
 
 def test_normalization_over_another_axis_stays_as_it_is() -> None:
     x = {"x": np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)}
-    expected, made = run(norm([1]), x), simplify(norm([1]))
-    assert len(made.graph.node) == len(norm([1]).graph.node)
-    np.testing.assert_array_equal(run(made, x), expected)
+    expected, simplified = run(norm([1]), x), simplify(norm([1]))
+    assert len(simplified.graph.node) == len(norm([1]).graph.node)
+    np.testing.assert_array_equal(run(simplified, x), expected)
 
 
 def test_a_product_of_rows_that_are_laid_out_otherwise_stays_as_it_is() -> None:
@@ -125,6 +125,6 @@ def test_a_product_of_rows_that_are_laid_out_otherwise_stays_as_it_is() -> None:
     weights = np.arange(4, dtype=np.float32).reshape(2, 2)
     constants = {"rows": np.array([-1, 2]), "back": np.array([-1, 2, 3]), "weights": weights}
     x = {"x": np.arange(12, dtype=np.float32).reshape(2, 2, 3)}
-    expected, made = run(graph(nodes, constants, (2, 3)), x), simplify(graph(nodes, constants, (2, 3)))
-    assert [node.op_type for node in made.graph.node] == ["Reshape", "MatMul", "Reshape"]
-    np.testing.assert_array_equal(run(made, x), expected)
+    expected, simplified = run(graph(nodes, constants, (2, 3)), x), simplify(graph(nodes, constants, (2, 3)))
+    assert [node.op_type for node in simplified.graph.node] == ["Reshape", "MatMul", "Reshape"]
+    np.testing.assert_array_equal(run(simplified, x), expected)

@@ -1,4 +1,4 @@
-"""Warm starts: a network that begins where another one ended."""
+"""Warm starts: a network begins where another ended."""
 
 import io
 from pathlib import Path
@@ -32,11 +32,11 @@ def ring(items: int, users: int = 40, steps: int = 12) -> pd.DataFrame:
 
 
 def fitted(name: str, log: Interactions, start: warm_start.Start | None = None, **more: object) -> Neural:
-    made = create(name, {**SMALL, "epochs": 3, **more}, SITUATION)
-    assert isinstance(made, Neural)
-    made.start = start
-    made.fit(log)
-    return made
+    model = create(name, {**SMALL, "epochs": 3, **more}, SITUATION)
+    assert isinstance(model, Neural)
+    model.start = start
+    model.fit(log)
+    return model
 
 
 @pytest.mark.parametrize("name", neural_names())
@@ -76,7 +76,7 @@ def test_what_is_known_already_is_learned_on_with_a_lower_rate() -> None:
     begun = fitted("dnn", log, warm_start.start_of(cold, 0), epochs=1)
     assert cold.network is not None
     assert begun.network is not None
-    rates = [float(one.network.optimizer.learning_rate) for one in (cold, begun)]
+    rates = [float(model.network.optimizer.learning_rate) for model in (cold, begun)]
     assert rates[1] == pytest.approx(WARMLY * rates[0])
     assert begun.params.learning_rate == cold.params.learning_rate  # which is on the card, for the run after it
 
@@ -92,14 +92,14 @@ def test_what_is_no_start_is_said() -> None:
 
 def test_what_attributes_say_is_matched_by_their_names(tmp_path: Path) -> None:
     """The second log has a plan more, so every code is another one."""
-    told = [UserProfile(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
-    first = fitted("dnn", Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users(told)), profile=True)
+    profiles = [UserProfile(f"u{n}", 0, attributes={"plan": ("gold", "iron")[n % 2]}) for n in range(20)]
+    first = fitted("dnn", Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users(profiles)), profile=True)
     warm_start.write(tmp_path / "training.npz", warm_start.start_of(first, 5_000))
     start = warm_start.read((tmp_path / "training.npz").read_bytes(), "before")
     more = [UserProfile(f"u{n}", 0, attributes={"plan": "bronze"}) for n in range(20, 40)]
     begun = fitted(
         "dnn",
-        Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users([*told, *more])),
+        Interactions.from_frame(ring(12), profiles=ProfileHistory.from_users([*profiles, *more])),
         start,
         epochs=0,
         profile=True,
@@ -107,7 +107,7 @@ def test_what_attributes_say_is_matched_by_their_names(tmp_path: Path) -> None:
     assert begun.started_from == "before"
     assert first.fields.labels == ["plan=", "plan=gold", "plan=iron"]
     assert begun.fields.labels == ["plan=", "plan=bronze", "plan=gold", "plan=iron"]
-    old, new = (np.array(one.network.profile.embeddings) for one in (first, begun) if one.network is not None)
+    old, new = (np.array(model.network.profile.embeddings) for model in (first, begun) if model.network is not None)
     np.testing.assert_array_equal(new[[0, 2, 3]], old)
     plain = fitted("dnn", Interactions.from_frame(ring(12)), start, epochs=0)
     assert plain.started_from == "before"  # a network without profiles takes the rest
