@@ -19,7 +19,6 @@ from models.errors import ReleaseError
 from models.releases import arms
 from models.releases.manifest import (
     ITEM_KNN,
-    OWN_FILES,
     TRAINING_FILE_PREFIX,
     Card,
     File,
@@ -112,7 +111,7 @@ def load(folder: Path, threads: int = 1) -> Release:
     """Load a release and check every file.
 
     Raises:
-        ReleaseError: reason no-manifest, bad-manifest, format, bad-name, missing-file, extra-file, not-a-file,
+        ReleaseError: reason no-manifest, bad-manifest, format, bad-name, missing-file, not-a-file,
             hash-mismatch, unreadable, bad-array, shape-mismatch, not-finite or duplicate-items.
     """
     try:
@@ -156,13 +155,9 @@ def _verified(path: Path, file: File) -> bytearray:
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Check without reading them that the folder holds the files of the manifest, and no others."""
+    """Check without reading them that the folder holds the files of the manifest. Others are never opened."""
     for name, file in manifest.files.items():
         check_plain(folder / name, file.bytes)
-    known = {*manifest.files, *manifest.extras, *OWN_FILES}
-    extra = sorted(entry.name for entry in folder.iterdir() if entry.name not in known and entry.name[0] != ".")
-    if extra:
-        raise ReleaseError("extra-file", f"{folder}: the manifest does not name {extra[0]!r}; move that file away")
 
 
 def read_extra(folder: Path, manifest: Manifest, name: str) -> bytes:
@@ -264,13 +259,13 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
 
 def problems(root: Path, domain: str) -> list[ReleaseError]:
     """What is wrong with the files that say what serves and what is tried out; empty where both are whole."""
-    found = []
+    problems_by_release = []
     for read in (_read_pointer, arms.read):
         try:
             read(root, domain)
         except ReleaseError as error:
-            found.append(error)
-    return found
+            problems_by_release.append(error)
+    return problems_by_release
 
 
 def card(root: Path, domain: str, release: str) -> Card | None:
