@@ -83,5 +83,5 @@ def opened(
     from serving.commands.offline_evaluation import catalogue_of
 
     source = DATA_SETS[name].open(data)
-    found = catalogue_of(source) if catalogue else None
-    return table_of(source, DATA_SETS[name].share), categories_of(source), found
+    items = catalogue_of(source) if catalogue else None
+    return table_of(source, DATA_SETS[name].share), categories_of(source), items

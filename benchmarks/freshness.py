@@ -96,10 +96,10 @@ def _load(port: int, rate: int, seconds: int, items: int) -> dict[str, float]:
     """In a process of its own: batches leave when they are due."""
     stream = [encode(event) for event in synthetic_events(rate * seconds, USERS, items, np.random.default_rng(3))]
     bodies = [b"[" + b",".join(stream[at : at + BATCH]) + b"]" for at in range(0, len(stream), BATCH)]
-    found = asyncio.run(load.open_loop(port, [load.post_request("/v1/events", body) for body in bodies], rate / BATCH))
-    accepted = found.statuses.get(202, 0) * BATCH
-    figures = {"events": accepted, "seconds": found.elapsed_s, "per_second": accepted / found.elapsed_s}
-    return figures | {f"{name}_ms": value for name, value in percentiles(found.latencies).items() if name != "n"}
+    sent = asyncio.run(load.open_loop(port, [load.post_request("/v1/events", body) for body in bodies], rate / BATCH))
+    accepted = sent.statuses.get(202, 0) * BATCH
+    figures = {"events": accepted, "seconds": sent.elapsed_s, "per_second": accepted / sent.elapsed_s}
+    return figures | {f"{name}_ms": value for name, value in percentiles(sent.latencies).items() if name != "n"}
 
 
 async def _probe(port: int, seconds: float) -> tuple[list[float], list[float]]:

@@ -49,10 +49,10 @@ class AlteredRecommender:
         return self.change(self.inner.score(batch))
 
 
-def fitted(made: Any, log: Interactions) -> Any:
+def fitted(recommender: Any, log: Interactions) -> Any:
     """The recommender, fitted."""
-    made.fit(log)
-    return made
+    recommender.fit(log)
+    return recommender
 
 
 def candidates(log: Interactions, rng: np.random.Generator, *, mask_seen: bool) -> list[tuple[str, str, Any]]:
@@ -144,15 +144,15 @@ def measure(frame: pd.DataFrame, most: int, seeds: int, *, mask_seen: bool) -> d
 def alarms(side: SharedCases, bounds: GateThresholds, seeds: int) -> dict[str, Any]:
     """iALS with seeds 1 to n against seed 0: promotions, refreshes (as if it were stale), other refusals."""
     theirs = side.answers(fitted(IALS(IALS.Params(seed=0)), side.log))
-    found: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}
+    counts: dict[str, Any] = {"seeds": seeds, "promoted": 0, "refreshed": 0, "other": 0, "gains": []}
     for seed in range(1, seeds + 1):
         checks, ours = side.judge(fitted(IALS(IALS.Params(seed=seed)), side.log), theirs, bounds)
-        found["promoted"] += all(check.passed for check in checks)
-        found["other"] += any(not check.passed for check in checks if check.name != "not-better")
+        counts["promoted"] += all(check.passed for check in checks)
+        counts["other"] += any(not check.passed for check in checks if check.name != "not-better")
         rng = np.random.default_rng(0)
-        found["refreshed"] += gate.improvement_check(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
-        found["gains"].append(gate.relative_gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
-    return found
+        counts["refreshed"] += gate.improvement_check(ours.ndcg, theirs.ndcg, bounds, rng, stale=True).passed
+        counts["gains"].append(gate.relative_gain(ours.ndcg, theirs.ndcg, bounds.confidence, rng))
+    return counts
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def measure(items: int, size: int, rounds: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     vectors = rng.normal(0, 0.3, (items, size)).astype(np.float32)
     across, product, rough = np.ascontiguousarray(vectors.T), Product(vectors, rough=0), Product(vectors, rough=32)
-    found: dict[str, Any] = {"items": items, "size": size, "batches": {}}
+    figures: dict[str, Any] = {"items": items, "size": size, "batches": {}}
     for batch in BATCHES:
         hidden = rng.normal(size=(batch, size)).astype(np.float32)
         scores = hidden @ across
@@ -48,8 +48,8 @@ def measure(items: int, size: int, rounds: int) -> dict[str, Any]:
             "softmax, NumPy": lambda scores=scores: _shares(scores),
             "softmax": lambda scores=scores: softmax(scores),
         }
-        found["batches"][batch] = {name: milliseconds(call, rounds) for name, call in steps.items()}
-    return found
+        figures["batches"][batch] = {name: milliseconds(call, rounds) for name, call in steps.items()}
+    return figures
 
 
 def _shares(scores: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
@@ -68,14 +68,14 @@ def main() -> None:
     options = parser.parse_args()
     memory.configure_allocator(memory.LOOKUPS)
     with threadpool_limits(1):
-        found = measure(options.items, options.size, options.rounds)
+        figures = measure(options.items, options.size, options.rounds)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(figures))
         return
-    print(f"{found['items']:,} items, {found['size']} numbers each; ms, median (middle half)")
-    names = list(next(iter(found["batches"].values())))
+    print(f"{figures['items']:,} items, {figures['size']} numbers each; ms, median (middle half)")
+    names = list(next(iter(figures["batches"].values())))
     print(f"{'histories':>9}" + "".join(f"{name:>24}" for name in names))
-    for batch, steps in found["batches"].items():
+    for batch, steps in figures["batches"].items():
         cells = [f"{step['p50']:.2f} ({step['p25']:.2f}-{step['p75']:.2f})" for step in steps.values()]
         print(f"{batch:>9}" + "".join(f"{cell:>24}" for cell in cells))
 

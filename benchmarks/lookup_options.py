@@ -46,24 +46,24 @@ WITH_RULES: Final = ("100 rules", "all")
 
 def rules(items: int, rng: np.random.Generator) -> list[Rule]:
     """A hundred of every kind: by item, by category, by attribute, for some users; two pins."""
-    found: list[Rule] = []
+    generated: list[Rule] = []
     for number in range(RULES):
         kind = number % 5
         category = {"category": f"c{int(rng.integers(200))}"}
         some = [f"i{integer}" for integer in rng.integers(0, items, 20)]
         if number < 2:
-            found.append(Rule(id=f"r{number}", action="pin", position=3 * number + 2, items=some[:1]))
+            generated.append(Rule(id=f"r{number}", action="pin", position=3 * number + 2, items=some[:1]))
         elif kind == 0:
-            found.append(Rule(id=f"r{number}", action="exclude", items=some))
+            generated.append(Rule(id=f"r{number}", action="exclude", items=some))
         elif kind == 1:
-            found.append(Rule(id=f"r{number}", action="boost", factor=2.0, where=dict(category)))
+            generated.append(Rule(id=f"r{number}", action="boost", factor=2.0, where=dict(category)))
         elif kind == 2:
-            found.append(Rule(id=f"r{number}", action="bury", factor=0.5, where={"title": some[:5]}))
+            generated.append(Rule(id=f"r{number}", action="bury", factor=0.5, where={"title": some[:5]}))
         elif kind == 3:
-            found.append(Rule(id=f"r{number}", action="boost", factor=1.5, items=some, segment="young"))
+            generated.append(Rule(id=f"r{number}", action="boost", factor=1.5, items=some, segment="young"))
         else:
-            found.append(Rule(id=f"r{number}", action="bury", factor=0.8, where=dict(category), share=0.5))
-    return found
+            generated.append(Rule(id=f"r{number}", action="bury", factor=0.8, where=dict(category), share=0.5))
+    return generated
 
 
 def functions(items: int, recommender: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def lookups(users: int, query: Mapping[str, Any], rng: np.random.Generator) -> I
             yield load.get_request(f"/v1/users/u{user}/recommendations?n=20{words}")
 
 
-def _tell(client: httpx.Client, told: list[Rule]) -> None:
-    for rule in told:
+def _tell(client: httpx.Client, rules: list[Rule]) -> None:
+    for rule in rules:
         answer = client.put(f"/v1/rules/{rule.id}", content=msgspec.json.encode(rule))
         answer.raise_for_status()
     client.get("/v1/users/u1/recommendations", params={"after": answer.json()["token"]}).raise_for_status()

@@ -66,10 +66,10 @@ def measure(
                 return create(name, params.get(name, {}), situation, seed)
 
             plain, chosen = ScoreMix(), _chosen(replay, tuning, fresh, live, progress, name)
-            found = _asked(replay, test, fresh, [plain, *chosen], progress, name)
+            ranks = _asked(replay, test, fresh, [plain, *chosen], progress, name)
             labels = ("", " + freshness", " + live", " + freshness + live")
             rows += [
-                _row(name + label, way, found, opponent, seed)
+                _row(name + label, way, ranks, opponent, seed)
                 for label, way in zip(labels, [plain, *chosen], strict=True)
             ]
     cases = len(replay.sampled_events(test))
@@ -85,8 +85,8 @@ def _chosen(
     ages = [ScoreMix(age) for age in AGES if age is not None]
     shares = [ScoreMix(None, half_life, weight) for weight in WEIGHTS]
     both = [ScoreMix(age, half_life, weight) for age in AGES for weight in WEIGHTS]
-    found = _asked(replay, window, fresh, [*ages, *shares, *both], progress, f"{name}, tuning")
-    return [_best(found, ways) for ways in (ages, shares, both)]
+    ranks = _asked(replay, window, fresh, [*ages, *shares, *both], progress, f"{name}, tuning")
+    return [_best(ranks, ways) for ways in (ages, shares, both)]
 
 
 def _asked(

@@ -61,9 +61,9 @@ def drawn(source: Source, most: int) -> tuple[pd.DataFrame, ProfileHistory]:
     frame = table_of(source, 1.0)
     people = ProfileHistory.from_users(user for users in source.profiles() for user in users)
     users, rng = np.sort(frame["user_id"].unique()), np.random.default_rng(0)
-    told = np.array([user for user in users if user in people.updates], object)
+    users_with_profiles = np.array([user for user in users if user in people.updates], object)
     if len(users) > most:
-        first = rng.permutation(told)[: most // 2]
+        first = rng.permutation(users_with_profiles)[: most // 2]
         rest = rng.permutation(np.setdiff1d(users, first))[: most - len(first)]
         frame = frame[frame["user_id"].isin([*first, *rest])].reset_index(drop=True)
     return frame, people
@@ -71,13 +71,13 @@ def drawn(source: Source, most: int) -> tuple[pd.DataFrame, ProfileHistory]:
 
 def run(options: ProfileBenchmarkOptions, name: str, home: Path) -> None:
     """Whatever cells of a data set are missing."""
-    wanted = [(seed, row) for seed in options.seeds for row in options.rows if not _path(home, seed, row).exists()]
-    if not wanted:
+    pending = [(seed, row) for seed in options.seeds for row in options.rows if not _path(home, seed, row).exists()]
+    if not pending:
         return
     source = DATA_SETS[name].open(options.data)
     frame, people = drawn(source, options.users)
     categories = categories_of(source)
-    for seed, row in wanted:
+    for seed, row in pending:
         protocol = splits.SplitProtocol.parse(DATA_SETS[name].protocol)
         masked = DATA_SETS[name].protocol == "leave-one-out"
         plan = ExperimentPlan(
@@ -86,34 +86,38 @@ def run(options: ProfileBenchmarkOptions, name: str, home: Path) -> None:
         defaults = {"dnn": {**SHAPE, **ROWS[row]}}
         experiment = Experiment(frame, plan, categories=categories or None, defaults=defaults, profiles=people)
         started = time.process_time()
-        made = experiment.fit(experiment.tune("dnn"))
-        found = {how: measured(experiment, made, how).tolist() for how in ASKED}
+        recommender = experiment.fit(experiment.tune("dnn"))
+        ndcg = {how: measured(experiment, recommender, how).tolist() for how in ASKED}
         path = _path(home, seed, row)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".aside")
-        aside.write_text(json.dumps(found), "utf-8")
+        aside.write_text(json.dumps(ndcg), "utf-8")
         aside.replace(path)
-        figures = ", ".join(f"{how} {np.mean(values):.4f}" for how, values in found.items())
+        figures = ", ".join(f"{how} {np.mean(values):.4f}" for how, values in ndcg.items())
         spent = time.process_time() - started
-        print(f"{name} seed {seed} {row}: {figures}; {spent:.0f} s, {len(found['whole'])} users", flush=True)
+        print(f"{name} seed {seed} {row}: {figures}; {spent:.0f} s, {len(ndcg['whole'])} users", flush=True)
 
 
-def measured(experiment: Experiment, made: Recommender, how: str) -> Float64:
+def measured(experiment: Experiment, recommender: Recommender, how: str) -> Float64:
     """NDCG@10 of each test case, float64 [cases]."""
     cases = experiment.test.cases
     if how == "no profile":
         cases = [msgspec.structs.replace(case, profile=None) for case in cases]
-    batch = splits.batch_cases(cases, made.vocabulary, FEW if how == "three events" else 50)
+    batch = splits.batch_cases(cases, recommender.vocabulary, FEW if how == "three events" else 50)
     ranked = metrics.rank(
-        lambda start, stop: made.score(batch.slice(start, stop)), made.vocabulary, cases, K, mask_seen=experiment.masked
+        lambda start, stop: recommender.score(batch.slice(start, stop)),
+        recommender.vocabulary,
+        cases,
+        K,
+        mask_seen=experiment.masked,
     )
-    return metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
+    return metrics.per_user(ranked, recommender.vocabulary, cases, (K,))[f"ndcg@{K}"]
 
 
 def table(options: ProfileBenchmarkOptions, home: Path, name: str) -> list[dict[str, Any]]:
     """A line for each row and way of asking: NDCG@10, and its ratio to `history` with an interval."""
-    wanted = [(seed, row) for seed in options.seeds for row in options.rows]
-    cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed, row in wanted}
+    seeds_and_rows = [(seed, row) for seed in options.seeds for row in options.rows]
+    cells = {(seed, row): json.loads(_path(home, seed, row).read_text("utf-8")) for seed, row in seeds_and_rows}
     lines = []
     for how in ASKED:
         means = {row: np.mean([cells[seed, row][how] for seed in options.seeds], axis=0) for row in options.rows}

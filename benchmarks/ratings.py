@@ -48,9 +48,11 @@ def compared(frame: pd.DataFrame, stars: float) -> list[dict[str, Any]]:
     for name in NAMES:
         usual = ranks_of(name, plain, after)
         for way, kind in WAYS.items():
-            found = ranks_of(name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after)
-            users = sorted(usual.keys() & found.keys())
-            ours, theirs = (np.array([ranks[user] for user in users]) for ranks in (found, usual))
+            ranks_without_low = ranks_of(
+                name, plain.assign(kind=plain["kind"].where(~low.loc[plain.index], kind)), after
+            )
+            users = sorted(usual.keys() & ranks_without_low.keys())
+            ours, theirs = (np.array([ranks[user] for user in users]) for ranks in (ranks_without_low, usual))
             gained = metrics.mean_ratio(ours, theirs, np.random.default_rng(0))
             figures = {"usual": float(theirs.mean()), "ndcg@10": float(ours.mean()), "ratio": gained}
             lines.append({"stars": stars, "recommender": name, "way": way, "users": len(users), **figures})
@@ -73,7 +75,7 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     stars = dict(zip(zip(after["user_id"], after["item_id"], strict=True), after["value"], strict=True))
     truth = np.array([stars[case.user_id, case.targets[0]] for case in cases], np.float64)
     places = np.array([log.vocabulary.index[case.targets[0]] for case in cases])
-    lines = [_told(name, truth, [found], None) for name, found in offsets(before, cases).items()]
+    lines = [_told(name, truth, [predicted], None) for name, predicted in offsets(before, cases).items()]
     usual = None
     for name, settings in {
         **{f"head {weight:g}": {"values": weight} for weight in weights},
@@ -81,12 +83,12 @@ def of_heads(frame: pd.DataFrame, weights: list[float], epochs: int, seeds: list
     }.items():
         expected, ranked = [], []
         for seed in seeds:
-            made = Neural(Params(encoder="dnn", baskets=False, epochs=epochs, seed=seed, **settings))
-            made.fit(log)
-            if made.params.valued:
-                expected.append(made.values(batch)[np.arange(len(cases)), places])
+            model = Neural(Params(encoder="dnn", baskets=False, epochs=epochs, seed=seed, **settings))
+            model.fit(log)
+            if model.params.valued:
+                expected.append(model.values(batch)[np.arange(len(cases)), places])
             lists = metrics.rank(
-                lambda start, stop, made=made: made.score(batch.slice(start, stop)),
+                lambda start, stop, model=model: model.score(batch.slice(start, stop)),
                 log.vocabulary,
                 cases,
                 K,
@@ -130,13 +132,17 @@ def ranks_of(name: str, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, 
     home = preset_of("video")
     log = Interactions.from_frame(before, kind_weights=home.weights)
     cases = splits.evaluation_cases(before, after, 50, None, 0, home.weights)
-    made = create(name, home.params().get(name, {}), TuningContext())
-    made.fit(log)
-    batch = splits.batch_cases(cases, made.vocabulary, 50)
+    recommender = create(name, home.params().get(name, {}), TuningContext())
+    recommender.fit(log)
+    batch = splits.batch_cases(cases, recommender.vocabulary, 50)
     ranked = metrics.rank(
-        lambda start, stop: made.score(batch.slice(start, stop)), made.vocabulary, cases, K, mask_seen=True
+        lambda start, stop: recommender.score(batch.slice(start, stop)),
+        recommender.vocabulary,
+        cases,
+        K,
+        mask_seen=True,
     )
-    values = metrics.per_user(ranked, made.vocabulary, cases, (K,))[f"ndcg@{K}"]
+    values = metrics.per_user(ranked, recommender.vocabulary, cases, (K,))[f"ndcg@{K}"]
     return {case.user_id: float(value) for case, value in zip(cases, values, strict=True)}
 
 

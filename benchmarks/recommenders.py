@@ -92,7 +92,9 @@ def run_set(options: ComparisonOptions, name: str, seed: int) -> None:
     folder = options.out / name / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
     theirs = THEIRS if options.rectools else ()
-    wanted = [their for their in theirs if options.asks(f"rectools-{their}") and not _done(folder, f"rectools-{their}")]
+    pending = [
+        their for their in theirs if options.asks(f"rectools-{their}") and not _done(folder, f"rectools-{their}")
+    ]
     ours = [
         recommender
         for recommender in (*COUNTING, DATA_SETS[name].encoder)
@@ -101,7 +103,7 @@ def run_set(options: ComparisonOptions, name: str, seed: int) -> None:
     if options.only:
         ours = [our for our in ours if not _done(folder, our)]
     ours_left = bool(ours) if options.only else not _done(folder, "auto")
-    if not wanted and not ours_left:
+    if not pending and not ours_left:
         return
     _alike(options, folder)
     frame, categories, offered = opened(options.data, name, catalogue=options.catalogue)
@@ -124,8 +126,8 @@ def run_set(options: ComparisonOptions, name: str, seed: int) -> None:
             tune_ours(options, experiment, folder, ours)
         else:
             refit_ours(experiment, first, folder, ours, blended=not options.only)
-    if wanted:
-        run_theirs(options, experiment, first, folder, wanted)
+    if pending:
+        run_theirs(options, experiment, first, folder, pending)
 
 
 def tune_ours(options: ComparisonOptions, experiment: Experiment, folder: Path, names: Sequence[str]) -> None:
@@ -141,20 +143,20 @@ def tune_ours(options: ComparisonOptions, experiment: Experiment, folder: Path, 
         tuned.append(experiment.blend(tuned))
         chosen = best_of(tuned).name
     for result in tuned:
-        told = {"tuning": result.ndcg, "trials": result.trials, "tuning_seconds": result.seconds}
-        _measured(experiment, result, folder, chosen, told)
+        figures = {"tuning": result.ndcg, "trials": result.trials, "tuning_seconds": result.seconds}
+        _measured(experiment, result, folder, chosen, figures)
 
 
 def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequence[str], blended: bool) -> None:
     """What was found with the first seed, fitted with this one; what draws nothing has the figures it had."""
-    told = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
-    tuned = [TunedRecommender(name, told[name]["params"], np.zeros(0)) for name in names if name in told]
-    chosen = told["auto"]["chosen"] if blended else ""
+    figures = {file.stem: json.loads(file.read_text()) for file in first.glob("*.json")}
+    tuned = [TunedRecommender(name, figures[name]["params"], np.zeros(0)) for name in names if name in figures]
+    chosen = figures["auto"]["chosen"] if blended else ""
     if blended:
         members = [
             create(result.name, tuned_params(result.name, result.params), experiment.situation, 0) for result in tuned
         ]
-        mixed = Blend(members, np.array(told["blend"]["params"]["weights"]))
+        mixed = Blend(members, np.array(figures["blend"]["params"]["weights"]))
         tuned.append(TunedRecommender("blend", {}, np.zeros(0), recommender=mixed, members=list(tuned)))
     for result in tuned:
         if result.name in RANDOM:
@@ -164,7 +166,7 @@ def refit_ours(experiment: Experiment, first: Path, folder: Path, names: Sequenc
 
 
 def run_theirs(
-    options: ComparisonOptions, experiment: Experiment, first: Path, folder: Path, wanted: Sequence[str]
+    options: ComparisonOptions, experiment: Experiment, first: Path, folder: Path, names: Sequence[str]
 ) -> None:
     """Hand the same parts to RecTools' side; what it predicts is judged here."""
     with tempfile.TemporaryDirectory() as text:
@@ -176,7 +178,7 @@ def run_theirs(
         pd.DataFrame(pairs, columns=["user_id", "item_id"]).to_parquet(place / "tune.parquet")
         users = [case.user_id for case in experiment.test.cases]
         pd.DataFrame({"user_id": users}).to_parquet(place / "users.parquet")
-        for model in wanted:
+        for model in names:
             name = f"rectools-{model}"
             if folder != first and model not in RANDOM:
                 if _done(first, name):
@@ -205,8 +207,8 @@ def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
     rows = {case.user_id: number for number, case in enumerate(side.cases)}
     index = side.log.vocabulary.index
     items = np.full((len(rows), 20), -1, np.int64)
-    found = pd.read_parquet(predictions)[["user_id", "item_id", "rank"]]
-    for user, item, rank in found.itertuples(index=False):
+    lists = pd.read_parquet(predictions)[["user_id", "item_id", "rank"]]
+    for user, item, rank in lists.itertuples(index=False):
         if rank <= items.shape[1] and item in index:
             items[rows[user], rank - 1] = index[item]
     ranked = metrics.RankedLists(items, np.full(len(rows), np.nan), 20)
@@ -215,7 +217,7 @@ def judged(experiment: Experiment, predictions: Path) -> np.ndarray:
 
 def show(out: Path) -> dict[str, Any]:
     """Print a table for each data set in `out`; the same as data."""
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for home in sorted(path for path in out.iterdir() if path.is_dir()):
         names = sorted({file.stem for file in home.glob("*/*.parquet")})
         values = {name: _per_user(home, name) for name in names}
@@ -231,7 +233,7 @@ def show(out: Path) -> dict[str, Any]:
             rows.append({"name": name, "ndcg@10": float(column.mean()), "low": low, "high": high, "seeds": seeds})
         theirs = [row["name"] for row in rows if str(row["name"]).startswith("rectools-")]
         facts = json.loads(next(home.glob("*/facts.json")).read_text())
-        told[home.name] = {"facts": facts, "rows": rows}
+        figures[home.name] = {"facts": facts, "rows": rows}
         print(f"\n{home.name}: {facts}")
         for row in rows:
             spread = ", ".join(f"{seed:.4f}" for seed in row["seeds"])
@@ -239,9 +241,9 @@ def show(out: Path) -> dict[str, Any]:
         if theirs:
             both = pd.concat({"ours": values[shown][0], "theirs": values[theirs[0]][0]}, axis=1).dropna()
             value, low, high = metrics.mean_ratio(both["ours"].to_numpy(), both["theirs"].to_numpy(), rng, RESAMPLES)
-            told[home.name]["ratio"] = {"of": shown, "to": theirs[0], "value": value, "low": low, "high": high}
+            figures[home.name]["ratio"] = {"of": shown, "to": theirs[0], "value": value, "low": low, "high": high}
             print(f"  {shown} / {theirs[0]}: {value:.3f} [{low:.3f}, {high:.3f}]")
-    return told
+    return figures
 
 
 def _per_user(home: Path, name: str) -> tuple[pd.Series, list[float]]:
@@ -251,21 +253,23 @@ def _per_user(home: Path, name: str) -> tuple[pd.Series, list[float]]:
     return whole, [float(part["ndcg"].mean()) for part in parts]
 
 
-def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, told: dict[str, Any]) -> None:
+def _keep(folder: Path, name: str, experiment: Experiment, values: np.ndarray, figures: dict[str, Any]) -> None:
     users = [case.user_id for case in experiment.test.cases]
     aside = folder / f".{name}.aside"
     pd.DataFrame({"user_id": users, "ndcg": values}).to_parquet(aside)
-    (folder / f"{name}.json").write_text(json.dumps(told, default=str), "utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(figures, default=str), "utf-8")
     aside.replace(folder / f"{name}.parquet")
     print(f"  {name:<20} NDCG@10 {values.mean():.4f}", flush=True)
 
 
-def _measured(experiment: Experiment, tuned: TunedRecommender, folder: Path, chosen: str, told: dict[str, Any]) -> None:
+def _measured(
+    experiment: Experiment, tuned: TunedRecommender, folder: Path, chosen: str, figures: dict[str, Any]
+) -> None:
     started = time.process_time()
     recommender = experiment.fit(tuned)
     values, _ = experiment.measured(recommender)
-    told = {"params": recommender.describe(), **told, "fit_seconds": time.process_time() - started}
-    _keep(folder, tuned.name, experiment, values["ndcg@10"], told)
+    figures = {"params": recommender.describe(), **figures, "fit_seconds": time.process_time() - started}
+    _keep(folder, tuned.name, experiment, values["ndcg@10"], figures)
     if tuned.name == chosen:
         _keep(folder, "auto", experiment, values["ndcg@10"], {"chosen": chosen})
 
@@ -330,9 +334,9 @@ def main() -> int:
     for seed in [] if arguments.show else seeds:
         for name in options.sets:
             run_set(options, name, seed)
-    told = show(arguments.out)
+    figures = show(arguments.out)
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
     return 0
 
 

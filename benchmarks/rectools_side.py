@@ -47,9 +47,9 @@ class BestTrial:
 
 def ndcg(recommended: pd.DataFrame, targets: pd.DataFrame, k: int = 10) -> float:
     """Mean over the users of `targets`; binary gains, ideal min(k, targets)."""
-    wanted = targets.drop_duplicates()
-    sizes = wanted.groupby("user_id").size()
-    hits = recommended[recommended["rank"] <= k].merge(wanted, on=["user_id", "item_id"])
+    relevant = targets.drop_duplicates()
+    sizes = relevant.groupby("user_id").size()
+    hits = recommended[recommended["rank"] <= k].merge(relevant, on=["user_id", "item_id"])
     gains = (1 / np.log2(hits["rank"] + 1)).groupby(hits["user_id"]).sum()
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(sizes.to_numpy(), k) - 1]
     return float((gains.reindex(sizes.index).fillna(0.0).to_numpy() / ideal).mean())
@@ -144,7 +144,7 @@ def tune(options: argparse.Namespace, data: Any, targets: pd.DataFrame, longest:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     clock = CLOCKS[options.clock]
-    found, started = BestTrial(), clock()
+    best, started = BestTrial(), clock()
     until = started + 60 * options.minutes
 
     def objective(trial: Any) -> float:
@@ -157,8 +157,8 @@ def tune(options: argparse.Namespace, data: Any, targets: pd.DataFrame, longest:
         else:
             model.fit(data)
             value, viewed = judged(model, data, targets)
-        if value > found.ndcg:
-            found.ndcg, found.params, found.filter_viewed = value, params, viewed
+        if value > best.ndcg:
+            best.ndcg, best.params, best.filter_viewed = value, params, viewed
         print(f"{options.model} trial {trial.number}: NDCG@10 {value:.4f} {params}", flush=True)
         return value
 
@@ -169,7 +169,7 @@ def tune(options: argparse.Namespace, data: Any, targets: pd.DataFrame, longest:
             study.stop()
 
     study.optimize(objective, n_trials=options.trials, callbacks=[spent])
-    return found, len(study.trials), clock() - started
+    return best, len(study.trials), clock() - started
 
 
 def train(
@@ -193,11 +193,11 @@ def earlier(file: Path) -> tuple[BestTrial, int, float]:
     return BestTrial(0.0, params, viewed), 0, 0.0
 
 
-def final(options: argparse.Namespace, found: BestTrial, data: Any) -> Any:
-    params = {name: value for name, value in found.params.items() if name != "best_epochs"}
+def final(options: argparse.Namespace, best: BestTrial, data: Any) -> Any:
+    params = {name: value for name, value in best.params.items() if name != "best_epochs"}
     model = build(options.model, params, options.seed, options.threads, options.device)
     if options.model == "sasrec":
-        epochs = found.params["best_epochs"]
+        epochs = best.params["best_epochs"]
         model.fit_partial(data, min_epochs=epochs, max_epochs=epochs)
     else:
         model.fit(data)
@@ -246,29 +246,29 @@ def main() -> int:
         chosen = np.random.default_rng(options.seed).choice(users, TUNING_USERS, replace=False)
         targets = targets[targets["user_id"].isin(chosen)]
     longest = int(np.clip(np.percentile(frames["fit"].groupby("user_id").size(), 95), 10, 50))
-    found, trials, spent = (
+    best, trials, spent = (
         earlier(options.found) if options.found else tune(options, dataset_of(frames["fit"]), targets, longest)
     )
     clock = CLOCKS[options.clock]
     whole, started = dataset_of(frames["whole"]), clock()
-    model = final(options, found, whole)
+    model = final(options, best, whole)
     fitted = clock() - started
-    lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), options.k, found.filter_viewed)
+    lists = recommend(model, whole, frames["users"]["user_id"].to_numpy(), options.k, best.filter_viewed)
     aside = options.out.with_suffix(".aside")
     lists.to_parquet(aside)
     aside.replace(options.out)
     import implicit
     import rectools
 
-    told = {
+    figures = {
         "model": options.model,
         "seed": options.seed,
-        "params": {**found.params, "filter_viewed": found.filter_viewed},
-        "tuning": {"ndcg@10": found.ndcg, "trials": trials, "seconds": spent},
+        "params": {**best.params, "filter_viewed": best.filter_viewed},
+        "tuning": {"ndcg@10": best.ndcg, "trials": trials, "seconds": spent},
         "fit_seconds": fitted,
         "versions": {"rectools": rectools.__version__, "implicit": implicit.__version__},
     }
-    options.out.with_suffix(".json").write_text(json.dumps(told, indent=2, default=str), "utf-8")
+    options.out.with_suffix(".json").write_text(json.dumps(figures, indent=2, default=str), "utf-8")
     return 0
 
 

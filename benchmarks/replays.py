@@ -76,8 +76,8 @@ def _personal(system: SupervisedSystem, release: str) -> dict[str, Any]:
         for user in ("1", "17850", "2", "12347"):
             answer = httpx.get(f"{system.url}/v1/users/{user}/recommendations", params={"n": 5}).json()
             if answer["reason"] == "personal" and answer["release"] == release:
-                found: dict[str, Any] = answer
-                return found
+                recommendations: dict[str, Any] = answer
+                return recommendations
         time.sleep(0.2)
     raise RuntimeError(f"release {release} gives nobody a personal answer")
 
@@ -95,8 +95,8 @@ def _command(system: SupervisedSystem, *words: str) -> dict[str, Any]:
     done = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    output: dict[str, Any] = json.loads(done.stdout)
+    return output
 
 
 def main(arguments: list[str] | None = None) -> int:

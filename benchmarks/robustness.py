@@ -112,8 +112,8 @@ def run(options: AttackBenchmarkOptions) -> Path:
     """Whatever cells are missing; the folder that holds them."""
     chosen = f"{options.set}-{options.encoder}-{options.users}-{options.epochs}"
     home = options.out / chosen
-    wanted = [cell for cell in cells(options) if not cell.path(home).exists()]
-    if not wanted:
+    pending = [cell for cell in cells(options) if not cell.path(home).exists()]
+    if not pending:
         return home
     frame = table_of(DATA_SETS[options.set].open(options.data), 1.0)
     users = np.sort(frame["user_id"].unique())
@@ -122,17 +122,17 @@ def run(options: AttackBenchmarkOptions) -> Path:
     before = whole[whole["user_id"].isin(learned)]
     cases = splits.evaluation_cases(whole, after, 50, options.cases)
     started = time.monotonic()
-    for done, cell in enumerate(wanted):
+    for done, cell in enumerate(pending):
         outcome = measured(options, cell, before, cases)
         path = cell.path(home)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".aside")
         aside.write_bytes(msgspec.json.encode(outcome))
         aside.replace(path)
-        left = (time.monotonic() - started) / (done + 1) * (len(wanted) - done - 1)
-        told = f"NDCG@10 {np.mean(outcome.ndcg):.4f} shown {np.mean(outcome.shown):.4f} {outcome.seconds:.0f} s"
+        left = (time.monotonic() - started) / (done + 1) * (len(pending) - done - 1)
+        summary = f"NDCG@10 {np.mean(outcome.ndcg):.4f} shown {np.mean(outcome.shown):.4f} {outcome.seconds:.0f} s"
         where = f"seed {cell.seed} {cell.attack} {cell.row}"
-        print(f"{done + 1}/{len(wanted)} {where}: {told}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+        print(f"{done + 1}/{len(pending)} {where}: {summary}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
     return home
 
 
@@ -167,22 +167,24 @@ def show(options: AttackBenchmarkOptions, home: Path) -> dict[str, Any]:
     """Print both tables from what cells there are; the same as data."""
     rng, clean, hurt = np.random.default_rng(0), [], []
     for row in (*DEFENCES, *REFERENCES):
-        found = _together(options, home, (CLEAN, row))[0]
-        if found:
-            clean.append({"row": row, "seeds": len(found), **_ndcg(found, rng), **_against(options, home, row, rng)})
+        outcomes = _together(options, home, (CLEAN, row))[0]
+        if outcomes:
+            clean.append(
+                {"row": row, "seeds": len(outcomes), **_ndcg(outcomes, rng), **_against(options, home, row, rng)}
+            )
     for attack in [f"{name}-{share:g}" for name in options.attacks for share in SHARES]:
         for row in (*REFERENCES, *options.defences):
-            found, calm = _together(options, home, (attack, row), (CLEAN, row))
-            if found:
+            outcomes, calm = _together(options, home, (attack, row), (CLEAN, row))
+            if outcomes:
                 hurt.append(
                     {
                         "attack": attack,
                         "row": row,
-                        "seeds": len(found),
-                        **_ndcg(found, rng),
-                        **_ratio("to_clean", found, calm, rng),
+                        "seeds": len(outcomes),
+                        **_ndcg(outcomes, rng),
+                        **_ratio("to_clean", outcomes, calm, rng),
                         "shown_before": _shown(calm),
-                        "shown": _shown(found),
+                        "shown": _shown(outcomes),
                     }
                 )
     _print(clean, hurt)
@@ -205,23 +207,23 @@ def _span(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.4f} [{row[name + '_low']:.4f}, {row[name + '_high']:.4f}]"
 
 
-def _together(options: AttackBenchmarkOptions, home: Path, *wanted: tuple[str, str]) -> list[list[AttackOutcome]]:
-    """The outcomes of each wanted (attack, row), of the seeds that all of them have."""
-    paths = [[TrainingCell(seed, *key).path(home) for key in wanted] for seed in options.seeds]
+def _together(options: AttackBenchmarkOptions, home: Path, *keys: tuple[str, str]) -> list[list[AttackOutcome]]:
+    """The outcomes of each (attack, row), of the seeds that all of them have."""
+    paths = [[TrainingCell(seed, *key).path(home) for key in keys] for seed in options.seeds]
     whole = [row for row in paths if all(path.exists() for path in row)]
     return [
         [msgspec.json.decode(row[place].read_bytes(), type=AttackOutcome) for row in whole]
-        for place in range(len(wanted))
+        for place in range(len(keys))
     ]
 
 
-def _mean(found: list[AttackOutcome]) -> np.ndarray:
+def _mean(outcomes: list[AttackOutcome]) -> np.ndarray:
     """float64 [users]: NDCG@10 of each user, the mean over seeds."""
-    return np.mean([outcome.ndcg for outcome in found], axis=0)
+    return np.mean([outcome.ndcg for outcome in outcomes], axis=0)
 
 
-def _ndcg(found: list[AttackOutcome], rng: np.random.Generator) -> dict[str, float]:
-    values = _mean(found)
+def _ndcg(outcomes: list[AttackOutcome], rng: np.random.Generator) -> dict[str, float]:
+    values = _mean(outcomes)
     low, high = metrics.intervals({"x": values}, rng, RESAMPLES)["x"]
     return {"ndcg": float(values.mean()), "ndcg_low": low, "ndcg_high": high}
 
@@ -238,8 +240,8 @@ def _against(options: AttackBenchmarkOptions, home: Path, row: str, rng: np.rand
     return _ratio("to_none", ours, none, rng) if ours and row not in {"none", *REFERENCES} else {}
 
 
-def _shown(found: list[AttackOutcome]) -> float:
-    return float(np.mean([outcome.shown for outcome in found]))
+def _shown(outcomes: list[AttackOutcome]) -> float:
+    return float(np.mean([outcome.shown for outcome in outcomes]))
 
 
 def main() -> int:
@@ -279,9 +281,9 @@ def main() -> int:
         if arguments.show
         else run(options)
     )
-    told = show(options, home)
+    figures = show(options, home)
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
     return 0
 
 

@@ -110,10 +110,10 @@ class SimulatedVisitors:
         body = b"[" + b",".join(encode(event) for event in events) + b"]"
         await self._ask(connection, load.post_request("/v1/events", body), 202)
 
-    async def _ask(self, connection: load.Connection, request: bytes, wanted: int) -> bytes | None:
+    async def _ask(self, connection: load.Connection, request: bytes, expected_status: int) -> bytes | None:
         status, body = await connection.request(request)
         self.requests += 1
-        if status != wanted:
+        if status != expected_status:
             self.failed[str(status)] += 1
             return None
         return body
@@ -131,14 +131,14 @@ async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: flo
     crowd = SimulatedVisitors(port, visitors, rng)
     await crowd.begin()
     visiting = [asyncio.create_task(crowd.run()) for _ in range(4)]
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     loads: dict[str, load.LoadReport] = {"before": await timed(port, visitors, rate, 10)}
-    found["damaged"] = refused(root, rng)
+    figures["damaged"] = refused(root, rng)
     loads["beside a damaged one"] = await timed(port, visitors, rate, 5)
     for name, knows in (("worse", False), ("good", True)):
-        made = release(root, rng, knows_tastes=knows)
-        rollout.begin_canary(root, "shop", made, SHARE)
-        found[name], loads[name] = await ended(url, root, made, port, visitors, rate, within_s)
+        release_id = release(root, rng, knows_tastes=knows)
+        rollout.begin_canary(root, "shop", release_id, SHARE)
+        figures[name], loads[name] = await ended(url, root, release_id, port, visitors, rate, within_s)
     loads["after"] = await timed(port, visitors, rate, 10)
     crowd.stopping.set()
     await asyncio.gather(*visiting)
@@ -147,25 +147,31 @@ async def scenes(url: str, root: Path, visitors: int, rate: float, within_s: flo
     )
     latency = {name: percentiles(report.latencies) for name, report in loads.items()}
     requests = crowd.requests + sum(len(report.latencies) for report in loads.values())
-    return {**found, "latency": latency, "requests": requests, "failed": sum(failed.values()), "statuses": dict(failed)}
+    return {
+        **figures,
+        "latency": latency,
+        "requests": requests,
+        "failed": sum(failed.values()),
+        "statuses": dict(failed),
+    }
 
 
 def refused(root: Path, rng: np.random.Generator) -> str:
     """The reason for which a damaged candidate is refused."""
-    made = release(root, rng, knows_tastes=True)
-    path = root / "shop" / made / "popularity.npy"
+    release_id = release(root, rng, knows_tastes=True)
+    path = root / "shop" / release_id / "popularity.npy"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
     try:
-        rollout.begin_canary(root, "shop", made, SHARE)
+        rollout.begin_canary(root, "shop", release_id, SHARE)
     except ReleaseError as error:
         return f"refused: {error.reason}"
     return "not refused"
 
 
 async def ended(
-    url: str, root: Path, made: str, port: int, visitors: int, rate: float, within_s: float
+    url: str, root: Path, release_id: str, port: int, visitors: int, rate: float, within_s: float
 ) -> tuple[dict[str, Any], load.LoadReport]:
     """How a trial ended, and look-ups meanwhile."""
     began = time.monotonic()
@@ -177,9 +183,9 @@ async def ended(
             part = await timed(port, visitors, rate, 2)
             latencies += part.latencies
             statuses.update(part.statuses)
-            told = (await client.get(f"{url}/v1/releases")).json()["shop"]["rollout"]
-            figures = told["figures"] or figures
-            sys.stderr.write(f"\r{made}: {told['verdict']['detail'] if told['verdict'] else 'begins'}   ")
+            rollout = (await client.get(f"{url}/v1/releases")).json()["shop"]["rollout"]
+            figures = rollout["figures"] or figures
+            sys.stderr.write(f"\r{release_id}: {rollout['verdict']['detail'] if rollout['verdict'] else 'begins'}   ")
     sys.stderr.write("\n")
     seconds = time.monotonic() - began
     last = arms.read(root, "shop").ended[-1:] if canary is None else []
@@ -203,8 +209,8 @@ def measure(
             ]
             body = b"[" + b",".join(encode(item) for item in items) + b"]"
             httpx.put(f"{system.url}/v1/items", content=body, timeout=60).raise_for_status()
-            found = asyncio.run(scenes(system.url, root, visitors, rate, within_s))
-    return {"machine": machine(), "visitors": visitors, "rate": rate, "share": SHARE, **found}
+            figures = asyncio.run(scenes(system.url, root, visitors, rate, within_s))
+    return {"machine": machine(), "visitors": visitors, "rate": rate, "share": SHARE, **figures}
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -104,8 +104,8 @@ def main() -> None:
                 row = {"set": name, "cases": len(segments), **compared(evidence, segments, shrink, seed)}
                 figures = f"{row['length']:.4f} -> {row['segment']:.4f}, {row['ratio'][0]:.3f}"
                 span = f"[{row['ratio'][1]:.3f}, {row['ratio'][2]:.3f}]"
-                told = f"  shrink {shrink:g}, seed {seed}: {figures} {span}"
-                print(json.dumps(row) if arguments.json else told, flush=True)
+                line = f"  shrink {shrink:g}, seed {seed}: {figures} {span}"
+                print(json.dumps(row) if arguments.json else line, flush=True)
 
 
 if __name__ == "__main__":

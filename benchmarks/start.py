@@ -101,14 +101,14 @@ def _started(variables: dict[str, str], log: Path) -> Iterator[_StartedSystem]:
         try:
             yield start
         finally:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            start.stopped_s = time.monotonic() - asked
+            start.stopped_s = time.monotonic() - requested_at
 
 
 def _marks(start: _StartedSystem, variables: dict[str, str], user: str) -> dict[str, float]:
@@ -137,15 +137,15 @@ def _status(url: str) -> dict[str, Any] | None:
         answer = httpx.get(url, timeout=5)
     except httpx.TransportError:
         return None
-    found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
-    return found
+    status: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+    return status
 
 
 def _tuned(place: Path) -> bool:
     """Whether a run that tunes has made its release: its card says what was tuned."""
     root = place / "releases"
-    found = release_store.list_releases(root, "shop")
-    return any("tuning" in read_manifest(root / "shop" / release.id).params for release in found)
+    releases = release_store.list_releases(root, "shop")
+    return any("tuning" in read_manifest(root / "shop" / release.id).params for release in releases)
 
 
 def _settled(place: Path) -> bool:

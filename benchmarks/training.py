@@ -92,13 +92,13 @@ def fed(log: Interactions, encoder: str, size: int, seconds: float) -> float:
 
     params = Params(encoder=encoder, batch_size=size, length=LENGTH)
     windows, chances = cut_windows(log, LENGTH, params.windows_per_user), np.ones(len(log.vocabulary))
-    batches, made = Batches(windows, params, chances / chances.sum()), 0
+    batches, count = Batches(windows, params, chances / chances.sum()), 0
     until = time.perf_counter() + seconds
     began = time.perf_counter()
     while time.perf_counter() < until:
-        batches[made % len(batches)]
-        made += 1
-    return made * size / (time.perf_counter() - began)
+        batches[count % len(batches)]
+        count += 1
+    return count * size / (time.perf_counter() - began)
 
 
 def encoded(log: Interactions, encoder: str, seconds: float) -> dict[str, float]:
@@ -111,18 +111,18 @@ def encoded(log: Interactions, encoder: str, seconds: float) -> dict[str, float]
     model = Neural(Params(encoder=encoder, length=LENGTH))
     model.vocabulary, model.popularity = log.vocabulary, np.ones(len(log.vocabulary), np.float32)
     model.network = Network(log.categories, model.params)
-    told: dict[str, float] = {}
+    stage_seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as text:
         model.save(Path(text))
         session = onnxruntime.InferenceSession(str(Path(text) / "encoder.onnx"), options_of(), ["CPUExecutionProvider"])
-    wanted = {node.name for node in session.get_inputs()}
+    input_names = {node.name for node in session.get_inputs()}
     for size in (1, 32):
         batch = _histories(log, size)
-        options = {name: getattr(batch, name) for name in ("items", "kinds", "gaps") if name in wanted}
+        options = {name: getattr(batch, name) for name in ("items", "kinds", "gaps") if name in input_names}
         times = list(_timed(lambda options=options: session.run(None, options), seconds))
         for part in (50, 99):
-            told[f"p{part}_ms_of_{size}"] = float(np.percentile(times, part))
-    return told
+            stage_seconds[f"p{part}_ms_of_{size}"] = float(np.percentile(times, part))
+    return stage_seconds
 
 
 def _histories(log: Interactions, size: int) -> Batch:
@@ -178,12 +178,14 @@ def main() -> int:
     if not options.give_back:
         memory.configure_allocator(memory.TRAINING)
     log = made_log(options.users, options.items, np.random.default_rng(0))
-    told: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
-    print(f"{told['device']}, {told['cpus']} CPUs, load {told['load']:.1f} before; {len(log.vocabulary)} items")
+    figures: dict[str, Any] = {"device": device(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+    print(
+        f"{figures['device']}, {figures['cpus']} CPUs, load {figures['load']:.1f} before; {len(log.vocabulary)} items"
+    )
     for part, measure in (("training", _training), ("feeding", _feeding), ("encoding", _encoding)):
-        told[part] = measure(log, options) if options.only in (None, part) else []
+        figures[part] = measure(log, options) if options.only in (None, part) else []
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
     return 0
 
 

@@ -47,7 +47,7 @@ class TrainingCurve:
         self.experiment.situation = warm_start.with_length_of(self.experiment.situation, starts)
         self.began = time.process_time()
         self.tuned: TunedRecommender = self.experiment.tune(recommender, 1, minutes)
-        self.made: Recommender = self.experiment.fit(self.tuned)
+        self.fitted: Recommender = self.experiment.fit(self.tuned)
 
     def _note(self, _stage: str, _done: float, figures: dict[str, float]) -> None:
         if "epoch" in figures:
@@ -56,11 +56,11 @@ class TrainingCurve:
     @property
     def starts(self) -> list[warm.Start]:
         """What it hands on."""
-        return list(warm_start.kept_weights(self.experiment, self.tuned, self.made).values())
+        return list(warm_start.kept_weights(self.experiment, self.tuned, self.fitted).values())
 
-    def tested(self, made: Recommender | None = None) -> Float64:
+    def tested(self, recommender: Recommender | None = None) -> Float64:
         """float64 [cases]: NDCG@10 of the test cases, by its own network or another."""
-        return self.experiment.measured(made or self.made)[0]["ndcg@10"]
+        return self.experiment.measured(recommender or self.fitted)[0]["ndcg@10"]
 
 
 def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequence[int]) -> dict[str, Any]:
@@ -74,9 +74,9 @@ def measure(frame: pd.DataFrame, recommender: str, minutes: float, seeds: Sequen
         goal = 0.99 * max(epoch["ndcg@10"] for epoch in cold.curve)
         tested["cold"].append(cold.tested())
         tested["warm"].append(warmed.tested())
-        tested["as it was"].append(cold.tested(serving.made))
+        tested["as it was"].append(cold.tested(serving.fitted))
         ways = {"cold": reached(cold, goal), "warm": reached(warmed, goal)}
-        begun = getattr(warmed.made, "started_from", None) is not None
+        begun = getattr(warmed.fitted, "started_from", None) is not None
         rounds.append({"seed": seed, "goal": goal, "fits": begun, **ways})
     means = {way: np.mean(values, axis=0) for way, values in tested.items()}
     judged = {

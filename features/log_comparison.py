@@ -87,8 +87,8 @@ def _matches(events: pl.DataFrame, lines: pl.LazyFrame) -> tuple[pl.DataFrame, p
     of_users = lines.join(events.lazy().select("user_id").unique(), "user_id", "semi")
     ids = lines.select(IDENTITY).join(events.lazy(), IDENTITY, "semi")
     newest = of_users.group_by("user_id").agg(pl.col("at").max())
-    found, times = pl.collect_all([ids, newest], engine="streaming")
-    return found, times
+    ids_in_log, times = pl.collect_all([ids, newest], engine="streaming")
+    return ids_in_log, times
 
 
 def _frames(domain: str, log: Iterable[LoggedEvent]) -> Iterator[pl.DataFrame]:

@@ -20,8 +20,8 @@ def lines_of(text: str) -> str:
 
 def log_entry(text: str, message: str) -> str:
     """A formatted record whose `message` may have line breaks, and what follows it: a traceback, indented."""
-    head, found, rest = text.partition(message)
-    if not found:
+    head, separator, rest = text.partition(message)
+    if not separator:
         head, message, rest = "", text, ""
     entry = one_line(head) + one_line(message)
     following = [line for line in rest.split("\n") if line]

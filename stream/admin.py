@@ -164,7 +164,8 @@ def _state(description: Mapping[str, Any]) -> TopicState:
     led = sum(partition.get("leader_id", -1) >= 0 for partition in partitions)
     replicas = [len(partition.get("replica_nodes") or ()) for partition in partitions]
     lacking = sum(
-        len(partition.get("isr_nodes") or ()) < wanted for partition, wanted in zip(partitions, replicas, strict=True)
+        len(partition.get("isr_nodes") or ()) < replica_count
+        for partition, replica_count in zip(partitions, replicas, strict=True)
     )
     return TopicState(description["name"], len(partitions), led, min(replicas, default=0), lacking)
 

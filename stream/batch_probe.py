@@ -127,8 +127,8 @@ async def _fetch(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int)
     leader = client.cluster.leader_for_partition(place)
     if leader is None or leader < 0:
         raise KafkaError(f"{place.topic}/{place.partition} has no leader now")
-    wanted = [(place.topic, [(place.partition, offset, PROBE_BYTES)])]
-    answer = await client.send(leader, FetchRequest(WAIT_MS, 1, PROBE_BYTES, 0, wanted))
+    fetches = [(place.topic, [(place.partition, offset, PROBE_BYTES)])]
+    answer = await client.send(leader, FetchRequest(WAIT_MS, 1, PROBE_BYTES, 0, fetches))
     (_, ((_, error_code, *fields),)) = answer.topics[0]
     if error_code:
         raise for_code(error_code)(f"{place.topic}/{place.partition} at offset {offset}")

@@ -62,8 +62,8 @@ class PartitionGuard:
             raise
         except Exception as error:  # codecs raise classes of their own
             self.seek_back()
-            before, found = await self._isolate()
-            if not found:
+            before, isolated = await self._isolate()
+            if not isolated:
                 raise KafkaError(f"a fetch failed: {error!r}") from error
             return before
         return fetched
@@ -100,19 +100,19 @@ class PartitionGuard:
     async def _isolate(self) -> tuple[Fetched, bool]:
         """Stop every partition whose next batches cannot be read; the records before them."""
         fetched: Fetched = {}
-        found = False
+        isolated = False
         for partition in sorted(self._consumer.assignment() & self._positions.keys() - self.stopped.keys()):
             batch = await probe(*self._kafka, partition, self._positions[partition])
             if batch is None:
                 continue
-            found = True
+            isolated = True
             before = await self._records_before(partition, batch.first)
             if before:
                 fetched[partition] = before
             self._consumer.pause(partition)
             self.stopped[partition] = batch
             log.error("%s", stop_message(batch))
-        return fetched, found
+        return fetched, isolated
 
     async def _records_before(self, partition: TopicPartition, end: int) -> list[ConsumerRecord]:
         """The records before the offset `end`, fetched one by one so that the batch there is not touched."""

@@ -121,10 +121,10 @@ class Producer:
             BrokerError: not acknowledged in time; some may be in the log. Send all again, in the same order.
         """
         async with self._acknowledged() as client:
-            wanted = {partition for partition, _, _, _ in messages}
-            if not wanted <= await client.partitions_for(topic):  # added a moment ago
+            partitions_of_messages = {partition for partition, _, _, _ in messages}
+            if not partitions_of_messages <= await client.partitions_for(topic):  # added a moment ago
                 await client.client.force_metadata_update()
-            if unknown := wanted - await client.partitions_for(topic):
+            if unknown := partitions_of_messages - await client.partitions_for(topic):
                 raise BrokerError(f"the broker does not know partition {min(unknown)} of {topic} yet; send again")
             sent = [
                 await client.send(topic, value, key, partition=partition, headers=headers)

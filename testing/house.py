@@ -1,6 +1,7 @@
-"""The rules of the house that no linter knows: `python -m testing.house` prints three numbers, each of which is 0.
+"""The rules of the house that no linter knows: `python -m testing.house` prints four numbers, each of which is 0.
 
-Class names that are defined twice in the project; Python files of more than 400 lines; imports that close a circle.
+Class names that are defined twice in the project; Python files of more than 400 lines; imports that close a circle;
+variables and functions whose name says nothing of what they hold.
 """
 
 import ast
@@ -15,6 +16,8 @@ import grimp
 
 ROOMS: Final = ("stream", "features", "models", "serving", "testing", "benchmarks")
 MOST_LINES: Final = 400
+EMPTY_NAMES: Final = frozenset({"asked", "found", "made", "one", "said", "told", "wanted"})
+"""A reader cannot guess what such a variable holds."""
 GENERATED: Final[frozenset[str]] = frozenset()
 """Files that a program writes; they may be longer."""
 
@@ -49,6 +52,28 @@ def circles(rooms: Iterable[str] = ROOMS) -> list[tuple[str, str]]:
     return sorted(breaker for package in packages for breaker in graph.nominate_cycle_breakers(package))
 
 
+def empty_names(files: Iterable[Path]) -> dict[str, str]:
+    """Each place (file:line) where a variable, parameter, attribute or function gets one of `EMPTY_NAMES`."""
+    places: dict[str, str] = {}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = _defined_name(node)
+            if name in EMPTY_NAMES:
+                places[f"{file}:{getattr(node, 'lineno', 0)}"] = name
+    return places
+
+
+def _defined_name(node: ast.AST) -> str | None:
+    """The name that a node defines, if it defines any."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return node.id
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.attr
+    if isinstance(node, ast.arg):
+        return node.arg
+    return node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else None
+
+
 def report(checkout: Path, title: str, offenders: Mapping[str, object]) -> int:
     """Print how many offenders there are, and each of them; the number."""
     print(f"{title}: {len(offenders)}")
@@ -58,7 +83,7 @@ def report(checkout: Path, title: str, offenders: Mapping[str, object]) -> int:
 
 
 def main(checkout: Path | None = None) -> int:
-    """Print the three numbers and their offenders; 1 where one is above 0."""
+    """Print the four numbers and their offenders; 1 where one is above 0."""
     checkout = checkout or Path(__file__).resolve().parent.parent
     files = source_files(checkout)
     names = {name: ", ".join(map(str, where)) for name, where in duplicate_classes(files).items()}
@@ -68,6 +93,11 @@ def main(checkout: Path | None = None) -> int:
         report(checkout, "duplicate class names", names),
         report(checkout, f"files over {MOST_LINES} lines", lengths),
         report(checkout, "import circles", breakers),
+        report(
+            checkout,
+            "names that say nothing",
+            {place.replace(f"{checkout}/", ""): name for place, name in empty_names(files).items()},
+        ),
     ]
     return int(any(offenders))
 

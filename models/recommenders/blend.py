@@ -45,9 +45,9 @@ class Evidence(msgspec.Struct, frozen=True):
         each = np.atleast_2d(weights).astype(np.float32)
         ndcg = np.zeros(len(self.targets))
         some = self.hits.any(axis=1)
-        wanted = slice(None) if some.all() else np.flatnonzero(some)
-        amounts, hits = self.amounts[wanted], self.hits[wanted]
-        scores = np.matmul(amounts, (each if len(each) == 1 else each[wanted])[:, :, None])[:, :, 0]
+        selected = slice(None) if some.all() else np.flatnonzero(some)
+        amounts, hits = self.amounts[selected], self.hits[selected]
+        scores = np.matmul(amounts, (each if len(each) == 1 else each[selected])[:, :, None])[:, :, 0]
         row, place = np.nonzero(hits)
         own = scores[row, place][:, None]
         others = scores[row]
@@ -55,8 +55,8 @@ class Evidence(msgspec.Struct, frozen=True):
         rank = ahead.sum(axis=1)
         discount = 1 / np.log2(np.arange(2, k + 2))
         gains = np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
-        best = np.cumsum(discount)[np.minimum(self.targets[wanted], k) - 1]
-        ndcg[wanted] = np.bincount(row, gains, minlength=len(hits)) / best
+        best = np.cumsum(discount)[np.minimum(self.targets[selected], k) - 1]
+        ndcg[selected] = np.bincount(row, gains, minlength=len(hits)) / best
         return ndcg
 
 
@@ -85,9 +85,9 @@ def evidence_of(
             places = np.array(sorted(chosen - set(barred)), np.int64)
             for number, table in enumerate(tables):
                 amounts[case, : len(places), number] = table[row, places]
-            wanted = [vocabulary.index[item] for item in targets[case] if item in vocabulary.index]
-            hits[case, : len(places)] = np.isin(places, wanted)
-    counts = np.array([len(wanted) for wanted in targets], np.int64)
+            target_places = [vocabulary.index[item] for item in targets[case] if item in vocabulary.index]
+            hits[case, : len(places)] = np.isin(places, target_places)
+    counts = np.array([len(case_targets) for case_targets in targets], np.int64)
     return Evidence(names, amounts, hits, counts, batch.lengths)
 
 

@@ -73,13 +73,13 @@ def show(ctx: typer.Context, release: str, domain: DomainOption = None, as_json:
 
 
 @app.command()
-def diff(ctx: typer.Context, one: str, other: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
+def diff(ctx: typer.Context, first: str, second: str, domain: DomainOption = None, as_json: AsJson = False) -> None:
     """Compare two releases: hyperparameters, metrics with intervals, data, parent, items."""
     from models.releases.manifest import read_manifest
     from models.releases.release_store import release_folder
 
     root, name = _releases_of(ctx, domain)
-    folders = [release_folder(root, name, release) for release in (one, other)]
+    folders = [release_folder(root, name, release) for release in (first, second)]
     before, after = (read_manifest(folder) for folder in folders)
     changes = differences(before, after) | {"items": item_differences(*folders)}
     print_lines(changes, difference_lines(changes, before, after), as_json)

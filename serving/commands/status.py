@@ -39,7 +39,7 @@ def system_status(settings: "Settings") -> dict[str, Any]:
     return {
         "supervised": is_running(settings),
         **_cluster(settings),
-        **{process: "up" if found is not None else "not answering" for process, found in samples.items()},
+        **{process: "up" if sample is not None else "not answering" for process, sample in samples.items()},
         "events": int(total(consumer, "coldstream_events_applied_total")),
         "stopped": _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
         "lag": int(total(consumer, "coldstream_consumer_lag")),

@@ -109,16 +109,16 @@ class ArchivePartitions:
         Raises:
             BrokerError: Kafka does not answer.
         """
-        found = False
+        isolated = False
         for partition in self.assigned:
             batch = self._probe(partition, consumer.position(partition))
             if batch is not None:
-                found = True
+                isolated = True
                 self.stopped[partition] = batch
                 metrics.partition_stopped.labels(batch.name).set(1)
                 log.error("%s", stop_message(batch))
         self._probed_at = 0.0
-        return found
+        return isolated
 
     def resume(self) -> bool:
         """Take back stopped partitions whose batch can be read by now or was skipped; True if there was one."""

@@ -151,17 +151,19 @@ def _duplicate(number: int) -> socket.socket | None:
             os.close(copy)
 
 
-def allowed_connections(wanted: int) -> int:
+def allowed_connections(requested: int) -> int:
     """`wanted`, or fewer if this process may not open so many files; raises its soft limit first."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
+    needed = requested + RESERVED_FILES
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     allowed = max(1, needed - RESERVED_FILES)
-    if allowed < wanted:
-        log.warning("only %d of max_connections=%d: the limit of open files is %d (ulimit -n)", allowed, wanted, hard)
+    if allowed < requested:
+        log.warning(
+            "only %d of max_connections=%d: the limit of open files is %d (ulimit -n)", allowed, requested, hard
+        )
     return allowed
 
 

@@ -43,13 +43,13 @@ def check_state_folder(folder: Path) -> None:
     Raises:
         StateFolderError: the folder was written in another format.
     """
-    found = format_of(folder)
-    if found not in {None, FORMAT}:
+    format_number = format_of(folder)
+    if format_number not in {None, FORMAT}:
         cure = f"move it away (mv {folder} {folder}.old), start again, and import your events again"
-        if found is not None and found > FORMAT:
+        if format_number is not None and format_number > FORMAT:
             cure = "use the version of Coldstream that wrote it, or choose another folder with --state"
         raise StateFolderError(
-            f"{folder} has format {found}; this version of Coldstream reads and writes format {FORMAT}; {cure}"
+            f"{folder} has format {format_number}; this version of Coldstream reads and writes format {FORMAT}; {cure}"
         )
 
 

@@ -180,8 +180,8 @@ def _zones_said(text: pl.Series, offset: pl.Series, zones: pl.Series) -> str:
     names = sorted(set(zones.drop_nulls().head(SAMPLE).to_list()))[:3]
     short = text.filter(offset != 0).str.extract(r"\b([A-Z]{3,5})$").drop_nulls().unique().sort().to_list()[:3]
     hours = [f"{name} as UTC{ABBREVIATIONS[name]:+g}" for name in short if name in ABBREVIATIONS]
-    said = [*names, *hours]
-    return f"; zones: {', '.join(said)}" if said else ""
+    written = [*names, *hours]
+    return f"; zones: {', '.join(written)}" if written else ""
 
 
 def _choose(sample: pl.Series, body: pl.Series) -> tuple[tuple[str, ...], str]:

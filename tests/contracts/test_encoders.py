@@ -27,8 +27,8 @@ def starts(steps: int = 4) -> list[tuple[str, ...]]:
 
 def follows(model: Neural) -> float:
     """The share of places on the ring whose next item is ranked first."""
-    wanted = [model.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
-    return float((scores_of(model, *starts()).argmax(axis=1) == wanted).mean())
+    followers = [model.vocabulary.index[f"i{(start + 4) % RING}"] for start in range(RING)]
+    return float((scores_of(model, *starts()).argmax(axis=1) == followers).mean())
 
 
 def two_clubs(text: bool) -> ItemFeatures:
@@ -65,8 +65,8 @@ def test_values_are_learned_in_their_own_unit(more: dict[str, object], tmp_path:
     histories = [history("i1", "i2"), history("i5", "i8", "i3")]
     values = model.values(batch_histories(histories, model.vocabulary, 50))
     stars = [model.vocabulary.index[f"i{n}"] for n in range(1, RING)]
-    wanted = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
-    np.testing.assert_allclose(values[:, stars], np.tile(wanted, (2, 1)), atol=0.7)
+    expected = np.array([1.0 if n % 2 else 5.0 for n in range(1, RING)])
+    np.testing.assert_allclose(values[:, stars], np.tile(expected, (2, 1)), atol=0.7)
     served = save_and_load(model, tmp_path).recommender
     np.testing.assert_allclose(served.values(batch_histories(histories, model.vocabulary, 50)), values, atol=1e-3)  # type: ignore[attr-defined]
     np.testing.assert_allclose(
@@ -197,9 +197,9 @@ def test_both_are_served_as_they_were_learned_with_any_history(tmp_path: Path) -
         RequestContext(OLD, MONDAY),
         RequestContext(None, MONDAY),
     ]
-    wanted = model.score(batch_histories(histories, model.vocabulary, 50, contexts))
+    expected = model.score(batch_histories(histories, model.vocabulary, 50, contexts))
     folded = save_and_load(model, tmp_path).scores(histories, contexts)
-    np.testing.assert_allclose(folded, wanted, atol=0.1)  # half precision in training, whole in serving
+    np.testing.assert_allclose(folded, expected, atol=0.1)  # half precision in training, whole in serving
     np.testing.assert_allclose(folded[2], np.log1p(model.popularity), atol=1e-6)  # nothing was taken: what is popular
 
 

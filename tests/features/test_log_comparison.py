@@ -31,8 +31,8 @@ def frame(*events: Interaction) -> pl.DataFrame:
 def test_an_event_is_known_by_domain_user_and_id(tmp_path: Path) -> None:
     archive = archived(tmp_path, event("ann", 1), event("bob", 2), event("ann", 3, domain="news"), event("ann", 9))
     behind = [LoggedEvent(event("zoe", 4), "events/0", 4), LoggedEvent(event("zoe", 5, domain="news"), "events/0", 5)]
-    wanted = frame(event("ann", 1), event("ann", 2), event("bob", 2), event("ann", 3), event("zoe", 4), event("zoe", 5))
-    compared = compare_with_log(wanted, "shop", archive, behind)
+    events = frame(event("ann", 1), event("ann", 2), event("bob", 2), event("ann", 3), event("zoe", 4), event("zoe", 5))
+    compared = compare_with_log(events, "shop", archive, behind)
     assert compared.logged.to_list() == [True, False, True, False, True, False]
     assert compared.older.to_list() == [True, True, False, True, False, False]
 

@@ -30,8 +30,8 @@ def test_compose_has_every_part_and_commands_that_exist() -> None:
 
 
 def test_compose_satisfies_its_own_client() -> None:
-    asked = ["docker", "compose", "version"]
-    if shutil.which("docker") is None or subprocess.run(asked, capture_output=True, check=False).returncode:
+    command = ["docker", "compose", "version"]
+    if shutil.which("docker") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no docker compose client is installed")
     subprocess.run(["docker", "compose", "config", "--quiet"], cwd=ROOT, check=True, timeout=60)
 
@@ -64,7 +64,7 @@ def test_the_examples_of_the_event_page_fit_the_schema() -> None:
 
     text = (ROOT / "docs" / "events.md").read_text("utf-8")
     examples = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    kinds = [type(decode(" ".join(one.split()).encode(), 1_800_000_000_000)).__name__ for one in examples]
+    kinds = [type(decode(" ".join(example.split()).encode(), 1_800_000_000_000)).__name__ for example in examples]
     assert kinds == ["Interaction", "Impression", "Search", "Item", "User"]
 
 
@@ -72,4 +72,4 @@ def test_the_event_page_names_every_reason() -> None:
     from stream.events import REASONS
 
     text = (ROOT / "docs" / "events.md").read_text("utf-8")
-    assert [one for one in REASONS if f"`{one}`" not in text] == []
+    assert [reason for reason in REASONS if f"`{reason}`" not in text] == []

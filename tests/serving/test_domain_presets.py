@@ -23,10 +23,10 @@ from testing.ports import free_port
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
 
 
-def told(file: Path, *words: str) -> str:
-    found = CliRunner().invoke(app, ["--settings", str(file), *words], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.output
+def invoked(file: Path, *words: str) -> str:
+    result = CliRunner().invoke(app, ["--settings", str(file), *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is_shipped(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is
     file.write_text(f'presets = "{folder}"\n[domains.shop]\npreset = "{tmp_path / "mine.toml"}"\n[domains.books]\n')
     settings = read(file, {})
     assert settings.domain_names == ("shop", "music", "video", "news", "books")
-    found = {name: preset_file(settings, name) for name in settings.domain_names}
-    assert found == {
+    files = {name: preset_file(settings, name) for name in settings.domain_names}
+    assert files == {
         "shop": tmp_path / "mine.toml",
         "music": folder / "music.toml",
         "video": shipped()["video"],
@@ -68,13 +68,13 @@ def test_presets_are_listed_and_shown(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(MINE)
     file = tmp_path / "coldstream.toml"
     file.write_text(f'[domains.shop]\npreset = "{tmp_path / "mine.toml"}"\n')
-    rows = {row["domain"]: row for row in json.loads(told(file, "presets", "list", "--json"))}
+    rows = {row["domain"]: row for row in json.loads(invoked(file, "presets", "list", "--json"))}
     assert (rows["shop"]["seen"], rows["shop"]["file"]) == ("mask", str(tmp_path / "mine.toml"))
     assert (rows["music"]["seen"], rows["music"]["encoder"], rows["music"]["file"]) == ("within 2h", "cnn", "shipped")
-    assert "video    mask" in told(file, "presets", "list")
-    assert told(file, "presets", "show", "shop").strip() == MINE.strip()
-    assert told(file, "presets", "show", "news").strip() == shipped()["news"].read_text().strip()
-    whole = json.loads(told(file, "presets", "show", "shop", "--json"))
+    assert "video    mask" in invoked(file, "presets", "list")
+    assert invoked(file, "presets", "show", "shop").strip() == MINE.strip()
+    assert invoked(file, "presets", "show", "news").strip() == shipped()["news"].read_text().strip()
+    whole = json.loads(invoked(file, "presets", "show", "shop", "--json"))
     assert whole["training"]["half_life"] == "28d"
 
 

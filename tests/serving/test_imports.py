@@ -14,8 +14,8 @@ HEAVY = ("feast", "pandas", "kafka", "polars", "litestar")
 
 def loaded(module: str, unwanted: tuple[str, ...]) -> str:
     script = LOOK.format(module=module, unwanted=unwanted)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    return found.stdout.strip().splitlines()[-1]
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return run.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_no_gpu_is_no_error() -> None:
     script = f"import models.recommenders.neural.recommender, keras; {build}"
     variables = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     command = [sys.executable, "-c", script]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=variables)
-    assert found.stdout == "built\n"
-    assert [line for line in found.stderr.splitlines() if "cuInit" in line or line.startswith("E0000")] == []
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=variables)
+    assert run.stdout == "built\n"
+    assert [line for line in run.stderr.splitlines() if "cuInit" in line or line.startswith("E0000")] == []
 
 
 def test_the_version_is_said() -> None:
     command = [sys.executable, "-m", "serving.cli", "--version"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout == f"coldstream {importlib.metadata.version('coldstream')}\n"
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout == f"coldstream {importlib.metadata.version('coldstream')}\n"

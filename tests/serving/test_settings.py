@@ -20,10 +20,10 @@ def test_flags_win_over_variables_over_the_file_over_defaults(tmp_path: Path) ->
     file = tmp_path / "own.toml"
     security = 'security_protocol = "SSL"\nssl_check_hostname = false\n'
     file.write_text(f'port = 1\nkafka_port = 2\nhost = "h"\nkafka = "a:1"\n[kafka_security]\n{security}')
-    found = read(file, {"COLDSTREAM_PORT": "3", "COLDSTREAM_KAFKA_PORT": "4"}, {"port": 5, "epochs": None})
-    assert (found.port, found.kafka_port, found.host, found.batch_ms) == (5, 4, "h", 20)
-    assert found.kafka_security == {"security_protocol": "SSL", "ssl_check_hostname": "false"}
-    assert found.bootstrap == "a:1"
+    settings = read(file, {"COLDSTREAM_PORT": "3", "COLDSTREAM_KAFKA_PORT": "4"}, {"port": 5, "epochs": None})
+    assert (settings.port, settings.kafka_port, settings.host, settings.batch_ms) == (5, 4, "h", 20)
+    assert settings.kafka_security == {"security_protocol": "SSL", "ssl_check_hostname": "false"}
+    assert settings.bootstrap == "a:1"
     assert read(None, {"COLDSTREAM_KAFKA_PORT": "4"}).bootstrap == "127.0.0.1:4"
     assert read(file, {}, {"kafka": "cluster:9092"}).bootstrap == "cluster:9092"
 
@@ -72,13 +72,13 @@ def test_the_schema_of_a_settings_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [("prot = 1", "prot"), ("port = 'x'", "port"), ("port = ", "not TOML"), ('recommender = "magic"', "recommender")],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_what_does_not_fit_is_named(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "own.toml"
     file.write_text(content)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         read(file, {})
 
 
@@ -100,15 +100,15 @@ def test_durations() -> None:
 def test_what_look_ups_have_by_default_may_differ_by_domain(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("diversity = 0.3\n[explore]\nnews = 0.05\n")
-    found = read(file, {"COLDSTREAM_PER_CATEGORY": '{"shop": 2}', "COLDSTREAM_CATEGORIES": "3"})
-    assert [found.of("explore", name) for name in ("news", "shop")] == [0.05, None]
-    assert [found.of("per_category", name) for name in ("news", "shop")] == [None, 2]
-    assert (found.of("diversity", "news"), found.of("categories", "news")) == (0.3, 3)
+    settings = read(file, {"COLDSTREAM_PER_CATEGORY": '{"shop": 2}', "COLDSTREAM_CATEGORIES": "3"})
+    assert [settings.of("explore", name) for name in ("news", "shop")] == [0.05, None]
+    assert [settings.of("per_category", name) for name in ("news", "shop")] == [None, 2]
+    assert (settings.of("diversity", "news"), settings.of("categories", "news")) == (0.3, 3)
     assert read(None, {"COLDSTREAM_EXPLORE": "0.1"}).of("explore", "music") == 0.1
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("explore = 0.9", "give a number from 0 to 0.5, or a table"),
         ("diversity = -1", "give a number from 0 to 1, or a table"),
@@ -116,10 +116,10 @@ def test_what_look_ups_have_by_default_may_differ_by_domain(tmp_path: Path) -> N
         ("[per_category]\nshop = 0", "give a whole number from 1 to 200, or a table"),
     ],
 )
-def test_what_look_ups_cannot_have_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_what_look_ups_cannot_have_is_named(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "own.toml"
     file.write_text(content)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         read(file, {})
 
 
@@ -190,9 +190,9 @@ def test_every_number_and_duration_is_in_the_table_of_bounds() -> None:
     kind = inspect.type_info(Settings)
     assert isinstance(kind, inspect.StructType)
     numbers = {
-        one.name
-        for one in kind.fields
-        for part in parts_of(one.type)
+        field.name
+        for field in kind.fields
+        for part in parts_of(field.type)
         if isinstance(part, inspect.IntType | inspect.FloatType)
     }
     assert set(BOUNDS) == numbers | set(SHORTEST_S)
@@ -233,17 +233,17 @@ def test_what_is_allowed_is_said_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "message"),
     [
         ("COLDSTREAM_CANARY_ALPHABET", "does not exist; did you mean COLDSTREAM_CANARY_ALPHA?"),
         ("COLDSTREAM_PROT", "does not exist; did you mean COLDSTREAM_PORT?"),
         ("COLDSTREAM_ZZZ", "does not exist; docs/settings.md lists every setting"),
     ],
 )
-def test_a_variable_that_is_no_setting_is_refused(variable: str, said: str) -> None:
+def test_a_variable_that_is_no_setting_is_refused(variable: str, message: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read(None, {variable: "1"})
-    assert f"settings: {variable} {said}" in str(refused.value)
+    assert f"settings: {variable} {message}" in str(refused.value)
 
 
 def test_variables_of_others_are_left_alone() -> None:
@@ -278,14 +278,14 @@ def test_a_table_that_is_no_json_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "said"),
+    ("words", "variables", "message"),
     [
         (("settings",), {"COLDSTREAM_CANARY_ALPHA": "0"}, "canary_alpha=0 does not fit; give a number above 0"),
         (("settings",), {"COLDSTREAM_CANARY_ALPHABET": "0"}, "did you mean COLDSTREAM_CANARY_ALPHA?"),
         (("train", "--every", "soon"), {}, "train_every=soon does not fit"),
     ],
 )
-def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables: dict[str, str], said: str) -> None:
+def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables: dict[str, str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "serving.cli", *words],
         env={**os.environ, **variables},
@@ -295,7 +295,7 @@ def test_the_command_line_says_it_in_one_line(words: tuple[str, ...], variables:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 LOGIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "ann"}

@@ -122,9 +122,9 @@ def test_labels_that_are_too_long_are_left_out_and_ids_rejected(tmp_path: Path) 
     ],
 )
 def test_ids_of_spreadsheets(written: list[str | None], expected: list[str | None], note: str | None) -> None:
-    ids, said = whole_ids(pl.Series("user_id", written))
+    ids, notes = whole_ids(pl.Series("user_id", written))
     assert ids.to_list() == expected
-    assert (note is None and said is None) or (note is not None and said is not None and note in said)
+    assert (note is None and notes is None) or (note is not None and notes is not None and note in notes)
 
 
 @pytest.mark.parametrize(

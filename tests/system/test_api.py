@@ -209,8 +209,8 @@ def test_a_profile_gives_a_new_user_the_popular_items_of_the_segment(client: htt
     send(client, *other)
 
     def segment_known() -> bool:
-        found = client.get("/v1/popular", params={"domain": "video", "segment": f"seg-{mark}"}).json()
-        return [item["item_id"] for item in found["items"]] == [f"film-{mark}"]
+        popular = client.get("/v1/popular", params={"domain": "video", "segment": f"seg-{mark}"}).json()
+        return [item["item_id"] for item in popular["items"]] == [f"film-{mark}"]
 
     wait_until(segment_known, 20, "the segment has its popular item")
     answer = client.get(f"/v1/users/s3-{mark}/recommendations", params={"domain": "video"}).json()
@@ -232,9 +232,9 @@ def test_an_anonymous_session_is_answered_and_leaves_nothing(client: httpx.Clien
     body = {"events": [event(visitor, f"v0-{mark}")], "n": 2, "exclude_seen": True, "explain": True}
     answer = client.post("/v1/sessions/recommendations", json=body)
     assert answer.status_code == 200
-    found = answer.json()
-    assert found["user_id"] is None
-    assert [item["item_id"] for item in found["items"]] == [f"v1-{mark}", f"v2-{mark}"]
+    session = answer.json()
+    assert session["user_id"] is None
+    assert [item["item_id"] for item in session["items"]] == [f"v1-{mark}", f"v2-{mark}"]
     assert client.get(f"/v1/users/{visitor}/features").status_code == 404
     bad = client.post("/v1/sessions/recommendations", json={"events": [event(visitor, "x", at=5)]})
     assert (bad.status_code, bad.json()["type"]) == (400, "bad-time")

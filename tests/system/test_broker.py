@@ -146,10 +146,10 @@ def test_a_port_in_use_names_the_port_its_holder_and_the_cure(tmp_path: Path) ->
         port = taken.getsockname()[1]
         with pytest.raises(BrokerError) as refused:
             Broker(tmp_path / "kafka", port).start()
-    said = str(refused.value)
-    assert f"port {port} on 127.0.0.1 cannot be used" in said
-    assert f"(pid {os.getpid()}) listens there" in said
-    assert "COLDSTREAM_KAFKA_PORT" in said
+    message = str(refused.value)
+    assert f"port {port} on 127.0.0.1 cannot be used" in message
+    assert f"(pid {os.getpid()}) listens there" in message
+    assert "COLDSTREAM_KAFKA_PORT" in message
 
 
 def test_a_second_broker_in_the_same_folder_is_refused(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

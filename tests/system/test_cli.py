@@ -54,10 +54,14 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
     with supervised_system("--no-train", state=state, folder=work) as system:
         variables = system.environment
         options = ("--items", str(tmp_path / "items.csv"), "--kind", "purchase", "--rejects", str(tmp_path / "bad.csv"))
-        said = json.loads(
+        imported = json.loads(
             command(variables, "import", str(file), "--map", "user_id=uid,item_id=sku,at=ts", *options, "--json")
         )
-        assert (said["report"]["read"], said["report"]["kept"], said["sent"]["events"]) == (3_002, 3_000, 3_000)
+        assert (imported["report"]["read"], imported["report"]["kept"], imported["sent"]["events"]) == (
+            3_002,
+            3_000,
+            3_000,
+        )
         assert "yesterday" in (tmp_path / "bad.csv").read_text()
         wait_until(lambda: _status(variables)["events"] == 3_000, 60, "everything is in the features")
         assert _status(variables)["lag"] == 0
@@ -65,17 +69,17 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
             command(variables, "import", str(file), "--map", "user_id=uid,item_id=sku,at=ts", *options, "--json")
         )
         assert again["sent"]["events"] == 0  # it goes on where it was
-        made = json.loads(command(variables, "train", "--once", "--json", within_s=240))  # it waits for the archive
+        trained = json.loads(command(variables, "train", "--once", "--json", within_s=240))  # it waits for the archive
         assert _status(variables)["archived rows"] >= 3_030
-        assert made["serving"] in made["trained"]
-        wait_until(lambda: _serving(system) == made["serving"], 20, "the release serves")
+        assert trained["serving"] in trained["trained"]
+        wait_until(lambda: _serving(system) == trained["serving"], 20, "the release serves")
         answer = json.loads(command(variables, "recommend", "u3", "-n", "5", "--explain", "--json"))
         assert answer["reason"] == "personal"
         assert len(answer["items"]) == 5
         assert answer["items"][0]["title"].startswith("Thing")
         assert "personal" in command(variables, "recommend", "u3")
         assert json.loads(command(variables, "features", "show", "u3"))["summary"]["totals"] == {"purchase": 75}
-        assert made["serving"] in command(variables, "releases", "list")
+        assert trained["serving"] in command(variables, "releases", "list")
         assert command(variables, "dead-letters", "list").strip() == "0 dead letters"
         assert "a system runs on" in command(variables, "reset", "--yes", code=1)
         assert "a system runs on" in command(variables, "features", "rebuild", code=1)
@@ -103,7 +107,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert time.monotonic() - began < 60
         row = httpx.get(f"{system.url}/v1/users/u3/features").json()
         assert (row["summary"]["totals"], row["profile"]) == ({"purchase": 75}, before)
-        assert _serving(system) == made["serving"]
+        assert _serving(system) == trained["serving"]
     command(variables, "reset", "--yes")
     assert not state.exists()
     assert _status(variables)["api"] == "not answering"
@@ -113,7 +117,7 @@ def test_what_is_asked_wrongly_is_answered_in_a_line(tmp_path: Path) -> None:
     import os
 
     variables = {**os.environ, "COLDSTREAM_STATE": str(tmp_path / "state")}
-    for words, said in [
+    for words, message in [
         (("--settings", "none.toml", "settings"), "no such settings file"),
         (("replay", "netflix"), "no data set 'netflix'"),
         (("replay", "globo"), "asks for the folder"),
@@ -122,13 +126,13 @@ def test_what_is_asked_wrongly_is_answered_in_a_line(tmp_path: Path) -> None:
         (("train", "--once"), "no events are archived"),
     ]:
         answer = command(variables, *words, code=1)
-        assert said in answer
+        assert message in answer
         assert "Traceback" not in answer
 
 
 def test_a_second_ctrl_c_is_not_needed(tmp_path: Path) -> None:
     with supervised_system("--no-train", "--no-archive", state=tmp_path / "state") as system:
-        asked = time.monotonic()
+        interrupted_at = time.monotonic()
         subprocess.run(["kill", f"-{int(signal.SIGINT)}", str(system.pid)], check=True)
 
         def gone() -> bool:
@@ -139,7 +143,7 @@ def test_a_second_ctrl_c_is_not_needed(tmp_path: Path) -> None:
             return False
 
         wait_until(gone, 30, "the API is gone")
-        assert time.monotonic() - asked < 30
+        assert time.monotonic() - interrupted_at < 30
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -160,11 +164,11 @@ def test_the_docs_page_shows_the_routes_in_a_browser(system: Any, tmp_path: Path
 def _status(variables: dict[str, str]) -> dict[str, Any]:
     words = [sys.executable, "-m", "serving.cli", "status", "--json"]
     done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=120, check=False)
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == any(found[part] != "up" for part in ("api", "consumer", "archive"))
-    return found
+    status: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == any(status[part] != "up" for part in ("api", "consumer", "archive"))
+    return status
 
 
 def _serving(system: SupervisedSystem) -> str | None:
-    found: str | None = httpx.get(f"{system.url}/v1/releases").json()["shop"]["serving"]
-    return found
+    serving: str | None = httpx.get(f"{system.url}/v1/releases").json()["shop"]["serving"]
+    return serving

@@ -76,33 +76,33 @@ def trained(system: System, client: httpx.Client, settings: Settings) -> dict[st
     wait_until(
         lambda: count_interactions(settings) == dict.fromkeys(KINDS, USERS * STEPS), 60, "everything is archived"
     )
-    made = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
+    releases = {domain: trainer.train_once(settings, domain).serving or "" for domain in KINDS}
 
     def serves() -> bool:
         listed = [client.get("/v1/users/nobody/recommendations", params={"domain": kind}).json() for kind in KINDS]
-        return {answer["domain"]: answer["release"] for answer in listed} == made
+        return {answer["domain"]: answer["release"] for answer in listed} == releases
 
     wait_until(serves, 60, "each domain's release serves")
-    return made
+    return releases
 
 
 @pytest.mark.timeout(600)
 def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trained: dict[str, str]) -> None:
-    found = {}
+    items_by_domain = {}
     for domain in KINDS:
         token = send(
             client, [taken(domain, "asker", f"{domain}-3", 3 * HOUR), taken(domain, "asker", f"{domain}-4", MINUTE)]
         )
-        asked = {"domain": domain, "n": 200, "after": token}
-        answer = client.get("/v1/users/asker/recommendations", params=asked).json()
+        query = {"domain": domain, "n": 200, "after": token}
+        answer = client.get("/v1/users/asker/recommendations", params=query).json()
         assert (answer["reason"], answer["release"]) == ("personal", trained[domain])
         shown = {item["item_id"] for item in answer["items"]}
         assert f"{domain}-5" in shown
         assert all(item.startswith(domain) for item in shown)
-        found[domain] = (f"{domain}-3" in shown, f"{domain}-4" in shown)
-        everything = client.get("/v1/users/asker/recommendations", params={**asked, "exclude_seen": False}).json()
+        items_by_domain[domain] = (f"{domain}-3" in shown, f"{domain}-4" in shown)
+        everything = client.get("/v1/users/asker/recommendations", params={**query, "exclude_seen": False}).json()
         assert len(everything["items"]) >= ITEMS
-    assert found == {
+    assert items_by_domain == {
         "shop": (True, True),
         "music": (True, False),  # the one of a minute ago is masked for two hours
         "video": (False, False),

@@ -114,9 +114,9 @@ def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
     )
     live.close()
     wait_archived(system, within_s)
-    found = judged(delivery_report(system, system.written))
-    system.sound = found == CLEAN
-    return found
+    figures = judged(delivery_report(system, system.written))
+    system.sound = figures == CLEAN
+    return figures
 
 
 def stopped(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
@@ -314,11 +314,11 @@ def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counte
     written = system.write(2)
     wait_until(lambda: errors() > before, 30, "the archive says that it cannot write")
     assert archived_events(system.state / "archive") == archived
-    settings, said = read(None, system.environment), list[str]()
-    assert wait_for_archive(settings, said.append, within_s=1) >= len(written)
-    assert said[1].startswith("the archive is ")
+    settings, messages = read(None, system.environment), list[str]()
+    assert wait_for_archive(settings, messages.append, within_s=1) >= len(written)
+    assert messages[1].startswith("the archive is ")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert wait_for_archive(settings, said.append) == 0
+    assert wait_for_archive(settings, messages.append) == 0
     assert archived_events(system.state / "archive") >= archived + len(written)
     assert outcome(system) == CLEAN
 
@@ -341,9 +341,11 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
             seen.add(answer.json()["release"])
 
         for number in range(5):
-            made = write_random_release(root, 200 + number, ITEM_KNN, rng)
-            wait_until(lambda made=made: (look(), _serving(base) == made)[1], 20, "the next release serves")
-        good = made
+            release_id = write_random_release(root, 200 + number, ITEM_KNN, rng)
+            wait_until(
+                lambda release_id=release_id: (look(), _serving(base) == release_id)[1], 20, "the next release serves"
+            )
+        good = release_id
         damaged = write_random_release(root, 50, ITEM_KNN, rng)
         file = root / "shop" / damaged / "popularity.npy"
         raw = bytearray(file.read_bytes())
@@ -362,8 +364,8 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
 
 
 def _serving(base: str) -> str | None:
-    found: str | None = httpx.get(f"{base}/v1/releases").json()["shop"]["serving"]
-    return found
+    serving: str | None = httpx.get(f"{base}/v1/releases").json()["shop"]["serving"]
+    return serving
 
 
 def _refused(base: str) -> dict[str, Any] | None:
@@ -373,5 +375,5 @@ def _refused(base: str) -> dict[str, Any] | None:
 
 def _totals(system: System, user: str) -> dict[str, int]:
     row = httpx.get(f"{system.url}/v1/users/{user}/features").json()
-    found: dict[str, int] = row["summary"]["totals"]
-    return found
+    totals: dict[str, int] = row["summary"]["totals"]
+    return totals

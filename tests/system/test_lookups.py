@@ -48,8 +48,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def client(served: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, timeout=30) as one:
-        yield one
+    with httpx.Client(base_url=served.url, timeout=30) as opened:
+        yield opened
 
 
 def described(item: str, category: str, **more: Any) -> dict[str, Any]:
@@ -67,12 +67,12 @@ def test_a_rule_holds_when_its_token_is_reached_and_is_gone_when_deleted(client:
     user, token = someone(client)
     assert item_ids(get_recommendations(client, user, n=3, after=token)) == ["i1", "i2", "i3"]
     rule = {"action": "pin", "position": 1, "items": ["i39"]}
-    made = client.put("/v1/rules/front", json=rule)
-    assert made.status_code == 202
-    found = get_recommendations(client, user, n=3, after=made.json()["token"], explain=True)
-    assert (item_ids(found), found["applied"]) == (["i39", "i1", "i2"], ["front", "from-file"])
-    assert found["items"][0]["why"]["code"] == "pinned"
-    assert found["items"][1]["why"]["code"] == "because_you_viewed"
+    created = client.put("/v1/rules/front", json=rule)
+    assert created.status_code == 202
+    answer = get_recommendations(client, user, n=3, after=created.json()["token"], explain=True)
+    assert (item_ids(answer), answer["applied"]) == (["i39", "i1", "i2"], ["front", "from-file"])
+    assert answer["items"][0]["why"]["code"] == "pinned"
+    assert answer["items"][1]["why"]["code"] == "because_you_viewed"
     listed = client.get("/v1/rules").json()
     assert {rule["id"]: rule["source"] for rule in listed["rules"]} == {"front": "api", "from-file": "file"}
     assert "coldstream_rules_applied_total" in client.get("/metrics").text
@@ -83,7 +83,7 @@ def test_a_rule_holds_when_its_token_is_reached_and_is_gone_when_deleted(client:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"action": "boost", "items": ["a"]}, "factor"),
         ({"action": "pin", "items": ["a"]}, "position"),
@@ -92,10 +92,10 @@ def test_a_rule_holds_when_its_token_is_reached_and_is_gone_when_deleted(client:
         ({"action": "exclude", "itmes": ["a"]}, "itmes"),
     ],
 )
-def test_a_bad_rule_is_refused_with_its_cure(client: httpx.Client, body: dict[str, Any], said: str) -> None:
+def test_a_bad_rule_is_refused_with_its_cure(client: httpx.Client, body: dict[str, Any], message: str) -> None:
     answer = client.put("/v1/rules/bad", json=body)
     assert answer.status_code == 400
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
 def test_the_file_is_followed_and_a_bad_one_changes_nothing(client: httpx.Client, served: System) -> None:
@@ -159,7 +159,7 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
             client.post("/v1/sessions/recommendations", json={**visit, "n": 40}).json(),
             client.get("/v1/items/i0/similar", params={"n": 40}).json(),
         ]
-        return {item for found in lists for item in item_ids(found)}
+        return {item for answer in lists for item in item_ids(answer)}
 
     assert {"i5", "i6"} <= everywhere()
     client.put("/v1/items", json=described("i5", "tea", available=False)).raise_for_status()
@@ -168,8 +168,8 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     record_property("out of stock, gone after s", time.monotonic() - acknowledged)
     expires_at = int(time.time() * 1000) + 2_000
     token = client.put("/v1/items", json=described("i6", "cups", expires_at=expires_at)).json()["token"]
-    found = get_recommendations(client, user, n=40, after=token)
-    assert "i6" in item_ids(found) or time.time() * 1000 > expires_at
+    answer = get_recommendations(client, user, n=40, after=token)
+    assert "i6" in item_ids(answer) or time.time() * 1000 > expires_at
     wait_until(lambda: "i6" not in everywhere(), 10, "what has expired is gone")
     record_property("expired, gone after s", time.time() - expires_at / 1000)
     for item, category in (("i5", "tea"), ("i6", "cups")):
@@ -185,8 +185,8 @@ def next_list(lines: Iterator[str], other_than: list[str], within_s: float = 20)
     same list again: a change that it had read already may be announced after it."""
     until_s = time.monotonic() + within_s
     for line in lines:
-        if line.startswith("data:") and (found := item_ids(json.loads(line[5:]))) != other_than:
-            return found
+        if line.startswith("data:") and (items := item_ids(json.loads(line[5:]))) != other_than:
+            return items
         if time.monotonic() > until_s:
             break
     pytest.fail(f"no other list than {other_than} within {within_s:g} s")
@@ -218,9 +218,9 @@ def test_a_live_stream_follows_rules_stock_and_expiry(
         assert next_list(lines, ["i1", "i4", "i5", "i6"]) == ["i1", "i5", "i6", "i7"]
         assert time.time() * 1000 >= expires_at
         record_property("expired, list after s", time.time() - expires_at / 1000)
-        asked = answered(client)
+        answers_before = answered(client)
         client.put("/v1/items", json=described("i38", "cups", available=False)).raise_for_status()
-        wait_until(lambda: answered(client) > asked, 20, "the stream looked again")  # and has nothing to say
+        wait_until(lambda: answered(client) > answers_before, 20, "the stream looked again")  # and has nothing to say
         client.delete("/v1/rules/live").raise_for_status()
         assert next_list(lines, ["i1", "i5", "i6", "i7"]) == ["i1", "i2", "i5", "i6"]
     on_sale = {"available": True, "expires_at": None}
@@ -264,30 +264,30 @@ def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -
     assert item_ids(client.get(f"/v1/items/{fresh}/similar").json()) == [other]
 
     def explored() -> bool:
-        found = get_recommendations(client, user, n=5, explore=0.5)
-        assert all(0 < item["propensity"] <= 1 for item in found["items"])
-        assert found["items"][0]["propensity"] == 1
-        return fresh in item_ids(found)
+        answer = get_recommendations(client, user, n=5, explore=0.5)
+        assert all(0 < item["propensity"] <= 1 for item in answer["items"])
+        assert answer["items"][0]["propensity"] == 1
+        return fresh in item_ids(answer)
 
     wait_until(explored, 30, "a new item is explored")
 
 
 def test_propensities_come_back_with_the_impression(client: httpx.Client) -> None:
     user, token = someone(client)
-    found = get_recommendations(client, user, n=4, explore=0.5, after=token)
+    answer = get_recommendations(client, user, n=4, explore=0.5, after=token)
     impression = {
         "type": "impression",
         "event_id": uuid4().hex,
         "user_id": user,
-        "item_ids": item_ids(found),
+        "item_ids": item_ids(answer),
         "at": int(time.time() * 1000),
-        "release": found["release"],
-        "request_id": found["request_id"],
-        "context": {"propensities": json.dumps([item["propensity"] for item in found["items"]])},
+        "release": answer["release"],
+        "request_id": answer["request_id"],
+        "context": {"propensities": json.dumps([item["propensity"] for item in answer["items"]])},
     }
     assert client.post("/v1/events", json=impression).status_code == 202
     assert propensities_of(msgspec.convert(impression, Impression)).tolist() == [
-        item["propensity"] for item in found["items"]
+        item["propensity"] for item in answer["items"]
     ]
 
 
@@ -297,12 +297,12 @@ def test_a_request_brings_candidates_rules_and_options(client: httpx.Client) -> 
     path = f"/v1/users/{user}/recommendations"
     assert item_ids(client.post(path, json=body).json()) == ["i2", "i4", "i38"]
     rules = [{"id": "own", "action": "boost", "factor": 50, "where": {"category": "cups"}}]
-    found = client.post(path, json={"n": 3, "rules": rules, "explain": True}).json()
-    assert item_ids(found) == ["i2", "i4", "i6"]
-    assert "own" in found["applied"]
-    assert found["items"][0]["rules"] == [{"rule": "own", "action": "boost", "factor": 50.0}]
+    by_rules = client.post(path, json={"n": 3, "rules": rules, "explain": True}).json()
+    assert item_ids(by_rules) == ["i2", "i4", "i6"]
+    assert "own" in by_rules["applied"]
+    assert by_rules["items"][0]["rules"] == [{"rule": "own", "action": "boost", "factor": 50.0}]
     spread = get_recommendations(client, user, n=4, per_category=2, diversity=0.3)
-    assert sorted(int(one.removeprefix("i")) % 2 for one in item_ids(spread)) == [0, 0, 1, 1]
+    assert sorted(int(item_id.removeprefix("i")) % 2 for item_id in item_ids(spread)) == [0, 0, 1, 1]
     for bad in ({"nn": 3}, {"n": 0}, {"diversity": 2}, {"rules": [{"id": "x", "action": "pin", "items": ["a"]}]}):
         answer = client.post(path, json=bad)
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")

@@ -31,24 +31,24 @@ def source(folder: Path, seconds: int = 1) -> Source:
 
 def logged(broker: Broker, topic: str = "events") -> list[Interaction]:
     consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap)
-    places = [TopicPartition(topic, one) for one in consumer.partitions_for_topic(topic)]
+    places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
-    found = []
+    values = []
     while any(consumer.position(place) < ends[place] for place in places):
         for messages in consumer.poll(500).values():
-            found += [message.value for message in messages]
+            values += [message.value for message in messages]
     consumer.close()
-    return [msgspec.json.decode(value, type=Interaction) for value in found] if topic == "events" else found
+    return [msgspec.json.decode(value, type=Interaction) for value in values] if topic == "events" else values
 
 
 def test_a_replay_that_is_stopped_goes_on_where_it_was(fresh_broker: Broker, tmp_path: Path) -> None:
     data, place = source(tmp_path), tmp_path / "place.json"
     stop = threading.Event()
 
-    def tell(one: ReplayProgress) -> None:
-        if one.sent > 1_000:
+    def tell(progress: ReplayProgress) -> None:
+        if progress.sent > 1_000:
             stop.set()
 
     first = replay(
@@ -85,7 +85,7 @@ def test_speed_is_kept_and_times_are_shifted(broker: Broker, tmp_path: Path) -> 
     )
     assert done.events == 3_000
     assert 2.9 <= time.monotonic() - began < 8
-    newest = max(one.at for one in logged(broker))  # what other tests wrote there is years older
+    newest = max(event.at for event in logged(broker))  # what other tests wrote there is years older
     assert newest == data.start + 2_999_000 + shift
     assert time.time() * 1000 - WEEK_MS - 6_000_000 < newest <= time.time() * 1000
 

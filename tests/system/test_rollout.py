@@ -41,8 +41,8 @@ def trying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def client(trying: System) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=trying.url, timeout=30) as one:
-        yield one
+    with httpx.Client(base_url=trying.url, timeout=30) as opened:
+        yield opened
 
 
 def two_releases(system: System, client: httpx.Client) -> tuple[Path, str, str]:
@@ -54,8 +54,8 @@ def two_releases(system: System, client: httpx.Client) -> tuple[Path, str, str]:
 
 
 def shop(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/v1/releases").json()["shop"]
-    return found
+    releases: dict[str, Any] = client.get("/v1/releases").json()["shop"]
+    return releases
 
 
 def events_of(user: str, answer: dict[str, Any], click: bool) -> list[dict[str, Any]]:
@@ -90,8 +90,8 @@ def know_items(client: httpx.Client) -> None:
 
 
 def totals(client: httpx.Client, name: str) -> tuple[int, int]:
-    found = shop(client)["rollout"]["outcomes"].get(name, {"impressions": 0, "clicks": 0})
-    return found["impressions"], found["clicks"]
+    outcomes = shop(client)["rollout"]["outcomes"].get(name, {"impressions": 0, "clicks": 0})
+    return outcomes["impressions"], outcomes["clicks"]
 
 
 def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System, client: httpx.Client) -> None:
@@ -111,10 +111,10 @@ def test_a_canary_answers_its_users_and_goes_when_they_click_less(trying: System
         if shop(client)["rollout"]["canary"] is None:
             break
     wait_until(lambda: shop(client)["rollout"]["canary"] is None, 60, "the canary goes")
-    told = shop(client)
-    ended = told["rollout"]["ended"][-1]
+    state = shop(client)
+    ended = state["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-clicks")
-    (listed,) = [release for release in told["releases"] if release["id"] == other]
+    (listed,) = [release for release in state["releases"] if release["id"] == other]
     assert (listed["state"], listed["reason"]) == ("refused", "canary-clicks")
     wait_until(lambda: {by for _, by in visit(client, users, lambda *_: False)} == {control}, 60, "the control has all")
     metrics = client.get("/metrics").text
@@ -161,15 +161,15 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     began_at = int(time.time() * 1000) - 73 * 3_600_000
     arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at)))
     wait_until(lambda: shop(client)["rollout"]["ended"], 30, "the canary goes back")
-    told = shop(client)
-    assert (told["serving"], told["rollout"]["canary"]) == (control, None)
-    ended = told["rollout"]["ended"][-1]
+    state = shop(client)
+    assert (state["serving"], state["rollout"]["canary"]) == (control, None)
+    ended = state["rollout"]["ended"][-1]
     assert (ended["release"], ended["action"], ended["reason"]) == (other, "rolled-back", "canary-timeout")
     assert "no decision within 72 h" in ended["detail"]
 
     def listed() -> tuple[str, str | None]:
-        (found,) = [release for release in shop(client)["releases"] if release["id"] == other]
-        return found["state"], found["reason"]
+        (listed_release,) = [release for release in shop(client)["releases"] if release["id"] == other]
+        return listed_release["state"], listed_release["reason"]
 
     wait_until(lambda: listed() == ("refused", "canary-timeout"), 20, "the release is listed as refused")
     line = 'coldstream_canaries_ended_total{action="rollback",domain="shop",reason="timeout"} 1.0'
@@ -197,12 +197,12 @@ def test_a_shadow_is_compared_and_never_answers(trying: System, client: httpx.Cl
     answered = visit(client, [f"s{number}" for number in range(20)], lambda *_: True)
     assert {by for _, by in answered} == {control}
     wait_until(lambda: figures(client)["judged"] + figures(client)["dropped"] >= 20, 60, "the windows have passed")
-    found = figures(client)
-    assert found["overlap@10"] == 1.0  # of users of whom nothing is known both say what is popular
-    assert found["hits"] == found["shown_hits"] == found["judged"] > 0
+    shadow = figures(client)
+    assert shadow["overlap@10"] == 1.0  # of users of whom nothing is known both say what is popular
+    assert shadow["hits"] == shadow["shown_hits"] == shadow["judged"] > 0
     lines = [json.loads(line) for line in (trying.state / "shadow" / "shop.jsonl").read_text().splitlines()]
-    assert len(lines) == found["answers"]
-    assert json.loads(listed(trying.environment, "--json"))["figures"]["shadow"] == found
+    assert len(lines) == shadow["answers"]
+    assert json.loads(listed(trying.environment, "--json"))["figures"]["shadow"] == shadow
     assert "overlap@10 1, " in listed(trying.environment)
     shutil.copytree(root, tmp_path / "releases")
     rollout.begin_shadow(tmp_path / "releases", "shop", other, 1.0)  # the same release, another trial
@@ -219,8 +219,8 @@ def listed(variables: dict[str, str], *words: str) -> str:
 
 
 def figures(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = shop(client)["rollout"]["figures"]["shadow"]
-    return found
+    shadow: dict[str, Any] = shop(client)["rollout"]["figures"]["shadow"]
+    return shadow
 
 
 def test_kill_9_of_the_consumer_counts_no_list_twice_and_loses_none(tmp_path: Path) -> None:
@@ -268,9 +268,9 @@ def test_the_commands_begin_and_end_trials(trying: System, client: httpx.Client)
     assert every["rollout"]["canary"]["share"] == 0.25
     states = {release["id"]: release["state"] for release in every["releases"]}
     assert (states[control], states[other]) == ("serving", "canary")
-    told = json.loads(run("diff", control, other, "--json").stdout)
-    assert told["items"] | {"most popular gained": [], "most popular lost": []} == told["items"]
-    assert (told["releases"], told["items"]["kept"]) == ([control, other], 60)
+    difference = json.loads(run("diff", control, other, "--json").stdout)
+    assert difference["items"] | {"most popular gained": [], "most popular lost": []} == difference["items"]
+    assert (difference["releases"], difference["items"]["kept"]) == ([control, other], 60)
     assert "above 0" in run("shadow", other, "--share", "2").stderr
     assert run("canary", "off").returncode == 0
     assert "no canary" in run("canary", "off").stderr
@@ -322,10 +322,10 @@ def test_a_card_over_http(trying: System, client: httpx.Client) -> None:
     release_store.update_manifest(root, msgspec.structs.replace(card, **about))
     answer = client.get(f"/v1/releases/{other}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    found = answer.json()
-    assert {name: found[name] for name in about} == about | {"intervals": {"ndcg@10": [0.15, 0.25]}}
-    assert (found["id"], found["domain"], found["state"], found["reason"]) == (other, "shop", "ready", None)
-    assert found["params"]["neighbors"] == 50
+    body = answer.json()
+    assert {name: body[name] for name in about} == about | {"intervals": {"ndcg@10": [0.15, 0.25]}}
+    assert (body["id"], body["domain"], body["state"], body["reason"]) == (other, "shop", "ready", None)
+    assert body["params"]["neighbors"] == 50
     assert client.get(f"/v1/releases/{control}", params={"domain": "shop"}).json()["state"] == "serving"
     for path, kind in (
         ("20200101T000000-none", "unknown-release"),

@@ -24,21 +24,21 @@ def softmax_loss(logits: Any, column: Any, smoothing: float = 0.0) -> Any:
     return losses
 
 
-def sampled_loss(wanted: Any, others: Any) -> Any:
+def sampled_loss(positive: Any, others: Any) -> Any:
     """Cross-entropy over the target and sampled items: wanted float [places], others [places, negatives] -> [places].
 
     The logits are corrected by the caller: each less the log of its item's chance to be drawn (Yi et al., RecSys 2019,
     section 4).
     """
-    return ops.logaddexp(ops.logsumexp(others, axis=-1), wanted) - wanted
+    return ops.logaddexp(ops.logsumexp(others, axis=-1), positive) - positive
 
 
-def gbce_loss(wanted: Any, others: Any, beta: float) -> Any:
+def gbce_loss(positive: Any, others: Any, beta: float) -> Any:
     """Generalized binary cross-entropy: -(log(sigmoid(s+)^beta) + sum log(1 - sigmoid(s-))) over 1 + negatives.
 
     wanted float [places], others [places, negatives] -> [places] (Petrov & Macdonald, RecSys 2023, equation 13).
     """
-    whole = beta * ops.softplus(-wanted) + ops.sum(ops.softplus(others), axis=-1)
+    whole = beta * ops.softplus(-positive) + ops.sum(ops.softplus(others), axis=-1)
     return whole / (1.0 + ops.cast(ops.shape(others)[-1], "float32"))
 
 

@@ -165,31 +165,31 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def _against_drawn(self, hidden: Any, target: Any, x: Any, real: Any) -> Any:
         numbers = x["negatives"]
-        wanted = ops.sum(hidden * ops.cast(self.vectors(target), "float32"), axis=-1)
+        positive = ops.sum(hidden * ops.cast(self.vectors(target), "float32"), axis=-1)
         others = self._product(hidden, self.vectors(numbers))
         if self.log_q is not None:
             log_q = ops.convert_to_tensor(self.log_q)
-            wanted, others = wanted - ops.take(log_q, target), others - ops.take(log_q, numbers)
+            positive, others = positive - ops.take(log_q, target), others - ops.take(log_q, numbers)
         if self.params.repeats:
             before, gain = self._before(x)
-            wanted = wanted + ops.sum(gain * ops.cast(ops.equal(before, target[:, None]), "float32"), axis=-1)
+            positive = positive + ops.sum(gain * ops.cast(ops.equal(before, target[:, None]), "float32"), axis=-1)
             others = others + self._repeated(x, numbers)
         others = ops.where(ops.equal(numbers[None], target[:, None]), FAR, others)
-        losses = self._of_drawn(wanted, others)
+        losses = self._of_drawn(positive, others)
         if self.params.adversarial:
-            shares = ops.exp(others - ops.logaddexp(ops.logsumexp(others, axis=-1), wanted)[:, None])
+            shares = ops.exp(others - ops.logaddexp(ops.logsumexp(others, axis=-1), positive)[:, None])
             residual = ops.sigmoid(others) if self.objective == "gbce" else shares
             step = adversarial_step(residual * real[:, None], hidden, self.params.epsilon)
             length = ops.sqrt(ops.sum(ops.square(hidden), axis=-1) + 1e-12)  # the target's own vector moves against it
-            moved = self._of_drawn(wanted - self.params.epsilon * length, others + self._product(hidden, step))
+            moved = self._of_drawn(positive - self.params.epsilon * length, others + self._product(hidden, step))
             losses = losses + self.params.adversarial * moved
         return losses
 
-    def _of_drawn(self, wanted: Any, others: Any) -> Any:
+    def _of_drawn(self, positive: Any, others: Any) -> Any:
         if self.objective == "sampled":
-            return sampled_loss(wanted, others)
+            return sampled_loss(positive, others)
         drawn = self.params.negatives
-        return gbce_loss(wanted, others, beta_of(self.trained, drawn, self.params.calibration))
+        return gbce_loss(positive, others, beta_of(self.trained, drawn, self.params.calibration))
 
     def _valued(self, hidden: Any, numbers: Any) -> Any:
         """What value a history's next event would have, were it of these items: float [places], in deviations."""

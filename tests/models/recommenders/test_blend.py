@@ -43,13 +43,13 @@ def test_ndcg_is_that_of_the_sorted_lists() -> None:
     amounts = rng.integers(0, 4, (60, 35, 3)).astype(np.float32)
     hits = rng.random((60, 35)) < 0.08
     hits[0] = False
-    wanted = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
-    known = Evidence(tuple("abc"), amounts, hits, wanted, np.full(60, 5))
+    relevant = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
+    known = Evidence(tuple("abc"), amounts, hits, relevant, np.full(60, 5))
     weights = np.array([1.0, 2.0, 4.0])
     for case, ndcg in enumerate(known.ndcg(weights)):
         order = sorted(range(35), key=lambda place: (-float(amounts[case, place] @ weights), place))
         gained = sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:10]) if hits[case, place])
-        ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, wanted[case])))
+        ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, relevant[case])))
         assert ndcg == pytest.approx(gained / ideal), case
 
 

@@ -17,8 +17,8 @@ OWN = {"--items", "--users", "--map"}
 def options_of(command: str) -> set[str]:
     """The options of a command, as its help and its parser know them."""
     group = typer.main.get_command(app)
-    found = group.commands[command]  # type: ignore[attr-defined]
-    return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    registered = group.commands[command]  # type: ignore[attr-defined]
+    return {name for parameter in registered.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.parametrize("command", ["import", "evaluate", "tune"])

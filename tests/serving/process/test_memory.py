@@ -41,7 +41,7 @@ def faults(kept: str, mebibytes: int, **environment: str) -> list[int]:
     thread."""
     command = [sys.executable, "-c", ROUNDS, kept, str(mebibytes)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-    return [int(one) for one in done.stdout.split()]
+    return [int(count) for count in done.stdout.split()]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
@@ -61,8 +61,8 @@ def test_what_the_environment_says_holds() -> None:
 
 def test_no_part_is_told_by_its_environment_what_it_says_itself() -> None:
     variables = part_environment(Settings())
-    said = {name for name in variables if name.startswith("MALLOC_")} - os.environ.keys()
-    assert not said & memory.allocator_variables(memory.SMALL).keys()
+    variables_set = {name for name in variables if name.startswith("MALLOC_")} - os.environ.keys()
+    assert not variables_set & memory.allocator_variables(memory.SMALL).keys()
 
 
 class Node:
@@ -74,10 +74,10 @@ class Node:
 
 def cycle() -> weakref.ref[Node]:
     """A cycle that nobody holds: only a collection frees it."""
-    one = Node()
-    one.other = Node()
-    one.other.other = one
-    return weakref.ref(one)
+    node = Node()
+    node.other = Node()
+    node.other.other = node
+    return weakref.ref(node)
 
 
 @pytest.fixture

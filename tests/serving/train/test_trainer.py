@@ -40,8 +40,8 @@ def write(state: Path, first: int, events: int, shift: int = 0, domain: str = "s
     for n in range(first, first + events):
         user, item = int(rng.integers(150)), int(rng.integers(30)) + shift
         item += 30 * (user % 2)
-        one = Interaction(f"e{n}", f"u{user}", f"i{item}", "view", NOON + MINUTE * n, domain=domain)
-        rows.append(ArchiveRow(0, n, NOON, one))
+        event = Interaction(f"e{n}", f"u{user}", f"i{item}", "view", NOON + MINUTE * n, domain=domain)
+        rows.append(ArchiveRow(0, n, NOON, event))
     kept.append("events", rows)
     kept.flush()
 
@@ -56,9 +56,9 @@ def settings(tmp_path: Path) -> Settings:
 def serve(settings: Settings, domain: str = "shop") -> Manifest:
     """A release from counts that serves, without an announcement: there is no broker here."""
     run = trainer.training_run(settings, domain)
-    made = training.item_knn(run)
-    assert training.decide(run, [made]).serving == made.manifest.id
-    return made.manifest
+    trained = training.item_knn(run)
+    assert training.decide(run, [trained]).serving == trained.manifest.id
+    return trained.manifest
 
 
 HOLD = "import sys, time; from serving.train import trainer; from serving.settings import read\n"
@@ -94,8 +94,8 @@ def test_what_is_tuned_does_not_wait_for_new_counts_while_counts_serve(settings:
 def test_drift_is_seen_in_new_events_and_named(settings: Settings) -> None:
     with pytest.raises(ReleaseError, match="no release serves yet"):
         drift.measure_drift(settings, "shop")
-    made = serve(settings)
-    assert drift.measure_drift(settings, "shop") == Drift(0, {}, None, made.metrics["next_hr@10"])
+    release_id = serve(settings)
+    assert drift.measure_drift(settings, "shop") == Drift(0, {}, None, release_id.metrics["next_hr@10"])
     write(settings.state_path, 1_500, 400)
     same = drift.measure_drift(settings, "shop")
     assert same.events == 400
@@ -109,8 +109,8 @@ def test_drift_is_seen_in_new_events_and_named(settings: Settings) -> None:
     )  # the system is young: it grows
     assert moved.hit_rate is not None
     assert moved.hit_rate < same.hit_rate
-    said = drift.summary(moved)
-    assert said.startswith("1200 events since; stability index kind 0.000")
+    summary = drift.summary(moved)
+    assert summary.startswith("1200 events since; stability index kind 0.000")
 
 
 def test_the_loop_trains_early_where_a_domain_drifts(settings: Settings) -> None:
@@ -126,8 +126,8 @@ def test_the_loop_trains_early_where_a_domain_drifts(settings: Settings) -> None
     value = metrics.registry.get_sample_value("coldstream_drift_stability_index", {"domain": "shop", "feature": "item"})
     assert value is not None
     assert value > settings.drift_index
-    found = metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"})
-    assert found == before + 1
+    drifts = metrics.registry.get_sample_value("coldstream_drift_detected_total", {"domain": "shop", "reason": "item"})
+    assert drifts == before + 1
     assert monitor.wait(time.monotonic() + 2.5, ["shop"]) is None  # nothing is new: it is not looked at again
     stop.set()
     assert monitor.wait(time.monotonic() + 120, ["shop"]) is None
@@ -154,9 +154,9 @@ def test_a_loop_with_a_domain_trains_that_one_only(settings: Settings) -> None:
 
 
 def test_a_loop_has_no_one_result_to_print(settings: Settings) -> None:
-    found = CliRunner().invoke(app, ["--state", settings.state, "train", "--every", "15m", "--json"])
-    assert isinstance(found.exception, ColdstreamError)
-    assert "give --once" in str(found.exception)
+    result = CliRunner().invoke(app, ["--state", settings.state, "train", "--every", "15m", "--json"])
+    assert isinstance(result.exception, ColdstreamError)
+    assert "give --once" in str(result.exception)
 
 
 def test_what_the_gate_says_of_a_run_is_counted(settings: Settings) -> None:
@@ -174,8 +174,8 @@ def test_what_the_gate_says_of_a_run_is_counted(settings: Settings) -> None:
 def test_the_gate_is_what_the_settings_say() -> None:
     chosen = Settings(gate_margin=0.01, gate_confidence=0.9, gate_coverage=0.7, gate_latency_ms=9.0)
     chosen = msgspec.structs.replace(chosen, gate_dominant_item=0.6, gate_personalization=0.3, gate_tolerance=0.02)
-    found = trainer.gate_thresholds(chosen)
-    assert msgspec.structs.asdict(found) == {
+    thresholds = trainer.gate_thresholds(chosen)
+    assert msgspec.structs.asdict(thresholds) == {
         "margin": 0.01,
         "confidence": 0.9,
         "tolerance": 0.02,

@@ -27,19 +27,21 @@ def test_softmax_is_the_log_of_the_targets_share() -> None:
 
 
 def test_sampled_softmax_is_softmax_over_target_and_drawn() -> None:
-    wanted, others = HIDDEN[:, 0], HIDDEN @ VECTORS.T
-    whole = np.concatenate([wanted[:, None], others], axis=1)
-    np.testing.assert_allclose(np.asarray(losses.sampled_loss(wanted, others)), -np.log(shares(whole)[:, 0]), rtol=1e-5)
+    positive, others = HIDDEN[:, 0], HIDDEN @ VECTORS.T
+    whole = np.concatenate([positive[:, None], others], axis=1)
+    np.testing.assert_allclose(
+        np.asarray(losses.sampled_loss(positive, others)), -np.log(shares(whole)[:, 0]), rtol=1e-5
+    )
 
 
 def test_gbce_weighs_the_target_by_beta() -> None:
-    wanted, others = np.array([0.0, 2.0], np.float32), np.array([[0.0, 1.0], [-1.0, 0.0]], np.float32)
+    positive, others = np.array([0.0, 2.0], np.float32), np.array([[0.0, 1.0], [-1.0, 0.0]], np.float32)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     expected = [
         -(0.5 * np.log(0.5) + np.log(0.5) + np.log(1 - sigmoid(1.0))) / 3,
         -(0.5 * np.log(sigmoid(2.0)) + np.log(1 - sigmoid(-1.0)) + np.log(0.5)) / 3,
     ]
-    np.testing.assert_allclose(np.asarray(losses.gbce_loss(wanted, others, 0.5)), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(losses.gbce_loss(positive, others, 0.5)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.1), (0.5, 0.55)])
