@@ -36,7 +36,7 @@ from testing.ports import free_port
 from testing.redis_server import redis_server
 from testing.synthetic import synthetic_events
 from testing.temporary_folder import temporary_folder
-from testing.waiting import wait_ready
+from testing.waiting import answers, wait_until
 
 EVENTS_A_USER: Final = 20
 STORES: Final = ("sqlite", "redis")
@@ -88,8 +88,8 @@ def over_http(state: Path) -> dict[str, Any]:
         create_topics(broker.bootstrap, None, topics.topics(4))
         variables = system_environment(state, kafka=broker.bootstrap)
         port = int(variables["COLDSTREAM_PORT"])
-        with _process("serving.http.app", variables) as process:
-            wait_ready(f"http://127.0.0.1:{port}", process)
+        with _process("serving.http.app", variables):
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 60, "the API answers")
             rng = np.random.default_rng(1)
             events = list(synthetic_events(100_000, 10_000, ITEMS, rng))
             asyncio.run(load.closed_loop(port, _singly(events), 4, 2.0))

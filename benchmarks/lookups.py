@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from benchmarks.printing import print_figures
 from features.activity import Activity, ActivitySummary, Deduplication, History
 from stream.admin import create_topics
 from stream.broker import Broker
-from stream.child_process import start_child
+from stream.child_process import python_command, start_child
 from stream.events import encode
 from stream.topics import topics
 from testing import load
@@ -69,18 +68,23 @@ def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None
 
 @contextmanager
 def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
-    """A broker and the API over a filled state, with the catalogue sent: the API's port and process id."""
+    """A broker, a consumer and the API over a filled state, with the catalogue sent: the API's port and process id."""
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(4))
         variables = system_environment(state, kafka=broker.bootstrap)
-        process = start_child([sys.executable, "-m", "serving.http.app"], env=variables, stdout=subprocess.DEVNULL)
+        api, consumer = [
+            start_child(python_command(module), env=variables, stdout=subprocess.DEVNULL)
+            for module in ("serving.http.app", "serving.consume.app")
+        ]
         port = int(variables["COLDSTREAM_PORT"])
         try:
-            _prepare(port, items, process)
-            yield port, process.pid
+            _prepare(port, items, api)
+            yield port, api.pid
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            for process in (api, consumer):
+                process.send_signal(signal.SIGTERM)
+            for process in (api, consumer):
+                process.wait(30)
 
 
 def _prepare(port: int, items: int, process: subprocess.Popen[bytes], within_s: float = 120) -> None:
