@@ -93,8 +93,9 @@ class DamagedPart(msgspec.Struct, frozen=True):
 class Archive:
     """The Parquet parts below `folder`, one folder per topic. One process writes; any number read.
 
-    A part that cannot be read is set aside (`damaged`), and its offsets are archived again: `position` goes back to
-    them. Until such a part is complete it is written under another name, since readers take a part for complete.
+    A part that cannot be read is set aside (`damaged`), and its offsets are archived again: `position` is then
+    their first offset. Until such a part is complete it is written under another name, since readers take a part
+    for complete.
     """
 
     def __init__(self, folder: Path, part: int = PART_ROWS) -> None:

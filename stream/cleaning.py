@@ -166,7 +166,7 @@ class Cleaner:
         path = self.cleaning.rejects
         if path is not None:
             _write(path, self._rejects)
-        main = next((each for each in (self, *self._others.values()) if each._files), self)
+        main = next((cleaner for cleaner in (self, *self._others.values()) if cleaner._files), self)
         if main._files and not main._kept:
             raise SourceError(f"{self.source}: {main._why_empty()}")
         tables = [cleaner._report() for cleaner in (self, *self._others.values()) if cleaner._files]

@@ -123,7 +123,7 @@ class CleaningReport(msgspec.Struct, frozen=True):
 
     def of(self, table: str) -> TableReport:
         """The report on a table. Raises KeyError where no file of it was read."""
-        return {each.table: each for each in self.tables}[table]
+        return {report.table: report for report in self.tables}[table]
 
     def table(self) -> str:
         """The report as text, a line a step."""

@@ -1,7 +1,7 @@
 """Fetches in which a batch that cannot be read stops its own partition only.
 
 aiokafka raises for the whole fetch: it drops the records of other partitions that it had already taken out, and those
-before the bad batch, and goes on behind them. So after an error every partition goes back to where its reader is, a
+before the bad batch, and continues after them. So after an error every partition is set to its reader's position, a
 probe finds the bad batch, and its partition waits there until the batch can be read or an operator skips it.
 """
 

@@ -258,14 +258,14 @@ def list_releases(root: Path, domain: str) -> list[ReleaseInfo]:
 
 
 def problems(root: Path, domain: str) -> list[ReleaseError]:
-    """What is wrong with the files that say what serves and what is tried out; empty where both are whole."""
-    problems_by_release = []
+    """Damage of a domain's pointer and rollout files; empty where both are whole."""
+    damages = []
     for read in (_read_pointer, arms.read):
         try:
             read(root, domain)
         except ReleaseError as error:
-            problems_by_release.append(error)
-    return problems_by_release
+            damages.append(error)
+    return damages
 
 
 def card(root: Path, domain: str, release: str) -> Card | None:

@@ -13,16 +13,16 @@ def with_options(argument: str, options: Callable[..., Any]) -> Callable[[Comman
     added = inspect.signature(options).parameters
 
     def decorate(command: Command) -> Command:
-        own = [each for each in inspect.signature(command).parameters.values() if each.name != argument]
+        own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != argument]
 
         @functools.wraps(command)
         def with_value(**arguments: Any) -> None:
             value = options(**{name: arguments.pop(name) for name in added})
             command(**arguments, **{argument: value})
 
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *added.values())]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *added.values())]
         with_value.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by Typer
-        with_value.__annotations__ = {each.name: each.annotation for each in parameters}
+        with_value.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_value
 
     return decorate

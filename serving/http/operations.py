@@ -45,7 +45,7 @@ def start_operations(service: Service, host: str, port: int, loop: asyncio.Abstr
 
 
 def readiness_reply(missing: dict[str, str], instead: dict[str, str] | None = None) -> Reply:
-    """200, or 503 with what is missing and the cure; `instead`: what serves instead of damaged releases."""
+    """200, or 503 with what is missing and the cure; `instead`: replacements of damaged releases, by domain."""
     body: dict[str, object] = {"status": "not ready" if missing else "ready", "missing": missing}
     if instead:
         body["substitutes"] = instead

@@ -40,7 +40,7 @@ async def missing_parts(service: Service) -> dict[str, str]:
 
 
 def substitutes(service: Service) -> dict[str, str]:
-    """The domains whose current release is damaged: what serves instead, and why."""
+    """By domain whose current release is damaged: its replacement, and why."""
     serving: dict[str, str] = {}
     for name, state in service.domains.items():
         problem = service.releases.problem(name)

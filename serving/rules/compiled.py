@@ -41,7 +41,7 @@ class ConditionMatcher:
         """Whether an attribute's value passes; None is the value of an item without it."""
         if self._keys is not None:
             values = value if isinstance(value, list) else [] if value is None else [value]
-            if not any(_key(each) in self._keys for each in values):
+            if not any(_key(entry) in self._keys for entry in values):
                 return False
         return self._rest.holds(value)
 

@@ -1,4 +1,4 @@
-"""Bring your own: events from a CSV or Parquet file of any shape, by a column map; users and items beside it.
+"""Bring your own: events from a CSV or Parquet file of any shape, by a column map; users, items from other files.
 
 A time may be epoch seconds or milliseconds, RFC 3339, or a common form of date; one form a column, UTC where no zone is
 written. What was assumed stands in the report's notes.
@@ -70,7 +70,7 @@ class OpenedFiles(msgspec.Struct, frozen=True):
 
 
 def open_table(path: Path | None, options: TableOptions | None = None, *, domain: str = "shop") -> Source:
-    """The events of a file, with the items and users of the files beside it; None reads only these.
+    """The events of a file, with the items and users of their own files; None reads only these.
 
     Fields of events are user_id, item_id, at and, where there are such, kind, value, session_id, category, segment,
     event_id; of items item_id, title, category, expires_at; of users user_id, segment. What else items and users hold

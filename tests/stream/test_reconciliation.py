@@ -63,7 +63,7 @@ def test_lines_in_are_rows_kept_and_rows_rejected_by_reason(tmp_path: Path, file
         report = open_table(path, options).report
         shown = msgspec.json.decode(msgspec.json.encode(report))
         for table, file in (("events", path), ("items", items), ("users", users)):
-            (figures,) = [each for each in shown["tables"] if each["table"] == table]
+            (figures,) = [report for report in shown["tables"] if report["table"] == table]
             (count,) = figures["files"]
             removed = sum(step["removed"] for step in figures["steps"])
             outside = count["header"] + count["blank"] + count["continued"]

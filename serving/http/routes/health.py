@@ -19,7 +19,7 @@ def get_liveness() -> dict[str, str]:
 async def get_readiness(service: InjectedService) -> Response[bytes]:
     """200 when store, broker, catalogue and a ranking are ready; otherwise 503 with what is missing, and the cure.
 
-    `substitutes` is there for domains whose current release is damaged: what serves instead of it, and why.
+    `substitutes` is there for domains whose current release is damaged: the replacement, and why.
     """
     status, media_type, body = readiness_reply(await missing_parts(service), substitutes(service))
     return Response(body, status_code=status, media_type=media_type)
