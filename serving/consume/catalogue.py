@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
@@ -19,11 +19,10 @@ from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, batch_messages, tombstone
 from features.errors import StoreError
 from features.store import OnlineStore
-from serving import metrics
-from serving.consume.events import EventProcessor, disconnect, partition_name
+from serving.consume.events import EventProcessor, disconnect
+from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES
-from stream import dead_letters, topics
-from stream.batch_probe import UnreadableBatch
+from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import EventError
 from stream.events import Item, User, decode_catalogue_update
@@ -41,15 +40,12 @@ MERGED_PARTITION: Final = 0
 log = logging.getLogger("coldstream.consumer")
 
 
-class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
+class CatalogueProcessor(PartitionReader):
     """The Service of the Faust app that applies updates of items and users."""
 
     def __init__(self, store: OnlineStore, events: EventProcessor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.store = store
+        super().__init__(store, **kwargs)
         self.events = events
-        self.next_offsets: dict[TopicPartition, int] = {}
-        self.busy = asyncio.Lock()
 
     async def on_start(self) -> None:
         options = self.events.options
@@ -100,20 +96,7 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         async with self.busy:
             for partition in revoked:
-                self.next_offsets.pop(partition, None)
-                self.guard.drop(partition)
-                for gauge in (metrics.consumer_lag, metrics.partition_stopped):
-                    gauge.remove(partition_name(partition))
-
-    @property
-    def stopped(self) -> dict[TopicPartition, UnreadableBatch]:
-        """The assigned partitions that wait at a batch that cannot be read."""
-        return self.guard.stopped
-
-    async def retry_stopped(self) -> None:
-        """Resume stopped partitions whose batch can be read by now, or was skipped."""
-        async with self.busy:
-            await self.guard.retry()
+                self.drop_partition(partition)
 
     async def forget(self, user_id: str) -> None:
         """Remove a user's profile in every domain, from the store and from `profiles`."""
@@ -127,7 +110,8 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.next_offsets}
             if owned:
-                await self._apply_or_seek_back(owned)
+                async with self.seeking_back(owned):
+                    await self._apply(owned)
             else:
                 await self._pass_markers()
 
@@ -136,16 +120,6 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
         for partition in self.next_offsets.keys() & self.consumer.assignment():
             position = await self.consumer.position(partition)
             self.next_offsets[partition] = max(self.next_offsets[partition], position)
-
-    async def _apply_or_seek_back(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        """Apply a batch; on failure seek back to its start, or the next fetch would skip it."""
-        try:
-            await self._apply(fetched)
-        except BaseException:
-            for partition in fetched:
-                if partition in self.next_offsets and partition in self.consumer.assignment():
-                    self.consumer.seek(partition, self.next_offsets[partition])
-            raise
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         updates, letters = self._decode(fetched)
@@ -176,9 +150,7 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
     def _update(self, message: ConsumerRecord) -> Item | User:
         """The update in a message. Its times are checked against the broker's, so that a rebuild decides the same."""
         update = decode_catalogue_update(message.topic, message.value, message.timestamp, self.events.options.limits)
-        if update.domain not in self.store.domains:
-            known = ", ".join(self.store.domains)
-            raise EventError("unknown-domain", f"domain={update.domain!r} is not one of {known} (setting: domains)")
+        self.check_domain(update.domain)
         return update
 
     async def _send(self, messages: Iterable[Message]) -> None:
@@ -191,10 +163,8 @@ class CatalogueProcessor(Service, ConsumerRebalanceListener):  # type: ignore[mi
 
 
 def _letters(message: ConsumerRecord, error: EventError) -> list[bytes]:
-    metrics.dead_letters.labels(error.reason).inc()
     log.warning("%s, offset %d: not applied: %s", message.topic, message.offset, error.detail)
-    source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
-    return dead_letters.encode_letters(error.reason, error.detail, *source)
+    return letters_of(message, error)
 
 
 def _message(fetched: dict[TopicPartition, list[ConsumerRecord]], entry: LoggedUpdate) -> ConsumerRecord:

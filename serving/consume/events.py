@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
@@ -28,9 +28,9 @@ from serving import metrics
 from serving.consume.activity_cache import ActivityCache
 from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
+from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
-from stream import dead_letters, topics
-from stream.batch_probe import UnreadableBatch
+from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError, EventError
 from stream.events import Event, Interaction, TimeLimits, decode_event
@@ -69,22 +69,18 @@ class ConsumerOptions(msgspec.Struct, frozen=True):
     join_window: JoinWindow = JoinWindow()
 
 
-class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
+class EventProcessor(PartitionReader):
     """The Service of the Faust app that applies events."""
 
     def __init__(self, store: OnlineStore, options: ConsumerOptions, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(store, **kwargs)
         self.options = options
-        self.store = store
         self.activities = ActivityCache(store, options.cached_users)
-        self._domains = frozenset(store.domains)
         self.impression_join = ImpressionJoin(options.bootstrap, options.security, options.join_window)
         self.popularity_rows: dict[TopicPartition, PartitionPopularity] = {}
-        self.next_offsets: dict[TopicPartition, int] = {}
         self.update_partitions = 1
         self.ends: dict[str, int] = {}
         self.forwarder = Forwarder(options.bootstrap, options.security)
-        self.busy = asyncio.Lock()
         self.store_thread = ThreadPoolExecutor(1, "feast")
         self.flushed_at = time.monotonic()
         self.disconnect_timeout_s = STOP_S
@@ -154,7 +150,8 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.popularity_rows}
             if owned:
-                await self._apply_or_seek_back(owned)
+                async with self.seeking_back(owned):
+                    await self._apply(owned)
             if (time.monotonic() - self.flushed_at) * 1000 >= self.options.flush_ms:
                 await self._pass_markers()
                 await self._flush()
@@ -166,16 +163,6 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             self.next_offsets[partition] = max(self.next_offsets[partition], position)
             row = self.popularity_rows[partition]
             row.position = max(row.position, position - 1)
-
-    @property
-    def stopped(self) -> dict[TopicPartition, UnreadableBatch]:
-        """The assigned partitions that wait at a batch that cannot be read."""
-        return self.guard.stopped
-
-    async def retry_stopped(self) -> None:
-        """Resume stopped partitions whose batch can be read by now, or was skipped."""
-        async with self.busy:
-            await self.guard.retry()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
@@ -224,11 +211,8 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             await self._flush(wait=False)
             for partition in revoked:
                 self.popularity_rows.pop(partition, None)
-                self.next_offsets.pop(partition, None)
                 self.impression_join.drop(partition)
-                self.guard.drop(partition)
-                for gauge in (metrics.consumer_lag, metrics.partition_stopped):
-                    gauge.remove(partition_name(partition))
+                self.drop_partition(partition)
             self.activities.drop()
 
     async def forget(self, user_id: str) -> None:
@@ -237,16 +221,6 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
             for domain in self.store.domains:
                 await self.call_store(partial(self.store.delete_user, domain, user_id), "forget")
             self.activities.drop([(domain, user_id) for domain in self.store.domains])
-
-    async def _apply_or_seek_back(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        """Apply a batch; on failure seek back to its start, or the next fetch would skip it."""
-        try:
-            await self._apply(fetched)
-        except BaseException:
-            for partition in fetched:
-                if partition in self.next_offsets and partition in self.consumer.assignment():
-                    self.consumer.seek(partition, self.next_offsets[partition])
-            raise
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         started = time.perf_counter()
@@ -286,17 +260,13 @@ class EventProcessor(Service, ConsumerRebalanceListener):  # type: ignore[misc] 
                     origin = origin_of(name, forwarded_from(headers)) if headers else None
                     entries.append(LoggedEvent(event, name, message.offset, is_backfill(headers), origin))
                 except EventError as error:
-                    metrics.dead_letters.labels(error.reason).inc()
-                    source = (message.topic, message.partition, message.offset, message.key, message.value or b"")
-                    letters += dead_letters.encode_letters(error.reason, error.detail, *source)
+                    letters += letters_of(message, error)
         return entries, letters, misplaced
 
     def _event(self, message: ConsumerRecord) -> Event:
         """The event in a message. Its time is checked against the broker's, so that a rebuild decides the same."""
         event = decode_event(message.key, message.value or b"", message.timestamp, self.options.limits)
-        if event.domain not in self._domains:
-            known = ", ".join(self.store.domains)
-            raise EventError("unknown-domain", f"domain={event.domain!r} is not one of {known} (setting: domains)")
+        self.check_domain(event.domain)
         return event
 
     async def _send_updates(
@@ -393,7 +363,3 @@ async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer | For
     for task in pending:
         task.cancel()
     return not pending and all(not task.cancelled() and task.exception() is None for task in done)
-
-
-def partition_name(partition: TopicPartition) -> str:
-    return f"{partition.topic}/{partition.partition}"

@@ -14,7 +14,8 @@ from mode import Service
 
 from serving import metrics
 from serving.consume.catalogue import CatalogueProcessor
-from serving.consume.events import EventProcessor, partition_name
+from serving.consume.events import EventProcessor
+from serving.consume.partition_reader import PartitionReader, partition_name
 from serving.messages import FeatureUpdate, encode
 from stream import topics
 from stream.batch_probe import stop_message
@@ -35,7 +36,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
         super().__init__(**kwargs)
         self.events = events
         self.catalogue = catalogue
-        self.readers: list[EventProcessor | CatalogueProcessor] = [events] if catalogue is None else [events, catalogue]
+        self.readers: list[PartitionReader] = [events] if catalogue is None else [events, catalogue]
         watched = [topics.EVENTS, topics.ITEMS, topics.USERS]
         self.log_watch = LogWatch(events.options.bootstrap, events.options.security, watched)
 
