@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,39 +10,22 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import ConsumerRecord
 
-from features.activity import FoldSettings
 from features.catalogue import CatalogueEntry, UserProfile
 from features.catalogue_topics import decode_message
-from features.store import OnlineStore, open_store
+from features.store import OnlineStore
 from serving.consume.catalogue import CatalogueProcessor
-from serving.consume.events import ConsumerOptions, EventProcessor
+from serving.consume.events import EventProcessor
 from serving.http.catalogue_feed import CatalogueFeed
 from stream import topics
 from stream.dead_letters import DeadLetter
-from stream.events import Item, TimeLimits, User, encode, key_of
+from stream.events import Item, User, encode, key_of
 from stream.partition_guard import PartitionGuard
+from testing.consumer_options import OPTIONS
 from testing.lookups import domain_state
 from testing.memory_kafka import MemoryConsumer, MemoryProducer
 
 NOON = 1_760_000_000_000
 ITEMS, USERS = TopicPartition(topics.ITEMS, 0), TopicPartition(topics.USERS, 0)
-OPTIONS = ConsumerOptions(
-    bootstrap="127.0.0.1:1",
-    security={},
-    fold_settings=FoldSettings(),
-    limits=TimeLimits(),
-    batch_events=100,
-    batch_ms=1,
-    cached_users=100,
-    flush_ms=60_000,
-)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[OnlineStore]:
-    opened = open_store(tmp_path / "feast", "sqlite", ["shop", "news"])
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,41 +9,24 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from features.activity import FoldSettings
 from features.errors import StoreError
 from features.outcomes import PartitionOutcomes
 from features.popularity import EVERYONE, PartitionPopularity, PopularitySettings
-from features.store import OnlineStore, open_store
+from features.store import OnlineStore
 from serving.consume import events
-from serving.consume.events import ConsumerOptions, EventProcessor, disconnect
+from serving.consume.events import EventProcessor, disconnect
 from serving.consume.health import ConsumerHealth
 from serving.messages import FeatureUpdate, decode_update
 from stream import topics
 from stream.dead_letters import DeadLetter
-from stream.events import Impression, Interaction, Item, TimeLimits
+from stream.events import Impression, Interaction, Item
 from stream.log_watch import LogState
 from stream.partition_guard import PartitionGuard
+from testing.consumer_options import OPTIONS
 from testing.memory_kafka import MemoryConsumer, MemoryProducer, record
 
 NOON = 1_760_000_000_000
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
-OPTIONS = ConsumerOptions(
-    bootstrap="127.0.0.1:1",
-    security={},
-    fold_settings=FoldSettings(),
-    limits=TimeLimits(),
-    batch_events=100,
-    batch_ms=1,
-    cached_users=100,
-    flush_ms=60_000,
-)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[OnlineStore]:
-    opened = open_store(tmp_path / "feast", "sqlite", ["shop", "news"])
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
