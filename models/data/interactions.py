@@ -20,7 +20,8 @@ class Interactions(msgspec.Struct, frozen=True):
     Per event: `users` int64 (codes, ascending), `items` int32 (indices of the vocabulary), `kinds` int32 (event codes),
     `at` int64 (epoch ms), `values` float32 (stars, seconds, a price; nan where there is none) or None, `profiles` (what
     was known of the users before each event) or None. Per item: `categories` int32 (codes from 1, 0 for none), `texts`
-    float32 [items, size] or None. The first `warm_items` items have events here (None: all have); those after them are
+    float32 [items, size] or None, `titles` (an empty text for items without one) or None. `category_names`: the name of
+    each code, from 1 on. The first `warm_items` items have events here (None: all have); those after them are
     known from the catalogue alone.
     """
 
@@ -34,6 +35,8 @@ class Interactions(msgspec.Struct, frozen=True):
     texts: Float32 | None = None
     warm_items: int | None = None
     profiles: EventProfiles | None = None
+    category_names: tuple[str, ...] = ()
+    titles: tuple[str, ...] | None = None
 
     @classmethod
     def from_frame(
@@ -82,6 +85,8 @@ class Interactions(msgspec.Struct, frozen=True):
             kinds=codes[kept].astype(np.int32),
             at=at,
             categories=_category_codes(vocabulary, category_names),
+            category_names=tuple(sorted(set(category_names.values()))),
+            titles=_titles(vocabulary, item_features.titles) if item_features is not None else None,
             values=frame["value"].to_numpy(np.float32, na_value=np.nan)[kept] if "value" in frame else None,
             texts=item_features.text_matrix(vocabulary) if item_features is not None else None,
             warm_items=warm_items,
@@ -131,6 +136,11 @@ def _with_events(frame: pd.DataFrame, vocabulary: Vocabulary) -> int:
     """How many of a given vocabulary's items come before and with the last item that has events."""
     indices = pd.Series(frame["item_id"].unique()).map(vocabulary.index)
     return int(indices.max()) + 1 if indices.notna().any() else 0
+
+
+def _titles(vocabulary: Vocabulary, titles: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Each item's title, an empty text for those without; None where no item has a title."""
+    return tuple(titles.get(item, "") for item in vocabulary.item_ids) if titles else None
 
 
 def _category_codes(vocabulary: Vocabulary, categories: Mapping[str, str]) -> Int32:

@@ -23,7 +23,8 @@ class ItemFeatures(msgspec.Struct, frozen=True):
     """Categories and texts of the catalogue's items, most recently updated first where that is known.
 
     `texts` float32 [items, size] in the order of `item_ids`, or None; `titles_digest` is a digest of the titles that
-    they were made from. Only the first `recommendable` items (None: all) may join a vocabulary that lacks them.
+    they were made from; `titles` are these titles by item. Only the first `recommendable` items (None: all) may join a
+    vocabulary that lacks them.
 
     Raises:
         ValueError: `texts` has another number of rows than there are items.
@@ -34,6 +35,7 @@ class ItemFeatures(msgspec.Struct, frozen=True):
     texts: Float32 | None = None
     recommendable: int | None = None
     titles_digest: str = ""
+    titles: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
         if self.texts is not None and len(self.texts) != len(self.item_ids):
@@ -55,6 +57,7 @@ class ItemFeatures(msgspec.Struct, frozen=True):
             texts=text_vectors.vectors(titles) if any(titles) else None,
             recommendable=recommendable,
             titles_digest=_digest(msgspec.json.encode(titles)),
+            titles={item.item_id: item.title for item in items if item.title},
         )
 
     def extend_vocabulary(self, vocabulary: Vocabulary, max_items: int) -> Vocabulary:

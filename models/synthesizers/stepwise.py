@@ -1,0 +1,159 @@
+"""Synthesizers that draw one event after another, forward in time or backward."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from models.arrays import Float32, Int32, Int64
+from models.synthesizers.base import (
+    MAX_EVENTS,
+    SamplingOptions,
+    Synthesizer,
+    SynthesizerContext,
+    conditions_for_step,
+    known_counts,
+    known_items,
+)
+from models.synthesizers.conditions import Conditions, check_conditions
+from models.synthesizers.decoding import DrawingState, constrain, draw_items, shape_probabilities
+from models.synthesizers.details import EventDetails
+from models.synthesizers.histories import Histories, joined, session_numbers
+from models.synthesizers.streams import RandomStreams
+from models.synthesizers.times import anchor, draw_times
+
+BATCH: Final = 256
+"""Histories that are drawn at a time: probabilities are dense over the items."""
+SESSION_GAP_MS: Final = 30 * 60 * 1000
+
+
+class StepwiseSynthesizer(Synthesizer):
+    """A synthesizer with a distribution of the next item (and of the one before), given the events so far.
+
+    Kinds, gaps, values and lengths come from `details`, which subclasses fit in `fit`. A state is any object with rows.
+    """
+
+    def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
+        super().__init__(params, context)
+        self.details = EventDetails()
+
+    @abstractmethod
+    def begin(self, drawing: DrawingState) -> Any:
+        """The state of a batch before its first drawn event; `drawing` has the known items and the conditions."""
+
+    @abstractmethod
+    def item_probabilities(self, state: Any, drawing: DrawingState) -> Float32:
+        """float32 [rows, items]: of the item to draw; rows sum to one."""
+
+    @abstractmethod
+    def advance(self, state: Any, items: Int32, at: Int64, kinds: Int32) -> Any:
+        """The state after events of these items (-1: none), times (epoch ms) and kinds, each [rows]."""
+
+    def draw_lengths(self, conditions: Sequence[Conditions], streams: RandomStreams) -> Int64:
+        """int64 [rows]: how many events to draw where the condition does not say."""
+        return self.details.draw_lengths(streams, known_counts(conditions), MAX_EVENTS)
+
+    def draw_times(
+        self, conditions: Sequence[Conditions], events: int, streams: RandomStreams, *, backward: bool
+    ) -> Int64:
+        """int64 [rows, events]: epoch ms in the order of drawing."""
+        return draw_times(conditions, events, self.details, streams, backward=backward)
+
+    def expected(self, conditions: Sequence[Conditions], steps: int = 1, seed: int = 0) -> Float32:
+        if abs(steps) > 1:
+            return super().expected(conditions, steps, seed)
+        turned = conditions_for_step(conditions, steps)
+        check_conditions(turned, self.supports, self.name)
+        out = np.zeros((len(turned), len(self.vocabulary)), np.float32)
+        for start in range(0, len(turned), BATCH):
+            drawing = self._before_drawing(turned[start : start + BATCH], backward=steps < 0)
+            out[start : start + BATCH] = self.item_probabilities(self.begin(drawing), drawing)
+        return out
+
+    def generate(self, conditions: Sequence[Conditions], streams: RandomStreams, options: SamplingOptions) -> Histories:
+        parts: list[Histories] = []
+        order: list[int] = []
+        backward = np.array([bool(each.later.items) and not each.first.items for each in conditions], np.bool_)
+        for direction in (False, True):
+            rows = np.flatnonzero(backward == direction)
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                chosen = [conditions[row] for row in part.tolist()]
+                parts.append(self._draw(chosen, streams.take(part), options, backward=direction))
+                order += part.tolist()
+        return joined(parts).take(np.argsort(order).astype(np.int64))
+
+    def _before_drawing(self, conditions: Sequence[Conditions], *, backward: bool) -> DrawingState:
+        items = known_items(conditions, self.vocabulary, backward=backward)
+        at = np.array([condition.at or anchor(condition, backward=backward) for condition in conditions], np.int64)
+        return DrawingState(items, at, conditions, [condition.profile for condition in conditions], backward)
+
+    def _draw(
+        self,
+        conditions: Sequence[Conditions],
+        streams: RandomStreams,
+        options: SamplingOptions,
+        *,
+        backward: bool,
+    ) -> Histories:
+        own = self.draw_lengths(conditions, streams).tolist()
+        lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
+        most = int(lengths.max(initial=0))
+        times = self.draw_times(conditions, most, streams, backward=backward)
+        drawing = self._before_drawing(conditions, backward=backward)
+        state, bridge = self.begin(drawing), self._bridge(conditions)
+        shape = (len(conditions), most)
+        items, kinds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
+        values = np.full(shape, np.nan, np.float32)
+        for step in range(most):
+            drawing = msgspec.structs.replace(drawing, at=times[:, step])
+            probabilities = self.item_probabilities(state, drawing)
+            if bridge is not None:
+                probabilities = np.where((lengths == step + 1)[:, None], probabilities * bridge, probabilities)
+            probabilities = constrain(
+                shape_probabilities(probabilities, options.decoding), drawing, options.constraints
+            )
+            drawn = np.where(lengths > step, draw_items(probabilities, streams, step), -1).astype(np.int32)
+            known = np.maximum(drawn, 0)
+            items[:, step] = drawn
+            kinds[:, step] = self.details.draw_kinds(streams, step, known)
+            values[:, step] = self.details.draw_values(streams, step, known, kinds[:, step])
+            state = self.advance(state, drawn, times[:, step], kinds[:, step])
+            drawing = msgspec.structs.replace(drawing, items=np.column_stack([drawing.items, drawn]))
+        profiles = [condition.profile for condition in conditions]
+        return histories_of_drawn(items, times, kinds, values, profiles, backward=backward)
+
+    def _bridge(self, conditions: Sequence[Conditions]) -> Float32 | None:
+        """float32 [rows, items]: how much each item favors the later events of rows that have first ones as well.
+
+        None where no row has both. The last generated event is drawn from the forward distribution times this.
+        """
+        both = [row for row, each in enumerate(conditions) if each.first.items and each.later.items]
+        if not both:
+            return None
+        bridge = np.ones((len(conditions), len(self.vocabulary)), np.float32)
+        ends = [msgspec.structs.replace(conditions[row], first=type(conditions[row].first)()) for row in both]
+        anywhere = self.expected([msgspec.structs.replace(end, later=type(end.later)()) for end in ends], -1)
+        bridge[both] = self.expected(ends, -1) / np.maximum(anywhere, 1e-9)
+        return bridge
+
+
+def histories_of_drawn(
+    items: Int32,
+    at: Int64,
+    kinds: Int32,
+    values: Float32,
+    profiles: Sequence[Any],
+    *,
+    backward: bool,
+) -> Histories:
+    """Histories from arrays [rows, events] in the order of drawing; events of item -1 are left out."""
+    if backward:
+        items, at, kinds, values = items[:, ::-1], at[:, ::-1], kinds[:, ::-1], values[:, ::-1]
+    real = items >= 0
+    starts = np.concatenate([[0], np.cumsum(real.sum(axis=1))]).astype(np.int64)
+    times = at[real]
+    sessions = session_numbers(starts, times, SESSION_GAP_MS)
+    return Histories(starts, items[real], kinds[real], times, values[real], sessions, tuple(profiles))

@@ -1,0 +1,17 @@
+"""Every synthesizer of the registry passes the contract suite."""
+
+from models.synthesizers import registry
+from testing.synthesizer_contract import SynthesizerContract
+
+
+class TestMarkov(SynthesizerContract):
+    name = "markov"
+
+
+def test_every_synthesizer_of_the_registry_has_its_contract_here() -> None:
+    tested = {
+        contract.name
+        for contract in globals().values()
+        if hasattr(contract, "knows_order") and "name" in vars(contract)
+    }
+    assert tested == set(registry.REGISTRY)
