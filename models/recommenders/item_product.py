@@ -52,7 +52,7 @@ class Product:
         self._vectors, self.rough = vectors, 0
         large = self.items >= ROUGH_ITEMS and self.size % ROUGH_BLOCK == 0
         if rough != 0 and large and np.isfinite(vectors).all():
-            self._vectors = np.asarray(vectors, np.float32)
+            self._vectors = np.ascontiguousarray(vectors, np.float32)
             self._in_eight_bits = _in_eight_bits(self._vectors)
             self.rough = self._paying() if rough is None else rough
             self._in_eight_bits = self._in_eight_bits if self.rough else None

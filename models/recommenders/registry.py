@@ -22,6 +22,7 @@ REGISTRY: Final[dict[str, str]] = {
     "sequential-rules": "models.recommenders.sequential_rules:SequentialRules",
     "ease": "models.recommenders.ease:EASE",
     "ials": "models.recommenders.ials:IALS",
+    "svd-filter": "models.recommenders.svd_filter:SVDFilter",
     "fresh": "models.recommenders.freshness:Fresh",
     "dnn": "models.recommenders.neural.specs:DNNSpec",
     "cnn": "models.recommenders.neural.specs:CNNSpec",

@@ -61,6 +61,10 @@ class TestIALS(RecommenderContract):
     params: ClassVar[dict[str, Any]] = {"factors": 8}
 
 
+class TestSVDFilter(RecommenderContract):
+    name = "svd-filter"
+
+
 class TestFresh(RecommenderContract):
     name = "fresh"
     knows_order = True

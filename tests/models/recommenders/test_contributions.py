@@ -15,6 +15,7 @@ from models.recommenders.item_knn import ItemKNN
 from models.recommenders.personal import Personal
 from models.recommenders.popularity import Popularity
 from models.recommenders.sequential_rules import SequentialRules
+from models.recommenders.svd_filter import SVDFilter
 from stream.events import KIND_CODES
 
 VIEW, BUY = KIND_CODES["view"], KIND_CODES["purchase"]
@@ -46,6 +47,7 @@ HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4]
         EASE(EASE.Params(reg=5.0)),
         Personal(),
         IALS(IALS.Params(factors=4, iterations=3)),
+        SVDFilter(SVDFilter.Params(rank=3)),
     ],
     ids=lambda recommender: recommender.name,
 )
