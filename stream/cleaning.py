@@ -166,10 +166,10 @@ class Cleaner:
         path = self.cleaning.rejects
         if path is not None:
             _write(path, self._rejects)
-        main = next((cleaner for cleaner in (self, *self._others.values()) if cleaner._files), self)
-        if main._files and not main._kept:
-            raise SourceError(f"{self.source}: {main._why_empty()}")
-        tables = [cleaner._report() for cleaner in (self, *self._others.values()) if cleaner._files]
+        read = [cleaner for cleaner in (self, *self._others.values()) if cleaner._files]
+        for number, cleaner in enumerate(read):
+            cleaner._check_rows(main=number == 0)
+        tables = [cleaner._report() for cleaner in read]
         for table in tables:
             table.check()
         return CleaningReport(
@@ -188,12 +188,23 @@ class Cleaner:
         read = sum(file.rows for file in self._files)
         return TableReport(self._table, self._files, read, steps, self._kept, self._faults, self._left_out)
 
+    def _check_rows(self, *, main: bool) -> None:
+        """Refuse a table of which no row is left; one beside the `main` table may have none from the start."""
+        if self._kept:
+            return
+        if main or any(file.rows for file in self._files):
+            source = self.source if main else self._files[0].file
+            raise SourceError(f"{source}: {self._why_empty()}")
+        self.note(f"{self._files[0].file}: there is no row below the header")
+
     def _why_empty(self) -> str:
         read = sum(file.rows for file in self._files)
         if not read:
             return f"there is no row below the header; give a file with {self._table}"
         steps = ", ".join(f"{name} {removed:,}" for name, removed in self._steps.items() if removed)
-        first = "".join(f"; first rejected: {row.file} line {row.line}: {row.reason}" for row in self._rejects[:1])
+        files = {file.file for file in self._files}
+        mine = [row for row in self._rejects if row.file in files][:1]
+        first = "".join(f"; first rejected: {row.file} line {row.line}: {row.reason}" for row in mine)
         return f"none of {read:,} rows is left ({steps}){first}"
 
 

@@ -32,9 +32,10 @@ class CleaningStep(msgspec.Struct, frozen=True):
 
 
 class FileCount(msgspec.Struct, frozen=True):
-    """A file's lines: `lines` = `header` + `blank` + `continued` + `rows`. Of Parquet, `lines` are its rows.
+    """A file's lines: `lines` = `skipped` + `header` + `blank` + `continued` + `rows`.
 
-    `continued` lines go on with a quoted value of the line before.
+    Of Parquet, `lines` are its rows. `continued` lines go on with a quoted value of the line before; `skipped` ones
+    stand above the header.
     """
 
     file: str
@@ -43,6 +44,12 @@ class FileCount(msgspec.Struct, frozen=True):
     header: int = 0
     blank: int = 0
     continued: int = 0
+    skipped: int = 0
+
+    @property
+    def outside_rows(self) -> int:
+        """Lines that hold no row and begin none."""
+        return self.skipped + self.header + self.blank + self.continued
 
 
 class TableReport(msgspec.Struct, frozen=True):
@@ -72,7 +79,7 @@ class TableReport(msgspec.Struct, frozen=True):
         ]
         if len(self.files) > 3:
             rows = [(f"{len(self.files)} files: lines", sum(file.lines for file in self.files))]
-        for part in ("header", "blank", "continued"):
+        for part in _PARTS:
             lines = sum(getattr(file, part) for file in self.files)
             rows += [(f"  - {_PARTS[part]}", -lines)] if lines else []
         rows.append(("rows read" if self.table == EVENTS else f"rows read ({self.table})", self.read))
@@ -92,7 +99,7 @@ class TableReport(msgspec.Struct, frozen=True):
             SourceError: they do not add up.
         """
         for file in self.files:
-            if file.lines != file.header + file.blank + file.continued + file.rows:
+            if file.lines != file.outside_rows + file.rows:
                 raise SourceError(f"{file.file}: of {file.lines:,} lines, {file.rows:,} rows were read: {_DEFECT}")
         rows, removed = sum(file.rows for file in self.files), sum(step.removed for step in self.steps)
         if rows != self.read or self.read != removed + self.kept:
@@ -137,7 +144,12 @@ class CleaningReport(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-_PARTS: Final = {"header": "header", "blank": "empty lines", "continued": "lines within quoted values"}
+_PARTS: Final = {
+    "skipped": "skipped (--skip-lines)",
+    "header": "header",
+    "blank": "empty lines",
+    "continued": "lines within quoted values",
+}
 _DEFECT: Final = "these figures do not add up, so nothing is imported; please report this file's form as a defect"
 
 

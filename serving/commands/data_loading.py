@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from serving.commands.options import check_domain
+from serving.commands.output import REPORT
 from serving.commands.progress import counting
 from serving.settings import Settings
 from stream.cleaning import CleaningOptions
@@ -78,7 +79,7 @@ def replay_source(
     restart: bool,
     shift: bool,
 ) -> dict[str, Any]:
-    """Replay a data set; returns the figures of the run."""
+    """Replay a data set; returns the figures of the run, and the cleaning report under `report`."""
     source = open_source(name)
     check_domain(settings, source.domain)
     typer.echo(source.report.table(), err=True)
@@ -97,7 +98,8 @@ def replay_source(
         if restart:
             resume_file.unlink(missing_ok=True)
         logged = partial(_logged, settings)
-        return dict(msgspec.to_builtins(send(settings, source, options, logged=logged, resume_file=resume_file)))
+        sent = send(settings, source, options, logged=logged, resume_file=resume_file)
+        return {**msgspec.to_builtins(sent), REPORT: msgspec.to_builtins(source.report)}
     finally:
         lock.release()
 

@@ -4,16 +4,19 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from models.domains import tuning
 from models.domains.preset import TunedParams
 from models.evaluation.studies import completed_trials, new_study
 from models.recommenders.registry import spec, tuned_params
 from serving.commands.offline_evaluation import EvaluationRequest, names_of, prepared
+from serving.commands.output import REPORT
 from serving.commands.progress import training
 
 
 def tune(request: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any]:
-    """Tune each requested recommender; returns the results by name.
+    """Tune each requested recommender; returns the results by name, the preset's path, and the cleaning report.
 
     A study is named after data, split and seed: the same command resumes it, another data set does not. The preset is
     written after each recommender.
@@ -47,4 +50,4 @@ def tune(request: EvaluationRequest, study: Path, preset: Path) -> dict[str, Any
             )
             tuning.put(preset, name, tuned)
             results[name] = {"ndcg@10": value, "trials": trials, "study": title, "params": params}
-    return results | {"preset": str(preset)}
+    return results | {"preset": str(preset), REPORT: msgspec.to_builtins(source.report)}

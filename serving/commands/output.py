@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from serving.plain_text import lines_of, one_line
+
+REPORT: Final = "report"
+"""The key of a command's cleaning report in its JSON; as text the report goes to standard error."""
 
 
 def print_json(value: Any) -> None:
@@ -15,11 +18,11 @@ def print_json(value: Any) -> None:
 
 
 def print_value(value: Any, as_json: bool) -> None:
-    """A value as JSON; or a line for each entry of a mapping."""
+    """A value as JSON; or a line for each entry of a mapping, but its cleaning report."""
     if as_json:
         print_json(value)
     elif isinstance(value, Mapping):
-        for name, entry in value.items():
+        for name, entry in ((name, entry) for name, entry in value.items() if name != REPORT):
             text = json.dumps(entry, default=str) if isinstance(entry, dict | list) else str(entry)
             typer.echo(f"{name:<24} {one_line(text)}")
     else:

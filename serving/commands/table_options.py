@@ -43,7 +43,12 @@ def table_options(
     quotes: Annotated[
         bool, typer.Option("--quotes/--no-quotes", help="Whether a quote sign encloses values or is plain text.")
     ] = True,
-    time_format: Annotated[str | None, typer.Option(help="The format of times, such as '%d.%m.%y %H:%M'.")] = None,
+    skip_lines: Annotated[
+        str | None, typer.Option(metavar="N", help="Lines above the header, such as 3, or events=3,items=1.")
+    ] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="The format of times, such as '%d.%m.%y %H:%M'; several: 'auto|%d/%m/%Y'.")
+    ] = None,
     missing: Annotated[
         str | None, typer.Option(metavar="TEXT,...", help="Texts that mean an empty value, such as NULL,NA.")
     ] = None,
@@ -56,7 +61,7 @@ def table_options(
     """The options of a command line as one value. Raises SourceError for maps that do not parse."""
     from stream.cleaning import BotRule, CleaningOptions
     from stream.sources.columns import parse_map
-    from stream.sources.table_options import TableOptions
+    from stream.sources.table_options import TableOptions, parse_skips
 
     return TableOptions(
         columns=parse_map(mapping),
@@ -69,6 +74,7 @@ def table_options(
         delimiter=delimiter,
         encoding=encoding,
         quotes=quotes,
+        skip_lines=parse_skips(skip_lines),
         time_format=time_format,
         missing=tuple(text.strip() for text in missing.split(",")) if missing else (),
         cleaning=CleaningOptions(strict=strict, rejects=rejects, bots=BotRule(bots, HOUR_MS) if bots else None),

@@ -27,10 +27,14 @@ ISO: Final = "%Y-%m-%dT%H:%M:%S%.3f"
 
 
 class CheckedColumns(msgspec.Struct, frozen=True):
-    """A table with `LINE`, and for columns that hold bytes which are no text: the rows of these."""
+    """A table with `LINE`, and for columns that hold bytes which are no text: the rows of these.
+
+    `hint` is what an error adds where the columns do not have the names of fields.
+    """
 
     frame: pl.DataFrame
     unreadable: dict[str, pl.Series] = {}
+    hint: str = ""
 
 
 def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColumns:

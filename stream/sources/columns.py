@@ -29,6 +29,7 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
     "segment": ("segment",),
     "event_id": ("event_id", "eventid"),
     "expires_at": ("expires_at",),
+    "available": ("available", "is_available", "availability"),
     "title": ("title", "name", "product_name", "item_name", "description"),
 }
 
@@ -66,9 +67,10 @@ def choose(
     optional: Sequence[str] = OPTIONAL,
     guess: bool | None = None,
     option: str = "--map",
+    hint: str = "",
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The column of each field, and which of these were guessed. Optional fields are guessed only without a map, or
-    where `guess` says so.
+    where `guess` says so. `hint` ends the message on a required field that no column was found for.
 
     Raises:
         SourceError: the map names a field or a column that there is not, or a required field is not to be found.
@@ -91,7 +93,7 @@ def choose(
         like = ",".join(f"{field}=COLUMN" for field in lacking)
         raise SourceError(
             f"{file}: which column holds {', '.join(lacking)}? Its columns are {', '.join(columns)}; "
-            f"map it: {option} {like}"
+            f"map it: {option} {like}{hint}"
         )
     return chosen | guessed, guessed
 

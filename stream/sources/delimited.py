@@ -20,6 +20,7 @@ from stream.cleaning_report import FileCount, RejectedRow
 from stream.errors import SourceError
 from stream.sources.encodings import MARKED, MARKED_BYTES, decodes, to_utf8, unmarked, with_line_feeds
 from stream.sources.files import open_bytes
+from stream.sources.preamble import header_hint, headless_hint, without_first_lines
 from stream.sources.quotes import QuotedText, QuoteRules, settle_quotes
 
 DELIMITERS: Final = (",", "\t", ";", "|", "::")
@@ -40,7 +41,7 @@ _STAND_IN: Final = b"\x1f"  # ASCII's own unit separator stands in for a delimit
 class TextForm(msgspec.Struct, frozen=True):
     """How a text file is written. `delimiter` and `encoding` are detected where they are None; `columns` names the
     columns of a file without a header; a file that is not in `encoding` is read in `fallback`; `missing` lists texts
-    that mean "nothing", beside the empty one."""
+    that mean "nothing", beside the empty one; the first `skip` lines are left out."""
 
     delimiter: str | None = None
     encoding: str | None = None
@@ -48,32 +49,53 @@ class TextForm(msgspec.Struct, frozen=True):
     quotes: bool = True
     columns: tuple[str, ...] = ()
     missing: Sequence[str] = NULLS
+    skip: int = 0
 
 
 DEFAULT_FORM: Final = TextForm()
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """What stands above the rows: names, the delimiter (one byte), and how many lines it takes; `blank` come first."""
+    """What stands above the rows: names, the delimiter (one byte), and how many lines it takes.
+
+    `skipped` lines and `blank` ones come first. `hint` is what an error adds where these are no names of columns.
+    """
 
     names: list[str]
     delimiter: bytes
     lines: int
     blank: int
+    skipped: int
+    hint: str
 
 
-def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: bytes | None = None) -> pl.DataFrame:
-    """A delimited text file: every column a String (null where empty), and `LINE`. `raw`: its bytes, if known.
+class TextTable(msgspec.Struct, frozen=True):
+    """The rows of a text file: every column a String (null where empty), and `LINE`.
+
+    `hint` is what an error adds where the file's first line holds no names of columns.
+    """
+
+    frame: pl.DataFrame
+    hint: str
+
+
+def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM) -> pl.DataFrame:
+    """The rows of a delimited text file. Raises like `read_table`."""
+    return read_table(path, cleaner, form, open_bytes(path)).frame
+
+
+def read_table(path: Path, cleaner: Cleaner, form: TextForm, raw: bytes) -> TextTable:
+    """A delimited text file, whose bytes are `raw`.
 
     Rows with another number of fields, or with bytes of another encoding, are rejected.
 
     Raises:
         SourceError: the file cannot be read as asked.
     """
-    text = _utf8(path, open_bytes(path) if raw is None else raw, form, cleaner)
+    text = _utf8(path, raw, form, cleaner)
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
     heading, body = _heading(path, text, form)
-    top = heading.blank + heading.lines
+    top = heading.skipped + heading.blank + heading.lines
     quoted = QuotedText(body, None, [], backslashes=False)
     if form.quotes and b'"' in body:
         quoted = settle_quotes(body, heading.delimiter, len(heading.names))
@@ -83,6 +105,8 @@ def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: 
         cleaner.note(f"{path.name}: every row ends in a delimiter, the header does not")
         heading = msgspec.structs.replace(heading, names=[*heading.names, f"column_{len(heading.names) + 1}"])
         table, broken = _parse(path, quoted, heading, form)
+    if broken and not table.num_rows and heading.hint:
+        raise SourceError(f"{path}: no row has as many fields as its first line{heading.hint}")
     numbers = _line_numbers(quoted, top)
     if len(numbers) != table.num_rows + len(broken):
         raise SourceError(
@@ -94,14 +118,14 @@ def read_text(path: Path, cleaner: Cleaner, form: TextForm = DEFAULT_FORM, raw: 
     rows = int(filled.sum()) + len(broken)
     continued = 0 if quoted.continued is None else int(quoted.continued.sum())
     blank = heading.blank + len(filled) - int(filled.sum())
-    cleaner.count(FileCount(path.name, lines, rows, heading.lines, blank, continued))
+    cleaner.count(FileCount(path.name, lines, rows, heading.lines, blank, continued, heading.skipped))
     cleaner.reject([_broken(path, heading, row, int(numbers[row.number - 1])) for row in broken])
     if not filled.all():
         table, good = table.filter(pa.array(filled)), good[filled]
-    return _as_text(path, table, good, cleaner, marked=MARKED_BYTES in body)
+    return TextTable(_as_text(path, table, good, cleaner, marked=MARKED_BYTES in body), heading.hint)
 
 
-def sniff(path: Path, first: str) -> str:
+def sniff(path: Path, first: str, hint: str = "") -> str:
     """The delimiter that a header line was written with; what stands within quotes does not count.
 
     Raises:
@@ -113,7 +137,7 @@ def sniff(path: Path, first: str) -> str:
     if not counts[best]:
         raise SourceError(
             f"{path}: no comma, tab, semicolon, bar or :: in its first line {first[:120]!r}; "
-            "check that the first line holds the names of the columns, or name another --delimiter"
+            f"check that the first line holds the names of the columns, or name another --delimiter{hint}"
         )
     return best
 
@@ -136,6 +160,7 @@ def _heading(path: Path, text: bytes, form: TextForm) -> tuple[Heading, bytes]:
     """The heading, and the rows below it with a delimiter of one byte."""
     if text.lstrip().startswith(b"{"):
         raise SourceError(f"{path}: is JSON, not a table; give CSV or Parquet, or send it to POST /v1/events")
+    text = without_first_lines(path, text, form.skip)
     blank = len(text) - len(text.lstrip(b"\n"))
     body, delimiter, lines = text[blank:], form.delimiter, 0
     stated = SEPARATOR_LINE.match(body)
@@ -143,17 +168,20 @@ def _heading(path: Path, text: bytes, form: TextForm) -> tuple[Heading, bytes]:
         delimiter = delimiter or stated[1].decode("utf-8", "replace")
         body, lines = body[stated.end() :], 1
     first = body.split(b"\n", 1)[0].decode("utf-8", "replace")
-    delimiter = _usable(path, delimiter) if delimiter else sniff(path, first)
+    delimiter = _usable(path, delimiter) if delimiter else None
+    hint = header_hint(body, (delimiter,) if delimiter else DELIMITERS, form.skip + blank + lines)
+    delimiter = delimiter or sniff(path, first, hint)
     if delimiter not in first:
-        raise SourceError(f"{path}: its first line {first[:120]!r} has no {delimiter!r}; {_likely(first)}")
+        raise SourceError(f"{path}: its first line {first[:120]!r} has no {delimiter!r}; {_likely(first)}{hint}")
     sign = delimiter.encode()
     if len(sign) > 1:
         body, sign = body.replace(sign, _STAND_IN), _STAND_IN
     if form.columns:
-        return Heading(list(form.columns), sign, lines, blank), body
+        return Heading(list(form.columns), sign, lines, blank, form.skip, ""), body
     record = _header_record(body, sign, quotes=form.quotes)
     values = QuoteRules(sign).values(record) if form.quotes else record.split(sign)
-    heading = Heading(_names(path, values), sign, lines + 1 + record.count(b"\n"), blank)
+    names = _names(path, values, hint)
+    heading = Heading(names, sign, lines + 1 + record.count(b"\n"), blank, form.skip, hint or headless_hint(names))
     return heading, body[len(record) + 1 :]
 
 
@@ -177,14 +205,14 @@ def _header_record(body: bytes, sign: bytes, *, quotes: bool) -> bytes:
     return body.split(b"\n", 1)[0]
 
 
-def _names(path: Path, values: list[bytes]) -> list[str]:
+def _names(path: Path, values: list[bytes], hint: str) -> list[str]:
     names = [value.decode("utf-8", "replace").strip() for value in values]
     names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
     names = [f"{name}_" if name == LINE else name for name in names]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise SourceError(
-            f"{path}: the header names {', '.join(repeated)} more than once; give columns their own names"
+            f"{path}: the header names {', '.join(repeated)} more than once; give columns their own names{hint}"
         )
     return names
 
@@ -199,6 +227,11 @@ def _say_quotes(cleaner: Cleaner, path: Path, quoted: QuotedText, top: int) -> N
     if quoted.backslashes:
         cleaner.note(f'{path.name}: \\" within quotes is read as a quote')
     if quoted.stray:
+        if cleaner.cleaning.strict:
+            raise SourceError(
+                f"{path} line {quoted.stray[0] + top + 1}: a quote that encloses no value (--strict stops there; "
+                "without it the line is read as plain text; --no-quotes reads every quote so)"
+            )
         lines = ", ".join(str(line + top + 1) for line in quoted.stray[:3])
         cleaner.note(
             f"{path.name}: {len(quoted.stray):,} lines with a quote that encloses no value (line {lines}"

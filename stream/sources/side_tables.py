@@ -1,7 +1,7 @@
 """Files of items and users beside the events: their key, the labels that the schema knows, the rest as attributes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,11 +9,12 @@ import msgspec
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner
-from stream.errors import SourceError
 from stream.events import DEFAULT_LIMITS
 from stream.sources.columnar import CheckedColumns, as_attributes, flat
 from stream.sources.columns import choose
+from stream.sources.flags import read_flags
 from stream.sources.numbers import numbers_where_all_are
+from stream.sources.row_faults import Faults
 from stream.sources.table_file import labels, row_example
 from stream.sources.times import to_epoch_ms
 
@@ -21,6 +22,7 @@ LOOKS_LIKE: Final = {
     "title": re.compile(r"titl|name|label|bezeichnung|produ[ck]t$|beschreibung|nom$|nombre", re.IGNORECASE),
     "category": re.compile(r"cat|kat|genre|department|group|section|shelf|rubri", re.IGNORECASE),
     "expires_at": re.compile(r"expir|valid|until|end(s|_|$)|ablauf|best_before|gueltig|available_to", re.IGNORECASE),
+    "available": re.compile(r"avail|stock|active|enabled|lager|liefer|verf(ü|ue)g|dispon", re.IGNORECASE),
     "segment": re.compile(r"segment|tier|group|cohort|class", re.IGNORECASE),
 }
 """Columns that look like a field of the schema, for a hint."""
@@ -35,8 +37,11 @@ class SideTable(msgspec.Struct, frozen=True):
     option: str
 
 
-ITEMS: Final = SideTable("items", "item_id", ("title", "category", "expires_at"), "--map-items")
+ITEMS: Final = SideTable("items", "item_id", ("title", "category", "expires_at", "available"), "--map-items")
 USERS: Final = SideTable("users", "user_id", ("segment",), "--map-users")
+TYPED: Final = "\x00"
+"""Marks columns that hold a field as the schema has it, beside those of the file."""
+NO_TEXT: Final = "bytes that are not text"
 
 
 def read_side_table(
@@ -51,16 +56,23 @@ def read_side_table(
     """
     names = [name for name in opened.frame.columns if name != LINE]
     chosen, guessed = choose(
-        str(path), names, columns, required=(table.key,), optional=table.fields, guess=True, option=table.option
+        str(path),
+        names,
+        columns,
+        required=(table.key,),
+        optional=table.fields,
+        guess=True,
+        option=table.option,
+        hint=opened.hint,
     )
     guesses = ", ".join(f"{field}={column}" for field, column in guessed.items())
     cleaner.note(f"{path.name}: {opened.frame.height:,} rows{f', columns guessed: {guesses}' if guesses else ''}")
-    frame = _without_unreadable_keys(cleaner, path, opened, chosen[table.key])
+    frame = _readable(cleaner, path, opened, table, chosen)
     _hint(cleaner, path, table, names, chosen)
     texts = labels(
-        cleaner, path, frame, chosen, [field for field in (table.key, *table.fields) if field != "expires_at"]
+        cleaner, path, frame, chosen, [field for field in (table.key, *table.fields) if field not in CHECKED]
     )
-    times = {"expires_at": _expiries(cleaner, path, frame, chosen["expires_at"])} if "expires_at" in chosen else {}
+    typed = {field: frame[f"{TYPED}{field}"].alias(field) for field in CHECKED if field in chosen}
     attributes = [
         attribute
         for name in names
@@ -68,19 +80,30 @@ def read_side_table(
         for attribute in _attributes(cleaner, path, frame[name])
     ]
     rest = {"attributes": pl.DataFrame(attributes).to_struct("attributes")} if attributes else {}
-    return pl.DataFrame({**texts, **times, **rest})
+    return pl.DataFrame({**texts, **typed, **rest})
 
 
-def _without_unreadable_keys(cleaner: Cleaner, path: Path, opened: CheckedColumns, key: str) -> pl.DataFrame:
+def _readable(
+    cleaner: Cleaner, path: Path, opened: CheckedColumns, table: SideTable, chosen: Mapping[str, str]
+) -> pl.DataFrame:
+    """The rows that say what they hide and until when: without those whose id, expires_at or available cannot be read.
+
+    Such an item would be offered although it must not be. Fields of `CHECKED` are added as typed columns.
+    """
+    frame = opened.frame
+    faults = Faults.of(frame.height)
     for name, bad in opened.unreadable.items():
-        if name != key:
-            cleaner.leave_out(name, int(bad.sum()), f"{row_example(path, opened.frame, bad, key)} has bytes, no text")
-    if key not in opened.unreadable:
-        return opened.frame
-    bad = opened.unreadable[key]
-    reason = pl.when(bad).then(pl.lit(f"{key}: bytes that are not text"))
-    faults = pl.select(fault=pl.when(bad).then(pl.lit("bytes that are not text")), reason=reason)
-    return cleaner.keep_parsed(path.name, opened.frame, opened.frame, faults)
+        field = next((field for field in (table.key, *CHECKED) if chosen.get(field) == name), None)
+        if field is None:
+            cleaner.leave_out(name, int(bad.sum()), f"{row_example(path, frame, bad, table.key)} has {NO_TEXT}")
+        else:
+            faults = faults.plus(bad, NO_TEXT, f"{field}: {NO_TEXT}")
+    typed: list[pl.Series] = []
+    for field, check in CHECKED.items():
+        if field in chosen:
+            values, faults = check(cleaner, path, frame[chosen[field]], faults)
+            typed.append(values.alias(f"{TYPED}{field}"))
+    return cleaner.keep_parsed(path.name, frame, frame.with_columns(typed), faults.table())
 
 
 def _hint(cleaner: Cleaner, path: Path, table: SideTable, names: list[str], chosen: Mapping[str, str]) -> None:
@@ -106,23 +129,42 @@ def _attributes(cleaner: Cleaner, path: Path, column: pl.Series) -> list[pl.Seri
     return [numbers]
 
 
-def _expiries(cleaner: Cleaner, path: Path, frame: pl.DataFrame, column: str) -> pl.Series:
-    """When items expire, Int64 epoch ms, null where nothing is written.
-
-    Raises:
-        SourceError: the first one that is no time: an item that would be sold for ever is worse than a file to mend.
-    """
-    times, note = to_epoch_ms(frame[column])
+def _expiries(cleaner: Cleaner, path: Path, column: pl.Series, faults: Faults) -> tuple[pl.Series, Faults]:
+    """When items expire, Int64 epoch ms, null where nothing is written."""
+    times, note = to_epoch_ms(column)
     cleaner.note(f"{path.name}: expires_at: {note}")
-    cure = (
-        "give RFC 3339 or epoch milliseconds, or nothing for an item that does not expire "
-        "(a text that means nothing: --missing TEXT)"
+    written = flat(column)
+    cure = "give RFC 3339, epoch milliseconds, or nothing for an item that does not expire"
+    early = (times < DEFAULT_LIMITS.earliest_at).fill_null(value=False)
+    faults = faults.plus(
+        times.is_null() & column.is_not_null(),
+        "expires_at not a time",
+        lambda row: f"expires_at='{str(written[row])[:80]}' is not a time; {cure} (a text that means that: --missing)",
     )
-    wrong = (times.is_null() & frame[column].is_not_null()) | (times < DEFAULT_LIMITS.earliest_at).fill_null(
-        value=False
+    return times, faults.plus(
+        early,
+        "expires_at before 1990",
+        lambda row: f"expires_at='{str(written[row])[:80]}' lies before 1990 ({note}); {cure}",
     )
-    for row in wrong.arg_true().head(1):
-        why = "is not a time" if times[row] is None else f"lies before 1990 ({note})"
-        written = str(flat(frame[column].gather([row]))[0])[:80]
-        raise SourceError(f"{path} line {frame[LINE][row]}: expires_at='{written}' {why}; {cure}")
-    return times
+
+
+def _flags(cleaner: Cleaner, path: Path, column: pl.Series, faults: Faults) -> tuple[pl.Series, Faults]:
+    """Whether items are available, null where nothing is written."""
+    flags, note = read_flags(column)
+    if note is not None:
+        cleaner.note(f"{path.name}: available: {note}")
+    written = flat(column)
+    return flags, faults.plus(
+        flags.is_null() & column.is_not_null(),
+        "available not true or false",
+        lambda row: (
+            f"available='{str(written[row])[:80]}' is neither true nor false; give true or false, yes or no, "
+            "1 or 0, in stock or out of stock"
+        ),
+    )
+
+
+Check = Callable[[Cleaner, Path, pl.Series, Faults], tuple[pl.Series, Faults]]
+"""Types a column of the file, and adds what is wrong with its values to the faults of the rows."""
+CHECKED: Final[dict[str, Check]] = {"expires_at": _expiries, "available": _flags}
+"""Fields that hide an item: a row with an unreadable one is rejected as a whole."""

@@ -47,7 +47,8 @@ class Source(msgspec.Struct, frozen=True):
     """A cleaned data set. `events` is sorted by `at` (epoch ms), ties in the order of the file.
 
     `events` has `EVENT_COLUMNS`, and a struct `context` where the data set has one; `items` and `users` have
-    `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`; `items` also expires_at (epoch ms). The first `listed`
+    `ITEM_COLUMNS` and `USER_COLUMNS`, and a struct `attributes`; `items` also expires_at (epoch ms) and
+    available (Boolean), where the data set has them. The first `listed`
     of the items stand in a catalogue of their own; of the others only the events know, so that nobody could have
     offered them before their first one. The first `described` of the items have a row of their own, in a catalogue or
     collected from the events; events name the others, which says nothing about them.
@@ -320,7 +321,7 @@ def _filled(cleaner: Cleaner, frame: pl.DataFrame | None, columns: dict[str, Any
     if frame is None:
         return pl.DataFrame(schema=columns)
     missing = [pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
-    chosen = [*columns, *(name for name in ("expires_at", "attributes") if name in frame.columns)]
+    chosen = [*columns, *(name for name in ("expires_at", "available", "attributes") if name in frame.columns)]
     length = pl.col(key).str.len_chars().fill_null(0)
     named = cleaner.keep(f"{key} missing", frame.with_columns(missing).select(chosen), length > 0)
     named = cleaner.keep(f"{key} longer than {MAX_ID} characters", named, length <= MAX_ID)

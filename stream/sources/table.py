@@ -30,8 +30,8 @@ from stream.sources.source import (
     keep_users,
     row_faults,
 )
-from stream.sources.table_file import labels, open_columns, row_example
-from stream.sources.table_options import TableOptions, check_kinds
+from stream.sources.table_file import labels, note_other_times, open_columns, row_example
+from stream.sources.table_options import TableOptions, check_kinds, skips_of
 from stream.sources.times import to_epoch_ms
 
 DOMAIN: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -101,8 +101,9 @@ def _open(path: Path | None, options: TableOptions) -> tuple[Cleaner, OpenedFile
     if not paths:
         raise SourceError("there is nothing to read: give a file of events, --items FILE or --users FILE")
     cleaner = Cleaner(next(iter(paths.values())).name, options.cleaning)
+    skips = skips_of(options, list(paths))
     tables = {
-        table: open_columns(file, cleaner if table == EVENTS else cleaner.of(table), options)
+        table: open_columns(file, cleaner if table == EVENTS else cleaner.of(table), options, skips.get(table, 0))
         for table, file in paths.items()
     }
     return cleaner, OpenedFiles(tables, paths, _shared_maps(options, tables))
@@ -148,7 +149,7 @@ def _events(cleaner: Cleaner, path: Path, files: OpenedFiles, options: TableOpti
     """The parsed events of the file, with `LINE`; what is wrong with them is counted."""
     opened = files.tables[EVENTS]
     names = [name for name in opened.frame.columns if name != LINE]
-    chosen, guessed = choose(str(path), names, files.maps[EVENTS] or None)
+    chosen, guessed = choose(str(path), names, files.maps[EVENTS] or None, hint=opened.hint)
     if options.kind is not None and "kind" in guessed:
         cleaner.note(f"kind: {options.kind}, as asked, whatever column {chosen.pop('kind')} says")
         guessed.pop("kind")
@@ -191,6 +192,7 @@ def _typed(
 ) -> pl.DataFrame:
     at, note = to_epoch_ms(raw[chosen["at"]], options.time_format)
     cleaner.note(f"at: {note}")
+    note_other_times(cleaner, path, raw, chosen["at"], at)
     columns: dict[str, Any] = {LINE: raw[LINE]}
     for field in LABELS:
         if field in chosen and field != "kind":

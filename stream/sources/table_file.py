@@ -4,21 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import polars as pl
 
 from stream.cleaning import LINE, Cleaner
 from stream.sources.columnar import CheckedColumns, as_ids, flat, is_plain, read_columns
-from stream.sources.delimited import TextForm, read_text
+from stream.sources.delimited import TextForm, read_table
 from stream.sources.files import is_parquet, is_regular, raw_bytes, unpacked
 from stream.sources.table_options import TableOptions
+from stream.sources.times import AUTO, form_of
 
 NULL_NAMES: Final = ("NA", "N/A", "NULL", "null", "None", "none", "nan", "NaN", "\\N")
 """Texts that often mean "nothing", but are names as well: kept, and pointed out."""
 HEAD: Final = 16
 
 
-def open_columns(path: Path, cleaner: Cleaner, options: TableOptions) -> CheckedColumns:
+def open_columns(path: Path, cleaner: Cleaner, options: TableOptions, skip: int = 0) -> CheckedColumns:
     """The file's columns. Texts have no blanks around them and are null where empty, or in `options.missing`.
+
+    The first `skip` lines of a text file are left out.
 
     Raises:
         SourceError: it cannot be read as asked.
@@ -28,14 +32,19 @@ def open_columns(path: Path, cleaner: Cleaner, options: TableOptions) -> Checked
         opened = read_columns(path, cleaner, raw)
     else:
         form = TextForm(
-            delimiter=options.delimiter, encoding=options.encoding, quotes=options.quotes, missing=options.missing
+            delimiter=options.delimiter,
+            encoding=options.encoding,
+            quotes=options.quotes,
+            missing=options.missing,
+            skip=skip,
         )
-        opened = CheckedColumns(read_text(path, cleaner, form, unpacked(path, raw)))
+        text = read_table(path, cleaner, form, unpacked(path, raw))
+        opened = CheckedColumns(text.frame, hint=text.hint)
     nothing = ["", *options.missing]
     texts = [column for column in opened.frame.get_columns() if column.dtype == pl.String]
     stripped = [column.str.strip_chars() for column in texts]
     frame = opened.frame.with_columns(column.set(column.is_in(nothing), None) for column in stripped)
-    return CheckedColumns(frame, opened.unreadable)
+    return msgspec.structs.replace(opened, frame=frame)
 
 
 def labels(
@@ -65,6 +74,19 @@ def labels(
                 f"are missing (if it means nothing: --missing {','.join(names)})"
             )
     return texts
+
+
+def note_other_times(cleaner: Cleaner, path: Path, frame: pl.DataFrame, column: str, times: pl.Series) -> None:
+    """Say how many rows of a column are written in another form than those that became `times`, and the cure."""
+    others = times.is_null() & frame[column].is_not_null()
+    if not others.any() or times.null_count() == len(times):
+        return
+    form = form_of(flat(frame[column].filter(others)).cast(pl.String).str.strip_chars())
+    cure = f"'{AUTO}|{form}' reads them too" if form else f"'{AUTO}|FORM' reads a second form"
+    cleaner.note(
+        f"at: {int(others.sum()):,} rows rejected, whose times are written in another form, such as "
+        f"{row_example(path, frame, others, column)} (--time-format {cure})"
+    )
 
 
 def row_example(path: Path, frame: pl.DataFrame, rows: pl.Series, column: str) -> str:

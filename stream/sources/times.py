@@ -45,6 +45,8 @@ PLAIN_TIME: Final = (
     r"^(?:\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?"
     r"|\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}(?: \d{1,2}:\d{2})?)$"
 )
+AUTO: Final = "auto"
+"""Among forms that the user names: what is detected."""
 FULL_YEAR: Final = r"\d{4}"
 
 
@@ -52,20 +54,21 @@ def to_epoch_ms(column: pl.Series, form: str | None = None) -> tuple[pl.Series, 
     """The column as Int64 epoch milliseconds, null where it is no time; and a sentence on how it was understood.
 
     `form` is a strftime form such as `%d/%m/%Y %H:%M`; without it numbers are told apart by magnitude and texts by
-    trying ISO 8601 / RFC 3339 and the common forms.
+    trying ISO 8601 / RFC 3339 and the common forms. Several forms, with `|` between them, are tried in their order;
+    `auto` is the one that is detected.
 
     Raises:
         SourceError: `form` is none.
     """
     if column.dtype in (pl.Date, pl.Datetime):
         return _from_temporal(column)
+    if form is not None:
+        return _in_forms(_written(column), form.split("|"))
     if column.dtype.is_numeric() or column.dtype.is_decimal():
         return _from_numbers(column.cast(pl.Float64))
     if column.dtype not in (pl.String, pl.Null, pl.Categorical):
         return pl.Series(column.name, [None], pl.Int64).new_from_index(0, len(column)), "no column of times"
     text = column.cast(pl.String).str.strip_chars()
-    if form is not None:
-        return _in_form(text, form)
     present = text.drop_nulls()
     if len(present) and present.str.contains(NUMBER).mean() > 0.5:  # type: ignore[operator]
         moments, note = _from_numbers(text.cast(pl.Float64, strict=False))
@@ -129,6 +132,29 @@ def _from_text(text: pl.Series, dates: tuple[str, ...] | None = None) -> tuple[p
     if zones.null_count() < len(zones):
         moments = in_zones(moments, zones)
     return moments - offset, note + _zones_said(text, offset, zones)
+
+
+def _written(column: pl.Series) -> pl.Series:
+    """The column as texts; whole numbers with the zeros in front that they have lost."""
+    if column.dtype.is_numeric() or column.dtype.is_decimal():
+        digits = column.cast(pl.Int64, strict=False).cast(pl.String)
+        longest = digits.str.len_chars().max()
+        return digits.str.zfill(longest if isinstance(longest, int) else 0)
+    if column.dtype not in (pl.String, pl.Null, pl.Categorical):
+        return pl.Series(column.name, [None], pl.String).new_from_index(0, len(column))
+    return column.cast(pl.String).str.strip_chars()
+
+
+def _in_forms(text: pl.Series, forms: list[str]) -> tuple[pl.Series, str]:
+    moments = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
+    notes: list[str] = []
+    for form in map(str.strip, forms):
+        rest = (moments.is_null() & text.is_not_null()).arg_true()
+        written = text.gather(rest)
+        read, note = to_epoch_ms(written) if form == AUTO else _in_form(written, form)
+        moments = moments.scatter(rest, read)
+        notes.append(note)
+    return moments, "; then ".join(notes)
 
 
 def _in_form(text: pl.Series, form: str) -> tuple[pl.Series, str]:
@@ -232,3 +258,14 @@ def _milliseconds(text: pl.Series, form: str) -> pl.Series:
         return text.str.to_date(form, strict=False).cast(pl.Datetime("ms")).dt.epoch("ms")
     times = text.str.to_datetime(form, strict=False, time_unit="ms", time_zone="UTC" if zoned else None)
     return times.dt.epoch("ms")
+
+
+def form_of(text: pl.Series) -> str | None:
+    """The strftime form that fits most of some texts; None if no common one fits any, or `auto` if only that does."""
+    sample = text.drop_nulls().head(SAMPLE)
+    dates = (*ISO_DATES, *DAY_FIRST, *MONTH_FIRST, *SHORT_YEAR_FIRST, *WORDED)
+    fitting = {date + clock: _parsed(sample, date + clock) for date in dates for clock in (*CLOCKS, "")}
+    best = max(fitting, key=lambda form: fitting[form])
+    if fitting[best]:
+        return best
+    return AUTO if to_epoch_ms(sample)[0].is_not_null().any() else None

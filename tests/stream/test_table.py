@@ -86,18 +86,46 @@ def test_epoch_milliseconds_are_times_of_expiry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "message"),
+    ("times", "line", "fault", "reason"),
     [
         (
             ("2030-01-01T00:00:00Z", "soon"),
-            r"items.csv line 3: expires_at='soon' is not a time; give RFC 3339 or epoch",
+            3,
+            "expires_at not a time",
+            "expires_at='soon' is not a time; give RFC 3339",
         ),
-        ((1_893_456_000_000, None, 5), r"items.csv line 4: expires_at='5' lies before 1990 .*give RFC 3339 or epoch"),
+        (
+            (1_893_456_000_000, None, 5),
+            4,
+            "expires_at before 1990",
+            "expires_at='5' lies before 1990 (numbers read as epoch milliseconds); give RFC 3339",
+        ),
     ],
 )
-def test_a_bad_time_of_expiry_stops_the_import(tmp_path: Path, times: tuple[object, ...], message: str) -> None:
-    with pytest.raises(SourceError, match=message):
-        open_table(messy(tmp_path), TableOptions(columns=MAP, items=items_file(tmp_path, "expires_at", *times)))
+def test_a_bad_time_of_expiry_rejects_its_row(
+    tmp_path: Path, times: tuple[object, ...], line: int, fault: str, reason: str
+) -> None:
+    items = items_file(tmp_path, "expires_at", *times)
+    source = open_table(messy(tmp_path), TableOptions(columns=MAP, items=items))
+    assert source.report.of("items").faults == {fault: 1}
+    assert (source.report.of("items").read, source.report.of("items").kept) == (len(times), len(times) - 1)
+    (rejected,) = [row for row in source.report.examples if row.file == "items.csv"]
+    assert rejected.line == line
+    assert rejected.reason.startswith(reason)
+    strict = CleaningOptions(strict=True)
+    with pytest.raises(SourceError, match=f"items.csv line {line}: expires_at"):
+        open_table(None, TableOptions(columns={"item_id": "sku"}, items=items, cleaning=strict))
+
+
+def test_a_table_of_which_no_row_is_left_stops_the_import(tmp_path: Path) -> None:
+    items = items_file(tmp_path, "expires_at", "soon", "later")
+    with pytest.raises(
+        SourceError, match=r"items.csv: none of 2 rows is left \(unparseable 2\); first rejected: items.csv"
+    ):
+        open_table(messy(tmp_path), TableOptions(columns=MAP, items=items))
+    header_only = items_file(tmp_path, "shelf_life")
+    source = open_table(messy(tmp_path), TableOptions(columns=MAP, items=header_only))
+    assert "items.csv: there is no row below the header" in source.report.notes
 
 
 def test_a_mapped_time_of_expiry_wants_a_file_and_a_column(tmp_path: Path) -> None:

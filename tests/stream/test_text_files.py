@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stream.cleaning import CleaningOptions
 from stream.errors import SourceError
 from stream.sources.source import Source
 from stream.sources.table import open_table
@@ -50,6 +51,14 @@ def test_stray_quotes_swallow_no_row(tmp_path: Path, header: str, rows: list[str
     source = opened(tmp_path, "\n".join([header, *rows]) + "\n")
     assert users(source) == sorted(f"u{n}" for n in range(1, 13))
     assert noted(source, "a quote that encloses no value (line 4")
+
+
+def test_strict_stops_at_a_stray_quote(tmp_path: Path) -> None:
+    text = "\n".join(["user_id,item_id,at,note", *STRAY_AT_THE_END])
+    strict = CleaningOptions(strict=True)
+    with pytest.raises(SourceError, match=r"events.csv line 4: a quote that encloses no value .*--no-quotes"):
+        opened(tmp_path, text, options=TableOptions(cleaning=strict))
+    assert len(opened(tmp_path, text, options=TableOptions(cleaning=strict, quotes=False))) == 12
 
 
 def test_values_that_span_lines_stay_whole_and_move_line_numbers(tmp_path: Path) -> None:

@@ -78,6 +78,28 @@ def test_forms_that_are_named(tmp_path: Path) -> None:
         opened(tmp_path, "user_id,item_id,at\nu1,i1,5\n")
 
 
+def test_times_in_another_form_are_counted_and_read_by_a_second_form(tmp_path: Path) -> None:
+    text = f"user_id,item_id,at\nu1,i1,{AT}\nu2,i2,{AT}\nu3,i3,31/12/2022 10:00\nu4,i4,soon\n"
+    source = opened(tmp_path, text)
+    assert len(source) == 2
+    assert source.report.of("events").faults == {"at not a time": 2}
+    cure = "auto|%d/%m/%Y %H:%M"
+    assert noted(source, "at: 2 rows rejected, whose times are written in another form, such as events.csv line 4")
+    assert noted(source, f"(--time-format '{cure}' reads them too)")
+    both = opened(tmp_path, text, TableOptions(time_format=cure))
+    assert sorted(both.events["user_id"]) == ["u1", "u2", "u3"]
+    assert both.report.of("events").faults == {"at not a time": 1}
+
+
+def test_forms_are_tried_in_their_order() -> None:
+    assert moments("01/02/2024", "13/02/2024", "1700000000", form="%m/%d/%Y|%d/%m/%Y|auto") == [
+        "2024-01-02T00:00:00",
+        "2024-02-13T00:00:00",
+        "2023-11-14T22:13:20",
+    ]
+    assert moments(10224, 311224, form="%d%m%y") == ["2024-02-01T00:00:00", "2024-12-31T00:00:00"]
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [

@@ -292,8 +292,10 @@ def test_a_study_is_resumed_and_its_preset_starts_the_next_run(files: Path, tmp_
     study, preset = tmp_path / "studies.log", tmp_path / "preset.toml"
     fixed = ["tune", *args(files)[1:5], "--recommender", "item-knn", "--seen", "keep", "--json"]
     fixed += ["--study", str(study), "--preset", str(preset)]
-    first = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)["item-knn"]
+    shown = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)
+    first = shown["item-knn"]
     assert first["trials"] == 3
+    assert shown["report"]["kept"] == shown["report"]["tables"][0]["kept"] > 0
     again = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "3"]).stdout)["item-knn"]
     assert again == first  # nothing is left to try: what the study knows is what comes out
     more = json.loads(CliRunner().invoke(app, [*fixed, "--trials", "8"]).stdout)["item-knn"]
