@@ -21,8 +21,9 @@ from models.data.splits import SplitProtocol
 from models.domains.preset import preset_of
 from models.evaluation import metrics
 from models.evaluation.experiment import Experiment, ExperimentPlan
-from models.recommenders import blend
 from models.recommenders.base import Recommender
+from models.recommenders.blend import bucket_of
+from models.recommenders.blend_weights import Evidence, evidence_of, fit_weights, weights_by_group
 from models.recommenders.registry import create
 
 MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease")
@@ -33,7 +34,7 @@ TRIES: Final = 200
 FOLDS: Final = 5
 
 
-def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, int]]:
+def gathered(data: Path, name: str) -> tuple[Evidence, Int64, dict[str, int]]:
     """What weights are sought on, each case's segment (0: none), and how many cases each segment has."""
     chosen = DATA_SETS[name]
     source = chosen.open(data)
@@ -47,7 +48,7 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
             fitted[member] = create(member, params.get(member, {}), experiment.situation, 0)
             fitted[member].fit(side.log)
     targets = [case.targets for case in side.cases]
-    evidence = blend.evidence_of(fitted, side.batch, targets, side.barred(experiment.masked))
+    evidence = evidence_of(fitted, side.batch, targets, side.barred(experiment.masked))
     labels = [known.get(case.user_id) for case in side.cases]
     names, counts = np.unique([label for label in labels if label], return_counts=True)
     common = np.argsort(-counts, kind="stable")[:SEGMENTS]
@@ -56,22 +57,20 @@ def gathered(data: Path, name: str) -> tuple[blend.Evidence, Int64, dict[str, in
     return evidence, np.array([code.get(str(label), 0) for label in labels]), sizes
 
 
-def sought(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> tuple[Float64, Float64]:
+def sought(evidence: Evidence, segments: Int64, shrink: float, seed: int) -> tuple[Float64, Float64]:
     """Weights [buckets, members] by length, and [segments + 1, buckets, members] with each segment's mixed in."""
     rng = np.random.default_rng(seed)
-    plain = blend.best_weights(evidence, rng, TRIES)
+    plain = fit_weights(evidence, rng, TRIES)
     mixed = np.repeat(plain[None], segments.max(initial=0) + 1, axis=0)
     for code in range(1, len(mixed)):
         inside = np.flatnonzero(segments == code)
         if len(inside) >= FEWEST:
-            part = evidence.of(inside)
-            usual = plain[blend.bucket_of(part.lengths)].mean(axis=0)
-            own = blend.near_weights(part, rng, TRIES, usual)
+            own = weights_by_group(evidence.of(inside), np.zeros(len(inside), np.int64), 1, rng, TRIES)[0]
             mixed[code] += len(inside) / (len(inside) + shrink) * (own - plain)
     return plain, mixed
 
 
-def compared(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int) -> dict[str, Any]:
+def compared(evidence: Evidence, segments: Int64, shrink: float, seed: int) -> dict[str, Any]:
     """NDCG@10 of both on cases that their weights were not sought on, and the ratio."""
     fold = np.random.default_rng(seed).permutation(len(segments)) % FOLDS
     by_length, by_both = np.zeros(len(segments)), np.zeros(len(segments))
@@ -79,7 +78,7 @@ def compared(evidence: blend.Evidence, segments: Int64, shrink: float, seed: int
         learned, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         plain, mixed = sought(evidence.of(learned), segments[learned], shrink, seed)
         part = evidence.of(held_out)
-        buckets = blend.bucket_of(part.lengths)
+        buckets = bucket_of(part.lengths)
         by_length[held_out] = part.ndcg(plain[buckets])
         by_both[held_out] = part.ndcg(mixed[np.minimum(segments[held_out], len(mixed) - 1), buckets])
     ratio = metrics.mean_ratio(by_both, by_length, np.random.default_rng(0))

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import Recommender
-from models.recommenders.blend import EDGES, Blend
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.ease import EASE
 from models.recommenders.item_item import ItemItem
 from models.recommenders.item_knn import ItemKNN
@@ -51,7 +51,7 @@ def _random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Genera
     if name == "blend":
         names = ("personal", *ITEM_ITEM, "transformer")
         members = [_random_recommender(member, vocabulary, rng) for member in names]
-        return Blend(members, np.full((len(EDGES) + 1, len(members)), 1 / len(members)))
+        return Blend(members, np.full((BUCKETS, len(members)), 1 / len(members)))
     if name in ITEM_ITEM:
         return _random_item_item(ITEM_ITEM[name](), vocabulary, rng)
     popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)

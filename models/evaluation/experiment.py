@@ -23,7 +23,7 @@ from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, POPULARITY_HALF_LIFE_MS
 from models.errors import TrainingError
 from models.evaluation import metrics
 from models.evaluation.studies import completed_trials, is_first_trial, new_study
-from models.recommenders import blend
+from models.recommenders import blend, blend_weights
 from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.neural.warm_start import Start
 from models.recommenders.registry import create, is_neural, spec, tuned_params
@@ -274,9 +274,9 @@ class Experiment:
         members = {candidate.name: candidate.recommender for candidate in tuned if candidate.recommender is not None}
         side = self.tuning
         targets = [case.targets for case in side.cases]
-        evidence = blend.evidence_of(members, side.batch, targets, side.barred(self.masked))
-        values = blend.cross_validated(evidence, np.random.default_rng(self.plan.seed))
-        weights = blend.best_weights(evidence, np.random.default_rng(self.plan.seed))
+        evidence = blend_weights.evidence_of(members, side.batch, targets, side.barred(self.masked))
+        values = blend_weights.cross_validated(evidence, np.random.default_rng(self.plan.seed))
+        weights = blend_weights.fit_weights(evidence, np.random.default_rng(self.plan.seed))
         blended = blend.Blend(list(members.values()), weights)
         self.progress("blend", 1.0, {"ndcg@10": float(values.mean())})
         spent = time.monotonic() - started

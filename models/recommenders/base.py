@@ -78,6 +78,11 @@ class Scorer(ABC):
         """Whether users' profiles change the scores."""
         return False
 
+    @property
+    def reads_time(self) -> bool:
+        """Whether the time of the request changes the scores."""
+        return False
+
     def refit(self, interactions: Interactions) -> None:  # noqa: B027 - what cannot be fitted stays as it is
         """Learn from other interactions, which takes seconds. Neural networks stay as they are."""
 

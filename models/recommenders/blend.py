@@ -1,164 +1,47 @@
 """A blend: a weighted sum of several recommenders' probabilities, with weights by the length of the history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
-from models.arrays import Bool, Float32, Float64, Int64
+from models.arrays import Float32, Float64, Int64
 from models.data.batch import Batch
 from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import Recommender, Scorer, SparseScores, StoredRecommender, ValueModel
 from models.recommenders.sparse import add_prior
 
-EDGES: Final = (3, 6, 11, 21)
-"""Histories of fewer than 3, 6, 11, 21 events, and longer ones, have weights of their own."""
-SHRINK: Final = 200.0
-"""A bucket's own weights count n / (n + SHRINK) for its n users, those of all users the rest."""
-CANDIDATES: Final = 100
-"""Of each member's answer this many items enter the search for weights."""
-TRIES: Final = 400
-BLOCK: Final = 256
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """What weights are fitted on: each case's candidates and what each member gives them.
-
-    `amounts` float32 [cases, candidates, members], `hits` bool [cases, candidates], `targets` int64 [cases]: how many
-    are wanted (also those that no member offers), `lengths` int64 [cases].
-    """
-
-    names: tuple[str, ...]
-    amounts: Float32
-    hits: Bool
-    targets: Int64
-    lengths: Int64
-
-    def of(self, cases: Int64) -> "Evidence":
-        return Evidence(self.names, self.amounts[cases], self.hits[cases], self.targets[cases], self.lengths[cases])
-
-    def ndcg(self, weights: Float64, k: int = 10) -> Float64:
-        """float64 [cases] for weights [members], or [cases, members]. Of equal scores the first candidate is ahead."""
-        each = np.atleast_2d(weights).astype(np.float32)
-        ndcg = np.zeros(len(self.targets))
-        some = self.hits.any(axis=1)
-        selected = slice(None) if some.all() else np.flatnonzero(some)
-        amounts, hits = self.amounts[selected], self.hits[selected]
-        scores = np.matmul(amounts, (each if len(each) == 1 else each[selected])[:, :, None])[:, :, 0]
-        row, place = np.nonzero(hits)
-        own = scores[row, place][:, None]
-        others = scores[row]
-        ahead = (others > own) | ((others == own) & (np.arange(scores.shape[1]) < place[:, None]))
-        rank = ahead.sum(axis=1)
-        discount = 1 / np.log2(np.arange(2, k + 2))
-        gains = np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
-        best = np.cumsum(discount)[np.minimum(self.targets[selected], k) - 1]
-        ndcg[selected] = np.bincount(row, gains, minlength=len(hits)) / best
-        return ndcg
-
-
-def evidence_of(
-    members: Mapping[str, Scorer],
-    batch: Batch,
-    targets: Sequence[Sequence[str]],
-    seen: Sequence[Sequence[int]] | None = None,
-) -> Evidence:
-    """Candidates of every member over the cases of `batch`; `seen` are the items that each case may not be given."""
-    names = tuple(members)
-    vocabulary = members[names[0]].vocabulary
-    most = min(CANDIDATES, len(vocabulary))
-    shape = (len(batch), most * len(names))
-    amounts, hits = np.zeros((*shape, len(names)), np.float32), np.zeros(shape, np.bool_)
-    for start in range(0, len(batch), BLOCK):
-        part = batch.slice(start, start + BLOCK)
-        tables = [member.probabilities(part) for member in members.values()]
-        for row in range(len(part)):
-            case = start + row
-            barred = list(seen[case]) if seen is not None else []
-            chosen: set[int] = set()
-            for table in tables:
-                table[row, barred] = -1.0
-                chosen.update(np.argpartition(-table[row], most - 1)[:most].tolist())
-            places = np.array(sorted(chosen - set(barred)), np.int64)
-            for number, table in enumerate(tables):
-                amounts[case, : len(places), number] = table[row, places]
-            target_places = [vocabulary.index[item] for item in targets[case] if item in vocabulary.index]
-            hits[case, : len(places)] = np.isin(places, target_places)
-    counts = np.array([len(case_targets) for case_targets in targets], np.int64)
-    return Evidence(names, amounts, hits, counts, batch.lengths)
-
-
-def best_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Float64:
-    """float64 [buckets, members]: weights of highest NDCG@10, by random search on the simplex, then nearby.
-
-    A bucket's weights are drawn towards those of all users, the more the fewer users it has.
-    """
-    overall = near_weights(evidence, rng, tries, None)
-    rows = []
-    for bucket in range(len(EDGES) + 1):
-        inside = np.flatnonzero(bucket_of(evidence.lengths) == bucket)
-        if len(inside) < 30:
-            rows.append(overall)
-            continue
-        own = near_weights(evidence.of(inside), rng, tries // 2, overall)
-        share = len(inside) / (len(inside) + SHRINK)
-        rows.append(share * own + (1 - share) * overall)
-    return np.array(rows)
+EDGES: Final = (1, 2, 3, 4, 5, 6, 11, 21)
+"""Histories of 0, 1, 2, 3, 4, 5, 6 to 10 and 11 to 20 events, and longer ones, have weights of their own."""
+BUCKETS: Final = len(EDGES) + 1
 
 
 def bucket_of(lengths: Int64) -> Int64:
-    """int64 [cases]: which row of the weights a history of a length has."""
+    """int64 [cases]: which row of the weights a history of a length has.
+
+    >>> bucket_of(np.array([0, 1, 5, 6, 10, 11, 21])).tolist()
+    [0, 1, 5, 6, 6, 7, 8]
+    """
     return np.searchsorted(EDGES, lengths, side="right").astype(np.int64)
 
 
-def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> Float64:
-    """float64 [cases]: NDCG@10 of each case under weights that were fitted on the other folds' cases."""
-    fold = rng.permutation(len(evidence.targets)) % folds
-    ndcg = np.zeros(len(evidence.targets))
-    for number in range(folds):
-        inside = np.flatnonzero(fold == number)
-        if not len(inside):
-            continue
-        weights = best_weights(evidence.of(np.flatnonzero(fold != number)), rng, TRIES // 2)
-        part = evidence.of(inside)
-        ndcg[inside] = part.ndcg(weights[bucket_of(part.lengths)])
-    return ndcg
-
-
-def near_weights(evidence: Evidence, rng: np.random.Generator, tries: int, start: Float64 | None) -> Float64:
-    """float64 [members]: one row of weights for all cases, searched near `start` where one is given."""
-    members = len(evidence.names)
-    evidence = evidence.of(np.flatnonzero(evidence.hits.any(axis=1)))  # no weights help where nobody offers a target
-    if not len(evidence.targets):
-        return start if start is not None else np.full(members, 1 / members)
-    corners = list(np.eye(members))
-    best = start if start is not None else np.full(members, 1 / members)
-    value = float(evidence.ndcg(best).mean())
-    for number in range(tries):
-        if number < members:
-            tried = corners[number]
-        elif number < tries // 2 and start is None:
-            tried = rng.dirichlet(np.full(members, 0.5))
-        else:  # near the best so far, on a scale of ratios: small weights matter too
-            tried = (best + 1e-3) * np.exp(rng.normal(0, 0.7, members))
-            tried = tried / tried.sum()
-        reached = float(evidence.ndcg(tried).mean())
-        if reached > value:
-            best, value = tried, reached
-    return best
-
-
 class BlendScorer(Scorer):
-    """Scorers and their weights float64 [buckets, members]; scores are the weighted sum of probabilities."""
+    """Scorers and their weights float64 [buckets, members]; scores are the weighted sum of probabilities.
+
+    Raises:
+        ValueError: the weights have another shape.
+    """
 
     name = "blend"
 
     def __init__(self, members: Sequence[Scorer], weights: Float64) -> None:
         self._members = list(members)
         self.weights = np.asarray(weights, np.float32)
+        if self.weights.shape != (BUCKETS, len(self._members)):
+            expected = (BUCKETS, len(self._members))
+            raise ValueError(f"weights of shape {self.weights.shape}; a blend of these members has {expected}")
         self.vocabulary: Vocabulary = self._members[0].vocabulary
         sparse = [(number, member.sparse) for number, member in enumerate(self._members)]
         self._sparse = [(number, scorer) for number, scorer in sparse if scorer is not None]
@@ -176,6 +59,10 @@ class BlendScorer(Scorer):
     @property
     def reads_profiles(self) -> bool:
         return any(member.reads_profiles for member in self.members)
+
+    @property
+    def reads_time(self) -> bool:
+        return any(member.reads_time for member in self.members)
 
     def score(self, batch: Batch) -> Float32:
         weights, dense = self.weights[bucket_of(batch.lengths)], self._dense
@@ -266,7 +153,7 @@ class Blend(BlendScorer, Recommender):
     def describe(self) -> dict[str, Any]:
         """Members with their parameters, and weights, as JSON values."""
         members = [{"recommender": member.name, **member.describe()} for member in self.recommenders]
-        return {"members": members, "weights": [[round(float(weight), 6) for weight in row] for row in self.weights]}
+        return {"members": members, "weights": [[float(f"{weight:.6g}") for weight in row] for row in self.weights]}
 
 
 def share_priors(scorers: Sequence[SparseScores]) -> None:

@@ -10,7 +10,7 @@ from serving.errors import StateFolderError
 from serving.settings import Settings
 from stream.files import try_lock, write_atomically
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Raised by every change that makes the files of earlier versions unreadable."""
 FORMAT_FILE: Final = "format.json"
 LOCK_FILE: Final = "up.lock"

@@ -14,7 +14,7 @@ from models.data.interactions import Interactions
 from models.errors import TrainingError
 from models.recommenders import registry
 from models.recommenders.base import ArrayRecommender, Recommender, TuningContext
-from models.recommenders.blend import EDGES, Blend
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.sequential_rules import SequentialRules
 from testing.interactions import clubs, history
@@ -65,6 +65,11 @@ class TestSVDFilter(RecommenderContract):
     name = "svd-filter"
 
 
+class TestRequestTimePopularity(RecommenderContract):
+    name = "live-popularity"
+    knows_neighbors = False
+
+
 class TestFresh(RecommenderContract):
     name = "fresh"
     knows_order = True
@@ -74,7 +79,7 @@ class TestBlend(RecommenderContract):
     name = "blend"
 
     def build(self) -> Recommender:
-        return Blend([ItemKNN(), SequentialRules()], np.full((len(EDGES) + 1, 2), 0.5))
+        return Blend([ItemKNN(), SequentialRules()], np.full((BUCKETS, 2), 0.5))
 
 
 class NeuralContract(RecommenderContract):

@@ -3,12 +3,23 @@
 import numpy as np
 import pytest
 
-from models.recommenders import blend
-from models.recommenders.blend import Evidence, best_weights, bucket_of, cross_validated
+from models.recommenders.blend import BUCKETS, bucket_of
+from models.recommenders.blend_weights import Evidence, EvidenceBuilder, cross_validated, fit_weights, weights_by_group
+
+
+def evidence_from(amounts: np.ndarray, hits: np.ndarray, lengths: np.ndarray, target_count: np.ndarray) -> Evidence:
+    """From amounts [cases, items, members] and hits [cases, items]."""
+    builder = EvidenceBuilder(tuple("abcd"[: amounts.shape[2]]))
+    for case in range(len(amounts)):
+        targets = np.flatnonzero(hits[case]).tolist()
+        builder.add(
+            amounts[case].T, targets, target_count=int(target_count[case]), length=int(lengths[case]), user=case
+        )
+    return builder.build()
 
 
 def evidence(n: int = 400, seed: int = 0) -> Evidence:
-    """Member one knows the short histories' targets, member two the long ones'; member three knows nothing."""
+    """Member a knows the short histories' targets, member b the long ones'; member c knows nothing."""
     rng = np.random.default_rng(seed)
     amounts = rng.random((n, 30, 3)).astype(np.float32)
     lengths = np.where(np.arange(n) % 2 == 0, 2, 30)
@@ -16,53 +27,86 @@ def evidence(n: int = 400, seed: int = 0) -> Evidence:
     hits[np.arange(n), rng.integers(0, 30, n)] = True
     for case in range(n):
         amounts[case, hits[case], 0 if lengths[case] == 2 else 1] = 1.2
-    return Evidence(("one", "two", "three"), amounts, hits, np.ones(n, np.int64), lengths.astype(np.int64))
+    return evidence_from(amounts, hits, lengths, np.ones(n))
+
+
+def random_hits(seed: int, shape: tuple[int, int, int]) -> Evidence:
+    rng = np.random.default_rng(seed)
+    amounts = rng.random(shape).astype(np.float32)
+    hits = np.zeros(shape[:2], np.bool_)
+    hits[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] = True
+    return evidence_from(amounts, hits, np.full(shape[0], 5), np.ones(shape[0]))
 
 
 def test_each_length_gets_the_member_that_knows() -> None:
     known = evidence()
-    weights = best_weights(known, np.random.default_rng(0))
+    weights = fit_weights(known, np.random.default_rng(0))
     short, long = weights[bucket_of(np.array([2]))[0]], weights[bucket_of(np.array([30]))[0]]
     assert short.argmax() == 0
     assert long.argmax() == 1
-    assert weights.sum(axis=1).tolist() == pytest.approx([1] * len(weights))
-    mixed = known.ndcg(weights[bucket_of(known.lengths)]).mean()
-    assert mixed > max(known.ndcg(corner).mean() for corner in np.eye(3))
+    assert weights.sum(axis=1).tolist() == pytest.approx([1] * BUCKETS)
+    blended = known.ndcg(weights[bucket_of(known.lengths)]).mean()
+    assert blended > max(known.ndcg(corner).mean() for corner in np.eye(3))
+
+
+def test_each_number_of_known_events_up_to_five_has_a_row_of_its_own() -> None:
+    assert bucket_of(np.arange(7)).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert bucket_of(np.array([10, 11, 20, 21, 50])).tolist() == [6, 7, 7, 8, 8]
+
+
+def test_groups_are_whatever_the_caller_says() -> None:
+    """Half of the cases of one length want member a, the other half member b: a horizon may say which."""
+    known = evidence()
+    weights = weights_by_group(known, (known.lengths == 2).astype(np.int64), 3, np.random.default_rng(0))
+    assert weights.argmax(axis=1)[:2].tolist() == [1, 0]
+    assert weights[2].tolist() == pytest.approx(weights[:2].mean(axis=0).tolist(), abs=0.4)  # without cases: of all
 
 
 def test_ndcg_by_hand() -> None:
     amounts = np.array([[[0.9, 0.1], [0.5, 0.8]]], np.float32)
-    evidence = Evidence(("a", "b"), amounts, np.array([[False, True]]), np.array([1]), np.array([5]))
-    assert evidence.ndcg(np.array([1.0, 0.0])).tolist() == pytest.approx([1 / np.log2(3)])
-    assert evidence.ndcg(np.array([0.0, 1.0])).tolist() == [1.0]
+    known = evidence_from(amounts, np.array([[False, True]]), np.array([5]), np.array([1]))
+    assert known.ndcg(np.array([1.0, 0.0])).tolist() == pytest.approx([1 / np.log2(3)])
+    assert known.ndcg(np.array([0.0, 1.0])).tolist() == [1.0]
 
 
 def test_ndcg_is_that_of_the_sorted_lists() -> None:
-    """Every case beside a sort of its own, with equal scores (the first is ahead) and targets that nobody offers."""
+    """Every case against a sort of its own, with equal scores (the first is ahead) and targets that nobody offers."""
     rng = np.random.default_rng(7)
     amounts = rng.integers(0, 4, (60, 35, 3)).astype(np.float32)
     hits = rng.random((60, 35)) < 0.08
     hits[0] = False
-    relevant = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
-    known = Evidence(tuple("abc"), amounts, hits, relevant, np.full(60, 5))
+    target_count = np.maximum(hits.sum(axis=1) + rng.integers(0, 3, 60), 1)
+    known = evidence_from(amounts, hits, np.full(60, 5), target_count)
     weights = np.array([1.0, 2.0, 4.0])
-    for case, ndcg in enumerate(known.ndcg(weights)):
-        order = sorted(range(35), key=lambda place: (-float(amounts[case, place] @ weights), place))
-        gained = sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:10]) if hits[case, place])
-        ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, relevant[case])))
-        assert ndcg == pytest.approx(gained / ideal), case
+    for ndcgs in (known.ndcg(weights), known.ndcg(np.tile(weights, (60, 1)))):
+        for case, ndcg in enumerate(ndcgs):
+            order = sorted(range(35), key=lambda place: (-float(amounts[case, place] @ weights), place))
+            gained = sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:10]) if hits[case, place])
+            ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, target_count[case])))
+            assert ndcg == pytest.approx(gained / ideal, abs=1e-5), case
+
+
+def test_a_part_of_the_evidence_has_the_ndcg_of_its_cases() -> None:
+    known, weights = random_hits(5, (80, 40, 3)), np.array([0.2, 0.5, 0.3])
+    cases = np.array([3, 4, 17, 60])
+    assert known.of(cases).ndcg(weights).tolist() == pytest.approx(known.ndcg(weights)[cases].tolist())
+
+
+def test_what_a_user_may_not_be_given_is_no_competitor() -> None:
+    builder = EvidenceBuilder(("a", "b"))
+    builder.add(
+        np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.6]], np.float32), [1], target_count=1, length=1, user=0, barred=[0]
+    )
+    known = builder.build()
+    assert known.ndcg(np.array([1.0, 0.0])).tolist() == [1.0]
+    assert known.ndcg(np.array([0.0, 1.0])).tolist() == pytest.approx([1 / np.log2(3)])
 
 
 def test_what_cannot_be_learned_is_not_found_by_cross_validation() -> None:
-    """Hits at random: the weights that fit them best must not look better on users that they were not sought on."""
-    rng = np.random.default_rng(3)
-    amounts = rng.random((120, 40, 4)).astype(np.float32)
-    hits = np.zeros((120, 40), np.bool_)
-    hits[np.arange(120), rng.integers(0, 40, 120)] = True
-    noise = Evidence(tuple("abcd"), amounts, hits, np.ones(120, np.int64), np.full(120, 5))
-    fitted = noise.ndcg(best_weights(noise, np.random.default_rng(0))[bucket_of(noise.lengths)]).mean()
+    """Hits at random: the weights that fit them best must not look better on users that they were not fitted on."""
+    noise = random_hits(3, (120, 40, 4))
+    fitted = noise.ndcg(fit_weights(noise, np.random.default_rng(0))[bucket_of(noise.lengths)]).mean()
     judged = cross_validated(noise, np.random.default_rng(0)).mean()
     chance = sum(1 / np.log2(place + 2) for place in range(10)) / 40
     assert fitted > judged
     assert judged < chance + 0.05
-    assert blend.EDGES == (3, 6, 11, 21)

@@ -8,7 +8,7 @@ from features.activity import History
 from models.data.batch import batch_histories
 from models.data.interactions import Interactions
 from models.recommenders.base import Recommender
-from models.recommenders.blend import EDGES, Blend
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.ease import EASE
 from models.recommenders.ials import IALS
 from models.recommenders.item_knn import ItemKNN
@@ -64,7 +64,7 @@ def test_events_add_up_to_the_score_beyond_popularity(recommender: Recommender) 
 
 def test_a_blend_says_what_those_members_say_that_can() -> None:
     members = [fitted(member) for member in (ItemKNN(), Personal(), Popularity())]
-    weights = np.tile([0.5, 0.2, 0.3], (len(EDGES) + 1, 1))
+    weights = np.tile([0.5, 0.2, 0.3], (BUCKETS, 1))
     blend = Blend(members, weights)
     batch = batch_histories([HISTORY], blend.vocabulary, 50)
     places = np.arange(len(blend.vocabulary))

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 from features.activity import History
-from models.data.batch import batch_histories
+from models.data.batch import Batch, batch_histories
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
+from models.data.profiles import RequestContext
 from models.evaluation.progressive import LogReplay, ReplayWindow, ScoreMix, mean_interval
-from models.recommenders.freshness import FLOOR, Fresh, first_seen, mix, prior_of
+from models.recommenders.freshness import FLOOR, Fresh, RequestTimePopularity, first_seen, mix, prior_of
 from models.recommenders.popularity import Popularity
 
 HOUR = 60 * 60 * 1000
@@ -54,6 +55,32 @@ def test_shares_times_age_and_what_is_popular_now() -> None:
     mixed = mix(probabilities.copy(), prior, live, 0.5)
     assert mixed[0].tolist() == pytest.approx([0.1 / 0.5 / 2, 0.3 / 0.5 / 2, 0.1 / 0.5 / 2 + 0.5])
     assert mix(probabilities.copy(), None, live, 0.0)[0].tolist() == pytest.approx([0.5, 0.3, 0.2])
+
+
+def live_scores(log: Interactions, *times: int) -> list[dict[str, float]]:
+    recommender = RequestTimePopularity(RequestTimePopularity.Params(half_life_ms=float(HOUR)))
+    recommender.fit(log)
+    contexts = tuple(RequestContext(None, at) for at in times)
+    nothing = np.zeros((len(times), 1), np.int32)
+    scores = recommender.score(Batch(nothing, nothing, nothing, contexts=contexts))
+    return [dict(zip(log.vocabulary.item_ids, row, strict=True)) for row in scores.tolist()]
+
+
+def test_live_popularity_counts_what_came_before_each_request() -> None:
+    """Times in any order; an event at the time of the request itself does not count."""
+    log = Interactions.from_frame(
+        frame(("u", "a", 0), ("v", "b", HOUR), ("w", "a", 2 * HOUR), ("u", "b", 2 * HOUR)), kind_weights=(1.0,) * 20
+    )
+    late, early, middle, same = live_scores(log, 3 * HOUR, HOUR, 2 * HOUR, HOUR)
+    assert early == same == {"a": 0.5, "b": 0.0}
+    assert middle == {"a": 0.25, "b": 0.5}
+    assert late == {"a": 0.125 + 0.5, "b": 0.25 + 0.5}
+
+
+def test_live_popularity_without_a_time_is_that_after_the_last_event() -> None:
+    log = Interactions.from_frame(frame(("u", "a", 0), ("v", "b", HOUR)))
+    (now,) = live_scores(log, 0)
+    assert now["b"] == pytest.approx(2 * now["a"])
 
 
 def test_a_fresh_recommender_prefers_the_new_and_the_popular_of_now() -> None:

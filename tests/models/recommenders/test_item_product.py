@@ -8,7 +8,7 @@ import pytest
 from models.data.batch import Batch
 from models.data.vocabulary import Vocabulary
 from models.recommenders import item_product
-from models.recommenders.blend import Blend
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.ease import EASE
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.item_product import Product, softmax
@@ -123,11 +123,11 @@ def test_a_blend_is_the_weighed_sum_of_its_members_probabilities(alike: bool) ->
         counting(ItemKNN(), second),
         counting(EASE(), third, negative=True),
     ]
-    blend = Blend(members, rng.dirichlet(np.ones(3), 5))
+    blend = Blend(members, rng.dirichlet(np.ones(3), BUCKETS))
     items = rng.integers(0, 41, (9, 12), np.int32)
     items[0] = 0
     batch = Batch(items, (items > 0).astype(np.int32), np.zeros_like(items))
-    weights = blend.weights[np.searchsorted((3, 6, 11, 21), batch.lengths, side="right")]
+    weights = blend.weights[np.searchsorted((1, 2, 3, 4, 5, 6, 11, 21), batch.lengths, side="right")]
     expected = sum(weights[:, [n]] * member.probabilities(batch) for n, member in enumerate(members))
     np.testing.assert_allclose(blend.score(batch), expected, rtol=1e-4, atol=1e-7)
     assert len({id(member.prior) for member in members}) == (1 if alike else 3)

@@ -8,7 +8,7 @@ from models.data.interactions import Interactions
 from models.data.profiles import ANONYMOUS
 from models.domains.preset import preset_of
 from models.errors import PresetError
-from models.recommenders.blend import Blend
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural.recommender import Neural
 from models.releases import release_store
@@ -27,7 +27,7 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     encoder = small_encoder("dnn", 60 if request.param else 1, values=request.param)
     for model in (encoder, item_knn):
         model.fit(Interactions.from_frame(starred()))
-    blend = Blend([encoder, item_knn], [[0.5, 0.5]] * 5)  # type: ignore[arg-type]
+    blend = Blend([encoder, item_knn], [[0.5, 0.5]] * BUCKETS)  # type: ignore[arg-type]
 
     def write(folder: Path) -> list[str]:
         return list({*blend.save(folder, release_store.prefix_of("blend")), *item_knn.save(folder)})
