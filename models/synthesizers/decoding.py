@@ -15,6 +15,8 @@ from models.synthesizers.streams import RandomStreams
 
 ITEM: Final = 0
 """The use of random numbers that draw items (see `details` for the others)."""
+LATENT: Final = 64
+"""The use of random numbers that draw what stands behind a whole history."""
 
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +33,8 @@ class DrawingState(msgspec.Struct, frozen=True):
 
     `items` int32 [rows, n]: items so far in the order of drawing, known ones first, -1 for padding on the left. `at`
     int64 [rows]: the time of the event to draw, epoch ms. `conditions`, `profiles`: one a row. `backward`: whether
-    events are drawn from the newest to the oldest.
+    events are drawn from the newest to the oldest. `streams`: the random numbers of each history, for generators that
+    draw more than items (such as a latent vector); None where an expectation is computed.
     """
 
     items: Int32
@@ -39,6 +42,7 @@ class DrawingState(msgspec.Struct, frozen=True):
     conditions: Sequence[Conditions]
     profiles: Sequence[Profile | None]
     backward: bool = False
+    streams: RandomStreams | None = None
 
 
 class ItemConstraint(ABC):

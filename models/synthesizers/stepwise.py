@@ -68,7 +68,7 @@ class StepwiseSynthesizer(Synthesizer):
         check_conditions(turned, self.supports, self.name)
         out = np.zeros((len(turned), len(self.vocabulary)), np.float32)
         for start in range(0, len(turned), BATCH):
-            drawing = self._before_drawing(turned[start : start + BATCH], backward=steps < 0)
+            drawing = self._before_drawing(turned[start : start + BATCH], None, backward=steps < 0)
             out[start : start + BATCH] = self.item_probabilities(self.begin(drawing), drawing)
         return out
 
@@ -85,10 +85,13 @@ class StepwiseSynthesizer(Synthesizer):
                 order += part.tolist()
         return joined(parts).take(np.argsort(order).astype(np.int64))
 
-    def _before_drawing(self, conditions: Sequence[Conditions], *, backward: bool) -> DrawingState:
+    def _before_drawing(
+        self, conditions: Sequence[Conditions], streams: RandomStreams | None, *, backward: bool
+    ) -> DrawingState:
         items = known_items(conditions, self.vocabulary, backward=backward)
         at = np.array([condition.at or anchor(condition, backward=backward) for condition in conditions], np.int64)
-        return DrawingState(items, at, conditions, [condition.profile for condition in conditions], backward)
+        profiles = [condition.profile for condition in conditions]
+        return DrawingState(items, at, conditions, profiles, backward, streams)
 
     def _draw(
         self,
@@ -102,7 +105,7 @@ class StepwiseSynthesizer(Synthesizer):
         lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
         most = int(lengths.max(initial=0))
         times = self.draw_times(conditions, most, streams, backward=backward)
-        drawing = self._before_drawing(conditions, backward=backward)
+        drawing = self._before_drawing(conditions, streams, backward=backward)
         state, bridge = self.begin(drawing), self._bridge(conditions)
         shape = (len(conditions), most)
         items, kinds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
