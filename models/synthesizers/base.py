@@ -194,16 +194,22 @@ def known_items(conditions: Sequence[Conditions], vocabulary: Vocabulary, *, bac
 
     Forward these are the first events, oldest first; backward the later ones, newest first. Unknown items are left out.
     """
+    return known_events(conditions, vocabulary, backward=backward)[0]
+
+
+def known_events(conditions: Sequence[Conditions], vocabulary: Vocabulary, *, backward: bool) -> tuple[Int32, Int64]:
+    """Items of the known events (see `known_items`), and their times int64 [conditions, n] (epoch ms, 0: padding)."""
     rows = []
     for condition in conditions:
-        events = condition.later.items[::-1] if backward else condition.first.items
-        rows.append([vocabulary.index[item] for item in events if item in vocabulary.index][-MAX_EVENTS:])
+        events = condition.later if backward else condition.first
+        pairs = list(zip(events.items, events.times, strict=True))[:: -1 if backward else 1]
+        rows.append([(vocabulary.index[item], at) for item, at in pairs if item in vocabulary.index][-MAX_EVENTS:])
     width = max((len(row) for row in rows), default=0)
-    out = np.full((len(rows), width), -1, np.int32)
+    items, times = np.full((len(rows), width), -1, np.int32), np.zeros((len(rows), width), np.int64)
     for number, row in enumerate(rows):
         if row:
-            out[number, width - len(row) :] = row
-    return out
+            items[number, width - len(row) :], times[number, width - len(row) :] = zip(*row, strict=True)
+    return items, times
 
 
 def known_counts(conditions: Sequence[Conditions]) -> Int64:

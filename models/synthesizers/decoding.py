@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from models.arrays import Float32, Int32, Int64
+from models.arrays import Bool, Float32, Int32, Int64
 from models.data.profiles import Profile
 from models.synthesizers.conditions import Conditions
 from models.synthesizers.streams import RandomStreams
@@ -34,7 +34,9 @@ class DrawingState(msgspec.Struct, frozen=True):
     `items` int32 [rows, n]: items so far in the order of drawing, known ones first, -1 for padding on the left. `at`
     int64 [rows]: the time of the event to draw, epoch ms. `conditions`, `profiles`: one a row. `backward`: whether
     events are drawn from the newest to the oldest. `streams`: the random numbers of each history, for generators that
-    draw more than items (such as a latent vector); None where an expectation is computed.
+    draw more than items (such as a latent vector); None where an expectation is computed. `times` int64 [rows, n]: when
+    `items` happened, epoch ms (0 for padding). `remaining` int64 [rows]: how many events of each row are still to come
+    after the one to draw.
     """
 
     items: Int32
@@ -43,6 +45,8 @@ class DrawingState(msgspec.Struct, frozen=True):
     profiles: Sequence[Profile | None]
     backward: bool = False
     streams: RandomStreams | None = None
+    times: Int64 = msgspec.field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    remaining: Int64 = msgspec.field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class ItemConstraint(ABC):
@@ -51,6 +55,13 @@ class ItemConstraint(ABC):
     @abstractmethod
     def factors(self, state: DrawingState) -> Float32:
         """float32 [rows, items] or [items]: 0 forbids an item, 1 changes nothing."""
+
+    def joins(self, state: DrawingState) -> Bool | None:  # noqa: ARG002 - for those that compare neighbors
+        """bool [rows]: whether the events so far may be followed by the later events of the conditions; None: always.
+
+        Where they may not, the newest of the generated events are left out until they may.
+        """
+        return None
 
 
 def shape_probabilities(probabilities: Float32, decoding: Decoding) -> Float32:

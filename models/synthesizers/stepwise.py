@@ -15,10 +15,10 @@ from models.synthesizers.base import (
     SynthesizerContext,
     conditions_for_step,
     known_counts,
-    known_items,
+    known_events,
 )
 from models.synthesizers.conditions import Conditions, check_conditions
-from models.synthesizers.decoding import DrawingState, constrain, draw_items, shape_probabilities
+from models.synthesizers.decoding import DrawingState, ItemConstraint, constrain, draw_items, shape_probabilities
 from models.synthesizers.details import EventDetails
 from models.synthesizers.histories import Histories, joined, session_numbers
 from models.synthesizers.streams import RandomStreams
@@ -88,10 +88,11 @@ class StepwiseSynthesizer(Synthesizer):
     def _before_drawing(
         self, conditions: Sequence[Conditions], streams: RandomStreams | None, *, backward: bool
     ) -> DrawingState:
-        items = known_items(conditions, self.vocabulary, backward=backward)
+        items, times = known_events(conditions, self.vocabulary, backward=backward)
         at = np.array([condition.at or anchor(condition, backward=backward) for condition in conditions], np.int64)
         profiles = [condition.profile for condition in conditions]
-        return DrawingState(items, at, conditions, profiles, backward, streams)
+        after = np.zeros(len(items), np.int64)
+        return DrawingState(items, at, conditions, profiles, backward, streams, times, after)
 
     def _draw(
         self,
@@ -111,7 +112,7 @@ class StepwiseSynthesizer(Synthesizer):
         items, kinds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
         values = np.full(shape, np.nan, np.float32)
         for step in range(most):
-            drawing = msgspec.structs.replace(drawing, at=times[:, step])
+            drawing = msgspec.structs.replace(drawing, at=times[:, step], remaining=np.maximum(lengths - step - 1, 0))
             probabilities = self.item_probabilities(state, drawing)
             if bridge is not None:
                 probabilities = np.where((lengths == step + 1)[:, None], probabilities * bridge, probabilities)
@@ -124,7 +125,9 @@ class StepwiseSynthesizer(Synthesizer):
             kinds[:, step] = self.details.draw_kinds(streams, step, known)
             values[:, step] = self.details.draw_values(streams, step, known, kinds[:, step])
             state = self.advance(state, drawn, times[:, step], kinds[:, step])
-            drawing = msgspec.structs.replace(drawing, items=np.column_stack([drawing.items, drawn]))
+            drawing = with_event(drawing, drawn)
+        if bridge is not None:
+            items = without_unjoinable(items, drawing, options.constraints)
         profiles = [condition.profile for condition in conditions]
         return histories_of_drawn(items, times, kinds, values, profiles, backward=backward)
 
@@ -141,6 +144,35 @@ class StepwiseSynthesizer(Synthesizer):
         anywhere = self.expected([msgspec.structs.replace(end, later=type(end.later)()) for end in ends], -1)
         bridge[both] = self.expected(ends, -1) / np.maximum(anywhere, 1e-9)
         return bridge
+
+
+def with_event(drawing: DrawingState, items: Int32) -> DrawingState:
+    """The state after an event of `items` int32 [rows] (-1: none) at the state's time."""
+    return msgspec.structs.replace(
+        drawing,
+        items=np.column_stack([drawing.items, items]),
+        times=np.column_stack([drawing.times, drawing.at]),
+    )
+
+
+def without_unjoinable(items: Int32, drawing: DrawingState, constraints: Sequence[ItemConstraint]) -> Int32:
+    """int32 [rows, events]: `items` less the newest events of rows that may not be followed by their later events.
+
+    `drawing` is the state after all of `items` were drawn.
+    """
+    kept = items.copy()
+    known = drawing.items.shape[1] - items.shape[1]
+    for step in reversed(range(items.shape[1])):
+        joined_items = np.column_stack([drawing.items[:, :known], kept])
+        state = msgspec.structs.replace(drawing, items=joined_items)
+        apart = np.zeros(len(kept), np.bool_)
+        for constraint in constraints:
+            joins = constraint.joins(state)
+            apart |= ~joins if joins is not None else False
+        if not apart.any():
+            break
+        kept[apart, step] = -1
+    return kept
 
 
 def histories_of_drawn(
