@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.arrays import Float32, Float64, Int64
-from models.synthesizers.fidelity import HOUR_MS, Reference, user_vectors
+from models.synthesizers.fidelity import HOUR_MS, Reference, mean_vectors
 from models.synthesizers.histories import Histories
 
 FOLDS: Final = 5
@@ -47,10 +47,7 @@ def user_features(histories: Histories, reference: Reference) -> Float32:
         _mean(users[1:][same], _similarities(histories, reference)[same], np.maximum(lengths - 1, 1)),
         _distinct(histories) / lengths,
     ]
-    vectors = np.zeros((len(histories), reference.vectors.shape[1]), np.float32)
-    for start in range(0, len(histories), 2_000):
-        part = histories.take(np.arange(start, min(start + 2_000, len(histories))))
-        vectors[start : start + 2_000] = user_vectors(part, reference)
+    vectors = mean_vectors(histories, reference)
     return np.concatenate([np.stack(columns, axis=1).astype(np.float32), vectors], axis=1)
 
 

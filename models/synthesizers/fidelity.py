@@ -82,7 +82,8 @@ def compare(real: Histories, other: Histories, reference: Reference) -> dict[str
     left, right = statistics_of(real, reference), statistics_of(other, reference)
     similar = {name: overlap(left.distributions[name], right.distributions[name]) for name in left.distributions}
     ratios = {name: ratio(value, right.figures[name]) for name, value in left.figures.items()}
-    precision, recall = precision_recall(user_vectors(real, reference), user_vectors(other, reference))
+    first = [part.take(np.arange(min(len(part), MOST_COMPARED))) for part in (real, other)]
+    precision, recall = precision_recall(*(mean_vectors(part, reference) for part in first))
     return {**similar, **ratios, "precision": precision, "recall": recall}
 
 
@@ -183,14 +184,11 @@ def precision_recall(real: Float32, other: Float32) -> tuple[float, float]:
     return covered(other, real), covered(real, other)
 
 
-def user_vectors(histories: Histories, reference: Reference) -> Float32:
-    """float32 [users, size]: the mean of the vectors of each user's items, of at most MOST_COMPARED users."""
-    part = histories.take(np.arange(min(len(histories), MOST_COMPARED)))
-    weights = sparse.csr_matrix(
-        (np.ones(len(part.items), np.float32), part.items, part.starts), (len(part), len(reference.tail))
-    )
-    means = np.asarray(weights @ reference.vectors) / np.maximum(part.lengths, 1)[:, None]
-    return np.asarray(means, np.float32)
+def mean_vectors(histories: Histories, reference: Reference) -> Float32:
+    """float32 [users, size]: the mean of the vectors of each user's items."""
+    ones = np.ones(len(histories.items), np.float32)
+    table = sparse.csr_matrix((ones, histories.items, histories.starts), (len(histories), len(reference.tail)))
+    return np.asarray((table @ reference.vectors) / np.maximum(histories.lengths, 1)[:, None], np.float32)
 
 
 def item_directions(interactions: Interactions, seed: int = 0) -> Float32:
