@@ -65,7 +65,9 @@ def sought(evidence: Evidence, segments: Int64, shrink: float, seed: int) -> tup
     for code in range(1, len(mixed)):
         inside = np.flatnonzero(segments == code)
         if len(inside) >= FEWEST:
-            own = weights_by_group(evidence.of(inside), np.zeros(len(inside), np.int64), 1, rng, TRIES)[0]
+            own = weights_by_group(
+                evidence.of(inside), np.zeros(len(inside), np.int64), np.zeros(1, np.int64), rng, TRIES
+            )[0]
             mixed[code] += len(inside) / (len(inside) + shrink) * (own - plain)
     return plain, mixed
 

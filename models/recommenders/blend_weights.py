@@ -2,7 +2,7 @@
 
 Cases fall into groups: buckets of history lengths, or those times horizons. A group's weights are the mean, over
 bootstrap bags of users, of the weights that are best in each bag (Breiman, Bagging Predictors, 1996), shrunk towards
-the weights of all groups together. Many weights are tried in one matrix product.
+the weights of its family of groups (short histories, long ones). Many weights are tried in one matrix product.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,9 @@ CANDIDATES: Final = 100
 K: Final = 10
 """Weights are fitted for NDCG at this cutoff."""
 SHRINK: Final = 200.0
-"""A group's own weights count n / (n + SHRINK) for its n users, those of all groups the rest."""
+"""A group's own weights count n / (n + SHRINK) for its n users, those of its family the rest."""
+FAMILIES: Final = np.array([int(bucket > 5) for bucket in range(BUCKETS)])
+"""Buckets of up to five events, and the longer ones: how a history of six reads is of no use to one of one."""
 TRIES: Final = 256
 BAGS: Final = 20
 SPREADS: Final = (0.7, 0.35)
@@ -242,45 +244,51 @@ def evidence_of(
 
 def fit_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Float64:
     """float64 [buckets, members]: the weights of each bucket of history lengths (`blend.EDGES`)."""
-    return weights_by_group(evidence, bucket_of(evidence.lengths), BUCKETS, rng, tries)
+    return weights_by_group(evidence, bucket_of(evidence.lengths), FAMILIES, rng, tries)
 
 
 def weights_by_group(
-    evidence: Evidence, groups: Int64, count: int, rng: np.random.Generator, tries: int = TRIES
+    evidence: Evidence,
+    groups: Int64,
+    families: Int64,
+    rng: np.random.Generator,
+    tries: int = TRIES,
 ) -> Float64:
-    """float64 [count, members]: the weights of each group; `groups` int64 [cases] are numbers below `count`.
+    """float64 [groups, members]: the weights of each group; `groups` int64 [cases] says which group a case is in.
 
-    Rows sum to one. A group without evidence has the weights of all groups together.
+    `families` int64 [groups]: groups of one family lend each other evidence. Rows sum to one. A group without evidence
+    has the weights of its family, and that has those of all cases if it has none either.
     """
     useful = np.unique(evidence.cases)
     members = len(evidence.names)
     if not len(useful):
-        return np.full((count, members), 1 / members)
+        return np.full((len(families), members), 1 / members)
     groups, evidence = groups[useful], evidence.of(useful)
     drawn = _drawn(members, tries, rng)
-    bags = _bags(evidence, rng)
-    gains = evidence.gains(drawn)
-    pooled = _refined(evidence, bags, _bagged(bags, gains, drawn), rng, tries)
-    rows = np.tile(pooled, (count, 1))
-    for group in np.unique(groups):
-        inside = np.flatnonzero(groups == group)
-        users = len(np.unique(evidence.users[inside]))
-        share = users / (users + SHRINK)
-        part = evidence.of(inside)
-        start = share * _bagged(bags[:, inside], gains[inside], drawn) + (1 - share) * pooled
-        own = _refined(part, bags[:, inside], start, rng, tries)
-        rows[group] = share * own + (1 - share) * pooled
+    bags, gains = _bags(evidence, rng), evidence.gains(drawn)
+    rows = np.zeros((len(families), members))
+    for family in np.unique(families):
+        of_family = np.flatnonzero(families == family)
+        related = np.flatnonzero(np.isin(groups, of_family))
+        related = related if len(related) else np.arange(len(groups))
+        start = _bagged(bags[:, related], gains[related], drawn)
+        pooled = _refined(evidence.of(related), bags[:, related], start, rng, tries)
+        for group in of_family:
+            inside = np.flatnonzero(groups == group)
+            own = pooled
+            if len(inside):
+                start = _bagged(bags[:, inside], gains[inside], drawn)
+                own = _refined(evidence.of(inside), bags[:, inside], start, rng, tries)
+            users = len(np.unique(evidence.users[inside]))
+            share = users / (users + SHRINK)
+            rows[group] = share * own + (1 - share) * pooled
     rows /= evidence.scales
     rows /= rows.sum(axis=1, keepdims=True)
     return rows
 
 
-def cross_validated(
-    evidence: Evidence, rng: np.random.Generator, folds: int = 5, groups: Int64 | None = None
-) -> Float64:
+def cross_validated(evidence: Evidence, rng: np.random.Generator, folds: int = 5) -> Float64:
     """float64 [cases]: NDCG@10 of each case under weights that were fitted on the other folds' users."""
-    groups = bucket_of(evidence.lengths) if groups is None else groups
-    count = max(BUCKETS, int(groups.max(initial=0)) + 1)
     _, users = np.unique(evidence.users, return_inverse=True)
     fold = (rng.permutation(int(users.max(initial=0)) + 1) % folds)[users]
     ndcg = np.zeros(len(evidence))
@@ -288,8 +296,9 @@ def cross_validated(
         inside, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         if not len(inside):
             continue
-        weights = weights_by_group(evidence.of(others), groups[others], count, rng, TRIES // 2)
-        ndcg[inside] = evidence.of(inside).ndcg(weights[groups[inside]])
+        weights = fit_weights(evidence.of(others), rng, TRIES // 2)
+        part = evidence.of(inside)
+        ndcg[inside] = part.ndcg(weights[bucket_of(part.lengths)])
     return ndcg
 
 
