@@ -116,7 +116,12 @@ class SVDFilter(ArrayRecommender):
         return {"popularity": self.popularity, "inputs": self.inputs, "outputs": self.outputs}
 
     def restore(self, arrays: Mapping[str, Any]) -> None:
-        self._set(arrays["popularity"], arrays["inputs"], arrays["outputs"])
+        popularity, inputs, outputs = arrays["popularity"], arrays["inputs"], arrays["outputs"]
+        if inputs.ndim != 2 or inputs.shape != outputs.shape or len(inputs) > len(popularity):
+            raise ValueError(
+                f"{self.name}: inputs {inputs.shape} and outputs {outputs.shape} do not fit {len(popularity)} items"
+            )
+        self._set(popularity, inputs, outputs)
 
     @classmethod
     def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:  # noqa: ARG003 - the space is the same in every context

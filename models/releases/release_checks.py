@@ -17,6 +17,8 @@ from models.releases.manifest import Manifest
 
 NEEDED: Final = ("popularity", "neighbors", "similarities")
 """The arrays that every release has."""
+OWN_ROWS: Final = ("repeats", "inputs", "outputs", "item_starts", "item_users", "user_starts", "user_items")
+"""Arrays without one row for each item: their recommenders check them when they are loaded."""
 TRIED_ITEMS: Final = 8
 
 
@@ -32,7 +34,7 @@ def check_arrays(folder: Path, items: int, arrays: Mapping[str, Any]) -> None:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             continue
-        if not name.endswith("repeats") and array.shape[0] != items:
+        if name.rsplit(".", 1)[-1] not in OWN_ROWS and array.shape[0] != items:
             raise ReleaseError("shape-mismatch", f"{folder}: {name} has {array.shape[0]} rows for {items} items")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ReleaseError("not-finite", f"{folder}: {name} holds a value that is not finite")

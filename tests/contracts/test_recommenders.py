@@ -65,6 +65,10 @@ class TestSVDFilter(RecommenderContract):
     name = "svd-filter"
 
 
+class TestUserKNN(RecommenderContract):
+    name = "user-knn"
+
+
 class TestRequestTimePopularity(RecommenderContract):
     name = "live-popularity"
     knows_neighbors = False

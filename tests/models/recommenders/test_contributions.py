@@ -16,6 +16,7 @@ from models.recommenders.personal import Personal
 from models.recommenders.popularity import Popularity
 from models.recommenders.sequential_rules import SequentialRules
 from models.recommenders.svd_filter import SVDFilter
+from models.recommenders.user_knn import UserKNN
 from stream.events import KIND_CODES
 
 VIEW, BUY = KIND_CODES["view"], KIND_CODES["purchase"]
@@ -48,6 +49,7 @@ HISTORY = History(["i1", "i5", "i1", "i7"], [VIEW, BUY, BUY, VIEW], [1, 2, 3, 4]
         Personal(),
         IALS(IALS.Params(factors=4, iterations=3)),
         SVDFilter(SVDFilter.Params(rank=3)),
+        UserKNN(UserKNN.Params(neighbors=20, item_power=0.2)),
     ],
     ids=lambda recommender: recommender.name,
 )

@@ -59,3 +59,11 @@ def test_items_beyond_the_most_popular_have_the_prior_alone(interactions: Intera
     out, expected = np.zeros_like(scores), 0.5 * recommender.probabilities(batch)
     recommender.add(out, batch, np.full(3, 0.5, np.float32))
     np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_arrays_that_do_not_fit_are_refused(interactions: Interactions) -> None:
+    recommender = SVDFilter(PARAMS)
+    recommender.fit(interactions)
+    arrays = recommender.arrays()
+    with pytest.raises(ValueError, match="do not fit 12 items"):
+        recommender.restore({**arrays, "inputs": arrays["inputs"][:-1]})
