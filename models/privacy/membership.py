@@ -95,8 +95,8 @@ def density_ratio(users: Histories, synthetic: Histories, public: Histories, ref
     Both by the distance of the NEIGHBORS-th nearest user, among mean item vectors (DOMIAS: van Breugel et al., AISTATS
     2023, with nearest-neighbor densities).
     """
-    points, made, known = (mean_vectors(part, reference) for part in (users, synthetic, public))
-    return np.log(_neighbor_distance(points, known) + 1e-6) - np.log(_neighbor_distance(points, made) + 1e-6)
+    points, generated, known = (mean_vectors(part, reference) for part in (users, synthetic, public))
+    return np.log(_neighbor_distance(points, known) + 1e-6) - np.log(_neighbor_distance(points, generated) + 1e-6)
 
 
 def exact_copies(histories: Histories, real: Histories, shortest: int = 4) -> float:
