@@ -21,7 +21,8 @@ LATENT: Final = 64
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):
     """How items are drawn. `temperature` below 1 sharpens the distribution. Only the `top_k` most probable items count
-    (0: all), and of these the fewest whose probabilities reach the share `nucleus` (Holtzman et al., ICLR 2020)."""
+    (0: all; of equally probable ones the first), and of these the fewest whose probabilities reach the share `nucleus`
+    (Holtzman et al., ICLR 2020)."""
 
     temperature: Annotated[float, Meta(gt=0)] = 1.0
     top_k: Annotated[int, Meta(ge=0)] = 0
@@ -76,7 +77,9 @@ def shape_probabilities(probabilities: Float32, decoding: Decoding) -> Float32:
         out = np.where(out > 0, (out / np.maximum(largest, 1e-30)) ** np.float32(1 / decoding.temperature), 0.0)
     if 0 < decoding.top_k < out.shape[1]:
         least = np.partition(out, -decoding.top_k, axis=1)[:, -decoding.top_k, None]
-        out = np.where(out >= least, out, 0.0)
+        larger, equal = out > least, out == least
+        room = decoding.top_k - larger.sum(axis=1, keepdims=True)
+        out = np.where(larger | (equal & (np.cumsum(equal, axis=1) <= room)), out, 0.0)
     out = (out / np.maximum(out.sum(axis=1, keepdims=True), 1e-30)).astype(np.float32)
     if decoding.nucleus < 1.0:
         order = np.argsort(-out, axis=1, kind="stable")

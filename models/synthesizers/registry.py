@@ -10,6 +10,8 @@ from models.synthesizers.conditions import SynthesisError
 
 REGISTRY: Final[dict[str, str]] = {
     "markov": "models.synthesizers.markov:Markov",
+    "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
+    "walk": "models.synthesizers.walk:Walk",
 }
 """Where each synthesizer is defined, by name. A new synthesizer is one line here."""
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,14 @@ from models.synthesizers.base import (
     known_events,
 )
 from models.synthesizers.conditions import Conditions, check_conditions
-from models.synthesizers.decoding import DrawingState, ItemConstraint, constrain, draw_items, shape_probabilities
+from models.synthesizers.decoding import (
+    Decoding,
+    DrawingState,
+    ItemConstraint,
+    constrain,
+    draw_items,
+    shape_probabilities,
+)
 from models.synthesizers.details import EventDetails
 from models.synthesizers.histories import Histories, joined, session_numbers
 from models.synthesizers.streams import RandomStreams
@@ -26,6 +34,8 @@ from models.synthesizers.times import anchor, draw_times
 
 BATCH: Final = 256
 """Histories that are drawn at a time: probabilities are dense over the items."""
+DIRECT_BATCH: Final = 4096
+"""Histories that are drawn at a time where no dense probabilities are needed."""
 SESSION_GAP_MS: Final = 30 * 60 * 1000
 
 
@@ -51,6 +61,14 @@ class StepwiseSynthesizer(Synthesizer):
     def advance(self, state: Any, items: Int32, at: Int64, kinds: Int32) -> Any:
         """The state after events of these items (-1: none), times (epoch ms) and kinds, each [rows]."""
 
+    def draws_directly(self, condition: Conditions) -> bool:  # noqa: ARG002 - for those that can
+        """Whether histories of this condition may be drawn by `draw_directly`."""
+        return False
+
+    def draw_directly(self, state: Any, drawing: DrawingState, streams: RandomStreams, step: int) -> Int32:
+        """int32 [rows]: items drawn without dense probabilities, for rows for which `draws_directly` is true."""
+        return draw_items(self.item_probabilities(state, drawing), streams, step)
+
     def draw_lengths(self, conditions: Sequence[Conditions], streams: RandomStreams) -> Int64:
         """int64 [rows]: how many events to draw where the condition does not say."""
         return self.details.draw_lengths(streams, known_counts(conditions), MAX_EVENTS)
@@ -75,13 +93,17 @@ class StepwiseSynthesizer(Synthesizer):
     def generate(self, conditions: Sequence[Conditions], streams: RandomStreams, options: SamplingOptions) -> Histories:
         parts: list[Histories] = []
         order: list[int] = []
+        free = not options.constraints and options.decoding == Decoding()
+        direct = np.array([free and self.draws_directly(each) for each in conditions], np.bool_)
         backward = np.array([bool(each.later.items) and not each.first.items for each in conditions], np.bool_)
-        for direction in (False, True):
-            rows = np.flatnonzero(backward == direction)
-            for start in range(0, len(rows), BATCH):
-                part = rows[start : start + BATCH]
+        for directly, direction in product((False, True), (False, True)):
+            rows = np.flatnonzero((direct == directly) & (backward == direction))
+            size = DIRECT_BATCH if directly else BATCH
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
                 chosen = [conditions[row] for row in part.tolist()]
-                parts.append(self._draw(chosen, streams.take(part), options, backward=direction))
+                drawn = self._draw(chosen, streams.take(part), options, backward=direction, directly=directly)
+                parts.append(drawn)
                 order += part.tolist()
         return joined(parts).take(np.argsort(order).astype(np.int64))
 
@@ -101,6 +123,7 @@ class StepwiseSynthesizer(Synthesizer):
         options: SamplingOptions,
         *,
         backward: bool,
+        directly: bool = False,
     ) -> Histories:
         own = self.draw_lengths(conditions, streams).tolist()
         lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
@@ -113,13 +136,16 @@ class StepwiseSynthesizer(Synthesizer):
         values = np.full(shape, np.nan, np.float32)
         for step in range(most):
             drawing = msgspec.structs.replace(drawing, at=times[:, step], remaining=np.maximum(lengths - step - 1, 0))
-            probabilities = self.item_probabilities(state, drawing)
-            if bridge is not None:
-                probabilities = np.where((lengths == step + 1)[:, None], probabilities * bridge, probabilities)
-            probabilities = constrain(
-                shape_probabilities(probabilities, options.decoding), drawing, options.constraints
-            )
-            drawn = np.where(lengths > step, draw_items(probabilities, streams, step), -1).astype(np.int32)
+            if directly:
+                drawn = self.draw_directly(state, drawing, streams, step)
+            else:
+                last = (lengths == step + 1)[:, None]
+                probabilities = self.item_probabilities(state, drawing)
+                if bridge is not None:
+                    probabilities = np.where(last, probabilities * bridge, probabilities)
+                probabilities = shape_probabilities(probabilities, options.decoding)
+                drawn = draw_items(constrain(probabilities, drawing, options.constraints), streams, step)
+            drawn = np.where(lengths > step, drawn, -1).astype(np.int32)
             known = np.maximum(drawn, 0)
             items[:, step] = drawn
             kinds[:, step] = self.details.draw_kinds(streams, step, known)

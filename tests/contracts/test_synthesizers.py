@@ -8,6 +8,17 @@ class TestMarkov(SynthesizerContract):
     name = "markov"
 
 
+class TestPopularityDraw(SynthesizerContract):
+    name = "popularity-draw"
+    knows_order = False
+    knows_neighbors = False
+
+
+class TestWalk(SynthesizerContract):
+    name = "walk"
+    knows_order = False
+
+
 def test_every_synthesizer_of_the_registry_has_its_contract_here() -> None:
     tested = {
         contract.name
