@@ -11,6 +11,7 @@ from models.synthesizers.conditions import SynthesisError
 REGISTRY: Final[dict[str, str]] = {
     "markov": "models.synthesizers.markov:Markov",
     "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
+    "text": "models.synthesizers.text:Text",
     "walk": "models.synthesizers.walk:Walk",
 }
 """Where each synthesizer is defined, by name. A new synthesizer is one line here."""

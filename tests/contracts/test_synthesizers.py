@@ -1,5 +1,7 @@
 """Every synthesizer of the registry passes the contract suite."""
 
+from typing import Any, ClassVar
+
 from models.synthesizers import registry
 from testing.synthesizer_contract import SynthesizerContract
 
@@ -12,6 +14,11 @@ class TestPopularityDraw(SynthesizerContract):
     name = "popularity-draw"
     knows_order = False
     knows_neighbors = False
+
+
+class TestText(SynthesizerContract):
+    name = "text"
+    params: ClassVar[dict[str, Any]] = {"window": 1}
 
 
 class TestWalk(SynthesizerContract):
