@@ -20,12 +20,14 @@ def feature_auc(real: Histories, other: Histories, reference: Reference, seed: i
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     features = np.concatenate([user_features(real, reference), user_features(other, reference)])
     labels = np.repeat([0, 1], [len(real), len(other)])
     classifier = HistGradientBoostingClassifier(max_iter=100, random_state=seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    scores = cross_val_predict(classifier, features, labels, cv=folds, method="predict_proba")[:, 1]
+    with threadpool_limits(1):  # a few thousand rows: threads that wait for each other cost more than they save
+        scores = cross_val_predict(classifier, features, labels, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(labels, scores))
 
 
