@@ -17,9 +17,11 @@ from models.recommenders.base import (
 
 REGISTRY: Final[dict[str, str]] = {
     "popularity": "models.recommenders.popularity:Popularity",
+    "first-events": "models.recommenders.first_events:FirstEvents",
     "personal": "models.recommenders.personal:Personal",
     "item-knn": "models.recommenders.item_knn:ItemKNN",
     "sequential-rules": "models.recommenders.sequential_rules:SequentialRules",
+    "rp3beta": "models.recommenders.rp3beta:RP3Beta",
     "ease": "models.recommenders.ease:EASE",
     "ials": "models.recommenders.ials:IALS",
     "svd-filter": "models.recommenders.svd_filter:SVDFilter",

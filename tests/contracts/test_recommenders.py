@@ -38,6 +38,11 @@ class TestPopularity(RecommenderContract):
     knows_neighbors = False
 
 
+class TestFirstEvents(RecommenderContract):
+    name = "first-events"
+    knows_neighbors = False
+
+
 class TestPersonal(RecommenderContract):
     name = "personal"
     knows_neighbors = False
@@ -50,6 +55,10 @@ class TestItemKNN(RecommenderContract):
 class TestSequentialRules(RecommenderContract):
     name = "sequential-rules"
     knows_order = True
+
+
+class TestRP3Beta(RecommenderContract):
+    name = "rp3beta"
 
 
 class TestEASE(RecommenderContract):
