@@ -87,11 +87,11 @@ class Recurrent(layers.Layer):  # type: ignore[misc]  # Keras has no types
 
     def call(self, x: Any, real: Any = None, training: bool = False, newest: bool = False) -> Any:  # noqa: ARG002
         for cell in self.cells:
-            x = x + self.drop(_states(cell, x, real), training=training)
+            x = x + self.drop(recurrent_states(cell, x, real), training=training)
         return self.norm(self.out(x))
 
 
-def _states(cell: Any, x: Any, real: Any) -> Any:
+def recurrent_states(cell: Any, x: Any, real: Any) -> Any:
     """float [batch, length, size]: a GRU cell's state behind each place; at padding it stays as it was.
 
     What the cell makes of the places themselves is one product for all of them; Keras' own step makes it for each.
