@@ -10,6 +10,7 @@ from models.synthesizers.conditions import SynthesisError
 
 REGISTRY: Final[dict[str, str]] = {
     "markov": "models.synthesizers.markov:Markov",
+    "autoregressive": "models.synthesizers.autoregressive:Autoregressive",
     "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
     "text": "models.synthesizers.text:Text",
     "walk": "models.synthesizers.walk:Walk",

@@ -26,6 +26,18 @@ class TestWalk(SynthesizerContract):
     knows_order = False
 
 
+class TestAutoregressive(SynthesizerContract):
+    name = "autoregressive"
+    params: ClassVar[dict[str, Any]] = {
+        "embedding_size": 16,
+        "window": 6,
+        "batch_size": 16,
+        "learning_rate": 0.02,
+        "dropout": 0.1,
+        "epochs": 15,
+    }
+
+
 def test_every_synthesizer_of_the_registry_has_its_contract_here() -> None:
     tested = {
         contract.name

@@ -7,7 +7,6 @@ event more, float [batch, size], at the price of one event.
 
 from typing import Any, Final
 
-import keras
 import numpy as np
 from keras import layers, ops
 

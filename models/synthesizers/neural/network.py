@@ -50,7 +50,9 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
     and the item. The logits begin at popularity and at the item's shares of kinds.
     """
 
-    def __init__(self, facts: NetworkFacts, params: SequenceParams, log_q: Float32 | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, facts: NetworkFacts, params: SequenceParams, log_q: Float32 | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.facts, self.params, self.log_q = facts, params, log_q
         size = params.embedding_size
@@ -76,7 +78,7 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.to_gap, self.to_kind = layers.Dense(GAP_CLASSES), layers.Dense(len(KINDS), kernel_initializer="zeros")
         start = np.log(np.maximum(facts.popularity, LEAST_SHARE / facts.size))
         self.bias = self.add_weight(shape=start.shape, initializer="zeros", name="bias")
-        self.level = start.astype(np.float32)
+        self.bias.assign(start.astype(np.float32))
 
     def build(self, shape: Any) -> None:  # noqa: ARG002 - layers build themselves when they are first called
         self.built = True
@@ -90,7 +92,7 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def biases(self, numbers: Any) -> Any:
         """float [...]: what is added to the logit of each item."""
-        return ops.take(self.bias + ops.convert_to_tensor(self.level), numbers)
+        return ops.take(self.bias, numbers)
 
     def conditioned(self, inputs: Any) -> Any:
         """float [batch, size]: the direction, and what is known besides the events."""
@@ -102,8 +104,8 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         vector = self.direction(inputs["direction"]) + self.preferred(preferred) * sure + self.other(others) * some
         if self.facts.texts is not None:
             text = self.text(inputs["text"])
-            wanted = ops.cast(ops.any(ops.not_equal(inputs["text"], 0.0), axis=1, keepdims=True), "float32")
-            vector = vector + self.preferred(text) * wanted
+            some_text = ops.cast(ops.any(ops.not_equal(inputs["text"], 0.0), axis=1, keepdims=True), "float32")
+            vector = vector + self.preferred(text) * some_text
         if len(self.facts.schema):
             codes = inputs["profile"]
             values = self.profile(codes + ops.convert_to_tensor(self.facts.schema.offsets))
@@ -115,7 +117,7 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         return self.vectors(items) + self.kind(kinds) + self.gap(gaps) + condition
 
     def target(self, hidden: Any, condition: Any, moment: Any, training: bool = False) -> Any:
-        """float [..., size]: what the next item's vector is compared with, from gap, hour and weekday codes `moment`."""
+        """float [..., size]: what next items are compared with, from codes of gap, hour and weekday."""
         gaps, hours, weekdays = moment
         known = self.gap(gaps) + self.hour(hours) + self.weekday(weekdays)
         x = self.narrow_norm(hidden + condition + known)
@@ -142,7 +144,8 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def advance(self, items: Any, kinds: Any, gaps: Any, condition: Any, state: Any) -> tuple[Any, Any]:
         """The next place's vector and state, from one event more of each history, int [batch] each."""
-        return self.stack.step(self.events(items, kinds, gaps, condition), state)
+        hidden, after = self.stack.step(self.events(items, kinds, gaps, condition), state)
+        return hidden, after
 
     def compute_loss(
         self,

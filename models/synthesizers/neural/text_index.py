@@ -54,4 +54,5 @@ def _counts(texts: Sequence[str]) -> sparse.csr_matrix:
     from sklearn.feature_extraction.text import HashingVectorizer
 
     words = HashingVectorizer(n_features=COLUMNS, alternate_sign=False, norm="l2", ngram_range=(1, 2))
-    return words.transform(list(texts)).tocsr()
+    counts: sparse.csr_matrix = words.transform(list(texts)).tocsr()
+    return counts

@@ -25,7 +25,7 @@ from stream.files import replacing
 
 WIDTHS: Final = (8, 16, 32)
 """Stretches are batched with others of their length: most histories are short."""
-HELD_OUT: Final = 1_000
+HELD_OUT: Final = 500
 """At most so many users are held out."""
 REPORTED: Final = 20
 """Progress is reported every so many batches."""
@@ -58,7 +58,9 @@ class SequenceBatches:
         self.batches: list[tuple[int, Int64]] = []
         for number, width in enumerate(widths.tolist()):
             rows = rng.permutation(np.flatnonzero(group == number))
-            self.batches += [(width, rows[at : at + params.batch_size]) for at in range(0, len(rows), params.batch_size)]
+            self.batches += [
+                (width, rows[at : at + params.batch_size]) for at in range(0, len(rows), params.batch_size)
+            ]
         self.order = rng.permutation(len(self.batches))
 
     def __len__(self) -> int:
@@ -69,7 +71,9 @@ class SequenceBatches:
         rng, size = self._rng(number + 1), self.params.batch_size
         stretches = self.stretches.take(rows[np.arange(size) % len(rows)])
         backward = rng.random(size) < 0.5
-        events, conditions = with_conditions(self.data, events_in_order(self.data, stretches, backward), self.params, rng)
+        events, conditions = with_conditions(
+            self.data, events_in_order(self.data, stretches, backward), self.params, rng
+        )
         x, targets = network_inputs(self.data, events, backward, width)
         targets[len(rows) :] = -1
         packed, numbers = self._packed(x["next_gaps"], targets, rng)

@@ -1,5 +1,6 @@
 """What a network of events is trained on: stretches of histories, in both directions, with what is known of them."""
 
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -34,6 +35,12 @@ class SequenceData(msgspec.Struct, frozen=True):
     categories: Int32
     profiles: Int32
     texts: Float32 | None = None
+
+    def take(self, users: Int64) -> "SequenceData":
+        """The users of the given rows."""
+        starts = self.histories.starts
+        events = np.concatenate([np.arange(0), *(np.arange(starts[user], starts[user + 1]) for user in users.tolist())])
+        return msgspec.structs.replace(self, histories=self.histories.take(users), profiles=self.profiles[events])
 
     def inputs(self, width: int) -> dict[str, AnyArray]:
         """One history of nothing of which nothing is known, by the names of the network's inputs."""
@@ -76,7 +83,7 @@ def training_stretches(starts: Int64, window: int, rng: np.random.Generator) -> 
             cuts = [begin, end]
         else:
             cuts = sorted({begin, *range(begin + int(rng.integers(1, window + 1)), end, window), end})
-        parts += list(zip(cuts[:-1], cuts[1:], strict=True))
+        parts += list(pairwise(cuts))
     bounds = np.array([part for part in parts if part[1] > part[0]], np.int64).reshape(-1, 2)
     return Stretches(bounds[:, 0], bounds[:, 1], bounds[:, 1] - bounds[:, 0])
 
@@ -122,7 +129,9 @@ def network_inputs(data: SequenceData, events: Int64, backward: Bool, width: int
     padded = np.pad(events, ((0, 0), (0, max(0, width + 1 - events.shape[1]))), constant_values=NOTHING)
     aligned = np.take_along_axis(padded, np.clip(order, 0, padded.shape[1] - 1), axis=1)
     targets = np.where(order >= 1, aligned, NOTHING)
-    before = np.where(order >= 1, np.take_along_axis(padded, np.clip(order - 1, 0, padded.shape[1] - 1), axis=1), NOTHING)
+    before = np.where(
+        order >= 1, np.take_along_axis(padded, np.clip(order - 1, 0, padded.shape[1] - 1), axis=1), NOTHING
+    )
     earlier = np.where(order >= 2, np.take_along_axis(padded, np.clip(order - 2, 0, None), axis=1), NOTHING)
     codes = {
         "items": np.where(before >= 0, histories.items[before] + 1, np.where(before == START, data.size + 1, 0)),

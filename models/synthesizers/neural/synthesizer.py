@@ -1,0 +1,123 @@
+"""Generators whose next event comes from a network that was trained on users' events."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from models.arrays import AnyArray, Float32, Int32, Int64
+from models.data.interactions import Interactions
+from models.data.profiles import ProfileSchema, time_features
+from models.data.vocabulary import Vocabulary
+from models.synthesizers.base import Progress, SynthesizerContext, no_progress, require_events
+from models.synthesizers.conditions import CONDITION_NAMES, ConditionName
+from models.synthesizers.decoding import DrawingState
+from models.synthesizers.details import EventDetails
+from models.synthesizers.neural.condition_reader import ConditionReader, gap_code
+from models.synthesizers.neural.runner import NetworkPosition, StepRunner, kept_where
+from models.synthesizers.stepwise import StepwiseSynthesizer
+from stream.events import KINDS
+
+if TYPE_CHECKING:
+    from models.synthesizers.neural.network import SequenceNetwork
+
+
+class SequencePosition(msgspec.Struct):
+    """The network's position, and the time of each history's last event, epoch ms (0: unknown). `target` float32
+    [rows, size] is what the next item's distribution came from."""
+
+    position: NetworkPosition
+    at: Int64
+    target: Float32 | None = None
+
+    def __getitem__(self, rows: Int64) -> "SequencePosition":
+        return SequencePosition(self.position.take(rows), self.at[rows])
+
+
+class SequenceSynthesizer(StepwiseSynthesizer):
+    """A generator around a `SequenceNetwork`, which a `StepRunner` runs: Keras after a fit, ONNX Runtime live.
+
+    The hour and the weekday of an event come from its time; other parts of a `context` (device, store) are in no
+    training data and change nothing. `elsewhere` counts as far as its items are in the vocabulary.
+    """
+
+    supports: ClassVar[frozenset[ConditionName]] = frozenset(CONDITION_NAMES)
+
+    def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
+        super().__init__(params, context)
+        self.reader = ConditionReader(Vocabulary.from_items([]), np.zeros(2, np.int32), (), ProfileSchema())
+        self.figures: dict[str, float] = {}
+        self._runner: StepRunner | None = None
+        self._network: SequenceNetwork | None = None
+
+    @property
+    def runner(self) -> StepRunner:
+        """What runs the network.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if self._runner is None:
+            raise ValueError(f"{self.name} is not fitted; call fit(interactions), or load one that was saved")
+        return self._runner
+
+    def fit(self, interactions: Interactions, progress: Progress = no_progress) -> None:
+        require_events(interactions, self.name)
+        self.vocabulary = interactions.vocabulary
+        self.details.fit(interactions)
+        self.reader = ConditionReader.fit(interactions)
+        self.train(interactions, progress)
+
+    @abstractmethod
+    def train(self, interactions: Interactions, progress: Progress) -> None:
+        """Fit the network, and set `figures` and the runner."""
+
+    def begin(self, drawing: DrawingState) -> SequencePosition:
+        position = self.runner.encode(self.reader.read(drawing, self.params.window))
+        at = drawing.times[:, -1] if drawing.times.shape[1] else np.zeros(len(drawing.conditions), np.int64)
+        return SequencePosition(position, at)
+
+    def item_probabilities(self, state: SequencePosition, drawing: DrawingState) -> Float32:
+        at = drawing.at if drawing.streams is not None else np.array([each.at for each in drawing.conditions], np.int64)
+        moment = time_features(at)
+        state.target = self.runner.target(state.position, gap_code(at, state.at), moment[:, 0], moment[:, 1])
+        return self.runner.output.items(state.target)
+
+    def advance(self, state: SequencePosition, items: Int32, at: Int64, kinds: Int32) -> SequencePosition:
+        known = items >= 0
+        numbers, codes = np.where(known, items + 1, 0).astype(np.int32), np.where(known, kinds + 1, 0).astype(np.int32)
+        after = self.runner.advance(state.position, numbers, codes, gap_code(at, state.at))
+        return SequencePosition(kept_where(known, after, state.position), np.where(known, at, state.at))
+
+    def arrays(self) -> dict[str, AnyArray]:
+        if self._network is None:
+            raise ValueError(f"{self.name} has no network to save; fit it first")
+        weights = {f"weight-{number:03d}": np.array(each) for number, each in enumerate(self._network.get_weights())}
+        return {**weights, **self.arrays_without_weights()}
+
+    def arrays_without_weights(self) -> dict[str, AnyArray]:
+        """What is needed besides the network."""
+        details = {f"details-{name}": array for name, array in self.details.arrays().items()}
+        return {**self.reader.arrays(), **details}
+
+    def restore(self, arrays: Mapping[str, Any]) -> None:
+        self.restore_without_weights(arrays)
+        self.restore_network([arrays[name] for name in sorted(arrays) if name.startswith("weight-")])
+
+    def restore_without_weights(self, arrays: Mapping[str, Any]) -> None:
+        """Take back what `arrays_without_weights` returned."""
+        self.reader = ConditionReader.from_arrays(self.vocabulary, arrays)
+        details = {name.removeprefix("details-"): array for name, array in arrays.items()}
+        self.details = EventDetails.from_arrays(details)
+
+    @abstractmethod
+    def restore_network(self, weights: Sequence[AnyArray]) -> None:
+        """Build the network and give it these weights."""
+
+    def log_kinds(self) -> Float32:
+        """float32 [items + 2, kinds]: logs of each item's shares of kinds, by number; even for padding and start."""
+        shares = np.full((len(self.vocabulary) + 2, len(KINDS)), 1 / len(KINDS), np.float32)
+        shares[1:-1] = self.details.item_kinds
+        return np.log(np.maximum(shares, 1e-6)).astype(np.float32)
