@@ -1,7 +1,7 @@
 """Conditions and known events as a network reads them. Needs no Keras."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -15,8 +15,11 @@ from models.synthesizers.conditions import Conditions
 from models.synthesizers.decoding import DrawingState
 from models.synthesizers.details import gap_classes
 from models.synthesizers.histories import NONE, Histories
-from models.synthesizers.neural.text_index import TextIndex
 from models.synthesizers.neural.windows import ELSEWHERE, SequenceData
+from models.synthesizers.text_index import TextIndex
+
+MATCHES: Final = 20
+"""A text stands for the mean of so many items that match it best."""
 
 
 class ConditionReader:
@@ -110,7 +113,12 @@ class ConditionReader:
         assert self.texts is not None
         if condition.text is None or self.index is None:
             return np.zeros(self.texts.shape[1], np.float32)
-        return self.index.mean(condition.text, self.texts[1:-1])
+        scores = self.index.similarity([condition.text])[0]
+        best = np.argsort(-scores, kind="stable")[:MATCHES]
+        mean = scores[best] @ self.texts[1:-1][best]
+        length = float(np.linalg.norm(mean))
+        vector: Float32 = (mean / length if length > 0 else mean).astype(np.float32)
+        return vector
 
     def arrays(self) -> dict[str, AnyArray]:
         """The state by name."""
@@ -131,7 +139,7 @@ class ConditionReader:
         facts = msgspec.json.decode(arrays["facts"].tobytes())
         schema = ProfileSchema.from_json(facts["schema"])
         index = None
-        if "titles-rarity" in arrays:
+        if "titles-idf" in arrays:
             index = TextIndex.from_arrays({name.removeprefix("titles-"): array for name, array in arrays.items()})
         return cls(vocabulary, arrays["categories"], facts["categories"], schema, arrays.get("texts"), index)
 

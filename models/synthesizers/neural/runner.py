@@ -25,13 +25,11 @@ class OutputWeights(msgspec.Struct, frozen=True):
 
     def items(self, target: Float32) -> Float32:
         """float32 [rows, items]: the distribution of the next item."""
-        logits: Float32 = target @ self.vectors[1:-1].T + self.biases[1:-1]
-        return softmax(logits)
+        return softmax((target @ self.vectors[1:-1].T + self.biases[1:-1]).astype(np.float32, copy=False))
 
     def gaps(self, hidden: Float32, condition: Float32) -> Float32:
         """float32 [rows, classes]: the distribution of the class of the time to the next event."""
-        logits: Float32 = (hidden + condition) @ self.gap_weights + self.gap_biases
-        return softmax(logits)
+        return softmax(((hidden + condition) @ self.gap_weights + self.gap_biases).astype(np.float32, copy=False))
 
     def kinds_of(self, target: Float32, numbers: Int32) -> Float32:
         """float32 [rows, kinds]: the distribution of the kind of an event of items (int32 [rows], from 1)."""
