@@ -11,5 +11,9 @@ class StoreError(FeatureError):
     """The online store cannot be read or written at the moment: wait and try again."""
 
 
+class StoreDamagedError(StoreError):
+    """The online store is missing or damaged: waiting does not help, the message names the cure."""
+
+
 class ArchiveError(FeatureError):
     """The archive cannot be read or written."""

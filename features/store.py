@@ -4,7 +4,6 @@ Writes pass ready protos to Feast's `online_write_batch`, reads call Feast's `on
 `get_online_features`) works as well and costs about ten times as much (docs/decisions/0003-wide-features.md).
 """
 
-import contextlib
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +26,8 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
 from features.activity import Activity, Deduplication
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile
-from features.database_check import check_database, store_error
-from features.errors import FeatureError, StoreError
+from features.database_check import CURE, OpenedFile, check_database, store_error
+from features.errors import FeatureError, StoreDamagedError, StoreError
 from features.online_config import SQLITE, has_secret, online_config
 from features.popularity import PartitionPopularity
 from stream.files import exclusive, write_atomically
@@ -57,8 +56,9 @@ _encode = msgspec.json.Encoder().encode
 class OnlineStore:
     """Activities, profiles, items and popularity rows. Every method may raise StoreError: wait and try again."""
 
-    def __init__(self, feast: FeatureStore, domains: Sequence[str]) -> None:
+    def __init__(self, feast: FeatureStore, domains: Sequence[str], file: OpenedFile | None = None) -> None:
         self.feast = feast
+        self.file = file
         self.domains = tuple(domains)
         self._config = feast.config
         self._online: Any = feast._get_provider().online_store
@@ -80,13 +80,17 @@ class OnlineStore:
         states: dict[UserKey, Activity] = {}
         for domain, users in _by_domain(keys).items():
             rows = self._read(f"{domain}_activity", "user_id", users, list(ACTIVITY_FEATURES))
-            states |= {(domain, user): _state.decode(row["state"].bytes_val) for user, row in rows.items()}
+            user = ""
+            try:
+                for user, row in rows.items():
+                    states[domain, user] = _state.decode(row["state"].bytes_val)
+            except ValueError as error:  # msgspec's errors and UnicodeDecodeError
+                raise _damaged_row(f"{domain}_activity", user, error) from error
         return states
 
     def read_activity(self, domain: str, user_id: str) -> Activity | None:
         """One user's state, or None."""
-        row = self._read(f"{domain}_activity", "user_id", [user_id], list(ACTIVITY_FEATURES)).get(user_id)
-        return _state.decode(row["state"].bytes_val) if row else None
+        return self.read_activities([(domain, user_id)]).get((domain, user_id))
 
     def write_profiles(self, rows: Iterable[ProfileRow]) -> None:
         """Write users' profiles, one batch per domain."""
@@ -131,8 +135,12 @@ class OnlineStore:
         rows = self._read("popularity", "partition", partitions, ["row"])
         by_partition: dict[str, PartitionPopularity] = {}
         for key, row in rows.items():
-            with contextlib.suppress(msgspec.ValidationError):
+            try:
                 by_partition[key] = _popularity.decode(row["row"].bytes_val)
+            except msgspec.ValidationError:
+                continue
+            except ValueError as error:
+                raise _damaged_row("popularity", key, error) from error
         return by_partition
 
     def write_positions(self, positions: Mapping[str, int]) -> None:
@@ -159,7 +167,9 @@ class OnlineStore:
             self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
 
     def ping(self) -> None:
-        """Raises StoreError unless the store responds."""
+        """Raises StoreError unless the store responds, from the file that is there now."""
+        if self.file is not None:
+            self.file.check()
         self._read("popularity", "partition", ["ping"], ["row"])
 
     def close(self) -> None:
@@ -240,7 +250,7 @@ def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
                 check_database(folder / DATABASE, {f"{PROJECT}_{view}" for view in views})
             _raising_store_errors(lambda: _write_ahead(folder / DATABASE))
         applied = _applied(feast, domains)
-    opened = OnlineStore(feast, applied)
+    opened = OnlineStore(feast, applied, OpenedFile(folder / DATABASE) if store == SQLITE else None)
     if store == SQLITE:
         connection = opened._online._get_conn(feast.config)
         connection.execute("pragma synchronous=normal")
@@ -289,10 +299,12 @@ def _write_ahead(path: Path) -> None:
 def _decoded(decode: Callable[[str], T], content: str, view: str, identity: str) -> T:
     try:
         return decode(content)
-    except msgspec.DecodeError as error:
-        raise StoreError(
-            f"the row of {identity!r} in {view} is damaged ({error}); stop it and run `coldstream features rebuild`"
-        ) from error
+    except ValueError as error:  # msgspec's errors and UnicodeDecodeError
+        raise _damaged_row(view, identity, error) from error
+
+
+def _damaged_row(view: str, identity: str, error: Exception) -> StoreDamagedError:
+    return StoreDamagedError(f"the row of {identity!r} in {view} is damaged ({error}); {CURE}")
 
 
 def _by_domain(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -312,10 +324,13 @@ def _whole(row: Mapping[str, Value]) -> bool:
 
 def _raising_store_errors(call: Callable[[], T]) -> T:
     import redis.exceptions
+    from google.protobuf.message import DecodeError
 
     try:
         return call()
     except sqlite3.Error as error:
         raise store_error(error) from error
+    except DecodeError as error:
+        raise StoreDamagedError(f"a row of the online store is damaged ({error}); {CURE}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise StoreError(f"the online store does not answer: {type(error).__name__}: {error}") from error

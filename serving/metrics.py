@@ -27,7 +27,7 @@ records_accepted = Counter(
     "coldstream_records_accepted", "Records acknowledged through the API", ["type"], registry=registry
 )
 records_skipped = Counter(
-    "coldstream_records_skipped", "Control records that an API process cannot apply", ["topic"], registry=registry
+    "coldstream_records_skipped", "Control records that a process cannot apply", ["topic"], registry=registry
 )
 records_rejected = Counter(
     "coldstream_records_rejected", "Records that the API rejected, by reason", ["reason"], registry=registry
@@ -101,6 +101,9 @@ connections_ended = Counter(
     "coldstream_connections_ended", "Connections that the API ended, by reason", ["reason"], registry=registry
 )
 store_errors = Counter("coldstream_store_errors", "Online store errors", ["operation"], registry=registry)
+store_failing = Gauge(
+    "coldstream_store_failing", "1 while calls of the online store fail or its file is damaged", registry=registry
+)
 release_info = Gauge("coldstream_release_info", "1 for the current release", ["domain", "release"], registry=registry)
 release_age = Gauge("coldstream_release_age_seconds", "Age of the current release", ["domain"], registry=registry)
 release_created = Gauge(

@@ -16,6 +16,7 @@ from stream import topics
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError, StreamError
 from stream.events import decode, key_of
+from stream.readable_polls import poll_readable
 
 REPLAYED_HEADER: Final = "replayed-letter"
 """Header on an event that was sent again, and kind of the marker that says so on the topic `dead-letters`."""
@@ -190,7 +191,7 @@ def _messages(bootstrap: str, security: Mapping[str, str] | None) -> Iterator[tu
         consumer.seek_to_beginning(place)
         end = consumer.end_offsets([place])[place]
         while consumer.position(place) < end:
-            for messages in consumer.poll(1000).values():
-                yield from ((message.offset, message.value) for message in messages)
+            messages = poll_readable(consumer, place, bootstrap, security)
+            yield from ((message.offset, message.value) for message in messages)
     finally:
         consumer.close()

@@ -93,6 +93,14 @@ class PartitionGuard:
             resumed = True
         return resumed
 
+    def pass_over(self) -> list[UnreadableBatch]:
+        """Resume every stopped partition behind its batch, whose records are lost to this reader; the batches."""
+        batches = list(self.stopped.values())
+        for partition, batch in list(self.stopped.items()):
+            log.warning("%s: passed over offsets %d to %d", batch.name, batch.first, batch.next - 1)
+            self._resume(partition, batch.next)
+        return batches
+
     def drop(self, partition: TopicPartition) -> None:
         """Forget a partition that is no longer assigned."""
         self.stopped.pop(partition, None)

@@ -12,7 +12,7 @@ from stream.batch_probe import UnreadableBatch, probe_now
 from stream.client import kafka_python_config
 from stream.errors import BrokerError, StreamError
 
-GROUPS: Final = ("coldstream-events", "coldstream-catalogue", "coldstream-archive")
+GROUPS: Final = ("coldstream-events", "coldstream-catalogue", "coldstream-archive", "coldstream-forget")
 """The consumer groups whose committed offsets say how far the log is read."""
 SEND_S: Final = 30
 

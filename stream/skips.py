@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from stream import topics
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError
+from stream.readable_polls import poll_readable
 
 TIMEOUT_S: Final = 10
 
@@ -50,7 +51,7 @@ def read(bootstrap: str, security: Mapping[str, str] | None = None) -> list[Skip
             bootstrap_timeout_ms=TIMEOUT_S * 1000,
         )
         try:
-            return _read(consumer)
+            return _read(consumer, bootstrap, security)
         finally:
             consumer.close(timeout_ms=TIMEOUT_S * 1000)
     except KafkaError as error:
@@ -73,7 +74,7 @@ def send(
     return skip
 
 
-def _read(consumer: KafkaConsumer) -> list[Skip]:
+def _read(consumer: KafkaConsumer, bootstrap: str, security: Mapping[str, str] | None) -> list[Skip]:
     place = TopicPartition(topics.SKIPS, 0)
     if not consumer.partitions_for_topic(topics.SKIPS):
         return []
@@ -82,10 +83,9 @@ def _read(consumer: KafkaConsumer) -> list[Skip]:
     end = consumer.end_offsets([place])[place]
     skips: list[Skip] = []
     while consumer.position(place) < end:
-        for messages in consumer.poll(1_000).values():
-            for message in messages:
-                try:
-                    skips.append(_decoder.decode(message.value or b""))
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue  # not from this project
+        for message in poll_readable(consumer, place, bootstrap, security):
+            try:
+                skips.append(_decoder.decode(message.value or b""))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue  # not from this project
     return skips

@@ -75,16 +75,16 @@ class RuleRegistry:
         return RulesFile(str(self._path), len(self._from_file), self._file_error)
 
     def on_message(self, key: bytes | None, value: bytes | None) -> None:
-        """A message of the topic `rules`: a rule, or a tombstone for one that is deleted."""
+        """A message of the topic `rules`: a rule, or a tombstone for one that is deleted. Raises RuleError."""
         change = decode_rule_change(key, value)
         if change.definition is None:
             self.from_topic.pop(change.rule_id, None)
             return
         try:
             self.from_topic[change.rule_id] = rule_of(change.definition, change.rule_id)
-        except RuleError as error:
+        except RuleError:
             metrics.rules_rejected.labels("topic").inc()
-            log.warning("invalid message on rules, skipped: %s", error)
+            raise
 
     def on_progress(self, partition: str, offset: int) -> None:
         """Every message of a partition through `offset` was received: it applies once it is compiled."""

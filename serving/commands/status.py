@@ -20,17 +20,19 @@ CLUSTER_WITHIN_S: Final = 3.0
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show which processes run, the consumer lag, the live releases and the freshness of features.
 
-    Exits with 1 if the broker, the API, the consumer or the archive process does not answer, or if a partition has
-    stopped. The trainer is optional.
+    Exits with 1 if the broker, the API, the consumer or the archive process does not answer, if the API is not ready,
+    or if a partition has stopped. The trainer is optional.
     """
     figures = system_status(ctx.obj)
     print_value(figures, as_json)
-    raise typer.Exit(bool(figures["stopped"]) or any(figures[process] != "up" for process in REQUIRED))
+    raise typer.Exit(
+        bool(figures["stopped"] or figures["not ready"]) or any(figures[process] != "up" for process in REQUIRED)
+    )
 
 
 def system_status(settings: "Settings") -> dict[str, Any]:
     """Each process, and the figures that an operator looks at first."""
-    from serving.process.scrape import PORT_SETTINGS, labeled, scrape, total
+    from serving.process.scrape import PORT_SETTINGS, labeled, missing_parts, scrape, total
     from serving.process.state_folder import is_running
 
     samples = {process: scrape(settings, process) for process in PORT_SETTINGS}
@@ -40,8 +42,9 @@ def system_status(settings: "Settings") -> dict[str, Any]:
         "supervised": is_running(settings),
         **_cluster(settings),
         **{process: "up" if sample is not None else "not answering" for process, sample in samples.items()},
+        "not ready": missing_parts(settings),
         "events": int(total(consumer, "coldstream_events_applied_total")),
-        "stopped": _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
+        "stopped": _stopped_partitions(api) | _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
         "late events": int(total(consumer, "coldstream_late_events_total")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),

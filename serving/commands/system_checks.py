@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from features.errors import StoreDamagedError
 from serving.process.scrape import PORT_SETTINGS
 from serving.setting_secrets import mask_text, mask_url
 from serving.settings import Settings
@@ -234,11 +235,15 @@ def check_store(settings: Settings) -> Iterator[Finding]:
             return
         open_store(settings.state_path / "feast", settings.store, settings.domain_names).close()
         yield Finding("online store", "ok", mask_url(settings.store))
+    except StoreDamagedError as error:  # it names the cure
+        yield Finding("online store", "fail", str(error))
     except (ColdstreamError, OSError) as error:
         yield Finding("online store", "fail", mask_text(str(error), settings.secrets), _store_cure(settings))
 
 
 def _store_cure(settings: Settings) -> str:
     if settings.store == "sqlite":
-        return f"stop the system and run coldstream features rebuild: it writes {settings.state_path / 'feast'} again"
+        return (
+            f"end the process that holds it, and check the disk and the permissions of {settings.state_path / 'feast'}"
+        )
     return f"start {mask_url(settings.store)}, correct its address and password in store, or set store to sqlite"

@@ -22,10 +22,12 @@ from models.errors import PresetError
 from serving import metrics
 from serving.consume.catalogue import CatalogueProcessor
 from serving.consume.events import ConsumerOptions, EventProcessor
+from serving.consume.faust_transport import ReadableTransport
+from serving.consume.forget import ForgetProcessor
 from serving.consume.health import ConsumerHealth
 from serving.domain_presets import popularity_settings
 from serving.errors import ConsumerError, MessageError
-from serving.messages import decode_announcement, decode_forget
+from serving.messages import decode_announcement
 from serving.process import logs, memory
 from serving.process.recent_quantiles import keep_recent
 from serving.settings import EXIT_MISCONFIGURED, Settings, read
@@ -55,6 +57,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         topic_disable_leader=True,
         autodiscover=False,
     )
+    app.transport = ReadableTransport(app, settings.bootstrap, settings.kafka_security)
     options = ConsumerOptions(
         bootstrap=settings.bootstrap,
         security=settings.kafka_security,
@@ -69,20 +72,8 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
     )
     events = EventProcessor(store, options)
     catalogue = CatalogueProcessor(store, events)
-    forget = app.topic(topics.FORGET, value_type=bytes, value_serializer="raw")
+    forget = ForgetProcessor(store, catalogue)
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
-
-    @app.agent(forget)  # type: ignore[untyped-decorator]  # mode and Faust have no types
-    async def on_forget(stream: Any) -> None:
-        async for value in stream:
-            try:
-                message = decode_forget(value)
-            except MessageError as error:
-                log.warning("%s", error)
-                continue
-            await events.forget(message.user_id)
-            await catalogue.forget(message.user_id)
-            log.info("deleted the features of user %s", message.user_id)
 
     @app.agent(releases)  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def on_release(stream: Any) -> None:
@@ -94,7 +85,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, events, [events, catalogue, ConsumerHealth(events, catalogue)]
+    return app, events, [events, catalogue, forget, ConsumerHealth(events, catalogue, forget)]
 
 
 def broker_urls(settings: Settings) -> list[str]:

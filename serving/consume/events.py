@@ -30,6 +30,7 @@ from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
+from serving.process.store_health import StoreHealth
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError, EventError
@@ -82,6 +83,7 @@ class EventProcessor(PartitionReader):
         self.ends: dict[str, int] = {}
         self.forwarder = Forwarder(options.bootstrap, options.security)
         self.store_thread = ThreadPoolExecutor(1, "feast")
+        self.store_health = StoreHealth()
         self.flushed_at = time.monotonic()
         self.disconnect_timeout_s = STOP_S
 
@@ -340,7 +342,7 @@ class EventProcessor(PartitionReader):
             try:
                 result = await asyncio.get_running_loop().run_in_executor(self.store_thread, call)
             except StoreError as error:
-                metrics.store_errors.labels(operation).inc()
+                self.store_health.count_error(error, operation)
                 if not waiting:
                     log.warning("%s; retrying until it does", error)
                 waiting = True
@@ -348,6 +350,7 @@ class EventProcessor(PartitionReader):
                     raise
                 await asyncio.sleep(RETRY_S)
             else:
+                self.store_health.count_calls()
                 if waiting:
                     log.info("the online store responds again")
                 return result

@@ -12,8 +12,8 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 from mode import Service
 
+from features.errors import StoreError
 from serving import metrics
-from serving.consume.catalogue import CatalogueProcessor
 from serving.consume.events import EventProcessor
 from serving.consume.partition_reader import PartitionReader, partition_name
 from serving.messages import FeatureUpdate, encode
@@ -32,11 +32,11 @@ log = logging.getLogger("coldstream.consumer")
 class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
     """Measures lag, reports positions, and tries stopped partitions again, every two seconds."""
 
-    def __init__(self, events: EventProcessor, catalogue: CatalogueProcessor | None = None, **kwargs: Any) -> None:
+    def __init__(self, events: EventProcessor, *others: PartitionReader, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.events = events
-        self.catalogue = catalogue
-        self.readers: list[PartitionReader] = [events] if catalogue is None else [events, catalogue]
+        self.others = others
+        self.readers: list[PartitionReader] = [events, *others]
         watched = [topics.EVENTS, topics.ITEMS, topics.USERS]
         self.log_watch = LogWatch(events.options.bootstrap, events.options.security, watched)
 
@@ -48,8 +48,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
             try:
                 self.measure_lag(await asyncio.to_thread(self.log_watch.read))
                 if number % REPORTS_PER_RETRY == 0:
-                    for reader in self.readers:
-                        await reader.retry_stopped()
+                    await self._retry_stopped()
                 await self.report()
             except (BrokerError, KafkaError) as error:
                 log.warning("consumer lag unknown: %s", error)
@@ -57,6 +56,22 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
 
     async def on_stop(self) -> None:
         await asyncio.to_thread(self.log_watch.close)
+
+    async def _retry_stopped(self) -> None:
+        for reader in self.readers:
+            if reader.stopped and not self.store_problem():  # a reader that waits for the store would hold up reports
+                await reader.retry_stopped()
+
+    def store_problem(self) -> str:
+        """Why the consumer cannot write features now, with the cure; empty where it can."""
+        file, problem = self.events.store.file, self.events.store_health.problem
+        if file is not None and not problem:
+            try:
+                file.check()
+            except StoreError as error:
+                problem = str(error)
+        metrics.store_failing.set(bool(problem))
+        return problem
 
     def measure_lag(self, state: LogState) -> None:
         """Set the metrics of the assigned partitions."""
@@ -69,20 +84,19 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
 
     async def report(self) -> None:
         """Tell API processes the position of every assigned partition of events, and why one stopped."""
-        now = int(time.time() * 1000)
+        now, store_problem = int(time.time() * 1000), self.store_problem()
         for partition, position in list(self.events.next_offsets.items()):
             batch = self.events.stopped.get(partition)
-            why = stop_message(batch) if batch is not None else ""
+            why = stop_message(batch) if batch is not None else store_problem
             update = FeatureUpdate(partition_name(partition), position - 1, now, 0, [], why)
             await self.events.send_update(partition, update)
-        await self._report_catalogue(now)
+        for reader in self.others:
+            await self._report_stops(reader, now)
 
-    async def _report_catalogue(self, now: int) -> None:
-        """Tell API processes which partitions of items and users stopped. Positions come with the merged records."""
-        if self.catalogue is None:
-            return
-        for partition in list(self.catalogue.next_offsets):
-            batch = self.catalogue.stopped.get(partition)
+    async def _report_stops(self, reader: PartitionReader, now: int) -> None:
+        """Tell API processes which of a reader's partitions stopped. Positions of updates come with their records."""
+        for partition in list(reader.next_offsets):
+            batch = reader.stopped.get(partition)
             why = stop_message(batch) if batch is not None else ""
             topic, _, value = encode(FeatureUpdate(partition_name(partition), -1, now, 0, [], why))
             await self.events.producer.send(topic, value, partition=0)

@@ -21,10 +21,12 @@ from serving import metrics
 from serving.messages import FETCH_BYTES
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
+from stream.partition_guard import PartitionGuard
 
 PIECE_BYTES: Final = 512 * 1024
 """Largest message to `shown`: stock brokers take 1 MiB."""
 POLL_MS: Final = 100
+MAX_RECORDS: Final = 10_000
 MAX_ROW_AGE_S: Final = 10.0
 """A row is written at least this often, even if only its position moved: this bounds what a restart reads again."""
 
@@ -41,7 +43,7 @@ class ImpressionJoin:
     """Rows and pending impressions of the assigned partitions."""
 
     def __init__(self, bootstrap: str, security: Mapping[str, str], window: JoinWindow) -> None:
-        self._config = aiokafka_config(bootstrap, security)
+        self._kafka = (bootstrap, security)
         self._window = window
         self._rows: dict[TopicPartition, PartitionOutcomes] = {}
         self._buffers: dict[TopicPartition, JoinBuffer] = {}
@@ -98,7 +100,7 @@ class ImpressionJoin:
     ) -> dict[TopicPartition, tuple[PartitionOutcomes, JoinBuffer]]:
         """The newest rows of partitions, with the impressions pending at their positions. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
-            **self._config,
+            **aiokafka_config(*self._kafka),
             **READ_COMMITTED,
             group_id=None,
             enable_auto_commit=False,
@@ -116,7 +118,7 @@ class ImpressionJoin:
     async def _read_rows(
         self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, PartitionOutcomes]:
-        messages = await _read_partition(consumer, TopicPartition(topics.OUTCOMES, 0), 0)
+        messages = await self._read_partition(consumer, TopicPartition(topics.OUTCOMES, 0), 0)
         rows = {key: row for key, value in messages if (row := _decoded(_rows, value)) is not None}
         return {partition: rows[_key(partition)] for partition in partitions if _key(partition) in rows}
 
@@ -125,7 +127,7 @@ class ImpressionJoin:
     ) -> JoinBuffer:
         buffer = JoinBuffer(self._window)
         since = row.clock - self._window.ms - 2 * SLACK_MS
-        for _, value in await _read_partition(consumer, self._shown_place(partition), max(0, since)):
+        for _, value in await self._read_partition(consumer, self._shown_place(partition), max(0, since)):
             delta = _decoded(_deltas, value)
             if delta is None or delta.partition not in {"", _key(partition).decode()}:
                 continue
@@ -134,6 +136,30 @@ class ImpressionJoin:
         buffer.expire(row.clock)
         buffer.forgotten = 0
         return buffer
+
+    async def _read_partition(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, since_ms: int
+    ) -> list[tuple[bytes | None, bytes | None]]:
+        """Key and value of every message of one partition that was logged at `since_ms` or later.
+
+        A batch that cannot be read is passed over: with an older row, more of the log is read again.
+        """
+        consumer.assign([partition])
+        end = (await consumer.end_offsets([partition]))[partition]
+        start = (await consumer.beginning_offsets([partition]))[partition]
+        if since_ms > 0:
+            timed = (await consumer.offsets_for_times({partition: since_ms}))[partition]
+            start = timed.offset if timed is not None else end
+        consumer.seek(partition, start)
+        positions = {partition: start}
+        guard = PartitionGuard(consumer, *self._kafka, positions)
+        messages: list[tuple[bytes | None, bytes | None]] = []
+        while await consumer.position(partition) < end:
+            for records in (await guard.fetch(POLL_MS, MAX_RECORDS)).values():
+                messages += [(record.key, record.value) for record in records]
+                positions[partition] = records[-1].offset + 1
+            guard.pass_over()
+        return messages
 
     def _shown_place(self, partition: TopicPartition) -> TopicPartition:
         """Where a partition's changes stand; `shown` may have fewer partitions than `events`."""
@@ -174,24 +200,6 @@ def _decoded(decoder: msgspec.json.Decoder[Message], value: bytes | None) -> Mes
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         log.warning("skipped a message: %s", error)
         return None
-
-
-async def _read_partition(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, since_ms: int
-) -> list[tuple[bytes | None, bytes | None]]:
-    """Key and value of every message of one partition that was logged at `since_ms` or later."""
-    consumer.assign([partition])
-    end = (await consumer.end_offsets([partition]))[partition]
-    start = (await consumer.beginning_offsets([partition]))[partition]
-    if since_ms > 0:
-        timed = (await consumer.offsets_for_times({partition: since_ms}))[partition]
-        start = timed.offset if timed is not None else end
-    consumer.seek(partition, start)
-    messages: list[tuple[bytes | None, bytes | None]] = []
-    while await consumer.position(partition) < end:
-        for records in (await consumer.getmany(partition, timeout_ms=POLL_MS)).values():
-            messages += [(record.key, record.value) for record in records]
-    return messages
 
 
 def _key(partition: TopicPartition) -> bytes:

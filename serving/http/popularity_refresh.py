@@ -9,7 +9,6 @@ from typing import Final
 
 from features import popularity
 from features.errors import StoreError
-from serving import metrics
 from serving.catalogue.domain_state import DomainState
 from serving.http.read_your_writes import AppliedOffsets
 from serving.recommend.worker import Lookups
@@ -68,7 +67,7 @@ class PopularityRefresh:
         try:
             rows = store.read_popularity(names) if store is not None else {}
         except StoreError as error:
-            metrics.store_errors.labels("read").inc()
+            self._lookups.store_health.count_error(error, "read")
             log.warning("popularity was not refreshed: %s", error)
             return 0.0
         positions = {name: row.position for name, row in rows.items()}

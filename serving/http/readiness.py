@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from features.errors import StoreError
+from serving import metrics
 from serving.http.service import Service
 from stream import topics
 
@@ -17,11 +18,14 @@ async def missing_parts(service: Service) -> dict[str, str]:
     """What keeps the process from serving, by part, with the cure; empty when it can serve."""
     missing: dict[str, str] = {}
     store_error = await _store_error(service)
+    metrics.store_failing.set(bool(store_error))
     if store_error:
         missing["store"] = store_error
     if not service.connected or not await service.catalogue_follower.broker_answers(PROBE_TIMEOUT_S):
         address = service.settings.bootstrap
         missing["broker"] = f"no Kafka answers at {address}; is the broker running, and is the address right?"
+    for follower in (service.catalogue_follower, service.updates_follower, service.outcomes_follower):
+        missing |= follower.problems()
     if not service.catalogue_follower.caught_up.is_set():
         missing["catalogue"] = f"the topics {topics.CATALOGUE} and {topics.PROFILES} are still being read; wait"
     elif not service.rules.ready.is_set():
@@ -59,7 +63,7 @@ async def _store_error(service: Service) -> str | None:
         return str(error)
     except TimeoutError:
         return f"the online store does not answer within {PROBE_TIMEOUT_S:g} s"
-    return None
+    return service.lookups.store_health.problem or None
 
 
 def _ping(store: "OnlineStore") -> None:

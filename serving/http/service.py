@@ -15,7 +15,6 @@ from serving.catalogue.domain import Domain, DomainPolicy
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.rules_feed import RuleRegistry
 from serving.domain_presets import preset_for
-from serving.errors import MessageError
 from serving.http.background import keep_running
 from serving.http.catalogue_feed import CatalogueFeed
 from serving.http.consumer_reports import ConsumerReports
@@ -215,11 +214,7 @@ class Service:
             self.applied.advance(partition, offset)
 
     def _on_feature_update(self, _key: bytes | None, value: bytes | None) -> None:
-        try:
-            update = decode_update(value)
-        except MessageError as error:
-            log.warning("%s", error)
-            return
+        update = decode_update(value)
         self.consumers.on_update(update)
         if update.logged_at:
             metrics.event_to_recommendation.observe(max(0.0, time.time() - update.logged_at / 1000))

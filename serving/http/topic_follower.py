@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -11,11 +12,15 @@ from aiokafka.structs import ConsumerRecord
 
 from serving import metrics
 from serving.messages import FETCH_BYTES
+from serving.process.skipped_records import SkippedRecords
 from stream.admin import describe
+from stream.batch_probe import UnreadableBatch, stop_message
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError
+from stream.partition_guard import PartitionGuard
 
 RETRY_S: Final = 0.5
+RETRY_STOPPED_S: Final = 4.0
 BATCH_RECORDS: Final = 1_000
 
 MessageHandler = Callable[[bytes | None, bytes | None], None]
@@ -27,7 +32,9 @@ log = logging.getLogger("coldstream.api")
 class TopicFollower:
     """Passes every message of some topics to their handlers, in order, and resumes after an outage of the broker.
 
-    `on_progress` is called with each partition (`items/0`) and the last offset that was handled.
+    `on_progress` is called with each partition (`items/0`) and the last offset that was handled. A batch that cannot be
+    read stops its partition until it can be read or an operator skips it. A follower from the end passes over it: what
+    it reads is of this moment only.
     """
 
     def __init__(
@@ -47,7 +54,9 @@ class TopicFollower:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
-        self._skipped: set[str] = set()
+        self._guard: PartitionGuard | None = None
+        self._retried_at = 0.0
+        self._skipped = SkippedRecords(log)
         self.caught_up = asyncio.Event()
 
     async def run(self) -> None:
@@ -66,13 +75,23 @@ class TopicFollower:
                 await consumer.start()
                 await self._assign(consumer)
                 self._consumer = consumer
-                await self._follow(consumer)
+                self._guard = PartitionGuard(consumer, *self._kafka, self._positions)
+                await self._follow(consumer, self._guard)
             except (KafkaError, BrokerError) as error:
                 log.warning("%s: %s: %s; retrying", ", ".join(self._handlers), type(error).__name__, error)
             finally:
                 self._consumer = None
                 await consumer.stop()
             await asyncio.sleep(RETRY_S)
+
+    @property
+    def stopped(self) -> list[UnreadableBatch]:
+        """The batches at which partitions wait."""
+        return list(self._guard.stopped.values()) if self._guard is not None else []
+
+    def problems(self) -> dict[str, str]:
+        """Why partitions wait, with the cure, by topic."""
+        return {batch.topic: stop_message(batch) for batch in self.stopped}
 
     async def broker_answers(self, timeout_s: float) -> bool:
         """Whether the broker answers a request now. Also true for a broker that lost its log."""
@@ -101,34 +120,44 @@ class TopicFollower:
             self._positions[partition] = min(max(position, first), end)
             consumer.seek(partition, self._positions[partition])
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _follow(self, consumer: AIOKafkaConsumer, guard: PartitionGuard) -> None:
         while True:
             if not self.caught_up.is_set():
                 await self._check_caught_up(consumer)
-            fetched = await consumer.getmany(
-                timeout_ms=100 if not self.caught_up.is_set() else 1_000, max_records=BATCH_RECORDS
-            )
+            fetched = await guard.fetch(100 if not self.caught_up.is_set() else 1_000, BATCH_RECORDS)
             for partition, records in fetched.items():
                 self._handle(partition, records)
+            await self._retry_stopped(guard)
             await asyncio.sleep(0)  # a long topic must not keep requests waiting
 
     async def _check_caught_up(self, consumer: AIOKafkaConsumer) -> None:
         """Compare positions, not messages: a compacted topic may end in offsets that no longer exist."""
-        for partition in self._positions:
+        stopped = {(batch.topic, batch.partition) for batch in self.stopped}
+        for partition in self._positions.keys() - stopped:
             self._positions[partition] = await consumer.position(partition)
-        if all(position >= self._ends[partition] for partition, position in self._positions.items()):
+        if all(self._positions[partition] >= self._ends[partition] for partition in self._positions.keys() - stopped):
             self.caught_up.set()
+
+    async def _retry_stopped(self, guard: PartitionGuard) -> None:
+        """Continue behind batches that can be read by now, or were skipped."""
+        for partition in self._positions:
+            name = f"{partition.topic}/{partition.partition}"
+            metrics.partition_stopped.labels(name).set(partition in guard.stopped)
+        if not guard.stopped:
+            return
+        if not self._from_start:
+            guard.pass_over()
+        elif time.monotonic() - self._retried_at >= RETRY_STOPPED_S:
+            self._retried_at = time.monotonic()
+            await guard.retry()
 
     def _handle(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
         handler = self._handlers[partition.topic]
         for record in records:
             try:
                 handler(record.key, record.value)
-            except Exception:  # one odd record must not keep the others from their handler
-                metrics.records_skipped.labels(record.topic).inc()
-                if record.topic not in self._skipped:
-                    self._skipped.add(record.topic)
-                    log.exception("skipped offset %d of %s/%d", record.offset, record.topic, record.partition)
+            except Exception as error:  # one odd record must not keep the others from their handler
+                self._skipped.skip(record.topic, record.partition, record.offset, error)
         self._positions[partition] = records[-1].offset + 1
         if self._on_progress is not None:
             self._on_progress(f"{partition.topic}/{partition.partition}", records[-1].offset)

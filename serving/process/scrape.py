@@ -4,6 +4,7 @@ import math
 from typing import Final
 
 import httpx
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.settings import Settings
@@ -17,22 +18,40 @@ PORT_SETTINGS: Final = {
 }
 """The setting that names each process's metrics port."""
 
+READ_TIMEOUT_S: Final = 4.0
+"""Readiness waits up to three seconds for parts that do not answer."""
+
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 """Label sets and values, by sample name."""
 
 
 def scrape(settings: Settings, process: str) -> Samples | None:
     """The current metrics of a process; None if it does not answer."""
-    url = f"http://{bracketed(settings.host_of(process))}:{getattr(settings, PORT_SETTINGS[process])}/metrics"
-    try:
-        text = httpx.get(url, timeout=2).text
-    except httpx.HTTPError:
+    text = _get(settings, process, "/metrics")
+    if text is None:
         return None
     samples: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     return samples
+
+
+def missing_parts(settings: Settings) -> dict[str, str]:
+    """What keeps the API from being ready, with the cure, by part; empty where it is ready or does not answer."""
+    text = _get(settings, "api", "/readyz")
+    try:
+        return dict(msgspec.json.decode(text or b"{}").get("missing", {}))
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):  # another server listens there
+        return {}
+
+
+def _get(settings: Settings, process: str, path: str) -> str | None:
+    url = f"http://{bracketed(settings.host_of(process))}:{getattr(settings, PORT_SETTINGS[process])}{path}"
+    try:
+        return httpx.get(url, timeout=READ_TIMEOUT_S).text
+    except httpx.HTTPError:
+        return None
 
 
 def total(samples: Samples | None, name: str) -> float:

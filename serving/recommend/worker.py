@@ -22,6 +22,7 @@ from models.data.profiles import Profile, profile_of
 from serving import metrics
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.release_view import ReleaseView
+from serving.process.store_health import StoreHealth
 from serving.recommend.answer import Answer
 from serving.recommend.pipeline import answer
 from serving.recommend.request import LookupRequest, Prepared, Ranked, prepare
@@ -103,6 +104,7 @@ class Lookups:
     def __init__(self, domains: Mapping[str, DomainState], rollouts: Mapping[str, ActiveRollout] | None = None) -> None:
         self.store: OnlineStore | None = None
         self.not_open = NOT_OPEN
+        self.store_health = StoreHealth()
         self.shadow: Shadow | None = None
         self._domains = domains
         self._rollouts = rollouts if rollouts is not None else {}
@@ -172,6 +174,8 @@ class Lookups:
             result, error = entry.call(self._opened()), None
         except Exception as raised:  # it belongs to the caller
             result, error = None, raised
+            if self.store is not None and isinstance(raised, StoreError):
+                self.store_health.count_error(raised, "read")
         self._resolve([(entry.future, result, error)])
 
     def _serve(self, lookups: list[Pending]) -> None:
@@ -217,8 +221,10 @@ class Lookups:
             with_profiles = {key for key in keys if self._domains[key[0]].reads_profiles}
             profiles = store.read_profiles(with_profiles) if store and with_profiles else {}
         except Exception as error:
-            metrics.store_errors.labels("read").inc()
+            if self.store is not None and isinstance(error, StoreError):
+                self.store_health.count_error(error, "read")
             return {}, error
+        self.store_health.count_calls()
         attributes = {key: profile_of(user) for key, user in profiles.items()}
         _stages["read"].observe(time.perf_counter() - started)
         return {key: LookupFeatures(activities.get(key), attributes.get(key)) for key in keys}, None

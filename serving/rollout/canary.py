@@ -24,7 +24,7 @@ from models.releases.canary import ArmStats, CanaryDecision, CanaryThresholds
 from serving import metrics
 from serving.rollout.arms import ActiveRollout, ArmCounters
 from serving.settings import Settings
-from stream import files
+from stream import files, topics
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -59,6 +59,7 @@ class LatestOutcomes:
                 rows.append(_rows.decode(value))
             except (ValueError, RecursionError) as error:
                 self._raw.pop(key, None)
+                metrics.records_skipped.labels(topics.OUTCOMES).inc()
                 log.warning("invalid message on outcomes, skipped (%s): %s", key, error)
         return outcomes.merge(rows)
 

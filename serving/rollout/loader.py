@@ -17,7 +17,6 @@ from models.releases.arms import Arm, Role
 from models.releases.release import Release
 from serving import metrics
 from serving.catalogue.domain_state import DomainState, ReleaseLoading
-from serving.errors import MessageError
 from serving.messages import decode_announcement
 from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
 
@@ -58,12 +57,8 @@ class ReleaseLoader:
         self._check_now = asyncio.Event()
 
     def on_message(self, _key: bytes | None, value: bytes | None) -> None:
-        """A message of `releases`: check at once, also a release that was refused before."""
-        try:
-            announcement = decode_announcement(value)
-        except MessageError as error:
-            log.warning("%s", error)
-            return
+        """A message of `releases`: check at once, also a release that was refused before. Raises MessageError."""
+        announcement = decode_announcement(value)
         self.refused.pop((announcement.domain, announcement.release), None)
         self._check_now.set()
 

@@ -1,7 +1,10 @@
 """Hostile requests over the wire, to a system that works: no server error, and look-ups go on meanwhile."""
 
 import asyncio
+import json
 import time
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -42,6 +45,51 @@ def test_a_token_that_no_write_returned_is_refused_at_once(system: System, token
     answer = httpx.get(url, params={"after": token})
     assert (answer.status_code, answer.json()["type"]) == (400, "bad-token")
     assert time.monotonic() - started < 0.9  # before `after_timeout_ms`
+
+
+def _rules_with_many(mode: str, values: int, rules: int) -> bytes:
+    """A look-up whose rules name many values."""
+    tests: dict[str, Callable[[int], dict[str, Any]]] = {
+        "in": lambda rule: {"title": {"in": [f"no{rule}-{number}" for number in range(values)]}},
+        "in and between": lambda rule: {"title": {"in": [f"no{rule}-{n}" for n in range(values)], "absent": False}},
+        "fields": lambda _: {f"a{number}": {"absent": True} for number in range(values)},
+        "ranges": lambda rule: {f"a{number}": {"above": number, "below": 10**9 + rule} for number in range(values)},
+    }
+    listed = [{"id": f"r{n}", "action": "boost", "factor": 2, "where": tests[mode](n)} for n in range(rules)]
+    return json.dumps({"n": 5, "rules": listed}).encode()
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "rules"),
+    [("in", 1_000, 1_000), ("in", 50_000, 1), ("in and between", 1_000, 90), ("fields", 2_000, 40), ("ranges", 9, 900)],
+)
+def test_rules_that_come_with_a_look_up_hold_up_nobody(system: System, mode: str, values: int, rules: int) -> None:
+    others: list[float] = []
+
+    async def look_up_until(done: asyncio.Event) -> None:
+        async with load.Connection(system.port) as connection:
+            while not done.is_set():
+                started = time.monotonic()
+                status, _ = await connection.request(load.get_request("/v1/users/1/recommendations?n=5"))
+                assert status == 200
+                others.append(time.monotonic() - started)
+
+    async def scenario() -> list[tuple[int, bytes]]:
+        done = asyncio.Event()
+        other = asyncio.create_task(look_up_until(done))
+        bomb = load.post_request("/v1/users/1/recommendations", _rules_with_many(mode, values, rules))
+        answers = []
+        for _ in range(3):
+            async with load.Connection(system.port) as connection:
+                answers.append(await asyncio.wait_for(connection.request(bomb), 10))
+        done.set()
+        await other
+        return answers
+
+    answers = asyncio.run(scenario())
+    assert {status for status, _ in answers} <= {400, 413}
+    assert b"at most" in answers[0][1] or b"too-many" in answers[0][1]
+    assert max(others) < 2.0  # they took many seconds; a loaded machine takes tenths
 
 
 def test_ids_with_slashes_have_rows_of_their_own(system: System) -> None:

@@ -12,7 +12,7 @@ from features.catalogue import CatalogueEntry
 from models.releases import release_store
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.rules_feed import RuleRegistry, RulesFile
-from serving.rules.rule import Rule
+from serving.rules.rule import Rule, RuleError
 from testing.lookups import NOW, domain_state, serve, write_release
 
 FILE = '[[rule]]\nid = "hide-a"\naction = "exclude"\nitems = ["a"]\n'
@@ -138,8 +138,10 @@ def test_an_invalid_message_is_skipped_and_the_rule_before_it_still_applies() ->
 
     async def steps() -> None:
         registry.send(Rule(id="r", action="exclude", items=["a"]), "r", 0)
-        registry.send(b'{"action": "lift"}', "r", 1)
-        registry.send(b"\xff", "s", 2)
+        for value, rule_id in ((b'{"action": "lift"}', "r"), (b"\xff", "s")):
+            with pytest.raises(RuleError):
+                registry.send(value, rule_id, 1)
+        registry.registry.on_progress("rules/0", 2)
         await registry.until(lambda: ("rules/0", 2) in registry.applied)
         assert registry.ids("shop") == ["r"]
 

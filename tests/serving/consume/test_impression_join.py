@@ -189,10 +189,10 @@ class StoredTopics:
     async def position(self, place: TopicPartition) -> int:
         return self.at
 
-    async def getmany(self, place: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        pairs = self.messages[place][self.at : self.at + 2]
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        pairs = list(enumerate(self.messages[self.place]))[self.at : self.at + 2]
         self.at += len(pairs)
-        return {place: [SimpleNamespace(key=key, value=value) for key, value in pairs]}
+        return {self.place: [SimpleNamespace(key=key, value=value, offset=n) for n, (key, value) in pairs]}
 
 
 @pytest.fixture

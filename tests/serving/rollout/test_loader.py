@@ -11,6 +11,7 @@ from features.catalogue import CatalogueEntry
 from models.releases import arms, release_store
 from models.releases.arms import Arm, Rollout
 from serving.catalogue.domain_state import DomainState
+from serving.errors import MessageError
 from serving.messages import encode, release_announcement
 from serving.rollout.loader import POINTER, ReleaseLoader
 from testing.lookups import NOW, domain_state, follow, write_release
@@ -106,7 +107,8 @@ def test_an_announcement_lets_a_refused_release_be_tried_again(tmp_path: Path) -
     loader.check()
     assert loader.serving == good  # refused releases are not read again and again
     _, key, value = encode(release_announcement(tmp_path, "shop", "promote"))
-    loader.loader.on_message(key, b"no announcement")
+    with pytest.raises(MessageError):
+        loader.loader.on_message(key, b"no announcement")
     assert ("shop", bad) in loader.loader.refused
     loader.loader.on_message(key, value)
     loader.check()
