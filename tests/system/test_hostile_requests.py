@@ -88,7 +88,7 @@ def test_rules_that_come_with_a_look_up_hold_up_nobody(system: System, mode: str
 
     answers = asyncio.run(scenario())
     assert {status for status, _ in answers} <= {400, 413}
-    assert b"at most" in answers[0][1] or b"too-many" in answers[0][1]
+    assert any(word in answers[0][1] for word in (b"at most", b"too-many", b"length <="))  # says why
     assert max(others) < 2.0  # they took many seconds; a loaded machine takes tenths
 
 
