@@ -30,7 +30,7 @@ from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
-from serving.process.store_health import StoreHealth
+from serving.store_health import StoreHealth
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import BrokerError, EventError

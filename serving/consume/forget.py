@@ -16,7 +16,7 @@ from serving.consume.events import disconnect
 from serving.consume.partition_reader import PartitionReader
 from serving.errors import MessageError
 from serving.messages import decode_forget
-from serving.process.skipped_records import SkippedRecords
+from serving.skipped_records import SkippedRecords
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.partition_guard import PartitionGuard

@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from serving import metrics
 from serving.messages import FETCH_BYTES
-from serving.process.skipped_records import SkippedRecords
+from serving.skipped_records import SkippedRecords
 from stream.admin import describe
 from stream.batch_probe import UnreadableBatch, stop_message
 from stream.client import READ_COMMITTED, aiokafka_config

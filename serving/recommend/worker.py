@@ -22,12 +22,12 @@ from models.data.profiles import Profile, profile_of
 from serving import metrics
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.release_view import ReleaseView
-from serving.process.store_health import StoreHealth
 from serving.recommend.answer import Answer
 from serving.recommend.pipeline import answer
 from serving.recommend.request import LookupRequest, Prepared, Ranked, prepare
 from serving.recommend.scoring import can_personalize, score_items, top_candidates
 from serving.rollout.arms import ActiveRollout, ArmCounters, LoadedArm
+from serving.store_health import StoreHealth
 
 if TYPE_CHECKING:  # importing Feast takes seconds; the store comes when it is open
     from features.store import OnlineStore

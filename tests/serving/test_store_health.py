@@ -1,7 +1,7 @@
 """When errors of the online store make a process not ready, and when it heals."""
 
 from features.errors import StoreDamagedError, StoreError
-from serving.process.store_health import WINDOW_S, StoreHealth
+from serving.store_health import WINDOW_S, StoreHealth
 
 BUSY = StoreError("the online store does not answer: locked")
 DAMAGED = StoreDamagedError("the online store is damaged (malformed); run the rebuild")

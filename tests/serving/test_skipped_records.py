@@ -6,7 +6,7 @@ import pytest
 
 from serving import metrics
 from serving.errors import MessageError
-from serving.process.skipped_records import LOG_EVERY_S, SkippedRecords
+from serving.skipped_records import LOG_EVERY_S, SkippedRecords
 
 
 def test_every_record_counts_and_one_a_minute_is_logged(caplog: pytest.LogCaptureFixture) -> None:
