@@ -6,6 +6,24 @@ from models.synthesizers import registry
 from testing.synthesizer_contract import SynthesizerContract
 
 
+class TestGAN(SynthesizerContract):
+    name = "gan"
+    params: ClassVar[dict[str, Any]] = {
+        "embedding_size": 24,
+        "latent_size": 4,
+        "length": 4,
+        "known": 2,
+        "batch_size": 32,
+        "units": 16,
+        "rounds": 2,
+        "steps": 10,
+        "critic_steps": 2,
+        "epochs": 12,
+        "learning_rate": 1.5e-2,
+        "patience": 2,
+    }
+
+
 class TestMarkov(SynthesizerContract):
     name = "markov"
 
