@@ -4,11 +4,14 @@ Ids become text, attributes become texts, numbers, Booleans and lists of these; 
 of its fields (`geo.lat`), what lies deeper becomes JSON text.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import polars as pl
@@ -18,11 +21,14 @@ import pyarrow.parquet as pq
 from stream.cleaning import LINE, Cleaner
 from stream.cleaning_report import FileCount
 from stream.errors import SourceError
+from stream.sources.columns import usable_name
 from stream.sources.numbers import read_numbers, whole_ids
 
 PLAIN: Final = (pl.String, pl.Boolean, pl.Binary, pl.Null, pl.Categorical, pl.Enum, pl.Decimal)
 """Types that hold one value, beside numbers and times; all others are lists, structs, maps and their like."""
 POLARS_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+WIDE: Final = (pl.UInt64, pl.Int128, pl.UInt128)
+"""Integers that the event schema may not hold: as attributes, floats."""
 ISO: Final = "%Y-%m-%dT%H:%M:%S%.3f"
 
 
@@ -44,8 +50,7 @@ def read_columns(path: Path, cleaner: Cleaner, raw: bytes | None) -> CheckedColu
         SourceError: it is not Parquet, or damaged.
     """
     frame = _read(path, raw, cleaner)
-    if LINE in frame.columns:
-        frame = frame.rename({LINE: f"{LINE}_"})
+    frame.columns = [usable_name(name) for name in frame.columns]
     cleaner.count(FileCount(path.name, frame.height, frame.height))
     unreadable: dict[str, pl.Series] = {}
     columns: list[pl.Series] = []
@@ -94,8 +99,14 @@ def as_attributes(column: pl.Series, depth: int = 2) -> list[pl.Series]:
 
 
 def _read(path: Path, raw: bytes | None, cleaner: Cleaner) -> pl.DataFrame:
+    reason = "zones of times that are no names"
+    names, readable = _described(path if raw is None else pa.BufferReader(raw))
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise SourceError(f"{path}: names {', '.join(repeated)} more than once; give columns their own names")
     try:
-        return pl.read_parquet(path if raw is None else BytesIO(raw))
+        if readable:
+            return pl.read_parquet(path if raw is None else BytesIO(raw))
     except POLARS_ERRORS as error:
         reason = str(error)
     except OSError as error:
@@ -109,10 +120,40 @@ def _read(path: Path, raw: bytes | None, cleaner: Cleaner) -> pl.DataFrame:
         ) from None
 
 
+def _described(source: Path | pa.BufferReader) -> tuple[list[str], bool]:
+    """The columns, and whether Polars knows the zone of every time.
+
+    Offsets such as +05:30, and names of zones that do not exist, make it panic.
+    """
+    try:
+        schema = pq.read_schema(source)
+    except (pa.ArrowException, OSError, ValueError):
+        return [], True  # Polars says what is wrong
+    zones = {zone for field in schema for zone in _zones(field.type)}
+    return schema.names, all(_is_zone(zone) for zone in zones)
+
+
+def _zones(kind: pa.DataType) -> Iterator[str]:
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        yield kind.tz
+    for number in range(kind.num_fields):
+        yield from _zones(kind.field(number).type)
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        return False
+    return True
+
+
 def _from_arrow(cleaner: Cleaner, path: Path, name: str, column: pa.ChunkedArray) -> pl.Series:
     """A column that may hold bytes which are no text: as binary."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:  # the moments stay the same
+        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     if pa.types.is_decimal256(column.type):  # wider than Polars has them
         column = column.cast(pa.float64(), safe=False)
     try:
@@ -147,16 +188,25 @@ def _scalar(column: pl.Series) -> pl.Series:
         return read_numbers(column)[0]
     if kind in (pl.Int128, pl.UInt128):
         return column.cast(pl.Float64)
+    if kind == pl.UInt64:
+        return column.cast(pl.Int64) if _fits(column) else column.cast(pl.Float64)
     if kind.is_numeric() or kind == pl.Boolean:
         return column
     return _without_bytes(column)[0].cast(pl.String)
 
 
+def _fits(column: pl.Series) -> bool:
+    most = column.max()
+    return not isinstance(most, int) or most < 2**63
+
+
 def _list(column: pl.Series) -> pl.Series:
     inner = column.dtype.inner  # type: ignore[attr-defined]
-    if inner in (pl.String, pl.Boolean) or inner.is_integer():
+    if inner in (pl.String, pl.Boolean) or (inner.is_integer() and inner not in WIDE):
         return column.cast(pl.List(inner)) if column.dtype == pl.Array else column
     rows = [None if row is None else [_plain(value) for value in row] for row in column.to_list()]
+    if inner in WIDE:
+        rows = [None if row is None else [None if v is None else float(v) for v in row] for row in rows]
     numbers = all(isinstance(value, int | float | None) for row in rows for value in row or ())
     if not numbers:
         rows = [None if row is None else [None if v is None else str(v) for v in row] for row in rows]
@@ -169,8 +219,10 @@ def _texts_of(column: pl.Series) -> pl.Series:
 
 def _plain(value: Any) -> str | int | float | bool | None:
     """A value of any type as JSON can hold it by itself."""
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else float(value)
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None
     if isinstance(value, bytes):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from stream.cleaning import LINE
 from stream.errors import SourceError
 
 REQUIRED: Final = ("user_id", "item_id", "at")
@@ -32,6 +33,11 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
     "available": ("available", "is_available", "availability"),
     "title": ("title", "name", "product_name", "item_name", "description"),
 }
+
+
+def usable_name(name: str) -> str:
+    """The name of a file's column, with `_` behind it where it is in use here or Polars takes it for a pattern."""
+    return f"{name}_" if name == LINE or (name.startswith("^") and name.endswith("$")) else name
 
 
 def parse_map(text: str | None, option: str = "--map") -> dict[str, str]:
@@ -98,10 +104,25 @@ def choose(
     return chosen | guessed, guessed
 
 
+def look_alikes(columns: Sequence[str], guessed: Mapping[str, str]) -> str | None:
+    """Which columns could have been guessed as well, for they differ in capitals or signs alone; None: none."""
+    pairs = [
+        f"{field}={other}"
+        for field, column in guessed.items()
+        for other in columns
+        if other != column and _plain(other) == _plain(column)
+    ]
+    return f"columns that could be meant as well: {', '.join(pairs)} (to take one: --map)" if pairs else None
+
+
+def _plain(column: str) -> str:
+    return column.strip().lower().replace(" ", "_").replace("-", "_")
+
+
 def _guess(columns: Sequence[str], taken: set[str], fields: Sequence[str]) -> dict[str, str]:
-    plain: dict[str, str] = {}
+    plain = {column: column for column in columns}  # a name that is exactly right comes first
     for column in columns:
-        plain.setdefault(column.strip().lower().replace(" ", "_").replace("-", "_"), column)
+        plain.setdefault(_plain(column), column)
     guessed: dict[str, str] = {}
     for field in fields:
         free = (plain[name] for name in COMMON.get(field, ()) if name in plain and plain[name] not in taken)

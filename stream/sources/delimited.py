@@ -5,6 +5,7 @@ Every physical line is accounted for: header, empty lines, lines within quoted v
 
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,8 @@ import pyarrow.csv as pa_csv
 from stream.cleaning import LINE, MAX_SHOWN, Cleaner
 from stream.cleaning_report import FileCount, RejectedRow
 from stream.errors import SourceError
-from stream.sources.encodings import MARKED, MARKED_BYTES, decodes, to_utf8, unmarked, with_line_feeds
+from stream.sources.columns import usable_name
+from stream.sources.encodings import MARKED, MARKED_BYTES, NUL_MARK, decodes, to_utf8, unmarked, with_line_feeds
 from stream.sources.files import open_bytes
 from stream.sources.preamble import header_hint, headless_hint, without_first_lines
 from stream.sources.quotes import QuotedText, QuoteRules, settle_quotes
@@ -26,6 +28,7 @@ from stream.sources.quotes import QuotedText, QuoteRules, settle_quotes
 DELIMITERS: Final = (",", "\t", ";", "|", "::")
 NAMED: Final = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|", "space": " "}
 BLOCK_BYTES: Final = 16 * 1024 * 1024
+MAX_BLOCK_BYTES: Final = 2**31 - 1
 NULLS: Final = ("NULL", "null", "NaN", "nan", "NA", "N/A", "None", "\\N")
 """What the public data sets write for "nothing"."""
 MAX_UNDECODABLE: Final = 0.01
@@ -35,6 +38,7 @@ SEPARATOR_LINE: Final = re.compile(rb'"?sep=([^\n"]+)"?\n', re.IGNORECASE)
 WRONG_WIDTH: Final = "another number of fields than the header"
 UNDECODABLE: Final = "bytes of another encoding"
 MAX_HEADER_LINES: Final = 5
+MAX_COLUMNS: Final = 10_000
 _STAND_IN: Final = b"\x1f"  # ASCII's own unit separator stands in for a delimiter of several bytes
 
 
@@ -158,7 +162,7 @@ def _utf8(path: Path, raw: bytes, form: TextForm, cleaner: Cleaner) -> bytes:
 
 def _heading(path: Path, text: bytes, form: TextForm) -> tuple[Heading, bytes]:
     """The heading, and the rows below it with a delimiter of one byte."""
-    if text.lstrip().startswith(b"{"):
+    if text[:MAX_SHOWN].lstrip().startswith((b"{", b"[{", b"[\n")):
         raise SourceError(f"{path}: is JSON, not a table; give CSV or Parquet, or send it to POST /v1/events")
     text = without_first_lines(path, text, form.skip)
     blank = len(text) - len(text.lstrip(b"\n"))
@@ -206,10 +210,15 @@ def _header_record(body: bytes, sign: bytes, *, quotes: bool) -> bytes:
 
 
 def _names(path: Path, values: list[bytes], hint: str) -> list[str]:
+    if len(values) > MAX_COLUMNS:
+        raise SourceError(
+            f"{path}: has {len(values):,} columns; {MAX_COLUMNS:,} are read. Is the delimiter another (--delimiter)? "
+            "Otherwise leave columns out"
+        )
     names = [value.decode("utf-8", "replace").strip() for value in values]
     names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
-    names = [f"{name}_" if name == LINE else name for name in names]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    names = [usable_name(name) for name in names]
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise SourceError(
             f"{path}: the header names {', '.join(repeated)} more than once; give columns their own names{hint}"
@@ -248,46 +257,60 @@ def _say_quotes(cleaner: Cleaner, path: Path, quoted: QuotedText, top: int) -> N
 def _parse(
     path: Path, quoted: QuotedText, heading: Heading, form: TextForm
 ) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
+    if not quoted.body:
+        return pa.table({name: pa.array([], pa.large_string()) for name in heading.names}), []
+    for block in (BLOCK_BYTES, min(len(quoted.body) + 1, MAX_BLOCK_BYTES)):
+        try:
+            return _parsed_blocks(quoted, heading, form, block)
+        except pa.ArrowInvalid as error:
+            reason = str(error)[:200]
+            if "straddl" not in reason:  # else: a row is longer than a block
+                break
+    raise SourceError(f"{path}: cannot be read: {reason}; is the delimiter another (--delimiter)?")
+
+
+def _parsed_blocks(
+    quoted: QuotedText, heading: Heading, form: TextForm, block: int
+) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
     broken: list[pa_csv.InvalidRow] = []
 
     def skip(row: pa_csv.InvalidRow) -> str:
         broken.append(row)
         return "skip"
 
-    if not quoted.body:
-        return pa.table({name: pa.array([], pa.large_string()) for name in heading.names}), []
-    try:
-        table = pa_csv.read_csv(
-            io.BytesIO(quoted.body),
-            read_options=pa_csv.ReadOptions(
-                use_threads=False,  # only then an invalid row knows its number
-                column_names=heading.names,
-                block_size=BLOCK_BYTES,
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=heading.delimiter.decode(),
-                quote_char='"' if form.quotes else False,
-                newlines_in_values=quoted.continued is not None,
-                ignore_empty_lines=False,
-                invalid_row_handler=skip,
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(heading.names, pa.large_string()),
-                strings_can_be_null=True,
-                null_values=["", *form.missing],
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise SourceError(
-            f"{path}: cannot be read: {str(error)[:200]}; is the delimiter another (--delimiter)?"
-        ) from None
+    table = pa_csv.read_csv(
+        io.BytesIO(quoted.body),
+        read_options=pa_csv.ReadOptions(
+            use_threads=False,  # only then an invalid row knows its number
+            column_names=heading.names,
+            block_size=block,
+        ),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=heading.delimiter.decode(),
+            quote_char='"' if form.quotes else False,
+            newlines_in_values=quoted.continued is not None,
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(heading.names, pa.large_string()),
+            strings_can_be_null=True,
+            null_values=["", *form.missing],
+        ),
+    )
     return table, broken
 
 
 def _broken(path: Path, heading: Heading, row: pa_csv.InvalidRow, line: int) -> RejectedRow:
     reason = f"{row.actual_columns} fields where the header has {len(heading.names)}"
-    text = unmarked(row.text).replace(_STAND_IN.decode(), "::")[:MAX_SHOWN]
+    if row.actual_columns > len(heading.names):
+        reason += f" (a value that holds {_written(heading.delimiter)!r} has to stand in quotes)"
+    text = _written(unmarked(row.text).encode())[:MAX_SHOWN]
     return RejectedRow(path.name, line, reason, {"text": text}, WRONG_WIDTH)
+
+
+def _written(text: bytes) -> str:
+    return text.replace(_STAND_IN, b"::").decode("utf-8", "replace")
 
 
 def _ends_empty(row: pa_csv.InvalidRow, heading: Heading) -> bool:
@@ -328,16 +351,19 @@ def _without_undecodable(path: Path, frame: pl.DataFrame, cleaner: Cleaner) -> p
         if column.dtype == pl.String:
             bad = column.str.contains(MARKED).fill_null(value=False) & reasons.is_null()
             texts = [
-                f"{column.name}: bytes of another encoding: {unmarked(text)[:40]!r}" for text in column.filter(bad)
+                f"{column.name}: {'a NUL byte' if NUL_MARK in text else UNDECODABLE}: {unmarked(text)[:40]!r}"
+                for text in column.filter(bad)
             ]
             reasons = reasons.scatter(bad.arg_true(), texts)
-    rows = reasons.is_not_null()
+    nul = reasons.str.contains("a NUL byte: ", literal=True).fill_null(value=False)
+    rows = reasons.is_not_null() & ~nul
     if rows.sum() > max(1, frame.height * MAX_UNDECODABLE):
         first = rows.arg_true()[0]
         raise SourceError(
             f"{path} line {frame[LINE][first]}: {reasons[first]}, and so in {rows.sum():,} of {frame.height:,} rows; "
             "give the file's --encoding (latin-1 and cp1252 are usual)"
         )
-    faults = pl.DataFrame({"fault": empty.set(rows, UNDECODABLE), "reason": reasons})
+    fault = reasons.set(rows, UNDECODABLE).set(nul, "NUL bytes")
+    faults = pl.DataFrame({"fault": fault, "reason": reasons})
     shown = frame.with_columns(pl.col(pl.String).str.replace_all(MARKED, "\ufffd"))
     return cleaner.keep_parsed(path.name, shown, frame, faults)

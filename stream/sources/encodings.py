@@ -18,6 +18,8 @@ MARKS: Final = (
 HEAD: Final = 1_000
 MARKED: Final = r"[\x{10FF00}-\x{10FFFF}]"
 """Private characters that stand for bytes which could not be decoded: 0x10FF00 and the byte."""
+NUL_MARK: Final = "\U0010ff00"
+"""Stands for a NUL byte, which no text holds."""
 MARKED_BYTES: Final = b"\xf4\x8f"
 """How every mark begins in UTF-8."""
 _ESCAPED: Final = {0xDC00 + byte: 0x10FF00 + byte for byte in range(128, 256)}
@@ -36,8 +38,11 @@ def to_utf8(path: Path, raw: bytes, encoding: str | None) -> tuple[bytes, str | 
     chosen = encoding or marked or "utf-8"
     _check(path, chosen)
     text = _decoded(path, raw.removeprefix(codecs.BOM_UTF8) if _same(chosen, "utf-8") else raw, chosen)
-    if b"\x00" in text[:HEAD]:
+    if text[:HEAD].count(b"\x00") * 10 > len(text[:HEAD]):
         raise SourceError(f"{path}: is binary, not text{_looks_wide(raw)}; CSV (gzip or not) and Parquet can be read")
+    if b"\x00" in text:
+        text = text.replace(b"\x00", NUL_MARK.encode())
+    text = text.replace(b"\n" + codecs.BOM_UTF8, b"\n")  # files that were put together
     return text, marked if encoding is None and marked not in {None, "utf-8"} else None
 
 

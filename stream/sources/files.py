@@ -23,8 +23,24 @@ PACKED: Final = {
     b"BZh": ("packed with bzip2", "unpack it through a pipe: bzip2 -dc FILE, with - as the file here"),
     b"\xfd7zXZ\x00": ("packed with xz", "unpack it through a pipe: xz -dc FILE, with - as the file here"),
     b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it through a pipe: zstd -dc FILE, with - as the file here"),
+    b"\x04\x22\x4d\x18": ("packed with lz4", "unpack it through a pipe: lz4 -dc FILE, with - as the file here"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it and name the file inside"),
+    b"Rar!": ("a RAR archive", "unpack it and name the file inside"),
+    b"ARROW1": ("an Arrow file", "write it as Parquet"),
+    b"FEA1": ("a Feather file", "write it as Parquet"),
+    b"ORC": ("an ORC file", "write it as Parquet"),
+    b"Obj\x01": ("an Avro file", "write it as Parquet"),
+    b"SQLite format 3": ("a database of SQLite", "export the table as CSV"),
+    b"\x89HDF": ("an HDF5 file", "write it as Parquet"),
+    b"\x93NUMPY": ("a NumPy array", "write it as CSV or Parquet"),
+    b"%PDF": ("a PDF document", "export the table as CSV"),
+    b"version https://git-lfs": ("a pointer of Git LFS, not the file", "fetch the file: git lfs pull"),
+    b"<": ("a web page or XML, not a table", "was it a download that wanted a login? Fetch it again, or export CSV"),
 }
 """How files begin that are not read, what they are, and the cure."""
+TAR_MARK: Final = slice(257, 262)
+MAX_PACKED: Final = 3
+"""How often a file may be packed into itself."""
 
 
 def find(folder: Path, *names: str) -> Path:
@@ -76,11 +92,14 @@ def unpacked(path: Path, raw: bytes) -> bytes:
     Raises:
         SourceError: empty, cut off, or of a form that is not read.
     """
+    for _ in range(MAX_PACKED):
+        if raw[:2] == b"\x1f\x8b":
+            raw = _unpacked(path, raw)
     for mark, (what, cure) in PACKED.items():
         if raw.startswith(mark):
             raise SourceError(f"{path}: is {what}; {cure}")
-    if raw[:2] == b"\x1f\x8b":
-        raw = _unpacked(path, raw)
+    if raw[TAR_MARK] == b"ustar":
+        raise SourceError(f"{path}: is a tar archive; unpack it (tar -xf FILE) and name the file inside")
     if not raw.strip():
         raise SourceError(f"{path}: is empty; give a file with a header line and events")
     return raw

@@ -22,9 +22,9 @@ POINT_DECIMAL: Final = (r"^-?\d+\.(\d{1,2}|\d{4,})$", r"^-?\d{1,3}(,\d{3})+\.\d+
 COMMA_THOUSANDS: Final = r"^-?\d{1,3}(,\d{3})+(\.\d+)?$"
 POINT_THOUSANDS: Final = r"^-?\d{1,3}(\.\d{3})+(,\d+)?$"
 
-SPREADSHEET_INTEGER: Final = r"^\d+\.0+$"
+SPREADSHEET_INTEGER: Final = r"^\d+(\.0+|,0)$"
 SPREADSHEET_DECIMAL: Final = r"^\d+\.\d+$"
-SPREADSHEET_LARGE: Final = r"^\d(\.\d+)?E\+\d{2}$"
+SPREADSHEET_LARGE: Final = r"^\d([.,]\d+)?E\+\d{2}$"
 MAX_EXACT: Final = 2.0**53
 
 
@@ -76,9 +76,14 @@ def whole_ids(ids: pl.Series) -> tuple[pl.Series, str | None]:
         return text, None
     whole = pl.select(
         pl.when(large)
-        .then(text.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False).cast(pl.String))
+        .then(
+            text.str.replace(",", ".", literal=True)
+            .cast(pl.Float64, strict=False)
+            .cast(pl.Int64, strict=False)
+            .cast(pl.String)
+        )
         .when(floats)
-        .then(text.str.replace(r"\.0+$", ""))
+        .then(text.str.replace(r"(\.0+|,0)$", ""))
         .otherwise(text)
     ).to_series()
     notes = [_change(text, whole, floats)] if floats.any() else []
@@ -95,7 +100,7 @@ def numbers_where_all_are(column: pl.Series) -> tuple[pl.Series, str | None]:
 
     Prices with a currency or a decimal comma are numbers too; a dash among numbers is nothing.
     """
-    text = column.str.slice(0, 4096)
+    text = column
     present = text.filter(text.is_not_null() & ~is_dash(text))
     if not len(present):
         return text, None
@@ -136,7 +141,7 @@ def _localized(bare: pl.Series, *, comma: bool) -> pl.Series:
         .then(pl.when(last_is_comma & grouped).then(as_comma).when(~last_is_comma & thousands).then(as_point))
         .when(thousands & (not comma))
         .then(as_point)
-        .when(bare.str.contains(r"^-?\d+,\d+$"))
+        .when(bare.str.contains(r"^-?\d+,\d+(E[+-]?\d+)?$"))
         .then(as_comma)
         .when(bare.str.contains(POINT_THOUSANDS) & comma)
         .then(as_comma)

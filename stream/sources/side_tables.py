@@ -11,7 +11,7 @@ import polars as pl
 from stream.cleaning import LINE, Cleaner
 from stream.events import DEFAULT_LIMITS
 from stream.sources.columnar import CheckedColumns, as_attributes, flat
-from stream.sources.columns import choose
+from stream.sources.columns import choose, look_alikes
 from stream.sources.flags import read_flags
 from stream.sources.numbers import numbers_where_all_are
 from stream.sources.row_faults import Faults
@@ -67,6 +67,9 @@ def read_side_table(
     )
     guesses = ", ".join(f"{field}={column}" for field, column in guessed.items())
     cleaner.note(f"{path.name}: {opened.frame.height:,} rows{f', columns guessed: {guesses}' if guesses else ''}")
+    alike = look_alikes(names, guessed)
+    if alike is not None:
+        cleaner.note(f"{path.name}: {alike}")
     frame = _readable(cleaner, path, opened, table, chosen)
     _hint(cleaner, path, table, names, chosen)
     texts = labels(
@@ -79,7 +82,8 @@ def read_side_table(
         if name not in chosen.values()
         for attribute in _attributes(cleaner, path, frame[name])
     ]
-    rest = {"attributes": pl.DataFrame(attributes).to_struct("attributes")} if attributes else {}
+    named = _own_names(cleaner, path, attributes)
+    rest = {"attributes": pl.DataFrame(named).to_struct("attributes")} if named else {}
     return pl.DataFrame({**texts, **typed, **rest})
 
 
@@ -116,6 +120,20 @@ def _hint(cleaner: Cleaner, path: Path, table: SideTable, names: list[str], chos
                 f"{path.name}: no column for {field}; {like[0]!r} looks like it and became an attribute "
                 f"(to map it: {table.option} {field}={like[0]})"
             )
+
+
+def _own_names(cleaner: Cleaner, path: Path, attributes: list[pl.Series]) -> list[pl.Series]:
+    """Attributes whose name another one has (a struct's field `geo.lat`, a column `geo.lat`) get one of their own."""
+    names: set[str] = set()
+    for number, attribute in enumerate(attributes):
+        name = attribute.name
+        while name in names:
+            name += "_"
+        names.add(name)
+        if name != attribute.name:
+            cleaner.note(f"{path.name}: a second column {attribute.name!r} became the attribute {name!r}")
+            attributes[number] = attribute.alias(name)
+    return attributes
 
 
 def _attributes(cleaner: Cleaner, path: Path, column: pl.Series) -> list[pl.Series]:

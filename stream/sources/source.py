@@ -13,11 +13,13 @@ import polars as pl
 
 from stream.cleaning import DUPLICATES, LINE, MISSING_USERS, Cleaner
 from stream.cleaning_report import CleaningReport
-from stream.events import DEFAULT_LIMITS, KINDS, Interaction, Item, User
+from stream.events import DEFAULT_LIMITS, KINDS, MAX_EVENT_BYTES, Interaction, Item, User
 
 BATCH: Final = 10_000
 MAX_ID: Final = 256
 MAX_TITLE: Final = 4096
+ENVELOPE_BYTES: Final = 256
+"""Of a message of an item or a user, at most: its type, domain and times."""
 EVENT_COLUMNS: Final[dict[str, Any]] = {
     "event_id": pl.String,
     "user_id": pl.String,
@@ -330,10 +332,22 @@ def _filled(cleaner: Cleaner, frame: pl.DataFrame | None, columns: dict[str, Any
         if name in columns and (cut := named.select((pl.col(name).str.len_chars() > most).sum()).item()):
             cleaner.note(f"{cut:,} values of {name} cut to {most:,} characters")
     named = named.with_columns(pl.col(name).str.slice(0, most) for name, most in lengths.items() if name in columns)
+    named = _fitting(cleaner, named)
     last = named.unique(key, keep="last", maintain_order=True)
     cleaner.remove(f"{key} doubled (the last row is kept)", named.height - last.height)
     cleaner.close(last.height)
     return last
+
+
+def _fitting(cleaner: Cleaner, updates: pl.DataFrame) -> pl.DataFrame:
+    """Without the rows that would be longer as messages than a record may be."""
+    if "attributes" not in updates.columns or not updates.height:
+        return updates
+    most = MAX_EVENT_BYTES - ENVELOPE_BYTES
+    sizes = updates.select(
+        _without_nulls(pl.struct(pl.all()).struct.json_encode(), updates).str.len_bytes()
+    ).to_series()
+    return cleaner.keep(f"longer than {most:,} bytes as a message", updates, sizes <= most)
 
 
 def _with_unlisted(cleaner: Cleaner, items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

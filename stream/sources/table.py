@@ -16,7 +16,7 @@ from stream.cleaning import DUPLICATES, LINE, Cleaner
 from stream.cleaning_report import EVENTS
 from stream.errors import SourceError
 from stream.sources.columnar import CheckedColumns, flat
-from stream.sources.columns import FIELDS, choose
+from stream.sources.columns import FIELDS, choose, look_alikes
 from stream.sources.numbers import is_dash, read_numbers
 from stream.sources.side_tables import ITEMS, USERS, SideTable, read_side_table
 from stream.sources.source import (
@@ -155,6 +155,9 @@ def _events(cleaner: Cleaner, path: Path, files: OpenedFiles, options: TableOpti
         guessed.pop("kind")
     if guessed:
         cleaner.note(f"columns guessed: {', '.join(f'{field}={column}' for field, column in guessed.items())}")
+    alike = look_alikes(names, guessed)
+    if alike is not None:
+        cleaner.note(f"{path.name}: {alike}")
     raw = _readable(cleaner, path, opened, chosen)
     texts = labels(cleaner, path, raw, chosen, LABELS)
     raw = raw.with_columns(text.alias(f"{TYPED}{field}") for field, text in texts.items())

@@ -17,6 +17,7 @@ from stream.sources.times import AUTO, form_of
 NULL_NAMES: Final = ("NA", "N/A", "NULL", "null", "None", "none", "nan", "NaN", "\\N")
 """Texts that often mean "nothing", but are names as well: kept, and pointed out."""
 HEAD: Final = 16
+TEXT_FORMULA: Final = r'^="([^"]*)"$'
 
 
 def open_columns(path: Path, cleaner: Cleaner, options: TableOptions, skip: int = 0) -> CheckedColumns:
@@ -27,7 +28,8 @@ def open_columns(path: Path, cleaner: Cleaner, options: TableOptions, skip: int 
     Raises:
         SourceError: it cannot be read as asked.
     """
-    raw: bytes | None = None if is_regular(path) and _is_parquet_file(path) else raw_bytes(path)
+    size = _size(path)
+    raw: bytes | None = None if is_regular(path) and _is_parquet_file(path) else unpacked(path, raw_bytes(path))
     if raw is None or is_parquet(raw[:HEAD]):
         opened = read_columns(path, cleaner, raw)
     else:
@@ -38,13 +40,25 @@ def open_columns(path: Path, cleaner: Cleaner, options: TableOptions, skip: int 
             missing=options.missing,
             skip=skip,
         )
-        text = read_table(path, cleaner, form, unpacked(path, raw))
+        text = read_table(path, cleaner, form, raw)
         opened = CheckedColumns(text.frame, hint=text.hint)
+    if _size(path) != size:
+        cleaner.note(f"{path.name}: has changed while it was read, and its last line may be cut off; import it again")
     nothing = ["", *options.missing]
     texts = [column for column in opened.frame.get_columns() if column.dtype == pl.String]
-    stripped = [column.str.strip_chars() for column in texts]
+    stripped = [_bare(cleaner, path, column) for column in texts]
     frame = opened.frame.with_columns(column.set(column.is_in(nothing), None) for column in stripped)
     return msgspec.structs.replace(opened, frame=frame)
+
+
+def _bare(cleaner: Cleaner, path: Path, column: pl.Series) -> pl.Series:
+    """Texts without blanks around them, and without the formula that keeps a spreadsheet from changing them."""
+    text = column.str.strip_chars()
+    formulas = text.str.contains(TEXT_FORMULA).fill_null(value=False)
+    if not formulas.any():
+        return text
+    cleaner.note(f'{path.name}: {column.name}: {int(formulas.sum()):,} written as ="TEXT", taken as TEXT')
+    return text.str.replace(TEXT_FORMULA, "$1").str.strip_chars()
 
 
 def labels(
@@ -93,6 +107,10 @@ def row_example(path: Path, frame: pl.DataFrame, rows: pl.Series, column: str) -
     """Where the first of `rows` (Boolean) is, and what it holds in `column`."""
     place = rows.arg_true()[0]
     return f"{path.name} line {frame[LINE][place]}: {str(flat(frame[column].gather([place]))[0])[:80]!r}"
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if is_regular(path) and path.exists() else None
 
 
 def _is_parquet_file(path: Path) -> bool:

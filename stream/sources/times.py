@@ -11,6 +11,8 @@ import polars as pl
 from stream.errors import SourceError
 from stream.sources.time_zones import ABBREVIATIONS, in_zones, without_zones
 
+COMMA_NUMBER: Final = r"^(\d{5,}),(\d+)$"
+"""A number of a spreadsheet whose country writes a comma before decimals."""
 NUMBER: Final = r"^[+-]?\d+(\.\d+)?([eE]\+?\d+)?$"
 UNITS: Final = ((1e11, 1000.0, "seconds"), (1e14, 1.0, "milliseconds"), (1e17, 1e-3, "microseconds"))
 """A column whose middle value lies below the first figure holds that unit; above the last one, nanoseconds."""
@@ -68,7 +70,7 @@ def to_epoch_ms(column: pl.Series, form: str | None = None) -> tuple[pl.Series, 
         return _from_numbers(column.cast(pl.Float64))
     if column.dtype not in (pl.String, pl.Null, pl.Categorical):
         return pl.Series(column.name, [None], pl.Int64).new_from_index(0, len(column)), "no column of times"
-    text = column.cast(pl.String).str.strip_chars()
+    text = column.cast(pl.String).str.strip_chars().str.replace(COMMA_NUMBER, "$1.$2")
     present = text.drop_nulls()
     if len(present) and present.str.contains(NUMBER).mean() > 0.5:  # type: ignore[operator]
         moments, note = _from_numbers(text.cast(pl.Float64, strict=False))
@@ -189,7 +191,12 @@ def _bodies(text: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
 def _spread(text: pl.Series) -> pl.Series:
     """Basic ISO forms with their signs, a blank for the T, a point before fractions of a second."""
     return (
-        text.str.replace(r"^(\d{4})(\d{2})(\d{2})[Tt _-]?(\d{2}):?(\d{2}):?(\d{2})", "$1-$2-$3 $4:$5:$6")
+        text.str.replace(r"^[\['](.*?)[\]']?$", "$1")
+        .str.replace(r"(?i)\b([ap])\.m\.$", "${1}m")
+        .str.replace(r" (?i:utc)$", "Z")
+        .str.replace(r"^([A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} [\d:]+ \d{4}) ([+-]\d{4})$", "$1$2")
+        .str.replace(r"^(\d{4}-\d{2}-\d{2})[T ](\d{2})$", "$1 $2:00")
+        .str.replace(r"^(\d{4})(\d{2})(\d{2})[Tt _-]?(\d{2}):?(\d{2}):?(\d{2})", "$1-$2-$3 $4:$5:$6")
         .str.replace(r"^(\d{4})(\d{2})(\d{2})[Tt _]?(\d{2}):?(\d{2})(Z|$|[+-])", "$1-$2-$3 $4:$5$6")
         .str.replace(r"^(\d{4})(\d{2})(\d{2})(?: ?Z)?$", "$1-$2-$3")
         .str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "$1-$2-$3")
