@@ -97,6 +97,11 @@ class Interactions(msgspec.Struct, frozen=True):
         return len(self.items)
 
     @property
+    def has_item_text(self) -> bool:
+        """Whether any item has a title or a category."""
+        return self.titles is not None or bool(self.categories.any())
+
+    @property
     def user_count(self) -> int:
         return int(self.users[-1]) + 1 if len(self) else 0
 

@@ -26,7 +26,7 @@ def vectors(texts: Sequence[str], size: int = 64) -> Float32:
     Latent semantic analysis, with folding-in where texts are many (Deerwester et al., 1990). Columns beyond the rank of
     the texts are zero.
     """
-    table = _weighted(texts)
+    table = tfidf(texts)
     out = np.zeros((len(texts), size), np.float32)
     learned = table[:: -(-max(1, table.shape[0]) // LEARNED_FROM)]
     used = np.flatnonzero(np.diff(learned.tocsc().indptr))
@@ -45,8 +45,11 @@ def vectors(texts: Sequence[str], size: int = 64) -> Float32:
     return out
 
 
-def _weighted(texts: Sequence[str]) -> sparse.csr_matrix:
-    """float64 [texts, COLUMNS]: (1 + log count) * log(texts / texts that have it), rows of length 1."""
+def tfidf(texts: Sequence[str], max_texts: int | None = None) -> sparse.csr_matrix:
+    """float64 [texts, COLUMNS]: (1 + log count) * log(texts / texts that have it), rows of length 1, or zero.
+
+    Words and letter groups that more than `max_texts` texts have are left out; None: none is.
+    """
     known: dict[str, list[int]] = {}
     columns: list[int] = []
     ends = [0]
@@ -60,7 +63,11 @@ def _weighted(texts: Sequence[str]) -> sparse.csr_matrix:
     table.sum_duplicates()
     table.data = 1.0 + np.log(table.data)
     having = np.bincount(table.indices, minlength=COLUMNS)
-    table = table @ sparse.diags(np.log((1.0 + len(texts)) / (1.0 + having)) + 1.0)
+    rarity = np.log((1.0 + len(texts)) / (1.0 + having)) + 1.0
+    if max_texts is not None:
+        rarity[having > max_texts] = 0.0
+    table = table @ sparse.diags(rarity)
+    table.eliminate_zeros()
     lengths = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
     return sparse.csr_matrix(sparse.diags(1.0 / np.maximum(lengths, 1e-12)) @ table)
 

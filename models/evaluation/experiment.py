@@ -146,7 +146,8 @@ class Experiment:
         known = self.tuning.log.profiles is not None and len(self.tuning.log.profiles.schema) > 0
         self.situation = TuningContext(True, baskets, max(1.0, span), length, len(self.tuning.log.vocabulary), known)
         self.masked = self._masked() if plan.mask_seen is None else plan.mask_seen
-        self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked)
+        item_text = self.tuning.log.has_item_text
+        self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked, item_text=item_text)
 
     def _side(
         self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None

@@ -123,7 +123,7 @@ class TuningContext(msgspec.Struct, frozen=True):
 
     `repeats`: whether items of the history may be recommended. `baskets`: whether events of one time are unordered.
     `days`: span of the events. `length`: events of a history. `items`: size of the vocabulary. `profiles`: whether
-    users' profiles are available.
+    users' profiles are available. `item_text`: whether items have titles or categories.
     """
 
     repeats: bool = False
@@ -132,6 +132,7 @@ class TuningContext(msgspec.Struct, frozen=True):
     length: int = 50
     items: int = 0
     profiles: bool = False
+    item_text: bool = False
 
 
 class StoredRecommender(msgspec.Struct, frozen=True):
@@ -159,6 +160,8 @@ class RecommenderSpec(ABC):
     """Whether it is trained by epochs, and can start from the weights of an earlier one."""
     needs_repeats: ClassVar[bool] = False
     """Whether it is useless where past items are never recommended again."""
+    needs_item_text: ClassVar[bool] = False
+    """Whether it is useless where items have neither titles nor categories."""
     derived: ClassVar[frozenset[str]] = frozenset({"seed"})
     """Parameters that the run or its context sets, not tuning."""
 
@@ -170,6 +173,11 @@ class RecommenderSpec(ABC):
         Raises:
             TrainingError: there is no such parameter, or a value is out of bounds.
         """
+
+    @classmethod
+    def useful(cls, context: TuningContext) -> bool:
+        """Whether it can say anything in a context."""
+        return (context.repeats or not cls.needs_repeats) and (context.item_text or not cls.needs_item_text)
 
     @classmethod
     def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:  # noqa: ARG003 - for those that are tuned

@@ -25,6 +25,7 @@ REGISTRY: Final[dict[str, str]] = {
     "ease": "models.recommenders.ease:EASE",
     "ials": "models.recommenders.ials:IALS",
     "svd-filter": "models.recommenders.svd_filter:SVDFilter",
+    "content-knn": "models.recommenders.content_knn:ContentKNN",
     "user-knn": "models.recommenders.user_knn:UserKNN",
     "live-popularity": "models.recommenders.freshness:RequestTimePopularity",
     "fresh": "models.recommenders.freshness:Fresh",

@@ -139,7 +139,7 @@ def train_tuned(
     started = time.monotonic()
     catalogue = ItemFeatures.from_frame(data.items) if len(data.items) else None
     experiment, names = _experiment(run, data, serving, catalogue, progress)
-    candidates = [_tune(experiment, name, run.minutes, len(names)) for name in names if _useful(name, names, run)]
+    candidates = [_tune(experiment, name, run.minutes, len(names)) for name in _useful(names, experiment)]
     if len(candidates) > 1:
         blended = experiment.blend(candidates)
         candidates = [blended] if run.recommender == "blend" else [*candidates, blended]
@@ -215,9 +215,9 @@ def _tune(experiment: Experiment, name: str, minutes: float, candidates: int) ->
     return experiment.tune(name, TRIALS, 0.1 * minutes)
 
 
-def _useful(name: str, names: Sequence[str], run: TrainingRun) -> bool:
-    """Recommending past items again is useless where they are never recommended again."""
-    return not spec(name).needs_repeats or not run.mask_seen or len(names) == 1
+def _useful(names: Sequence[str], experiment: Experiment) -> Sequence[str]:
+    """Those of the names that can say anything; all of them where none can."""
+    return [name for name in names if spec(name).useful(experiment.situation)] or names
 
 
 def _next_item_hit_rate(

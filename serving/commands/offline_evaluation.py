@@ -67,6 +67,8 @@ def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> Eva
     names = names_of(request)
     with training() as progress:
         source, frame, experiment = prepared(request, progress)
+        without_text = [name for name in names if not _has_text_for(name, experiment)]
+        names = [name for name in names if name not in without_text] or names
         tuned = [experiment.tune(name) for name in names]
         if len(tuned) > 1:
             members = [
@@ -84,6 +86,8 @@ def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> Eva
     if predictions is not None:
         _write(pl.concat(lists), predictions)
     notes = [f"Each recommender was tuned with at most {request.trials} trials and {request.minutes:g} minutes."]
+    if without_text:
+        notes.append(f"Items have neither titles nor categories, which {', '.join(without_text)} would read.")
     if request.sample is not None:
         notes.append(f"At most {request.sample:,} users, sampled with the seed, are evaluated in each split.")
     return EvaluationReport(
@@ -130,6 +134,10 @@ def names_of(request: EvaluationRequest) -> Sequence[str]:
     return (
         list(DEFAULT_MEMBERS) if request.recommender in {"auto", "blend"} else registry.parse_names(request.recommender)
     )
+
+
+def _has_text_for(name: str, experiment: Experiment) -> bool:
+    return experiment.situation.item_text or not registry.spec(name).needs_item_text
 
 
 def frame_of(source: Source) -> pd.DataFrame:

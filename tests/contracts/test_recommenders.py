@@ -74,6 +74,11 @@ class TestSVDFilter(RecommenderContract):
     name = "svd-filter"
 
 
+class TestContentKNN(RecommenderContract):
+    name = "content-knn"
+    knows_neighbors = False  # the suite's items have no titles
+
+
 class TestUserKNN(RecommenderContract):
     name = "user-knn"
 
