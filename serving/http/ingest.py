@@ -12,15 +12,13 @@ from serving import metrics
 from serving.http.bodies import MAX_BODY_BYTES
 from serving.http.problems import Problem
 from serving.http.read_your_writes import format_token, newest_token
+from serving.http.record_arrays import MAX_RECORDS, split_array, too_many
 from serving.http.service import Service
 from stream import topics
 from stream.errors import EventError
 from stream.events import MAX_EVENT_BYTES, Impression, Interaction, Item, Record, Search, User, decode
 from stream.producer import Position
 
-MAX_RECORDS: Final = 10_000
-MAX_VALUES: Final = 250_000
-"""Commas in a JSON array: its elements have to be found before they are counted, while the event loop waits."""
 MAX_REPORTED: Final = 100
 """Refused records that an answer lists."""
 SLICE: Final = 1_000
@@ -62,7 +60,7 @@ async def accept_records(
         Problem: the body cannot be read, or no record is valid.
         BrokerError: Kafka does not acknowledge.
     """
-    raw_records = _split(await request.body(), request.headers.get("content-type", ""))
+    raw_records = await _split(await request.body(), request.headers.get("content-type", ""))
     return await send_records(raw_records, service, topic, wrong_type)
 
 
@@ -133,24 +131,19 @@ def enriched(record: Record, service: Service) -> Record:
     return msgspec.structs.replace(record, category=category, segment=segment)
 
 
-def _split(body: bytes, content_type: str) -> list[bytes]:
+async def _split(body: bytes, content_type: str) -> list[bytes]:
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, "too-large", f"the body has {len(body)} bytes; send at most {MAX_BODY_BYTES} at a time")
     if is_ndjson(content_type):
         if body.count(b"\n") > 2 * MAX_RECORDS:
-            raise _too_many("lines")
+            raise too_many("lines")
         return _bounded([line for line in body.splitlines() if line.strip()])
     text = body.lstrip()
     if not text:
         raise Problem(400, "not-json", "the body is empty; send one event, or an array of them")
     if not text.startswith(b"["):
         return [body[: MAX_EVENT_BYTES + 1]]
-    if body.count(b",") > MAX_VALUES:
-        raise _too_many("values")
-    try:
-        return _bounded(msgspec.json.decode(body, type=list[msgspec.Raw]))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
+    return await split_array(body)
 
 
 def is_ndjson(content_type: str) -> bool:
@@ -159,12 +152,7 @@ def is_ndjson(content_type: str) -> bool:
     return any(word in name for word in ("ndjson", "jsonl", "json-lines"))
 
 
-def _bounded(records: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
+def _bounded(records: list[bytes]) -> list[bytes]:
     if len(records) > MAX_RECORDS:
-        raise _too_many("records")
-    return [bytes(record) for record in records]
-
-
-def _too_many(what: str) -> Problem:
-    detail = f"the body has too many {what}; send at most {MAX_RECORDS} records, with {MAX_VALUES} values, at a time"
-    return Problem(413, "too-many", detail)
+        raise too_many("records")
+    return records

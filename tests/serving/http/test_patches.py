@@ -61,3 +61,12 @@ def test_the_schema_shows_the_fields_of_a_patch(client: TestClient) -> None:
     for path, field in (("/v1/items/{item_id}", "available"), ("/v1/users/{user_id}", "segment")):
         schema = paths[path]["patch"]["requestBody"]["content"]["application/json"]["schema"]
         assert {field, "attributes", "valid_from"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("record_id", ["A/B-7", "..", ".", "a?b#c", "100%"])
+@pytest.mark.parametrize(("path", "name"), [("/v1/items", "item_id"), ("/v1/users", "user_id")])
+def test_an_id_in_the_query_names_the_record(client: TestClient, path: str, name: str, record_id: str) -> None:
+    contradiction = json.dumps({name: "other"})
+    answer = client.patch(path, params={name: record_id}, content=contradiction)
+    assert (answer.status_code, answer.json()["type"]) == (400, "bad-field")
+    assert answer.json()["detail"] == f"{name}='other' contradicts the address, which says {record_id!r}"
