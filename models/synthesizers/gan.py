@@ -61,7 +61,7 @@ class GAN(StepwiseSynthesizer):
     vectors, against a Wasserstein critic with gradient penalty (`neural.adversary`). It stops when sampled histories no
     longer come closer to those of held-out users. A latent vector stands behind `length` events; then the next one is
     generated, given the newest. `training` keeps the figures of every epoch of the autoencoder and every round of the
-    adversaries (`neural.curves` plots them).
+    adversaries (`neural.curves.plot_training` draws them).
     """
 
     name = "gan"

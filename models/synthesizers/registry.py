@@ -14,6 +14,7 @@ REGISTRY: Final[dict[str, str]] = {
     "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
     "text": "models.synthesizers.text:Text",
     "walk": "models.synthesizers.walk:Walk",
+    "article-gan": "models.synthesizers.article_gan:ArticleGAN",
     "gan": "models.synthesizers.gan:GAN",
 }
 """Where each synthesizer is defined, by name. A new synthesizer is one line here."""

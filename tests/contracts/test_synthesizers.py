@@ -6,6 +6,13 @@ from models.synthesizers import registry
 from testing.synthesizer_contract import SynthesizerContract
 
 
+class TestArticleGAN(SynthesizerContract):
+    name = "article-gan"
+    params: ClassVar[dict[str, Any]] = {"noise_size": 4, "units": 8, "steps": 20, "batch_size": 16}
+    knows_order = False
+    knows_neighbors = False
+
+
 class TestGAN(SynthesizerContract):
     name = "gan"
     params: ClassVar[dict[str, Any]] = {
