@@ -23,6 +23,7 @@ import psutil
 
 from stream import admin, child_process, jars, node
 from stream.errors import BrokerError
+from stream.files import free_space
 from stream.node import HOST
 
 STOP_WITHIN_S: Final = 30
@@ -218,7 +219,7 @@ def _tail(folder: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Become the broker; a return is an error: 2, with one line that says what is wrong."""
+    """Become the broker; a return is an error with one line that says what is wrong: 2, or 1 on a full disk."""
     parser = argparse.ArgumentParser(prog="python -m stream.broker", description="Run the embedded Apache Kafka.")
     parser.add_argument("folder", type=Path, help="where its log is, or will be")
     parser.add_argument("port", type=int, help=f"to listen on, on {HOST}")
@@ -229,6 +230,9 @@ def main(arguments: list[str]) -> int:
         Broker(chosen.folder, chosen.port, heap_mb=chosen.heap_mb).run(end_with_parent=chosen.end_with_parent)
     except BrokerError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+    except OSError as error:  # such as a full disk: it may be otherwise at the next start
+        print(f"error: {chosen.folder} cannot be written: {error}; {free_space(chosen.folder)}", file=sys.stderr)
+        return 1
     return 2
 
 

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ STABLE_AFTER_S: Final = 30.0
 MAX_RESTART_DELAY_S: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1
 LOG_END_BYTES: Final = 32 * 1024
+FULL_BELOW_BYTES: Final = 1024 * 1024
 MODULES: Final = {
     "broker": "stream.broker",
     "api": "serving.http.app",
@@ -229,7 +231,10 @@ class Supervisor:
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether the end of a broker's log says that the disk was full."""
+    """Whether a broker's disk is full now, or the end of its log says that it was; the log may be on that disk."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
+            return True
     for name in ("kafka.log", "console.log"):
         with contextlib.suppress(OSError), (folder / name).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_END_BYTES))
