@@ -11,6 +11,8 @@ from models.synthesizers.conditions import SynthesisError
 REGISTRY: Final[dict[str, str]] = {
     "markov": "models.synthesizers.markov:Markov",
     "autoregressive": "models.synthesizers.autoregressive:Autoregressive",
+    "block-model": "models.synthesizers.block_model:BlockModel",
+    "knn-copy": "models.synthesizers.knn_copy:KNNCopy",
     "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
     "text": "models.synthesizers.text:Text",
     "walk": "models.synthesizers.walk:Walk",

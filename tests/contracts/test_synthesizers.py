@@ -35,6 +35,17 @@ class TestMarkov(SynthesizerContract):
     name = "markov"
 
 
+class TestBlockModel(SynthesizerContract):
+    name = "block-model"
+    params: ClassVar[dict[str, Any]] = {"slices": 1}  # with drift the most probable item depends on the time
+    knows_order = False
+
+
+class TestKNNCopy(SynthesizerContract):
+    name = "knn-copy"
+    copies_users = True
+
+
 class TestPopularityDraw(SynthesizerContract):
     name = "popularity-draw"
     knows_order = False
