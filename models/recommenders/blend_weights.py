@@ -81,6 +81,13 @@ class Evidence(msgspec.Struct, frozen=True):
             self.importance[cases],
         )
 
+    def only(self, names: Sequence[str]) -> "Evidence":
+        """The evidence of some members; the items that compete are still those that all members offer."""
+        columns = [self.names.index(name) for name in names]
+        return msgspec.structs.replace(
+            self, names=tuple(names), scales=self.scales[columns], margins=self.margins[:, columns]
+        )
+
     def ndcg(self, weights: Float64) -> Float64:
         """float64 [cases]: NDCG@10 of each case under weights [members], or weights of its own [cases, members]."""
         scaled = np.atleast_2d(weights) * self.scales

@@ -12,6 +12,7 @@ from serving.commands.table_options import with_table_options
 from serving.process.native_output import without_native_lines
 
 if TYPE_CHECKING:
+    from serving.commands.offline_evaluation import EvaluationRequest
     from stream.sources.table_options import TableOptions
 
 app = typer.Typer(invoke_without_command=True)
@@ -37,6 +38,7 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write the top 20 items of each test user to this Parquet file.")
     ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of --split cold-users.")] = 5,
     report: Annotated[
         Path | None, typer.Option(help="Write a report to this folder: Markdown, HTML with plots, JSON.")
     ] = None,
@@ -55,6 +57,9 @@ def evaluate(
         settings, experiment, table, domain, recommender=recommender, trials=trials, minutes=minutes, tuned=preset
     )
     memory.configure_allocator(memory.TRAINING)
+    if experiment.split.partition(":")[0] == "cold-users":
+        _evaluate_cold_users(request, folds, predictions, report, as_json=as_json)
+        return
     result = offline_evaluation.evaluate(request, predictions)
     if report is not None:
         written = write(result, report)
@@ -63,6 +68,25 @@ def evaluate(
         print_json(offline_evaluation.summary(result))
     else:
         print_report(offline_evaluation.table(result))
+
+
+def _evaluate_cold_users(
+    request: "EvaluationRequest", folds: int, predictions: Path | None, report: Path | None, *, as_json: bool
+) -> None:
+    from msgspec import json
+
+    from models.evaluation import cold_report
+    from models.evaluation.report_page import write_pages
+    from serving.commands.cold_evaluation import evaluate_cold_users
+
+    result = evaluate_cold_users(request, folds, predictions)
+    if report is not None:
+        written = write_pages(cold_report.page(result), result, report)
+        typer.echo(f"report: {written[1]}", err=True)
+    if as_json:
+        print_json(json.decode(json.encode(result)))  # not a number becomes null
+    else:
+        print_report(cold_report.text_table(result))
 
 
 @app.command("off-policy")

@@ -1,7 +1,7 @@
 """`coldstream evaluate`: tune and measure recommenders on a file of events or a named data set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> Eva
             lists.append(_lists(experiment, tuned_recommender.name, ranked))
             progress(f"test {tuned_recommender.name}", 1.0, {"ndcg@10": results.metrics["ndcg@10"]})
     if predictions is not None:
-        _write(pl.concat(lists), predictions)
+        write_predictions(pl.concat(lists), predictions)
     notes = [f"Each recommender was tuned with at most {request.trials} trials and {request.minutes:g} minutes."]
     if without_text:
         notes.append(f"Items have neither titles nor categories, which {', '.join(without_text)} would read.")
@@ -107,26 +107,54 @@ def evaluate(request: EvaluationRequest, predictions: Path | None = None) -> Eva
     )
 
 
-def prepared(request: EvaluationRequest, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
-    """The requested data set, its interactions, and an experiment on them."""
-    protocol, masked = SplitProtocol.parse(request.split), _masked(request.seen)
+class EvaluationData(msgspec.Struct):
+    """The requested data set: its interactions, preset, catalogue, and what else recommenders read of it."""
+
+    source: Source
+    frame: pd.DataFrame
+    preset: DomainPreset
+    categories: dict[str, str] | None
+    catalogue: ItemFeatures | None
+    profiles: ProfileHistory
+    defaults: Mapping[str, dict[str, Any]]
+
+
+def read_data(request: EvaluationRequest) -> EvaluationData:
+    """Read the requested data set.
+
+    Raises:
+        ColdstreamError: it does not exist, or has too few events.
+    """
     source = _opened(request)
     frame = frame_of(source)
     if len(frame) < LEAST_EVENTS:
         raise TrainingError(
             f"{source.name}: {len(frame)} events are too few to evaluate on; give {LEAST_EVENTS} or more"
         )
-    categories = _labels(source.items, "item_id", "category")
-    preset = request.preset or preset_of(source.domain)
-    weighed: dict[str, Any] = {"weights": preset.weights, "recency_ms": preset.recency_ms}
+    people = ProfileHistory.from_users(profile_row(user, 0).record() for part in source.profiles() for user in part)
+    return EvaluationData(
+        source,
+        frame,
+        request.preset or preset_of(source.domain),
+        _labels(source.items, "item_id", "category") or None,
+        catalogue_of(source),
+        people,
+        read_preset(request.tuned).tuned_params if request.tuned is not None else {},
+    )
+
+
+def prepared(request: EvaluationRequest, progress: Progress) -> tuple[Source, pd.DataFrame, Experiment]:
+    """The requested data set, its interactions, and an experiment on them."""
+    protocol, masked = SplitProtocol.parse(request.split), masked_of(request.seen)
+    data = read_data(request)
+    weighed: dict[str, Any] = {"weights": data.preset.weights, "recency_ms": data.preset.recency_ms}
     plan = ExperimentPlan(
         protocol, request.seed, request.trials, request.minutes, request.sample, masked, request.min_count, **weighed
     )
-    defaults = read_preset(request.tuned).tuned_params if request.tuned is not None else {}
-    people = ProfileHistory.from_users(profile_row(user, 0).record() for part in source.profiles() for user in part)
-    offered = catalogue_of(source)
-    experiment = Experiment(frame, plan, progress, categories or None, defaults, offered, profiles=people)
-    return source, frame, experiment
+    experiment = Experiment(
+        data.frame, plan, progress, data.categories, data.defaults, data.catalogue, profiles=data.profiles
+    )
+    return data.source, data.frame, experiment
 
 
 def names_of(request: EvaluationRequest) -> Sequence[str]:
@@ -208,7 +236,8 @@ def _lists(experiment: Experiment, name: str, ranked: evaluation.RankedLists) ->
     )
 
 
-def _write(lists: pl.DataFrame, path: Path) -> None:
+def write_predictions(lists: pl.DataFrame, path: Path) -> None:
+    """Write the lists as Parquet. Raises ColdstreamError."""
     try:
         with replacing(path) as temporary:
             lists.write_parquet(temporary)
@@ -240,7 +269,8 @@ def _read(request: EvaluationRequest) -> Source:
     return open_table(request.events, request.table, domain=request.domain)
 
 
-def _masked(seen: str) -> bool | None:
+def masked_of(seen: str) -> bool | None:
+    """Whether seen items are masked; None where the data decide. Raises ColdstreamError."""
     known: dict[str, bool | None] = {"auto": None, "keep": False, "mask": True}
     if seen not in known:
         raise ColdstreamError(f"--seen {seen}: give auto, keep (what a user took may come again) or mask")
