@@ -28,7 +28,7 @@ FAMILIES: Final = np.array([int(bucket > 5) for bucket in range(BUCKETS)])
 """Buckets of up to five events, and the longer ones: how a history of six reads is of no use to one of one."""
 TRIES: Final = 256
 BAGS: Final = 20
-SPREADS: Final = (0.7, 0.35)
+SPREADS: Final = (0.7, 0.7, 0.5, 0.35)
 """After a global round, each round tries weights around the best so far, spread by these standard deviations (log)."""
 BLOCK: Final = 256
 SCORES: Final = 1 << 23
@@ -116,7 +116,8 @@ class Evidence(msgspec.Struct, frozen=True):
     def _ndcg_of(self, ahead: Float32, start: int, stop: int) -> Float32:
         """float32 [cases, tries] from rows `start` to `stop` and whether each of their entries is ahead."""
         bounds = self.starts[start : stop + 1] - self.starts[start]
-        per_row = sparse.csr_matrix((np.ones(len(ahead), np.float32), np.arange(len(ahead)), bounds))
+        entries = (np.ones(len(ahead), np.float32), np.arange(len(ahead)), bounds)
+        per_row = sparse.csr_matrix(entries, (stop - start, len(ahead)))
         ranks = np.minimum((per_row @ ahead).astype(np.int64) + self.ahead[start:stop, None], K)
         gains = DISCOUNTS[ranks] / self.ideals[self.cases[start:stop], None].astype(np.float32)
         shape = (len(self), stop - start)
