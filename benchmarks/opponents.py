@@ -182,7 +182,7 @@ def opponent_of(
 ) -> Opponent:
     """The set's opponent: every counting recommender that is registered, and the clock."""
     plan = OpponentPlan(
-        members=tuple(counting_members(masked=masked)),
+        members=tuple(counting_members()),
         folds=FoldPlan(ks=KS, seed=0, most_users=chosen.users, tuning_users=chosen.tuning_users),
         half_lives_ms=NEWS_HALF_LIVES_MS if name in NEWS else HALF_LIVES_MS,
         masked=masked,

@@ -100,11 +100,13 @@ class Opponent:
         self.folds = ColdUserFolds(frame, plan.folds, profiles)
         self._known: dict[str, Any] = {"item_features": catalogue, "categories": categories, "profiles": profiles}
         self.context = self._context()
+        self.members = tuple(name for name in plan.members if spec(name).useful(self.context)) or plan.members
+        """Those of the plan's members that can say anything here."""
 
     @property
     def member_names(self) -> list[str]:
         """The members' names, one for each half-life of the clock: `live-1d`, `live-20m`."""
-        return [*self.plan.members, *(live_name(half_life) for half_life in self.plan.half_lives_ms)]
+        return [*self.members, *(live_name(half_life) for half_life in self.plan.half_lives_ms)]
 
     @property
     def arms(self) -> list[str]:
@@ -121,17 +123,17 @@ class Opponent:
         few = _of_users(fold.tuning.cold, TUNED_ON)
         tuning: dict[str, Scorer] = {}
         params: dict[str, dict[str, Any]] = {}
-        for number, name in enumerate(self.plan.members):
+        for number, name in enumerate(self.members):
             tuning[name], params[name] = self._tuned(name, log, few)
-            self.progress(f"{label} tuning", (number + 1) / len(self.plan.members), {})
+            self.progress(f"{label} tuning", (number + 1) / len(self.members), {})
         tuning |= self._clocks(log)
         evidence, horizons = self.evidence(tuning, fold.tuning, f"{label} questions")
         blends = self.blends(evidence, horizons, fold.number)
         training = self.interactions(fold.test.training)
         test: dict[str, Scorer] = {}
-        for number, name in enumerate(self.plan.members):
+        for number, name in enumerate(self.members):
             test[name] = self._fitted(name, params[name], training)
-            self.progress(f"{label} fit", (number + 1) / len(self.plan.members), {})
+            self.progress(f"{label} fit", (number + 1) / len(self.members), {})
         test |= self._clocks(training)
         return FittedFold(fold, tuning, test, evidence, horizons, blends, params, training)
 
@@ -250,7 +252,10 @@ class Opponent:
         profiles = self._known["profiles"]
         known = profiles is not None and len(profiles) > 0
         items = int(frame["item_id"].nunique())
-        return TuningContext(not self.plan.masked, tied <= TIED, max(1.0, days), length, items, known)
+        catalogue, categories = self._known["item_features"], self._known["categories"]
+        named = bool(categories) or (catalogue is not None and bool(catalogue.titles or catalogue.categories))
+        named = named or ("category" in frame and bool(frame["category"].notna().any()))
+        return TuningContext(not self.plan.masked, tied <= TIED, max(1.0, days), length, items, known, named)
 
     def _rng(self, seed: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.folds.seed, seed])
@@ -268,10 +273,9 @@ def live_name(half_life_ms: float) -> str:
     return f"live-{half_life_ms / 1000:g}s"
 
 
-def counting_members(*, masked: bool) -> list[str]:
-    """Every recommender that is fitted by counting: all but networks, clocks, and those for repeats where none are."""
-    names = [name for name in REGISTRY if name not in {LIVE, "fresh"} and not is_neural(name)]
-    return [name for name in names if not (masked and spec(name).needs_repeats)]
+def counting_members() -> list[str]:
+    """Every recommender that is fitted by counting: all but networks and those that read the clock."""
+    return [name for name in REGISTRY if name not in {LIVE, "fresh"} and not is_neural(name)]
 
 
 def _of_users(episodes: Sequence[Episode], most: int) -> list[Episode]:

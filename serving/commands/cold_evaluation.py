@@ -138,7 +138,7 @@ def _opponent(
     request: EvaluationRequest, data: EvaluationData, plan: FoldPlan, masked: bool, progress: Progress
 ) -> Opponent:
     usual = request.recommender in {"auto", "blend"}
-    names = counting_members(masked=masked) if usual else parse_names(request.recommender)
+    names = counting_members() if usual else parse_names(request.recommender)
     news = data.preset.freshness is not None
     opponent_plan = OpponentPlan(
         members=tuple(name for name in names if name not in {LIVE, "fresh"}),
