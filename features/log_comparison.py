@@ -13,7 +13,7 @@ from features.archive import missing_ranges, parts
 from features.dataset import scan_topic
 from features.errors import ArchiveError
 from features.event_log import read_log
-from stream.admin import partitions_of
+from stream.admin import log_begins, partitions_of
 from stream.events import DEFAULT_LIMITS, TimeLimits
 from stream.topics import EVENTS
 
@@ -68,6 +68,19 @@ def log_behind(
         entry
         for number, start, until in ranges
         for entry in read_log(bootstrap, security, number, start, limits, until)
+    )
+
+
+def gone_offsets(archive: Path, bootstrap: str, security: Mapping[str, str] | None) -> int:
+    """How many offsets of the topic of events neither the log nor the archive holds: nobody can compare with them.
+
+    Raises:
+        BrokerError: the cluster does not answer.
+    """
+    return sum(
+        max(0, min(begin, begin if until is None else until) - start)
+        for number, begin in enumerate(log_begins(bootstrap, security, EVENTS))
+        for start, until in missing_ranges(archive, EVENTS, number)
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, for_code
 
@@ -122,6 +122,20 @@ def partitions_of(bootstrap: str, security: Mapping[str, str] | None, topic: str
     """How many partitions a topic has; 0 where it does not exist. Raises like `describe`."""
     state = describe(bootstrap, security).get(topic)
     return state.partitions if state else 0
+
+
+def log_begins(bootstrap: str, security: Mapping[str, str] | None, topic: str) -> list[int]:
+    """The first offset that the log still has, by partition. Raises like `describe`."""
+    places = [TopicPartition(topic, number) for number in range(partitions_of(bootstrap, security, topic))]
+    try:
+        consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
+        try:
+            begins = consumer.beginning_offsets(places)
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise BrokerError(f"the log of {topic} at {bootstrap} cannot be described: {error}") from error
+    return [begins[place] for place in places]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from features.log_comparison import gone_offsets
 from serving.commands.data_loading import compare, send
 from serving.settings import Settings
 from stream.errors import ColdstreamError
@@ -24,7 +25,8 @@ class ImportReport(msgspec.Struct, frozen=True):
     """What an import did. Of the file's `total` events, the log had `before`, and `events` were sent now.
 
     Of these, `older` are older than the newest event that the log had of their user. `items` and `users` are sent at
-    every import. Sent once more, a stopped import (`finished` is false) continues.
+    every import. Sent once more, a stopped import (`finished` is false) continues. `compared` names the log and the
+    archive that the events were compared with; `gone` offsets of the log are in neither.
     """
 
     items: int
@@ -35,6 +37,8 @@ class ImportReport(msgspec.Struct, frozen=True):
     total: int
     seconds: float
     finished: bool
+    compared: str
+    gone: int = 0
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
@@ -42,6 +46,12 @@ class ImportReport(msgspec.Struct, frozen=True):
         if self.older:
             yield f"  of these, older than their user's newest event: {self.older:,}"
         yield f"events in the log before {self.before:>13,}"
+        yield f"compared with {self.compared}"
+        if self.gone:
+            yield (
+                f"warning: {self.gone:,} offsets of the log are deleted and not in this archive, so events among them "
+                "were sent again if the file has them; import with the state folder whose archive has them"
+            )
         yield f"items updated            {self.items:>13,}"
         yield f"users updated            {self.users:>13,}"
         yield f"{'finished' if self.finished else 'stopped'} after {self.seconds:.1f} s"
@@ -59,10 +69,12 @@ def import_source(settings: Settings, source: Source) -> ImportReport:
             f"another import into {source.domain} is running with the state folder {settings.state_path}; "
             "wait until it has ended, then import again: only what is missing is sent"
         )
-    older = 0
+    older = gone = 0
+    archive = settings.state_path / "archive"
 
     def logged(events: Source) -> pl.Series:
-        nonlocal older
+        nonlocal older, gone
+        gone = gone_offsets(archive, settings.bootstrap, settings.kafka_security)
         comparison = compare(settings, events)
         older = int((comparison.older & ~comparison.logged).sum())
         return comparison.logged
@@ -75,7 +87,16 @@ def import_source(settings: Settings, source: Source) -> ImportReport:
     finally:
         lock.release()
     return ImportReport(
-        sent.items, sent.users, sent.events, sent.before, older, sent.total, sent.seconds, sent.finished
+        sent.items,
+        sent.users,
+        sent.events,
+        sent.before,
+        older,
+        sent.total,
+        sent.seconds,
+        sent.finished,
+        f"the log at {settings.bootstrap} and the archive {archive}",
+        gone,
     )
 
 

@@ -12,7 +12,7 @@ from serving.http.problems import Problem
 MAX_RECORDS: Final = 10_000
 MAX_VALUES: Final = 250_000
 """Commas in a JSON array: its elements have to be found before they are counted."""
-SLICE_BYTES: Final = 1024 * 1024
+SLICE_BYTES: Final = 256 * 1024
 COUNTED_BYTES: Final = 4 * 1024 * 1024
 MAX_TRIES: Final = 50
 """Ends of objects that are tried behind a slice: those of nested objects are none of a record."""

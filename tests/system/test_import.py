@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from kafka import KafkaAdminClient, TopicPartition
 
 from features.activity import Activity, FoldSettings
 from features.event_log import last_offsets
@@ -20,6 +21,7 @@ from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import open_store
 from serving.commands.file_import import import_source
 from serving.settings import Settings, read
+from stream import topics
 from stream.broker import Broker
 from stream.errors import ColdstreamError
 from stream.files import try_lock
@@ -181,3 +183,34 @@ def test_an_import_that_was_killed_sends_each_event_once(broker: Broker, tmp_pat
         (entry.event.user_id, entry.event.event_id) for entry in log if entry.event.user_id.startswith(prefix)
     )
     assert (len(ids), ids.total()) == (60_000, 60_000)
+
+
+def test_a_second_state_folder_sees_what_the_log_has(broker: Broker, tmp_path: Path) -> None:
+    """Two machines without an archive: the log is the truth for both."""
+    prefix = uuid4().hex[:8]
+    rows = [(f"{prefix}-{n % 9}", f"i{n % 7}", 1_672_912_800_000 + 1_000 * n) for n in range(300)]
+    reports = []
+    for number, count in enumerate((200, 300)):
+        flags = {"kafka": broker.bootstrap, "state": str(tmp_path / f"state-{number}")}
+        source = table(tmp_path / "events.csv", rows[:count])
+        reports.append(import_source(read(flags=flags, environment={}), source))
+    assert [(report.before, report.events) for report in reports] == [(0, 200), (200, 100)]
+    assert [report.gone for report in reports] == [0, 0]
+    expected = f"compared with the log at {broker.bootstrap} and the archive {tmp_path / 'state-1' / 'archive'}"
+    assert expected in list(reports[1].lines())
+
+
+def test_events_that_neither_log_nor_archive_holds_are_said(fresh_broker: Broker, tmp_path: Path) -> None:
+    rows = [("ann", f"i{n}", 1_672_912_800_000 + 1_000 * n) for n in range(20)]
+    source = table(tmp_path / "events.csv", rows)
+    flags = {"kafka": fresh_broker.bootstrap, "state": str(tmp_path / "state")}
+    settings = read(flags=flags, environment={})
+    assert import_source(settings, source).events == 20
+    admin = KafkaAdminClient(bootstrap_servers=fresh_broker.bootstrap)
+    ends = last_offsets(fresh_broker.bootstrap, None)
+    places = {TopicPartition(topics.EVENTS, number): -1 for number in range(len(ends))}
+    admin.delete_records(places)
+    admin.close()
+    report = import_source(settings, source)
+    assert (report.events, report.before, report.gone) == (20, 0, 20)
+    assert any(line.startswith("warning: 20 offsets of the log are deleted") for line in report.lines())
