@@ -36,10 +36,10 @@ def test_the_release_before_serves_instead_and_is_named(
 ) -> None:
     damage(service, releases[1])
     asyncio.run(service.releases.check())
-    said = client.get("/readyz").json()["substitutes"]
-    assert list(said) == ["shop"]
-    assert said["shop"].startswith(f"release {releases[0]} serves instead of the current release (hash-mismatch): ")
-    assert releases[1] in said["shop"]
+    replaced = client.get("/readyz").json()["substitutes"]
+    assert list(replaced) == ["shop"]
+    assert replaced["shop"].startswith(f"release {releases[0]} serves instead of the current release (hash-mismatch): ")
+    assert releases[1] in replaced["shop"]
 
 
 def test_popularity_serves_where_no_release_is_whole(service: Service, releases: list[str]) -> None:
