@@ -105,6 +105,20 @@ class Interactions(msgspec.Struct, frozen=True):
     def user_count(self) -> int:
         return int(self.users[-1]) + 1 if len(self) else 0
 
+    def of_users(self, users: Int64) -> "Interactions":
+        """The events of the given users (codes, in any order); users get new codes, items keep theirs."""
+        kept = np.flatnonzero(np.isin(self.users, users))
+        profiles = self.profiles
+        return msgspec.structs.replace(
+            self,
+            users=np.unique(self.users[kept], return_inverse=True)[1].astype(np.int64),
+            items=self.items[kept],
+            kinds=self.kinds[kept],
+            at=self.at[kept],
+            values=self.values[kept] if self.values is not None else None,
+            profiles=msgspec.structs.replace(profiles, rows=profiles.rows[kept]) if profiles is not None else None,
+        )
+
     def event_weights(self, half_life_ms: float | None = None) -> Float64:
         """float64 [events]: the kind's weight, times 2^(-age / half-life), ages against the newest event."""
         weights = np.array(self.vocabulary.kind_weights)[self.kinds]

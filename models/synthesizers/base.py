@@ -64,6 +64,9 @@ class Synthesizer(ABC):
 
     params: Any
     vocabulary: Vocabulary
+    item_embeddings: Float32 | None = None
+    """float32 [items, size]: the items' vectors, of generators that learn such: where a fit begins, if they are set
+    before it, and where it ended."""
 
     def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
         self.params = params if params is not None else self.Params()

@@ -96,8 +96,6 @@ class GAN(StepwiseSynthesizer):
         self.schema, self.categories = ProfileSchema(), dict[str, int]()
         self.weights: dict[str, Float32] = {}
         self.training: dict[str, list[dict[str, float]]] = {"autoencoder": [], "adversarial": []}
-        self.item_embeddings: Float32 | None = None
-        """float32 [items, embedding_size]: where the items' vectors begin, if not at random."""
 
     def fit(self, interactions: Interactions, progress: Progress = no_progress) -> None:
         require_events(interactions, self.name)
@@ -139,7 +137,7 @@ class GAN(StepwiseSynthesizer):
             rng,
             log_q=self._log_q(counts),
             latent_noise=params.latent_noise,
-            item_embeddings=self.item_embeddings,
+            item_embeddings=self._initial_embeddings(),
         )
         options = ReconstructionOptions(
             epochs=params.epochs,
@@ -156,7 +154,13 @@ class GAN(StepwiseSynthesizer):
             return watch(share, figures, RECONSTRUCTION_SHARE)
 
         train_autoencoder(autoencoder, source, users, options, rng, after_epoch)
+        self.item_embeddings = autoencoder.arrays()["items"][1:]
         return autoencoder
+
+    def _initial_embeddings(self) -> Float32 | None:
+        """Vectors that were given and fit in number and size."""
+        vectors, shape = self.item_embeddings, (len(self.vocabulary), self.params.embedding_size)
+        return vectors if vectors is not None and vectors.shape == shape else None
 
     def _train_adversary(
         self,

@@ -18,6 +18,7 @@ REGISTRY: Final[dict[str, str]] = {
     "walk": "models.synthesizers.walk:Walk",
     "article-gan": "models.synthesizers.article_gan:ArticleGAN",
     "gan": "models.synthesizers.gan:GAN",
+    "mixture": "models.synthesizers.mixture:Mixture",
 }
 """Where each synthesizer is defined, by name. A new synthesizer is one line here."""
 

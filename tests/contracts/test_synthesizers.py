@@ -31,6 +31,11 @@ class TestGAN(SynthesizerContract):
     }
 
 
+class TestMixture(SynthesizerContract):
+    name = "mixture"
+    params: ClassVar[dict[str, Any]] = {"members": ["markov", "walk"]}
+
+
 class TestMarkov(SynthesizerContract):
     name = "markov"
 
