@@ -16,6 +16,7 @@ import msgspec
 
 from features.decay import landmark_of, rescale, weight
 from stream.events import KIND_CODES, KINDS, Event, Impression, Interaction, Search
+from stream.log_epochs import FIRST_EPOCH, LogEpochs
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 NEGATIVE_KINDS: Final = frozenset({"dislike", "hide"})
@@ -156,14 +157,18 @@ def apply_batch(
     return after
 
 
-def origin_of(partition: str, forwarded_from: str | None) -> tuple[str, int] | None:
-    """The `origin` of an event in `partition` (`events/1`) whose header says where its original stands (`3:17`)."""
+def origin_of(partition: str, forwarded_from: str | None, epochs: LogEpochs = FIRST_EPOCH) -> tuple[str, int] | None:
+    """The `origin` of an event in `partition` (`events/1`), of what says where its original stands (`3:17`).
+
+    `epochs`: for the header of a record, which holds an offset.
+    """
     if forwarded_from is None:
         return None
     number, _, offset = forwarded_from.partition(":")
     if not (number.isascii() and number.isdigit() and offset.isascii() and offset.isdigit()):
         return None  # not from a consumer of ours
-    return f"{partition.partition('/')[0]}/{int(number)}", int(offset)
+    origin = f"{partition.partition('/')[0]}/{int(number)}"
+    return origin, epochs.position(origin, int(offset))
 
 
 def is_repeat(origin: tuple[str, int], positions: dict[str, int]) -> bool:

@@ -167,6 +167,11 @@ class Archive:
             return position
         return min((first for first in gaps if first >= position), default=tail)
 
+    def end(self, topic: str, partition: int) -> int:
+        """The position behind the last row of a partition, whatever is missing before it; 0 without one."""
+        self.position(topic, partition)
+        return self._tails[topic, partition]
+
     def _load(self, topic: str, partition: int) -> None:
         """Find the end of the partition's parts, and the parts that are missing before it."""
         tail = 0
@@ -280,9 +285,10 @@ def missing_ranges(folder: Path, topic: str, partition: int, part: int = PART_RO
     paths = [path for path in parts(folder, topic) if int(path.stem.rsplit("-", 2)[1]) == partition]
     if not paths:
         return [(0, None)]
-    firsts = {int(path.stem.rsplit("-", 1)[1]) for path in paths}
+    firsts = sorted(int(path.stem.rsplit("-", 1)[1]) for path in paths)
+    ends = [0, *(first + part for first in firsts)]
     gaps: list[tuple[int, int | None]] = [
-        (first, first + part) for first in range(0, max(firsts), part) if first not in firsts
+        (end, first) for end, first in zip(ends[:-1], firsts, strict=True) if end < first
     ]
     return [*gaps, (_last_offset(paths[-1]) + 1, None)]
 

@@ -19,10 +19,11 @@ from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, decode_message, progress_message, record_message
 from features.event_log import read_messages
 from features.store import OnlineStore, RecordKey
-from stream import topics
+from stream import log_epochs, topics
 from stream.client import kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import DEFAULT_LIMITS, Item, TimeLimits, User, decode_catalogue_update
+from stream.log_epochs import FIRST_EPOCH, LogEpochs
 
 BATCH: Final = 5_000
 UPDATES: Final[dict[str, type[Item | User]]] = {topics.ITEMS: Item, topics.USERS: User}
@@ -64,16 +65,38 @@ def rebuild_catalogue(
         BrokerError: Kafka does not answer.
     """
     written = RebuiltKeys()
+    epochs = log_epochs.read(bootstrap, security) if bootstrap is not None else FIRST_EPOCH
     try:
         for topic in UPDATES:
             ends = _ends(bootstrap, security, topic) if bootstrap is not None else {}
             for number in sorted({*partitions(archive, topic), *ends}):
-                log = _partition(archive, bootstrap, security, topic, number, limits)
-                _write(store, log, f"{topic}/{number}", ends.get(number, 0) - 1, written)
+                name = f"{topic}/{number}"
+                log = _partition(archive, (bootstrap, security, epochs), topic, number, limits)
+                end = ends.get(number, 0) - 1
+                _write(store, log, name, epochs.position(name, end) if end >= 0 else -1, written)
         sent = _send_missing(store, written, bootstrap, security) if bootstrap is not None else 0
     except KafkaError as error:
         raise BrokerError(f"no Kafka at {bootstrap}: {type(error).__name__}: {error}; is it running?") from error
     return CatalogueReport(written.updates, len(written.items), len(written.profiles), sent)
+
+
+def send_catalogue(archive: Path, store: OnlineStore, bootstrap: str, security: Security = None) -> int:
+    """Send what the topics `catalogue` and `profiles` lack of the store's records, as after the loss of the log.
+
+    The archive says which items and users there are. Returns how many records were sent. Raises BrokerError.
+    """
+    keys = RebuiltKeys()
+    for topic, into in ((topics.ITEMS, keys.items), (topics.USERS, keys.profiles)):
+        for path in parts(archive, topic):
+            table = read_part(path)
+            into.update(zip(table["domain"].to_pylist(), table["id"].to_pylist(), strict=True))
+    keys.items = {key for key in keys.items if key[0] in store.domains}
+    keys.profiles = {key for key in keys.profiles if key[0] in store.domains}
+    keys.positions = store.read_positions([f"{topic}/0" for topic in UPDATES])
+    try:
+        return _send_missing(store, keys, bootstrap, security, restore=False)
+    except KafkaError as error:
+        raise BrokerError(f"no Kafka at {bootstrap}: {type(error).__name__}: {error}; is it running?") from error
 
 
 def _write(store: OnlineStore, log: Iterator[LoggedUpdate], name: str, end: int, written: RebuiltKeys) -> None:
@@ -92,7 +115,7 @@ def _write(store: OnlineStore, log: Iterator[LoggedUpdate], name: str, end: int,
 
 
 def _partition(
-    archive: Path, bootstrap: str | None, security: Security, topic: str, number: int, limits: TimeLimits
+    archive: Path, source: tuple[str | None, Security, LogEpochs], topic: str, number: int, limits: TimeLimits
 ) -> Iterator[LoggedUpdate]:
     """The updates of a partition: from the archive, then from the log behind it."""
     last, name = -1, f"{topic}/{number}"
@@ -103,21 +126,24 @@ def _partition(
         table = read_part(path)
         for last, record in zip(table["offset"].to_pylist(), table["record"].to_pylist(), strict=True):
             yield LoggedUpdate(decode(record), name, last)
+    bootstrap, security, epochs = source
     if bootstrap is None:
         return
-    for message in read_messages(bootstrap, security, topic, number, last + 1):
+    for position, message in read_messages(bootstrap, security, topic, number, last + 1, epochs=epochs):
         try:
             update = decode_catalogue_update(topic, message.value, message.timestamp, limits)
         except EventError:
             continue  # a dead letter
-        yield LoggedUpdate(update, name, message.offset)
+        yield LoggedUpdate(update, name, position)
 
 
-def _send_missing(store: OnlineStore, written: RebuiltKeys, bootstrap: str, security: Security) -> int:
+def _send_missing(
+    store: OnlineStore, written: RebuiltKeys, bootstrap: str, security: Security, *, restore: bool = True
+) -> int:
     """Send the records that the compacted topics lack or have otherwise; returns how many.
 
-    Records of which neither archive nor log has an update any more are written to the store: the topics are the only
-    place that knows them.
+    With `restore`, records of which neither archive nor log has an update any more are written to the store: the
+    topics are the only place that knows them.
     """
     producer = KafkaProducer(**kafka_python_config(bootstrap, security), acks="all")
     try:
@@ -130,7 +156,8 @@ def _send_missing(store: OnlineStore, written: RebuiltKeys, bootstrap: str, secu
             for message in _changes(sorted(keys), read, present):
                 producer.send(*_arguments(message))
                 sent += 1
-            _restore(store, present.values())
+            if restore:
+                _restore(store, present.values())
         for name, position in written.positions.items():
             producer.send(*_arguments(progress_message(name, position)))
         producer.flush(SEND_TIMEOUT_S)
@@ -164,7 +191,7 @@ def _present(bootstrap: str, security: Security, topic: str) -> dict[bytes, byte
     """The records that a compacted topic holds now, by key."""
     records: dict[bytes, bytes] = {}
     for number in _ends(bootstrap, security, topic):
-        for message in read_messages(bootstrap, security, topic, number, 0):
+        for _, message in read_messages(bootstrap, security, topic, number, 0):
             key = message.key or b""
             if message.value is None:
                 records.pop(key, None)

@@ -60,6 +60,11 @@ def positions_view() -> FeatureView:
     return _view("positions", partition, ("offset",), Int64)
 
 
+def log_marks_view() -> FeatureView:
+    """Of which log the rows are, by partition, as the JSON bytes of `stream.log_marks.LogMark`."""
+    return _view("log_marks", partition, ("mark",), Bytes)
+
+
 def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureView:
     """The `state` of `activity` as the typed features of `features.activity_features`."""
     return OnDemandFeatureView(
@@ -74,7 +79,7 @@ def typed_activity_view(domain: str, activity: FeatureView) -> OnDemandFeatureVi
 
 def definitions(domains: Sequence[str]) -> list[Entity | FeatureView | OnDemandFeatureView | FeatureService]:
     """All definitions of a system with these domains, for `FeatureStore.apply`."""
-    views: list[FeatureView | OnDemandFeatureView] = [popularity_view(), positions_view()]
+    views: list[FeatureView | OnDemandFeatureView] = [popularity_view(), positions_view(), log_marks_view()]
     services: list[FeatureService] = []
     for domain in domains:
         activity, profile = activity_view(domain), profile_view(domain)

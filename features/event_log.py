@@ -6,12 +6,13 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from features.activity import LoggedEvent, origin_of
-from stream import skips, topics
+from stream import log_epochs, skips, topics
 from stream.batch_probe import probe_now, stop_message
 from stream.client import READ_COMMITTED, kafka_python_config
 from stream.errors import BrokerError, EventError
 from stream.events import DEFAULT_LIMITS, TimeLimits, decode_event
 from stream.headers import forwarded_from, is_backfill
+from stream.log_epochs import FIRST_EPOCH, LogEpochs
 
 
 def read_log(
@@ -21,22 +22,23 @@ def read_log(
     start: int,
     limits: TimeLimits = DEFAULT_LIMITS,
     until: int | None = None,
+    epochs: LogEpochs = FIRST_EPOCH,
 ) -> Iterator[LoggedEvent]:
-    """The events of a partition that are in the log now, from offset `start` on; dead letters are skipped.
+    """The events of a partition that are in the log now, from position `start` on; dead letters are skipped.
 
-    `until`: read only to this offset (exclusive).
+    `until`: read only to this position (exclusive). Positions are offsets in the first of the log's `epochs`.
 
     Raises:
         BrokerError: a batch cannot be read, and no operator skipped it.
     """
     name = f"{topics.EVENTS}/{partition}"
-    for message in read_messages(bootstrap, security, topics.EVENTS, partition, start, until):
+    for position, message in read_messages(bootstrap, security, topics.EVENTS, partition, start, until, epochs):
         try:
             event = decode_event(message.key, message.value or b"", message.timestamp, limits)
         except EventError:
             continue  # a dead letter
-        origin = origin_of(name, forwarded_from(message.headers))
-        yield LoggedEvent(event, name, message.offset, is_backfill(message.headers), origin, message.timestamp)
+        origin = origin_of(name, forwarded_from(message.headers), epochs)
+        yield LoggedEvent(event, name, position, is_backfill(message.headers), origin, message.timestamp)
 
 
 def read_messages(
@@ -46,27 +48,28 @@ def read_messages(
     partition: int,
     start: int,
     until: int | None = None,
-) -> Iterator[Any]:
-    """The messages of a partition that are in the log now, from offset `start` on, to `until` (exclusive).
+    epochs: LogEpochs = FIRST_EPOCH,
+) -> Iterator[tuple[int, Any]]:
+    """Positions and messages of a partition that are in the log now, from `start` to `until` (exclusive).
 
     Raises:
         BrokerError: a batch cannot be read, and no operator skipped it.
     """
-    place = TopicPartition(topic, partition)
+    place, name = TopicPartition(topic, partition), f"{topic}/{partition}"
     consumer = KafkaConsumer(
         **kafka_python_config(bootstrap, security), **READ_COMMITTED, max_partition_fetch_bytes=16 * 1024 * 1024
     )
     try:
         consumer.assign([place])
         end = consumer.end_offsets([place])[place]
-        end = end if until is None else min(end, until)
+        end = end if until is None else min(end, epochs.offset(name, until))
         first = consumer.beginning_offsets([place])[place]
-        consumer.seek(place, max(start, first))
+        consumer.seek(place, max(epochs.offset(name, start), first))
         while consumer.position(place) < end:
             for message in _poll(consumer, place, bootstrap, security):
                 if message.offset >= end:
                     break
-                yield message
+                yield epochs.position(name, message.offset), message
     finally:
         consumer.close()
 
@@ -89,12 +92,14 @@ def _poll(
     return messages
 
 
-def last_offsets(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
-    """The last offset of each partition of `events`; -1 for an empty one."""
+def last_positions(bootstrap: str, security: Mapping[str, str] | None) -> dict[str, int]:
+    """The last position of each partition of `events`; -1 for an empty one in the first epoch."""
+    epochs = log_epochs.read(bootstrap, security)
     consumer = KafkaConsumer(**kafka_python_config(bootstrap, security))
     try:
         numbers = consumer.partitions_for_topic(topics.EVENTS) or set()
         ends = consumer.end_offsets([TopicPartition(topics.EVENTS, number) for number in sorted(numbers)])
     finally:
         consumer.close()
-    return {f"{place.topic}/{place.partition}": end - 1 for place, end in ends.items()}
+    names = {f"{place.topic}/{place.partition}": end for place, end in ends.items()}
+    return {name: epochs.position(name, end) - 1 for name, end in names.items()}

@@ -13,6 +13,7 @@ from features.archive import missing_ranges, parts
 from features.dataset import scan_topic
 from features.errors import ArchiveError
 from features.event_log import read_log
+from stream import log_epochs
 from stream.admin import log_begins, partitions_of
 from stream.events import DEFAULT_LIMITS, TimeLimits
 from stream.topics import EVENTS
@@ -63,11 +64,12 @@ def log_behind(
         BrokerError: the cluster does not answer.
     """
     partitions = range(partitions_of(bootstrap, security, EVENTS))
+    epochs = log_epochs.read(bootstrap, security)
     ranges = [(number, *gap) for number in partitions for gap in missing_ranges(archive, EVENTS, number)]
     return (
         entry
         for number, start, until in ranges
-        for entry in read_log(bootstrap, security, number, start, limits, until)
+        for entry in read_log(bootstrap, security, number, start, limits, until, epochs)
     )
 
 

@@ -18,9 +18,10 @@ from features.archive import Archive, forwarded_originals, partitions, read_even
 from features.event_log import read_log
 from features.popularity import PartitionPopularity
 from features.store import OnlineStore, UserKey
-from stream import topics
+from stream import log_epochs, topics
 from stream.client import kafka_python_config
 from stream.events import DEFAULT_LIMITS, TimeLimits
+from stream.log_epochs import FIRST_EPOCH, LogEpochs
 
 BATCH = 20_000
 Progress = Callable[[str, int], None]
@@ -48,8 +49,8 @@ def rebuild(
 
     `popularity_settings` are by domain.
 
-    `ends` are the last offsets of the log by partition, which need not be those of events
-    (`event_log.last_offsets`).
+    `ends` are the last positions of the log by partition, which need not be those of events
+    (`event_log.last_positions`).
     """
     started = time.monotonic()
     states: dict[UserKey, Activity] = {}
@@ -88,6 +89,7 @@ def log_by_partition(
     Of an event that a consumer forwarded, the copy stands for the original.
     """
     known = frozenset(domains)
+    epochs = log_epochs.read(bootstrap, security) if bootstrap is not None else FIRST_EPOCH
     originals = forwarded_originals(archive, topics.EVENTS)
     numbers = set(partitions(archive, topics.EVENTS))
     if bootstrap is not None:
@@ -98,11 +100,13 @@ def log_by_partition(
             behind = (number, _archived(archive, number))
             originals |= {
                 (int(entry.origin[0].rpartition("/")[2]), entry.origin[1])
-                for entry in read_log(bootstrap, security, *behind, limits)
+                for entry in read_log(bootstrap, security, *behind, limits, epochs=epochs)
                 if entry.origin is not None
             }
     return {
-        f"{topics.EVENTS}/{number}": _partition(archive, bootstrap, security, number, known, limits, originals)
+        f"{topics.EVENTS}/{number}": _partition(
+            archive, (bootstrap, security, epochs), number, known, limits, originals
+        )
         for number in sorted(numbers)
     }
 
@@ -117,8 +121,7 @@ def differing_keys(store: OnlineStore, other: OnlineStore, keys: Iterable[UserKe
 
 def _partition(
     archive: Path,
-    bootstrap: str | None,
-    security: Mapping[str, str] | None,
+    log: tuple[str | None, Mapping[str, str] | None, LogEpochs],
     number: int,
     domains: frozenset[str],
     limits: TimeLimits,
@@ -129,8 +132,9 @@ def _partition(
         last = entry.offset
         if entry.event.domain in domains and (number, last) not in originals:
             yield entry
+    bootstrap, security, epochs = log
     if bootstrap is not None:
-        rest = read_log(bootstrap, security, number, last + 1, limits)
+        rest = read_log(bootstrap, security, number, last + 1, limits, epochs=epochs)
         yield from (
             entry for entry in rest if entry.event.domain in domains and (number, entry.offset) not in originals
         )

@@ -31,6 +31,7 @@ from features.errors import FeatureError, StoreDamagedError, StoreError
 from features.online_config import SQLITE, has_secret, online_config
 from features.popularity import PartitionPopularity
 from stream.files import exclusive, write_atomically
+from stream.log_marks import LogMark
 
 PROJECT: Final = "coldstream"
 REPOSITORY: Final = "feature_store.yaml"
@@ -50,6 +51,7 @@ _entry = msgspec.json.Decoder(CatalogueEntry)
 _profile = msgspec.json.Decoder(UserProfile)
 _item_row = msgspec.json.Decoder(ItemRow)
 _profile_row = msgspec.json.Decoder(ProfileRow)
+_mark = msgspec.json.Decoder(LogMark)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -152,6 +154,17 @@ class OnlineStore:
         """How far items and profiles contain those partitions of their updates that are known."""
         rows = self._read("positions", "partition", partitions, ["offset"])
         return {name: row["offset"].int64_val for name, row in rows.items()}
+
+    def write_log_marks(self, marks: Mapping[str, LogMark]) -> None:
+        """Write of which log the rows are, by partition (`events/3`)."""
+        self._write(
+            "log_marks", "partition", [(name, {"mark": Value(bytes_val=_encode(mark))}) for name, mark in marks.items()]
+        )
+
+    def read_log_marks(self, partitions: Sequence[str]) -> dict[str, LogMark]:
+        """Of which log the rows are, for those partitions that have a mark."""
+        rows = self._read("log_marks", "partition", partitions, ["mark"])
+        return {name: _mark.decode(row["mark"].bytes_val) for name, row in rows.items()}
 
     def delete_user(self, domain: str, user_id: str) -> None:
         """Overwrite a user's state and profile with empty ones: Feast cannot delete one key in every store.
@@ -264,7 +277,7 @@ def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
     names = {view.name for view in [*feast.list_feature_views(), *feast.list_on_demand_feature_views()]}
     earlier = {name.removesuffix("_activity") for name in names if name.endswith("_activity")}
     all_domains = sorted(earlier | set(domains))
-    if not {f"{domain}_activity_features" for domain in all_domains} <= names:
+    if not {"log_marks", *(f"{domain}_activity_features" for domain in all_domains)} <= names:
         with warnings.catch_warnings():  # Feast calls on-demand views experimental
             warnings.simplefilter("ignore", RuntimeWarning)
             _raising_store_errors(lambda: feast.apply(definitions(all_domains)))

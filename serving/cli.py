@@ -17,6 +17,7 @@ from serving.commands import (
     evaluate,
     features,
     import_events,
+    new_epoch,
     options,
     presets,
     processes,
@@ -44,6 +45,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "status": status.status,
         "doctor": doctor.doctor,
         "settings": settings.settings,
+        "new-epoch": new_epoch.new_epoch,
         "reset": reset.reset,
     },
     "Events and recommendations": {

@@ -23,5 +23,9 @@ class StateFolderError(ServingError):
     """The state folder was written in another format."""
 
 
+class LogError(ServingError):
+    """The log is not the one that was read before: it was lost, restored from a backup, or is another cluster's."""
+
+
 class ConsumerError(ServingError):
     """The consumer cannot continue."""

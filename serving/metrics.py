@@ -67,6 +67,9 @@ partition_stopped = Gauge(
     ["partition"],
     registry=registry,
 )
+log_replaced = Gauge(
+    "coldstream_log_replaced", "1 if the log is not the one that was read before: nothing is read", registry=registry
+)
 batch_events = Histogram("coldstream_batch_events", "Events in a micro-batch", buckets=COUNT_BUCKETS, registry=registry)
 batch_seconds = Histogram(
     "coldstream_batch_seconds", "Time per micro-batch, by stage", ["stage"], buckets=LATENCY_BUCKETS, registry=registry

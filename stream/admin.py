@@ -13,6 +13,7 @@ from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, fo
 
 from stream.client import kafka_python_config
 from stream.errors import BrokerError
+from stream.login_check import check_login
 from stream.topics import Topic
 
 REQUEST_TIMEOUT_MS = 10_000
@@ -141,6 +142,7 @@ def log_begins(bootstrap: str, security: Mapping[str, str] | None, topic: str) -
 @contextmanager
 def _admin(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float) -> Iterator[KafkaAdminClient]:
     config = kafka_python_config(bootstrap, security)
+    check_login(bootstrap, security)
     try:
         admin = KafkaAdminClient(
             **config,

@@ -18,6 +18,7 @@ OUTCOMES: Final = "outcomes"
 SHOWN: Final = "shown"
 FORGET: Final = "forget"
 SKIPS: Final = "skips"
+LOG_EPOCHS: Final = "log-epochs"
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 FOREVER: Final = -1
@@ -49,4 +50,5 @@ def topics(partitions: int, retention_ms: int = FOREVER) -> list[Topic]:
         Topic(SHOWN, partitions, 2 * DAY_MS),
         Topic(FORGET, 1),
         Topic(SKIPS, 1, compacted=True),
+        Topic(LOG_EPOCHS, 1, compacted=True),
     ]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from features.activity import FoldSettings
 from features.archive import parts
-from features.event_log import last_offsets
+from features.event_log import last_positions
 from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import OnlineStore, open_store
 from stream import topics
@@ -33,7 +33,7 @@ def delivery_report(system: System, acknowledged: Sequence[Interaction]) -> dict
     shutil.rmtree(system.state / "rebuilt", ignore_errors=True)  # of an earlier report
     rebuilt = open_store(system.state / "rebuilt", "sqlite", DOMAINS)
     bootstrap = system.broker.bootstrap
-    ends = last_offsets(bootstrap, None)
+    ends = last_positions(bootstrap, None)
     log = log_by_partition(system.state / "archive", bootstrap, None, DOMAINS)
     report = rebuild(log, rebuilt, FoldSettings(), ends=ends)
     different_rows = differing_keys(live, rebuilt, [("shop", user) for user in kinds_by_user])
@@ -60,7 +60,7 @@ def wait_archived(system: System, within_s: float = ARCHIVED_WITHIN_S) -> None:
     A prefix of the log is no loss, only late: after a broker's end the archive process is back seconds later.
     """
     deadline = time.monotonic() + within_s
-    messages = _messages(last_offsets(system.broker.bootstrap, None))
+    messages = _messages(last_positions(system.broker.bootstrap, None))
     while archived_events(system.state / "archive") < messages and time.monotonic() < deadline:
         time.sleep(0.5)
 

@@ -8,6 +8,8 @@ from serving.commands.options import AsJson
 from serving.commands.output import print_value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from serving.process.scrape import Samples
     from serving.settings import Settings
 
@@ -44,7 +46,10 @@ def system_status(settings: "Settings") -> dict[str, Any]:
         **{process: "up" if sample is not None else "not answering" for process, sample in samples.items()},
         "not ready": missing_parts(settings),
         "events": int(total(consumer, "coldstream_events_applied_total")),
-        "stopped": _stopped_partitions(api) | _stopped_partitions(consumer) | _stopped_partitions(samples["archive"]),
+        "stopped": _stopped_partitions(api)
+        | _stopped_partitions(consumer)
+        | _stopped_partitions(samples["archive"])
+        | _other_log(samples),
         "lag": int(total(consumer, "coldstream_consumer_lag")),
         "late events": int(total(consumer, "coldstream_late_events_total")),
         "dead letters": int(total(consumer, "coldstream_dead_letters_total")),
@@ -69,6 +74,18 @@ def _cluster(settings: "Settings") -> dict[str, Any]:
         "broker": "up",
         "brokers": state.brokers,
         "under-replicated partitions": state.under_replicated,
+    }
+
+
+def _other_log(samples: "Mapping[str, Samples | None]") -> dict[str, str]:
+    """Why no partition is read, if the log is not the one that was read before."""
+    from serving.process.scrape import total
+
+    if not any(total(sample, "coldstream_log_replaced") for sample in samples.values()):
+        return {}
+    return {
+        "every partition": "the log is not the one that was read before: stop the system and run "
+        "`coldstream features rebuild` or `coldstream new-epoch`; /readyz says what changed"
     }
 
 

@@ -25,8 +25,9 @@ from serving.consume.events import ConsumerOptions, EventProcessor
 from serving.consume.faust_transport import ReadableTransport
 from serving.consume.forget import ForgetProcessor
 from serving.consume.health import ConsumerHealth
+from serving.consume.log_guard import trusted_partitions
 from serving.domain_presets import popularity_settings
-from serving.errors import ConsumerError, MessageError
+from serving.errors import ConsumerError, LogError, MessageError
 from serving.messages import decode_announcement
 from serving.process import logs, memory
 from serving.process.recent_quantiles import keep_recent
@@ -117,6 +118,7 @@ async def serve(settings: Settings) -> None:
     store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
     app, events, services = build(store, settings)
     try:
+        events.log_guard.start(store.read_log_marks(trusted_partitions(settings.partitions)))
         await app.start()
     except KafkaError as error:
         store.close()
@@ -190,6 +192,8 @@ def main(settings: Settings | None = None) -> int:
         asyncio.run(serve(settings))
     except PresetError as error:
         log.error("%s", error)
+        return EXIT_MISCONFIGURED
+    except LogError:  # the guard has logged it
         return EXIT_MISCONFIGURED
     except (StoreError, BrokerError, ConsumerError) as error:
         log.error("%s", error)

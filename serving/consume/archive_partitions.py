@@ -8,15 +8,20 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from kafka import KafkaConsumer, TopicPartition
 
+from features.activity import origin_of
 from features.archive import Archive, DamagedPart
+from features.archive_marks import read_marks, write_marks
 from serving import metrics
+from serving.consume.log_guard import LogGuard
+from serving.errors import LogError
 from stream import skips
 from stream.batch_probe import UnreadableBatch, probe_now, stop_message
 from stream.errors import BrokerError
+from stream.headers import forwarded_from
 from stream.log_watch import LogWatch
 
 RETRY_S: Final = 1.0
@@ -34,6 +39,8 @@ class ArchivePartitions:
         self.log_watch = LogWatch(bootstrap, security, topics)
         self._topics = tuple(topics)
         self._starts: dict[TopicPartition, int] = {}
+        self.log_guard = LogGuard(bootstrap, security)
+        self._marks = read_marks(store.folder)
         self._probed_at = 0.0
         self.all: list[TopicPartition] = []
         self.stopped: dict[TopicPartition, UnreadableBatch] = {}
@@ -56,30 +63,64 @@ class ArchivePartitions:
         consumer.assign(self.assigned)
         beginnings = consumer.beginning_offsets(self.assigned)
         for partition in self.assigned:
-            self._store.advance(partition.topic, partition.partition, beginnings[partition])
-            start = max(beginnings[partition], self.start(partition))
-            consumer.seek(partition, self._store.position(partition.topic, partition.partition, start))
+            beginning = self.position(partition, beginnings[partition])
+            self._store.advance(partition.topic, partition.partition, beginning)
+            start = max(beginning, self.position(partition, self.start(partition)))
+            following = self._store.position(partition.topic, partition.partition, start)
+            consumer.seek(partition, self.offset(partition, following))
         self._report_damaged(beginnings)
 
-    def advance(self, consumer: KafkaConsumer, partition: TopicPartition) -> None:
-        """What was polled is appended; go on behind parts that are archived already."""
-        position = consumer.position(partition)
+    def check_log(self) -> None:
+        """Learn the log's epochs, and that it is the log that the archive was written from.
+
+        Raises:
+            LogError: it is not.
+            BrokerError: Kafka does not answer.
+        """
+        self.log_guard.start(self._marks)
+
+    def position(self, partition: TopicPartition, offset: int) -> int:
+        """The position in the archive of an offset."""
+        return self.log_guard.epochs.position(f"{partition.topic}/{partition.partition}", offset)
+
+    def offset(self, partition: TopicPartition, position: int) -> int:
+        """The offset of a position in the archive."""
+        return self.log_guard.epochs.offset(f"{partition.topic}/{partition.partition}", position)
+
+    def advance(self, consumer: KafkaConsumer, partition: TopicPartition, last: Any) -> None:
+        """What was polled, through the record `last`, is appended; go on behind parts that are archived already."""
+        self.log_guard.on_read(f"{partition.topic}/{partition.partition}", last.offset, last.timestamp)
+        position = self.position(partition, consumer.position(partition))
         self._store.advance(partition.topic, partition.partition, position)
         following = self._store.position(partition.topic, partition.partition)
         if following > position:
-            consumer.seek(partition, following)
+            consumer.seek(partition, self.offset(partition, following))
+
+    def forwarded_from(self, message: Any) -> str | None:
+        """Where the original of a forwarded event stands in the archive (`3:17`), from the message's headers."""
+        text = forwarded_from(message.headers)
+        origin = origin_of(f"{message.topic}/{message.partition}", text, self.log_guard.epochs)
+        return text if origin is None else f"{origin[0].rpartition('/')[2]}:{origin[1]}"
+
+    def write_marks(self) -> None:
+        """Store which records were read last, once the rows are in the files. Raises FileError."""
+        if marks := self.log_guard.take_marks():
+            self._marks |= marks
+            write_marks(self._store.folder, self._marks)
 
     def _report_damaged(self, beginnings: Mapping[TopicPartition, int]) -> None:
         """Say which parts were set aside, and which of their offsets the log no longer has."""
         for part in self._store.damaged:
             metrics.archive_damaged_parts.inc()
-            beginning = beginnings.get(TopicPartition(part.topic, part.partition), 0)
+            place = TopicPartition(part.topic, part.partition)
+            beginning = self.position(place, beginnings.get(place, 0))
             log.error("the archive part of %s", damage_message(part, beginning))
         self._store.damaged.clear()
 
     def start(self, partition: TopicPartition) -> int:
         """The next offset of a partition: from the files, or behind a skipped batch."""
-        return max(self._store.position(partition.topic, partition.partition), self._starts.get(partition, 0))
+        archived = self.offset(partition, self._store.position(partition.topic, partition.partition))
+        return max(archived, self._starts.get(partition, 0))
 
     def positions(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
         """The next offset of every partition, those that stopped included."""
@@ -87,8 +128,18 @@ class ArchivePartitions:
         return positions | {partition: consumer.position(partition) for partition in self.assigned}
 
     def lag(self, positions: Mapping[TopicPartition, int]) -> int:
-        """Messages between `positions` and the ends that the broker has. Raises BrokerError."""
-        ends = self.log_watch.read().ends
+        """Messages between `positions` (offsets) and the ends that the broker has.
+
+        Raises:
+            LogError: the log is not the one that was read before.
+            BrokerError: Kafka does not answer.
+        """
+        state = self.log_watch.read()
+        ends = state.ends
+        offsets = {f"{partition.topic}/{partition.partition}": offset for partition, offset in positions.items()}
+        self.log_guard.on_state(state, offsets)
+        if self.log_guard.problem:
+            raise LogError(self.log_guard.problem)
         return sum(
             max(0, ends.get(f"{partition.topic}/{partition.partition}", position) - position)
             for partition, position in positions.items()

@@ -22,15 +22,16 @@ from features.errors import ArchiveError
 from features.offline import OfflineStore
 from serving import metrics
 from serving.consume.archive_partitions import ArchivePartitions
+from serving.errors import LogError
 from serving.process import logs, memory
-from serving.settings import Settings, read
+from serving.settings import EXIT_MISCONFIGURED, Settings, read
 from stream import topics
 from stream.admin import wait_ready
 from stream.client import READ_COMMITTED, kafka_python_config
-from stream.errors import BrokerError, EventError
+from stream.errors import BrokerError, EventError, FileError
 from stream.events import Record, TimeLimits, decode_catalogue_update, decode_event
 from stream.files import try_lock
-from stream.headers import forwarded_from, is_backfill
+from stream.headers import is_backfill
 
 GROUP: Final = "coldstream-archive"
 LOCK_FILE: Final = "archive.lock"
@@ -49,10 +50,13 @@ TOPICS: Final = (topics.EVENTS, topics.ITEMS, topics.USERS)
 log = logging.getLogger("coldstream.archive")
 
 
-def archive(settings: Settings, stop: threading.Event) -> None:
-    """Copy until `stop` is set; writes buffered rows before it returns.
+def archive(settings: Settings, stop: threading.Event, checked: threading.Event) -> None:
+    """Copy until `stop` is set; writes buffered rows before it returns. Sets `checked` once the log is the right one.
 
     Skips messages that the consumer moves to the dead letters (not JSON, not in the schema).
+
+    Raises:
+        LogError: the log is not the one that the archive was written from.
     """
     store = Archive(settings.state_path / "archive")
     offline = OfflineStore(store.folder, settings.domain_names)
@@ -69,6 +73,8 @@ def archive(settings: Settings, stop: threading.Event) -> None:
             max_partition_fetch_bytes=16 * 1024 * 1024,
         )
         try:
+            partitions.check_log()
+            checked.set()
             partitions.assign(consumer, stop)
             _copy(consumer, store, partitions, offline, TimeLimits(max_future_ms=settings.max_future_ms), stop)
         finally:
@@ -129,15 +135,15 @@ def _poll(
             rows.append(
                 ArchiveRow(
                     message.partition,
-                    message.offset,
+                    partitions.position(partition, message.offset),
                     message.timestamp,
                     record,
                     is_backfill(message.headers),
-                    forwarded_from(message.headers),
+                    partitions.forwarded_from(message),
                 )
             )
         store.append(partition.topic, rows)
-        partitions.advance(consumer, partition)
+        partitions.advance(consumer, partition, messages[-1])
     return True
 
 
@@ -151,13 +157,14 @@ def _flush(consumer: KafkaConsumer, store: Archive, partitions: ArchivePartition
     try:
         for topic, rows in store.flush().items():
             metrics.archived_rows.labels(topic).inc(rows)
+        partitions.write_marks()
         positions = partitions.positions(consumer)
         offsets: dict[Any, Any] = {
             partition: OffsetAndMetadata(position, "", -1) for partition, position in positions.items()
         }
-        consumer.commit(offsets, timeout_ms=KAFKA_TIMEOUT_MS)
         metrics.archive_lag.set(partitions.lag(positions))
-    except ArchiveError as error:
+        consumer.commit(offsets, timeout_ms=KAFKA_TIMEOUT_MS)
+    except (ArchiveError, FileError) as error:
         metrics.archive_errors.inc()
         log.error("%s", error)
     except (KafkaError, BrokerError) as error:
@@ -200,12 +207,17 @@ def main(settings: Settings | None = None) -> int:
 
 def _run(settings: Settings, stop: threading.Event) -> int:
     start_http_server(settings.archive_metrics_port, settings.host, metrics.registry)
+    checked = threading.Event()
     try:
         wait_ready(settings.bootstrap, settings.kafka_security)
         log.info("the archive is ready")
         while not stop.is_set():
             try:
-                archive(settings, stop)
+                archive(settings, stop, checked)
+            except LogError:  # the guard has logged it
+                if not checked.is_set():
+                    return EXIT_MISCONFIGURED
+                stop.wait()
             except (KafkaError, BrokerError) as error:  # such as a connection lost while listing the topics
                 log.warning("Kafka does not respond (%s); the archive restarts from its files", error)
                 stop.wait(RETRY_S)

@@ -19,7 +19,7 @@ from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, batch_messages, tombstone
 from features.errors import StoreError
 from features.store import OnlineStore
-from serving.consume.events import EventProcessor, disconnect
+from serving.consume.events import OTHER_LOG_S, EventProcessor, disconnect
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES
 from stream import topics
@@ -46,6 +46,9 @@ class CatalogueProcessor(PartitionReader):
     def __init__(self, store: OnlineStore, events: EventProcessor, **kwargs: Any) -> None:
         super().__init__(store, **kwargs)
         self.events = events
+        self.log_guard = events.log_guard
+        self.store_thread = events.store_thread
+        self.store_health = events.store_health
 
     async def on_start(self) -> None:
         options = self.events.options
@@ -87,10 +90,13 @@ class CatalogueProcessor(PartitionReader):
         """Continue behind the commit, or where the store's rows end if it holds less: an emptied store fills again."""
         names = [partition_name(partition) for partition in assigned]
         async with self.busy:
-            stored = await self.events.call_store(lambda: self.store.read_positions(names), "read")
+            stored = await self.call_store(lambda: self.store.read_positions(names), "read")
+            epochs = self.log_guard.epochs
             for partition, name in zip(assigned, names, strict=True):
-                committed = await self.consumer.committed(partition)
-                self.next_offsets[partition] = min(committed or 0, stored.get(name, -1) + 1)
+                committed = epochs.position(name, await self.consumer.committed(partition) or 0)
+                if committed <= stored.get(name, -1):  # after a crash, or in a log that went back
+                    await self.recheck_log([name])
+                self.next_offsets[partition] = epochs.offset(name, min(committed, stored.get(name, -1) + 1))
                 self.consumer.seek(partition, self.next_offsets[partition])
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
@@ -102,13 +108,18 @@ class CatalogueProcessor(PartitionReader):
         """Remove a user's profile in every domain, from the store and from `profiles`."""
         async with self.busy:
             for domain in self.store.domains:
-                await self.events.call_store(partial(self.store.delete_user, domain, user_id), "forget")
+                await self.call_store(partial(self.store.delete_user, domain, user_id), "forget")
             await self._send([tombstone(topics.PROFILES, domain, user_id) for domain in self.store.domains])
 
     async def _step(self) -> None:
+        if self.log_guard.problem:
+            await self.sleep(OTHER_LOG_S)
+            return
         fetched = await self.guard.fetch(FETCH_MS, BATCH)
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.next_offsets}
+            if await self.has_other_log(owned):
+                return
             if owned:
                 async with self.seeking_back(owned):
                     await self._apply(owned)
@@ -123,10 +134,17 @@ class CatalogueProcessor(PartitionReader):
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         updates, letters = self._decode(fetched)
-        through = {partition_name(partition): records[-1].offset for partition, records in fetched.items()}
-        folded = await self.events.call_store(partial(write_updates, self.store, updates, through), "write")
+        epochs = self.log_guard.epochs
+        through: dict[str, int] = {}
+        for partition, records in fetched.items():
+            name, last = partition_name(partition), records[-1]
+            through[name] = epochs.position(name, last.offset)
+            self.log_guard.on_read(name, last.offset, last.timestamp)
+        folded = await self.call_store(partial(write_updates, self.store, updates, through), "write")
+        if marks := self.log_guard.take_marks():
+            await self.call_store(partial(self.store.write_log_marks, marks), "write")
         for entry, error in folded.refused:
-            letters += _letters(_message(fetched, entry), error)
+            letters += _letters(self._message(fetched, entry), error)
         await self._send((topics.DEAD_LETTERS, b"", letter) for letter in letters)
         await self._send(batch_messages(folded.rows, through))
         for partition, records in fetched.items():
@@ -142,7 +160,8 @@ class CatalogueProcessor(PartitionReader):
         for partition, records in fetched.items():
             for message in records:
                 try:
-                    updates.append(LoggedUpdate(self._update(message), partition_name(partition), message.offset))
+                    position = self.log_guard.epochs.position(partition_name(partition), message.offset)
+                    updates.append(LoggedUpdate(self._update(message), partition_name(partition), position))
                 except EventError as error:
                     letters += _letters(message, error)
         return updates, letters
@@ -152,6 +171,11 @@ class CatalogueProcessor(PartitionReader):
         update = decode_catalogue_update(message.topic, message.value, message.timestamp, self.events.options.limits)
         self.check_domain(update.domain)
         return update
+
+    def _message(self, fetched: dict[TopicPartition, list[ConsumerRecord]], entry: LoggedUpdate) -> ConsumerRecord:
+        records = next(batch for partition, batch in fetched.items() if partition_name(partition) == entry.partition)
+        offset = self.log_guard.epochs.offset(entry.partition, entry.offset)
+        return next(message for message in records if message.offset == offset)
 
     async def _send(self, messages: Iterable[Message]) -> None:
         """Send messages and wait until all are acknowledged."""
@@ -165,8 +189,3 @@ class CatalogueProcessor(PartitionReader):
 def _letters(message: ConsumerRecord, error: EventError) -> list[bytes]:
     log.warning("%s, offset %d: not applied: %s", message.topic, message.offset, error.detail)
     return letters_of(message, error)
-
-
-def _message(fetched: dict[TopicPartition, list[ConsumerRecord]], entry: LoggedUpdate) -> ConsumerRecord:
-    records = next(records for partition, records in fetched.items() if partition_name(partition) == entry.partition)
-    return next(message for message in records if message.offset == entry.offset)

@@ -7,10 +7,10 @@ Kafka redelivers the same events, and rows skip those at or before the positions
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -28,6 +28,7 @@ from serving import metrics
 from serving.consume.activity_cache import ActivityCache
 from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
+from serving.consume.log_guard import LogGuard
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, FeatureUpdate, encode
 from serving.store_health import StoreHealth
@@ -45,12 +46,13 @@ UPDATE_BYTES: Final = 512 * 1024
 NEW_PARTITIONS_MS: Final = 10_000
 """Added partitions are seen within this time."""
 RETRY_S: Final = 0.25
+OTHER_LOG_S: Final = 1.0
+"""Pause of a consumer that has found another log: it only reports."""
 STOP_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 3.0
 """How long the shutdown waits for Kafka to respond to a metadata request."""
 OFFLINE_STOP_S: Final = 1.0
 """How long clients may take to disconnect if Kafka did not respond."""
-T = TypeVar("T")
 
 log = logging.getLogger("coldstream.consumer")
 
@@ -82,6 +84,7 @@ class EventProcessor(PartitionReader):
         self.update_partitions = 1
         self.ends: dict[str, int] = {}
         self.forwarder = Forwarder(options.bootstrap, options.security)
+        self.log_guard = LogGuard(options.bootstrap, options.security)
         self.store_thread = ThreadPoolExecutor(1, "feast")
         self.store_health = StoreHealth()
         self.flushed_at = time.monotonic()
@@ -148,9 +151,14 @@ class EventProcessor(PartitionReader):
                 log.warning("stopped while the online store is unavailable (%s); events will be redelivered", error)
 
     async def _step(self) -> None:
+        if self.log_guard.problem:
+            await self.sleep(OTHER_LOG_S)
+            return
         fetched = await self.guard.fetch(self.options.batch_ms, self.options.batch_events)
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.popularity_rows}
+            if await self.has_other_log(owned):
+                return
             if owned:
                 async with self.seeking_back(owned):
                     await self._apply(owned)
@@ -164,7 +172,8 @@ class EventProcessor(PartitionReader):
             position = await self.consumer.position(partition)
             self.next_offsets[partition] = max(self.next_offsets[partition], position)
             row = self.popularity_rows[partition]
-            row.position = max(row.position, position - 1)
+            end = self.log_guard.epochs.position(partition_name(partition), position)
+            row.position = max(row.position, end - 1)
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
@@ -173,14 +182,16 @@ class EventProcessor(PartitionReader):
             names = [partition_name(partition) for partition in assigned]
             stored_rows = await self.call_store(lambda: self.store.read_popularity(names), "read")
             outcomes = await self._restore_outcomes(assigned)
-            for partition in assigned:
-                row = self._current_row(
-                    partition_name(partition), stored_rows.get(partition_name(partition)) or PartitionPopularity()
+            epochs = self.log_guard.epochs
+            for partition, name in zip(assigned, names, strict=True):
+                row = self._current_row(name, stored_rows.get(name) or PartitionPopularity())
+                committed = epochs.position(name, await self.consumer.committed(partition) or 0)
+                if committed <= row.position:  # after a crash, or in a log that went back
+                    await self.recheck_log([name])
+                position = self.impression_join.begin(
+                    partition, outcomes.get(partition), min(committed, row.position + 1)
                 )
-                committed = await self.consumer.committed(partition)
-                start = self.impression_join.begin(
-                    partition, outcomes.get(partition), min(committed or 0, row.position + 1)
-                )
+                start = epochs.offset(name, position)
                 self.consumer.seek(partition, start)
                 self.popularity_rows[partition], self.next_offsets[partition] = row, start
             self._measure_lag(assigned)
@@ -228,15 +239,19 @@ class EventProcessor(PartitionReader):
         started = time.perf_counter()
         entries, letters, misplaced = self._decode(fetched)
         await asyncio.gather(*[await self.producer.send(topics.DEAD_LETTERS, value) for value in letters])
-        behind = await self.forwarder.send(misplaced) if misplaced else {}
+        sent = await self.forwarder.send(misplaced) if misplaced else {}
+        behind = {name: self.log_guard.epochs.position(name, offset) for name, offset in sent.items()}
         decoded = time.perf_counter()
         changed = await self.call_store(partial(self.activities.fold, entries, self.options.fold_settings), "write")
         for partition, records in fetched.items():
-            partition_entries = [entry for entry in entries if entry.partition == partition_name(partition)]
+            name, last = partition_name(partition), records[-1]
+            through = self.log_guard.epochs.position(name, last.offset)
+            partition_entries = [entry for entry in entries if entry.partition == name]
             popularity.apply(self.popularity_rows[partition], partition_entries, self.options.popularity_settings)
-            self.impression_join.apply(partition, partition_entries, records[-1].offset)
-            self.popularity_rows[partition].position = max(self.popularity_rows[partition].position, records[-1].offset)
-            self.next_offsets[partition] = records[-1].offset + 1
+            self.impression_join.apply(partition, partition_entries, through)
+            self.popularity_rows[partition].position = max(self.popularity_rows[partition].position, through)
+            self.next_offsets[partition] = last.offset + 1
+            self.log_guard.on_read(name, last.offset, last.timestamp)
         metrics.batch_seconds.labels("decode").observe(decoded - started)
         metrics.batch_seconds.labels("apply").observe(time.perf_counter() - decoded)
         await self._send_updates(fetched, changed, behind)
@@ -249,8 +264,10 @@ class EventProcessor(PartitionReader):
         entries: list[LoggedEvent] = []
         letters: list[bytes] = []
         misplaced: list[Misplaced] = []
+        epochs = self.log_guard.epochs
         for partition, records in fetched.items():
             name = partition_name(partition)
+            shift = epochs.shift_between(name, records[0].offset, records[-1].offset)
             for message in records:
                 try:
                     event = self._event(message)
@@ -259,8 +276,9 @@ class EventProcessor(PartitionReader):
                         misplaced.append((home, message))
                         continue
                     headers = message.headers
-                    origin = origin_of(name, forwarded_from(headers)) if headers else None
-                    entries.append(LoggedEvent(event, name, message.offset, is_backfill(headers), origin))
+                    origin = origin_of(name, forwarded_from(headers), epochs) if headers else None
+                    position = message.offset + (shift if shift is not None else epochs.shift(name, message.offset))
+                    entries.append(LoggedEvent(event, name, position, is_backfill(headers), origin))
                 except EventError as error:
                     letters += letters_of(message, error)
         return entries, letters, misplaced
@@ -282,7 +300,8 @@ class EventProcessor(PartitionReader):
             name = partition_name(partition)
             users = [key for key, row in changed.items() if name in row.applied.positions]
             listed = users if len(users) <= UPDATE_USERS else None
-            update = FeatureUpdate(name, records[-1].offset, now, records[-1].timestamp, listed, behind=behind)
+            through = self.log_guard.epochs.position(name, records[-1].offset)
+            update = FeatureUpdate(name, through, now, records[-1].timestamp, listed, behind=behind)
             await self.send_update(partition, update)
 
     async def send_update(self, partition: TopicPartition, update: FeatureUpdate) -> None:
@@ -323,37 +342,26 @@ class EventProcessor(PartitionReader):
             return
         rows = {partition_name(partition): row for partition, row in self.popularity_rows.items() if row.position >= 0}
         rows |= {popularity.TOP_PREFIX + name: popularity.most_popular(row) for name, row in rows.items()}
+        marks = self.log_guard.take_marks()
+
+        def write() -> None:
+            self.store.write_popularity(rows)
+            if marks:
+                self.store.write_log_marks(marks)
+
         try:
             if wait:
-                await self.call_store(lambda: self.store.write_popularity(rows), "write")
+                await self.call_store(write, "write")
             else:
-                await asyncio.get_running_loop().run_in_executor(self.store_thread, self.store.write_popularity, rows)
+                await asyncio.get_running_loop().run_in_executor(self.store_thread, write)
+            if self.log_guard.problem:
+                return
             await self.impression_join.publish(self.producer)
             await self.consumer.commit({partition: self.next_offsets[partition] for partition in self.popularity_rows})
         except (CommitFailedError, IllegalStateError) as error:
             log.info("not committed (%s): these events will be redelivered and change nothing", error)
         except (StoreError, KafkaError) as error:
             log.warning("not flushed (%s): these events will be redelivered and change nothing", error)
-
-    async def call_store(self, call: Callable[[], T], operation: str) -> T:
-        """Run `call` in the store's thread; retry while the store is unavailable: nothing is lost, the lag grows."""
-        waiting = False
-        while True:
-            try:
-                result = await asyncio.get_running_loop().run_in_executor(self.store_thread, call)
-            except StoreError as error:
-                self.store_health.count_error(error, operation)
-                if not waiting:
-                    log.warning("%s; retrying until it does", error)
-                waiting = True
-                if self.should_stop:
-                    raise
-                await asyncio.sleep(RETRY_S)
-            else:
-                self.store_health.count_calls()
-                if waiting:
-                    log.info("the online store responds again")
-                return result
 
 
 async def disconnect(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer | Forwarder], within_s: float) -> bool:

@@ -12,7 +12,7 @@ from mode import Service
 from features.errors import StoreError
 from features.store import OnlineStore
 from serving.consume.catalogue import CatalogueProcessor
-from serving.consume.events import disconnect
+from serving.consume.events import OTHER_LOG_S, disconnect
 from serving.consume.partition_reader import PartitionReader
 from serving.errors import MessageError
 from serving.messages import decode_forget
@@ -82,6 +82,9 @@ class ForgetProcessor(PartitionReader):
                 self.drop_partition(partition)
 
     async def _step(self) -> None:
+        if self.events.log_guard.problem:
+            await self.sleep(OTHER_LOG_S)
+            return
         fetched = await self.guard.fetch(FETCH_MS, BATCH)
         async with self.busy:
             owned = {partition: records for partition, records in fetched.items() if partition in self.next_offsets}

@@ -46,7 +46,10 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
         while not self.should_stop:
             number += 1
             try:
-                self.measure_lag(await asyncio.to_thread(self.log_watch.read))
+                offsets = self.read_offsets()
+                state = await asyncio.to_thread(self.log_watch.read)
+                self.events.log_guard.on_state(state, offsets)
+                self.measure_lag(state)
                 if number % REPORTS_PER_RETRY == 0:
                     await self._retry_stopped()
                 await self.report()
@@ -56,6 +59,11 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
 
     async def on_stop(self) -> None:
         await asyncio.to_thread(self.log_watch.close)
+
+    def read_offsets(self) -> dict[str, int]:
+        """The next offset of every assigned partition."""
+        places = (place for reader in self.readers for place in reader.next_offsets.items())
+        return {partition_name(partition): offset for partition, offset in places}
 
     async def _retry_stopped(self) -> None:
         for reader in self.readers:
@@ -87,8 +95,10 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
         now, store_problem = int(time.time() * 1000), self.store_problem()
         for partition, position in list(self.events.next_offsets.items()):
             batch = self.events.stopped.get(partition)
-            why = stop_message(batch) if batch is not None else store_problem
-            update = FeatureUpdate(partition_name(partition), position - 1, now, 0, [], why)
+            why = self.events.log_guard.problem or (stop_message(batch) if batch is not None else store_problem)
+            name = partition_name(partition)
+            through = self.events.log_guard.epochs.position(name, position) - 1
+            update = FeatureUpdate(name, through, now, 0, [], why)
             await self.events.send_update(partition, update)
         for reader in self.others:
             await self._report_stops(reader, now)

@@ -1,20 +1,31 @@
 """What the readers of events and of catalogue updates share: positions, stopped partitions, and batches that fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
+from features.errors import StoreError
 from features.store import OnlineStore
 from serving import metrics
+from serving.consume.log_guard import LogGuard
+from serving.store_health import StoreHealth
 from stream import dead_letters
 from stream.batch_probe import UnreadableBatch
-from stream.errors import EventError
+from stream.errors import BrokerError, EventError
 from stream.partition_guard import PartitionGuard
+
+RETRY_S: Final = 0.25
+T = TypeVar("T")
+
+log = logging.getLogger("coldstream.consumer")
 
 
 class PartitionReader(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # mode has no types
@@ -26,6 +37,9 @@ class PartitionReader(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     consumer: AIOKafkaConsumer
     guard: PartitionGuard
+    log_guard: LogGuard
+    store_thread: ThreadPoolExecutor
+    store_health: StoreHealth
 
     def __init__(self, store: OnlineStore, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -50,6 +64,44 @@ class PartitionReader(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self.guard.drop(partition)
         for gauge in (metrics.consumer_lag, metrics.partition_stopped):
             gauge.remove(partition_name(partition))
+
+    async def has_other_log(self, fetched: Mapping[TopicPartition, list[ConsumerRecord]]) -> bool:
+        """Whether the log is not the one that the store's rows are of: what was fetched must not be applied then."""
+        if any(records[0].offset < self.next_offsets[partition] for partition, records in fetched.items()):
+            await self.recheck_log([partition_name(partition) for partition in fetched])
+        return bool(self.log_guard.problem)
+
+    async def recheck_log(self, names: Sequence[str]) -> None:
+        """Compare the log with the store's marks of partitions. Waits for Kafka and the store."""
+        marks = await self.call_store(partial(self.store.read_log_marks, names), "read")
+        while True:
+            try:
+                await asyncio.to_thread(self.log_guard.recheck, marks)
+            except BrokerError as error:
+                log.warning("the log cannot be checked (%s); retrying", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def call_store(self, call: Callable[[], T], operation: str) -> T:
+        """Run `call` in the store's thread; retry while the store is unavailable: nothing is lost, the lag grows."""
+        waiting = False
+        while True:
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self.store_thread, call)
+            except StoreError as error:
+                self.store_health.count_error(error, operation)
+                if not waiting:
+                    log.warning("%s; retrying until it does", error)
+                waiting = True
+                if self.should_stop:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.store_health.count_calls()
+                if waiting:
+                    log.info("the online store responds again")
+                return result
 
     @asynccontextmanager
     async def seeking_back(self, partitions: Iterable[TopicPartition]) -> AsyncIterator[None]:

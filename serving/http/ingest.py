@@ -68,6 +68,7 @@ async def send_records(
     raw_records: Sequence[bytes], service: Service, topic: str, wrong_type: str
 ) -> Response[AcceptedRecords]:
     """`accept_records`, for records that are taken out of a body already. Raises like it."""
+    service.check_log()
     positions: list[Position] = []
     refused: list[RefusedRecord] = []
     for start in range(0, len(raw_records), SLICE):
@@ -75,9 +76,7 @@ async def send_records(
             await asyncio.sleep(0)
         valid = _checked(raw_records[start : start + SLICE], start, service, (topic, wrong_type), refused)
         if valid:
-            sent = await service.producer.send_many(valid)
-            service.on_sent(topic, sent)
-            positions += sent
+            positions += service.on_sent(topic, await service.producer.send_many(valid))
             metrics.records_accepted.labels(type(valid[0]).__name__.lower()).inc(len(valid))
     reported = refused[:MAX_REPORTED]
     if refused and not positions:

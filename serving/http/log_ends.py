@@ -8,6 +8,7 @@ from typing import Final
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from serving.consume.log_guard import LogGuard
 from serving.http.problems import Problem
 from stream.client import kafka_python_config
 
@@ -19,13 +20,14 @@ log = logging.getLogger("coldstream.api")
 class LogEnds:
     """Asks the broker for the ends of partitions, one request at a time, over a connection that it keeps."""
 
-    def __init__(self, bootstrap: str, security: Mapping[str, str]) -> None:
+    def __init__(self, bootstrap: str, security: Mapping[str, str], guard: LogGuard) -> None:
         self._kafka = (bootstrap, security)
+        self._guard = guard
         self._consumer: KafkaConsumer | None = None
         self._asking = asyncio.Lock()
 
     async def check(self, entries: Sequence[tuple[str, int]]) -> None:
-        """Refuse partitions (`events/3`) and offsets that are not in the log. A broker that is away refuses nothing.
+        """Refuse partitions (`events/3`) and positions that are not in the log. A broker that is away refuses nothing.
 
         Raises:
             Problem: an entry is not in the log.
@@ -58,6 +60,6 @@ class LogEnds:
                 continue
             place = TopicPartition(topic, int(number))
             end = self._consumer.end_offsets([place], timeout_ms=TIMEOUT_MS)[place]
-            if offset >= end:
+            if offset >= self._guard.epochs.position(name, end):
                 return f"after: {name} ends before offset {offset}; give a token as a write answered it"
         return None

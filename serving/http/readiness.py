@@ -24,6 +24,8 @@ async def missing_parts(service: Service) -> dict[str, str]:
     if not service.connected or not await service.catalogue_follower.broker_answers(PROBE_TIMEOUT_S):
         address = service.settings.bootstrap
         missing["broker"] = f"no Kafka answers at {address}; is the broker running, and is the address right?"
+    if service.log_guard.problem:
+        missing["log"] = service.log_guard.problem
     for follower in (service.catalogue_follower, service.updates_follower, service.outcomes_follower):
         missing |= follower.problems()
     if not service.catalogue_follower.caught_up.is_set():

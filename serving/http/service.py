@@ -14,13 +14,16 @@ from serving import metrics
 from serving.catalogue.domain import Domain, DomainPolicy
 from serving.catalogue.domain_state import DomainState
 from serving.catalogue.rules_feed import RuleRegistry
+from serving.consume.log_guard import LogGuard
 from serving.domain_presets import preset_for
 from serving.http.background import keep_running
 from serving.http.catalogue_feed import CatalogueFeed
 from serving.http.consumer_reports import ConsumerReports
 from serving.http.live_streams import LiveStreams, StreamLimits
+from serving.http.log_check import LogCheck
 from serving.http.log_ends import LogEnds
 from serving.http.popularity_refresh import PopularityRefresh
+from serving.http.problems import Problem
 from serving.http.read_your_writes import AppliedOffsets, parse_tokens, wait_until_applied
 from serving.http.topic_follower import TopicFollower
 from serving.messages import decode_update, encode, release_announcement
@@ -31,9 +34,10 @@ from serving.recommend.worker import EncodedAnswer, Lookups
 from serving.rollout.canary import CanaryController, LatestOutcomes, canary_thresholds
 from serving.rollout.loader import ReleaseLoader
 from serving.settings import Settings
-from stream import topics
+from stream import log_epochs, topics
 from stream.errors import BrokerError
 from stream.events import TimeLimits
+from stream.login_check import check_login
 from stream.producer import Position, Producer
 
 if TYPE_CHECKING:
@@ -54,7 +58,8 @@ class Service:
             for name in settings.domain_names
         }
         self.applied = AppliedOffsets()
-        self.log_ends = LogEnds(settings.bootstrap, settings.kafka_security)
+        self.log_guard = LogGuard(settings.bootstrap, settings.kafka_security)
+        self.log_ends = LogEnds(settings.bootstrap, settings.kafka_security, self.log_guard)
         self._sent: dict[str, int] = {}
         self.consumers = ConsumerReports()
         self.streams = LiveStreams(
@@ -66,6 +71,7 @@ class Service:
         self._executor = ThreadPoolExecutor(2, "background")
         self.releases = ReleaseLoader(settings.state_path / "releases", self.domains, self._executor, self._on_swap)
         self.lookups = Lookups(self.domains, self.releases.rollouts)
+        self.log_check = LogCheck(settings, self.log_guard, self.lookups, self._executor)
         self.lookups.shadow = self.shadow = Shadow(settings.state_path / "shadow", settings.click_window_ms)
         rules_file = Path(settings.rules) if settings.rules else None
         self.rules = RuleRegistry(
@@ -105,6 +111,7 @@ class Service:
         tasks = {
             "opening the online store": self._open_store,
             "connecting to Kafka": self._connect,
+            "checking the log": self.log_check.run,
             "following the catalogue": self.catalogue_follower.run,
             "following feature updates": self.updates_follower.run,
             "loading releases": self.releases.run,
@@ -125,6 +132,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.producer.stop()
         await asyncio.to_thread(self.log_ends.close)
+        await asyncio.to_thread(self.log_check.close)
         await self.lookups.stop()
         await self.shadow.stop()
         self._executor.shutdown()
@@ -165,11 +173,20 @@ class Service:
         checked.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody waits for it any more
         await applied
 
-    def on_sent(self, topic: str, positions: Iterable[Position]) -> None:
-        """Records that this process sent: their tokens need no check."""
-        for position in positions:
-            name = f"{topic}/{position.partition}"
-            self._sent[name] = max(position.offset, self._sent.get(name, -1))
+    def check_log(self) -> None:
+        """Raise Problem if the log is not the one that the features were made from: what is sent would not count."""
+        if self.log_guard.problem:
+            raise Problem(503, "log-replaced", self.log_guard.problem)
+
+    def on_sent(self, topic: str, sent: Iterable[Position]) -> list[Position]:
+        """The positions of records that this process sent at these offsets: their tokens need no check."""
+        positions = []
+        for place in sent:
+            name = f"{topic}/{place.partition}"
+            position = self.log_guard.epochs.position(name, place.offset)
+            self._sent[name] = max(position, self._sent.get(name, -1))
+            positions.append(Position(place.partition, position))
+        return positions
 
     def _is_known(self, partition: str, offset: int) -> bool:
         return self.applied.contains(partition, offset) or self._sent.get(partition, -1) >= offset
@@ -199,6 +216,10 @@ class Service:
         return open_store(self.settings.state_path / "feast", self.settings.store, self.settings.domain_names)
 
     async def _connect(self) -> None:
+        kafka = (self.settings.bootstrap, self.settings.kafka_security)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, check_login, *kafka)
+        self.log_guard.epochs = await loop.run_in_executor(self._executor, log_epochs.read, *kafka)
         await self.producer.start()
         self.connected = True
 

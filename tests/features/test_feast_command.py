@@ -21,7 +21,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             "feature-views",
-            {"shop_activity", "shop_activity_features", "shop_profile", "shop_item", "popularity", "positions"},
+            {
+                "shop_activity",
+                "shop_activity_features",
+                "shop_profile",
+                "shop_item",
+                "popularity",
+                "positions",
+                "log_marks",
+            },
         ),
         ("entities", {"user", "item", "partition"}),
         ("feature-services", {"shop"}),

@@ -12,7 +12,7 @@ import pytest
 
 from features.activity import FoldSettings
 from features.catalogue_rebuild import rebuild_catalogue
-from features.event_log import last_offsets
+from features.event_log import last_positions
 from features.rebuild import log_by_partition, rebuild
 from features.store import open_store
 from serving import domain_presets
@@ -164,7 +164,7 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
         user = {"type": "user", "user_id": "u1", "at": at, "domain": domain, "attributes": {"plan": domain}}
         client.put("/v1/users", json=[user, {**user, "at": at - 1, "segment": "old"}]).raise_for_status()
     wait_until(system.caught_up, 60, "everything is applied")
-    ends = last_offsets(system.broker.bootstrap, None)
+    ends = last_positions(system.broker.bootstrap, None)
     live = system.open_store()
     wait_until(
         lambda: {name: row.position for name, row in live.read_popularity(list(ends)).items()} == ends,

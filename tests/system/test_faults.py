@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from features.event_log import last_offsets
+from features.event_log import last_positions
 from models.releases.manifest import ITEM_KNN
 from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
@@ -104,7 +104,7 @@ def settle(system: System, within_s: float = 60) -> None:
 def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
     """What became of everything that was ever acknowledged, once it is applied, popular and archived."""
     settle(system, within_s)
-    ends, live = last_offsets(system.broker.bootstrap, None), system.open_store()
+    ends, live = last_positions(system.broker.bootstrap, None), system.open_store()
 
     def counts() -> dict[str, int]:
         return {name: row.position for name, row in live.read_popularity(list(ends)).items()}

@@ -15,7 +15,7 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from features.activity import Activity, FoldSettings
-from features.event_log import last_offsets
+from features.event_log import last_positions
 from features.log_comparison import log_behind
 from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import open_store
@@ -99,7 +99,7 @@ def test_history_that_comes_after_live_events_takes_its_place(
 
 
 def assert_rebuilt_rows_are_equal(system: System, user: str, folder: Path) -> None:
-    ends = last_offsets(system.broker.bootstrap, None)
+    ends = last_positions(system.broker.bootstrap, None)
     rebuilt, live = open_store(folder, "sqlite", DOMAINS), system.open_store()
     rebuild(
         log_by_partition(system.state / "archive", system.broker.bootstrap, None, DOMAINS),
@@ -167,10 +167,10 @@ def test_an_import_that_was_killed_sends_each_event_once(broker: Broker, tmp_pat
     rows = [(f"{prefix}-{n % 40}", f"i{n % 7}", 1_672_912_800_000 + 1_000 * n) for n in range(60_000)]
     source = table(file, rows)
     flags = ["--kafka", broker.bootstrap, "--state", str(tmp_path / "state")]
-    before = sum(last_offsets(broker.bootstrap, None).values())
+    before = sum(last_positions(broker.bootstrap, None).values())
     process = subprocess.Popen([sys.executable, "-m", "serving.cli", *flags, "import", str(file)])
     try:
-        wait_until(lambda: sum(last_offsets(broker.bootstrap, None).values()) > before, 60, "events are in the log")
+        wait_until(lambda: sum(last_positions(broker.bootstrap, None).values()) > before, 60, "events are in the log")
     finally:
         process.kill()
         process.wait()

@@ -18,7 +18,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from features.activity import FoldSettings
 from features.archive import partitions, read_events
 from features.dataset import interactions
-from features.event_log import last_offsets, read_log
+from features.event_log import last_positions, read_log
 from features.popularity import merge
 from features.rebuild import log_by_partition, rebuild
 from features.store import open_store
@@ -261,7 +261,7 @@ def test_two_consumers_and_producers_with_other_partitioners(own_system: System)
         wait_until(
             lambda: (
                 archived_events(system.state / "archive")
-                == sum(last + 1 for last in last_offsets(system.broker.bootstrap, None).values())
+                == sum(last + 1 for last in last_positions(system.broker.bootstrap, None).values())
             ),
             60,
             "all is archived",

@@ -1,7 +1,9 @@
 """The whole system against a cluster with TLS and SCRAM passwords, with the example of the documentation."""
 
 import json
+import re
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from stream.admin import wait_ready
 from stream.broker import Broker
-from stream.errors import BrokerError
+from stream.login_check import LoginError
 from testing.api import post_actions
 from testing.delivery import archived_events
 from testing.secured_broker import secured_broker, self_signed
@@ -74,15 +76,62 @@ def test_the_documented_settings_run_a_system_behind_tls_and_a_password(
     assert PASSWORD not in logged + "".join(text for _, text in outputs)
 
 
-@pytest.mark.parametrize("wrong", [{"sasl_password": "a guess 17"}, {"sasl_username": "stranger"}, {"ssl_cafile": ""}])
-def test_what_does_not_let_in_is_a_clear_error(
-    secured: tuple[Broker, dict[str, str]], wrong: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"sasl_password": "a guess 17"}, "rejected the login"),
+        ({"sasl_username": "stranger"}, "rejected the login"),
+        ({"sasl_mechanism": "PLAIN"}, "does not accept this kind of login"),
+        ({"ssl_cafile": "other.pem"}, "certificate of 127.0.0.1:"),
+        ({"security_protocol": "SASL_PLAINTEXT"}, "speaks TLS, and security_protocol is SASL_PLAINTEXT"),
+        ({"security_protocol": "SSL"}, "it may want a login or a client certificate"),
+        (None, "speaks TLS, and security_protocol is PLAINTEXT"),
+    ],
+)
+def test_what_does_not_let_in_is_a_clear_error_at_once(
+    secured: tuple[Broker, dict[str, str]], wrong: dict[str, str] | None, words: str, tmp_path: Path
 ) -> None:
     broker, security = secured
-    if "ssl_cafile" in wrong:
-        (tmp_path / "other.pem").write_bytes(self_signed()[1])
+    (tmp_path / "other.pem").write_bytes(self_signed()[1])
+    if wrong and "ssl_cafile" in wrong:
         wrong = {"ssl_cafile": str(tmp_path / "other.pem")}
-    with pytest.raises(BrokerError, match="does kafka_security fit it") as error:
-        wait_ready(broker.bootstrap, security | wrong, timeout_s=2)
+    began = time.monotonic()
+    with pytest.raises(LoginError, match=re.escape(words)) as error:
+        wait_ready(broker.bootstrap, _changed(security, wrong))
+    assert time.monotonic() - began < 10
     assert PASSWORD not in str(error.value)
     assert "a guess 17" not in str(error.value)
+
+
+def _changed(security: dict[str, str], wrong: dict[str, str] | None) -> dict[str, str]:
+    if wrong is None:
+        return {}
+    changed = security | wrong
+    if changed["security_protocol"] == "SSL":
+        return {name: value for name, value in changed.items() if not name.startswith("sasl_")}
+    if changed["security_protocol"] == "SASL_PLAINTEXT":
+        return {name: value for name, value in changed.items() if not name.startswith("ssl_")}
+    return changed
+
+
+def test_tls_at_a_port_without_tls_and_an_unknown_host_are_clear_errors(
+    secured: tuple[Broker, dict[str, str]],
+) -> None:
+    broker, security = secured
+    inner = broker.settings["listeners"].split("PLAINTEXT://")[1].split(",")[0]
+    with pytest.raises(LoginError, match=f"{inner} does not speak TLS"):
+        wait_ready(inner, security)
+    with pytest.raises(LoginError, match=r"the host no-such-host\.invalid is not known"):
+        wait_ready("no-such-host.invalid:9092", security)
+
+
+def test_commands_end_soon_with_the_reason(secured: tuple[Broker, dict[str, str]], tmp_path: Path) -> None:
+    broker, security = secured
+    settings_file(tmp_path, broker.bootstrap, security | {"sasl_password": "a guess 17"})
+    for arguments in (["topics"], ["up", "--no-train"], ["consumer"]):
+        began = time.monotonic()
+        code, output = run(tmp_path, None, *arguments)
+        assert code != 0
+        assert "rejected the login" in output, output
+        assert time.monotonic() - began < 25  # the start of Python on a busy machine included
+        assert "a guess 17" not in output
