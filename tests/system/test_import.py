@@ -207,7 +207,7 @@ def test_events_that_neither_log_nor_archive_holds_are_said(fresh_broker: Broker
     settings = read(flags=flags, environment={})
     assert import_source(settings, source).events == 20
     admin = KafkaAdminClient(bootstrap_servers=fresh_broker.bootstrap)
-    ends = last_offsets(fresh_broker.bootstrap, None)
+    ends = last_positions(fresh_broker.bootstrap, None)
     places = {TopicPartition(topics.EVENTS, number): -1 for number in range(len(ends))}
     admin.delete_records(places)
     admin.close()
