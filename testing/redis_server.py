@@ -15,10 +15,11 @@ READY_WITHIN_S: Final = 30.0
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A Redis on loopback that keeps nothing on disk: its address as the setting `store`, and its process."""
+def redis_server(folder: Path, password: str = "") -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A Redis on loopback that keeps nothing on disk: the setting `store`, without its password, and the process."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    command += ["--requirepass", password] if password else []
     server = start_child(command, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: server.poll() is not None or _listens(port), READY_WITHIN_S, f"Redis listens on port {port}")
