@@ -10,11 +10,15 @@ from features.activity import History
 from models.arrays import Bool, Float32, Int32, Int64
 from models.data.profiles import ANONYMOUS, ProfileSchema, RequestContext, time_features
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, Vocabulary
+from stream.events import KINDS
 
 GAP_BUCKETS: Final = 33
 """Buckets of the time since the event before: 0 is padding, 1 to 31 are powers of two of seconds, 32 is `FIRST_GAP`."""
 FIRST_GAP: Final = GAP_BUCKETS - 1
 """The bucket of a history's first event, which has no event before it."""
+
+START: Final = len(KINDS) + 1
+"""The kind of the start token, which stands before a history's first event and has no item (item number 0)."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -101,19 +105,32 @@ def batch_histories(
     return Batch(items, kinds, gap_buckets(times, items), vocabulary.kind_weights, tuple(contexts))
 
 
-def encoder_inputs(batch: Batch, schema: ProfileSchema, *, context: bool) -> dict[str, Int32]:
+def encoder_inputs(
+    batch: Batch, schema: ProfileSchema, *, context: bool, start_token: bool = False
+) -> dict[str, Int32]:
     """Inputs of an encoder by name: `items`, `kinds`, `gaps` int32 [batch, length].
+
+    With `start_token` histories with room for it begin with the kind `START`.
 
     With attributes in `schema` also `profile` int32 [batch, attributes]; with `context` also `time_features` int32
     [batch, 2] (hour, weekday).
     """
-    inputs = {"items": batch.items, "kinds": batch.kinds, "gaps": batch.gaps}
+    kinds = with_start_token(batch) if start_token else batch.kinds
+    inputs = {"items": batch.items, "kinds": kinds, "gaps": batch.gaps}
     contexts = batch.contexts or (ANONYMOUS,) * len(batch)
     if len(schema):
         inputs["profile"] = schema.encode([context.profile for context in contexts])
     if context:
         inputs["time_features"] = time_features(np.array([context.at for context in contexts], np.int64))
     return inputs
+
+
+def with_start_token(batch: Batch) -> Int32:
+    """int32 [batch, length]: the kinds with `START` before the first event, where a place is free."""
+    kinds, columns = batch.kinds.copy(), batch.items.shape[1] - 1 - batch.lengths
+    rows = np.flatnonzero(columns >= 0)
+    kinds[rows, columns[rows]] = START
+    return kinds
 
 
 def gap_buckets(times: Int64, items: Int32) -> Int32:

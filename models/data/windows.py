@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from models.arrays import Float32, Int32, Int64
-from models.data.batch import Batch, gap_buckets
+from models.data.batch import START, Batch, gap_buckets
 from models.data.interactions import Interactions
 from models.data.profiles import EventProfiles
 
@@ -37,13 +37,18 @@ class Windows(msgspec.Struct, frozen=True):
         return events
 
 
-def cut_windows(interactions: Interactions, length: int, windows_per_user: int, *, baskets: bool = True) -> Windows:
+def cut_windows(
+    interactions: Interactions, length: int, windows_per_user: int, *, baskets: bool = True, start_token: bool = False
+) -> Windows:
     """Each user's newest `windows_per_user * length` events, cut from the newest backwards.
 
     With `baskets`, events of one user with the same time (a basket, an import by day) have no order among themselves:
     the next event of each of them is one of the user's next time, sampled again in every epoch. Without, it is the
-    next event.
+    next event. With `start_token` a user's history begins with an event without an item, of kind `START`: what follows
+    it are the user's first events.
     """
+    if start_token:
+        interactions = _with_start_tokens(interactions)
     users, event_items, times = interactions.users, (interactions.items + 1).astype(np.int32), interactions.at
     n = len(interactions)
     per_event = (event_items, interactions.values, times, interactions.profiles)
@@ -55,6 +60,7 @@ def cut_windows(interactions: Interactions, length: int, windows_per_user: int, 
     user_ends = np.append(np.flatnonzero(np.diff(users)) + 1, n)
     user_end = np.repeat(user_ends, np.diff(np.append(0, user_ends)))
     new_time = np.diff(times) != 0 if baskets else np.ones(n - 1, np.bool_)
+    new_time |= event_items[:-1] == 0
     group_ends = np.append(np.flatnonzero((np.diff(users) != 0) | new_time) + 1, n)
     next_start = np.repeat(group_ends, np.diff(np.append(0, group_ends)))
     next_group = np.minimum(np.searchsorted(group_ends, next_start, side="right"), len(group_ends) - 1)
@@ -74,3 +80,24 @@ def cut_windows(interactions: Interactions, length: int, windows_per_user: int, 
     useful = (stops > starts).any(axis=1)
     batch = Batch(items[useful], kinds[useful], gap_buckets(at, items)[useful])
     return Windows(batch, starts[useful], stops[useful], *per_event)
+
+
+def _with_start_tokens(interactions: Interactions) -> Interactions:
+    """The interactions with one more before each user's first: no item (index -1), kind `START`, the time of the first.
+
+    It has the profile that was known before the first event, and no value.
+    """
+    first = np.flatnonzero(np.diff(interactions.users, prepend=-1))
+    profiles, values = interactions.profiles, interactions.values
+    if profiles is not None:
+        rows = np.insert(profiles.rows, first, profiles.rows[first])
+        profiles = msgspec.structs.replace(profiles, rows=rows.astype(np.int32))
+    return msgspec.structs.replace(
+        interactions,
+        users=np.insert(interactions.users, first, interactions.users[first]),
+        items=np.insert(interactions.items, first, -1),
+        kinds=np.insert(interactions.kinds, first, START - 1),
+        at=np.insert(interactions.at, first, interactions.at[first]),
+        values=np.insert(values, first, np.float32(np.nan)) if values is not None else None,
+        profiles=profiles,
+    )

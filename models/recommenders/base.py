@@ -83,6 +83,11 @@ class Scorer(ABC):
         """Whether the time of the request changes the scores."""
         return False
 
+    @property
+    def answers_empty_histories(self) -> bool:
+        """Whether an empty history gets more than the order of popularity: what new users take, or the profile."""
+        return False
+
     def refit(self, interactions: Interactions) -> None:  # noqa: B027 - what cannot be fitted stays as it is
         """Learn from other interactions, which takes seconds. Neural networks stay as they are."""
 

@@ -64,6 +64,11 @@ class BlendScorer(Scorer):
     def reads_time(self) -> bool:
         return any(member.reads_time for member in self.members)
 
+    @property
+    def answers_empty_histories(self) -> bool:
+        weights = zip(self.members, self.weights[0].tolist(), strict=True)
+        return any(weight > 0 and member.answers_empty_histories for member, weight in weights)
+
     def score(self, batch: Batch) -> Float32:
         weights, dense = self.weights[bucket_of(batch.lengths)], self._dense
         if dense and weights[:, dense[0]].all():

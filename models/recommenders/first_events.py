@@ -35,6 +35,10 @@ class FirstEvents(Popularity):
         super().__init__()
         self.params = params or self.Params()
 
+    @property
+    def answers_empty_histories(self) -> bool:
+        return True
+
     def fit(self, interactions: Interactions) -> None:
         self.vocabulary = interactions.vocabulary
         starts = np.searchsorted(interactions.users, np.arange(interactions.user_count))

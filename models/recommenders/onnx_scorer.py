@@ -29,6 +29,7 @@ class OnnxScorer(ValueModel):
         self.repeats: Float32 = arrays["repeats"]
         self.length = int(params["length"])
         self.gains = bool(params.get("repeats"))
+        self.start_token = bool(params.get("start_token"))
         self.encoder = arrays["encoder"]
         self.schema = ProfileSchema.from_json(params.get("fields", ()))
         if self.repeats.shape != (self.length,):
@@ -59,10 +60,15 @@ class OnnxScorer(ValueModel):
     def reads_profiles(self) -> bool:
         return len(self.schema) > 0
 
+    @property
+    def answers_empty_histories(self) -> bool:
+        return self.start_token
+
     def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]."""
         batch = batch.newest(self.length)
-        inputs = encoder_inputs(batch, self.schema, context="time_features" in self._inputs)
+        how = {"context": "time_features" in self._inputs, "start_token": self.start_token}
+        inputs = encoder_inputs(batch, self.schema, **how)
         used = {name: array for name, array in inputs.items() if name in self._inputs}
         encoded: Float32 = self.encoder.run(None, used)[0]
         return encoded
@@ -72,7 +78,8 @@ class OnnxScorer(ValueModel):
         scores: Float32 = self.values(batch) if self.by_value else self._product(self.encode(batch))
         if self.gains:
             add_repeats(scores, batch.items, self.repeats)
-        scores[~batch.has_history] = self._popular
+        if not self.start_token:
+            scores[~batch.has_history] = self._popular
         return scores
 
     def values(self, batch: Batch) -> Float32:

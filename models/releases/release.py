@@ -20,6 +20,7 @@ class Release:
         popularity: float32 [items].
         first_seen: int64 [items], epoch ms of each item's first event; None where the domain has no freshness.
         reads_profiles: whether users' profiles change the scores.
+        answers_empty_histories: whether users without a history get more than the order of popularity.
     """
 
     def __init__(self, manifest: Manifest, recommender: Scorer, arrays: dict[str, Any]) -> None:
@@ -32,6 +33,7 @@ class Release:
         self._value_model = recommender.value_model
         self._neighbors, self._similarities = arrays["neighbors"], arrays["similarities"]
         self.reads_profiles = recommender.reads_profiles
+        self.answers_empty_histories = recommender.answers_empty_histories
 
     @property
     def id(self) -> str:

@@ -13,8 +13,11 @@ from serving.recommend.request import Prepared
 
 
 def can_personalize(lookup: Prepared) -> bool:
-    """Whether a release answers, and knows anything of the history."""
-    return isinstance(lookup.view, ReleaseView) and lookup.view.release.knows(lookup.history)
+    """Whether a release answers: it knows something of the history, or has more than popularity for an empty one."""
+    view = lookup.view
+    if not isinstance(view, ReleaseView):
+        return False
+    return view.release.answers_empty_histories or view.release.knows(lookup.history)
 
 
 def score_items(view: ReleaseView, lookups: Sequence[Prepared]) -> Float32:

@@ -10,17 +10,20 @@ from typing import Final
 import numpy as np
 
 from models.arrays import Bool, Int32, Int64
-from models.data.batch import FIRST_GAP, Batch
+from models.data.batch import FIRST_GAP, START, Batch
 from models.recommenders.neural.params import Params
 
 SHUFFLED: Final = 0.3
 """Length of a shuffled stretch, as a share of the history."""
+LONGEST_PREFIX: Final = 3
 
 
 def augmented(
     batch: Batch, drawn: Int64, params: Params, near: Int32 | None, rng: np.random.Generator
 ) -> tuple[Batch, Int64]:
-    """What `params` switch on, in the order crop, reorder, substitute, mask; `near` as `substitute` wants it."""
+    """What `params` switch on, in the order prefix, crop, reorder, substitute, mask; `near`: see `substitute`."""
+    if params.prefixes:
+        batch, drawn = prefix(batch, drawn, params.prefixes, rng)
     if params.crop:
         batch, drawn = crop(batch, drawn, params.crop, rng)
     if params.reorder:
@@ -32,13 +35,33 @@ def augmented(
     return batch, drawn
 
 
+def prefix(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> tuple[Batch, Int64]:
+    """A share of histories ends after its first 1 to 3 events, or after its start token.
+
+    Where some of the batch have start tokens, only those do: the others are later parts of histories. What is left
+    stands on the right, where look-ups have it, and is learned from at each of its places.
+    """
+    n, length = batch.items.shape
+    begins = (batch.kinds == START).any(axis=1)
+    kept = rng.integers(0 if begins.any() else 1, LONGEST_PREFIX + 1, n)
+    chosen = (rng.random(n) < share) & (begins | ~begins.any())
+    shifts = np.where(chosen, np.maximum(batch.lengths - kept, 0), 0)[:, None]
+    sources = np.arange(length) - shifts
+    arrays = (batch.items, batch.kinds, batch.gaps)
+    moved = [np.where(sources >= 0, np.take_along_axis(array, np.maximum(sources, 0), axis=1), 0) for array in arrays]
+    items, kinds, gaps = (array.astype(np.int32) for array in moved)
+    return Batch(items, kinds, gaps), np.where(
+        sources >= 0, np.take_along_axis(drawn, np.maximum(sources, 0), axis=1), -1
+    )
+
+
 def crop(batch: Batch, drawn: Int64, share: float, rng: np.random.Generator) -> tuple[Batch, Int64]:
     """A share of histories begins later, anywhere; nothing is learned from the places before that."""
     length = batch.items.shape[1]
     first = length - batch.lengths
     start = first + (rng.random(len(batch)) * batch.lengths).astype(np.int64)
     start = np.where(rng.random(len(batch)) < share, start, first)[:, None]
-    kept = np.arange(length) >= start
+    kept = np.arange(length) >= np.where(start > first[:, None], start, 0)
     gaps = np.where((np.arange(length) == start) & (batch.items > 0), FIRST_GAP, batch.gaps)
     items, kinds, gaps = (np.where(kept, column, 0).astype(np.int32) for column in (batch.items, batch.kinds, gaps))
     return Batch(items, kinds, gaps), np.where(kept, drawn, -1)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from models.arrays import Float32, Int32
-from models.data.batch import GAP_BUCKETS
+from models.data.batch import GAP_BUCKETS, START
 from models.data.profiles import HOURS, WEEKDAYS, ProfileSchema
 from models.recommenders.neural.encoders import encoder_of
 from models.recommenders.neural.losses import (
@@ -76,7 +76,8 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.table = self._looked_up(self.items + 1, spread, "items")
         groups = int(self.category_of.max(initial=0))
         self.category = self._looked_up(groups + 1, small) if groups else None
-        self.kind = self._looked_up(len(KINDS) + 1, small)
+        self.kinds = START + 1 if params.start_token else len(KINDS) + 1
+        self.kind = self._looked_up(self.kinds, small)
         self.gap = self._looked_up(GAP_BUCKETS, small)
         if self.texts is not None:
             self.text = layers.Dense(size, use_bias=False, kernel_initializer=small, name="text")
@@ -109,6 +110,8 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     def call(self, inputs: Any, training: bool = False, newest: bool = False) -> Any:
         numbers = inputs["items"]
         real = ops.cast(ops.not_equal(numbers, 0), "float32")
+        if self.params.start_token:
+            real = real + ops.cast(ops.equal(inputs["kinds"], START), "float32")
         x = self.vectors(numbers) + self.kind(inputs["kinds"]) + self.gap(inputs["gaps"])
         x = self.drop(x, training=training)
         x = x * ops.cast(real, x.dtype)[:, :, None]
@@ -207,7 +210,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """float [batch, length, kinds + 3]: logs of how many events up to each place are of each kind, there at all,
         of the place's category, and of its item."""
         upto = ops.convert_to_tensor(self.causal)
-        kinds = ops.one_hot(inputs["kinds"], len(KINDS) + 1) * real[:, :, None]
+        kinds = ops.one_hot(inputs["kinds"], self.kinds) * real[:, :, None]
         groups = [ops.take(ops.convert_to_tensor(self.category_of), inputs["items"]), inputs["items"]]
         counts = [ops.matmul(upto, kinds), ops.matmul(upto, real[:, :, None])]
         for group in groups:

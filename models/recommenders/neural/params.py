@@ -52,6 +52,10 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
 
     Defences: `reg` (AdamW's decoupled weight decay), `l2` (of the items' vectors in a batch, in the loss), `dropout`;
     `adversarial` is the weight of the loss under vectors moved by `epsilon` where that hurts most.
+    First events: with `start_token` a history begins with a learned token, so that the encoder answers for an empty
+    one, by profile and moment where it reads them. A share `prefixes` of what is learned from are the beginnings of
+    histories: their first 1 to 3 events, or the start token alone.
+
     Augmentation, drawn again in every epoch: `mask`, `substitute` (shares of events that are hidden, or replaced by
     similar items), `crop`, `reorder` (shares of histories that begin later, or have a stretch shuffled).
 
@@ -86,6 +90,8 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     crop: Share = 0.0
     reorder: Share = 0.0
     substitute: Share = 0.0
+    start_token: bool = False
+    prefixes: Share = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     mixed: bool = False
     compiled: bool | None = None

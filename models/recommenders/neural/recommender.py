@@ -87,12 +87,14 @@ class Neural(ValueModel, Recommender):
         if trained < len(interactions.vocabulary):
             self.cold_items = ColdItemInitializer.fit(trained, interactions.categories, interactions.texts)
         values, self.scale = standard(interactions)
-        windows = cut_windows(interactions, params.length, params.windows_per_user, baskets=params.baskets)
+        interactions = msgspec.structs.replace(interactions, values=values)
+        how = {"baskets": params.baskets, "start_token": params.start_token}
+        windows = cut_windows(interactions, params.length, params.windows_per_user, **how)
         if self.start is not None and warm_start.begin(self.network, self.vocabulary, self.start):
             self.started_from = self.start.release
         if len(windows):  # else nothing follows anything: the network stays as it began
             near = similar(interactions) if params.substitute else None
-            self._train(Batches(msgspec.structs.replace(windows, event_values=values), params, probability, near))
+            self._train(Batches(windows, params, probability, near))
         self.initialize_cold_items()
 
     def refit(self, interactions: Interactions) -> None:
@@ -154,6 +156,10 @@ class Neural(ValueModel, Recommender):
     def reads_profiles(self) -> bool:
         return len(self.fields) > 0
 
+    @property
+    def answers_empty_histories(self) -> bool:
+        return self.params.start_token
+
     def encode(self, batch: Batch) -> Float32:
         """float32 [batch, embedding_size]: each history as a vector; zeros where nothing of it is known."""
         network, batch = self._fitted(), batch.newest(self.params.length)
@@ -161,10 +167,12 @@ class Neural(ValueModel, Recommender):
         for start in range(0, len(batch), ENCODED_AT_ONCE):
             part = batch.slice(start, start + ENCODED_AT_ONCE)
             wide = ((0, ENCODED_AT_ONCE - len(part)), (0, 0))
-            inputs = encoder_inputs(part, self.fields, context=self.params.reads_time)
+            how = {"context": self.params.reads_time, "start_token": self.params.start_token}
+            inputs = encoder_inputs(part, self.fields, **how)
             block = {name: np.pad(array, wide) for name, array in inputs.items()}
             hidden = ops.convert_to_numpy(network.predict_on_batch(block))[: len(part), -1]
-            out[start : start + len(part)] = np.where(part.has_history[:, None], hidden, 0.0)
+            known = part.has_history[:, None] | self.params.start_token
+            out[start : start + len(part)] = np.where(known, hidden, 0.0)
         return out
 
     def embeddings(self) -> Float32:
@@ -203,7 +211,7 @@ class Neural(ValueModel, Recommender):
         scores: Float32 = self.values(batch) if by_value else self.encode(batch) @ self.embeddings().T
         if self.params.repeats:
             add_repeats(scores, batch.items, self.repeats())
-        if not batch.has_history.all():
+        if not (self.params.start_token or batch.has_history.all()):
             scores[~batch.has_history] = np.log1p(self.popularity)
         return scores
 

@@ -10,7 +10,7 @@ from models.recommenders.onnx_scorer import OnnxScorer
 if TYPE_CHECKING:
     from optuna import Trial
 
-SPACE_VERSION: Final = 2
+SPACE_VERSION: Final = 3
 """Increased whenever the space below changes, since a study cannot go on in another space."""
 
 
@@ -41,6 +41,8 @@ class EncoderSpec(ReleasableSpec):
             "reg": trial.suggest_float("reg", 1e-5, 1e-1, log=True),
             "negatives": trial.suggest_categorical("negatives", [256, 512, 1024, 2048]) if sampled else 512,
             "mask": trial.suggest_float("mask", 0.0, 0.3),
+            "start_token": trial.suggest_categorical("start_token", [False, True]),
+            "prefixes": trial.suggest_categorical("prefixes", [0.0, 0.25, 0.5]),
             "adversarial": trial.suggest_categorical("adversarial", [0.0, 0.5, 1.0]),
             "loss": trial.suggest_categorical("loss", losses) if sampled else "auto",
         }

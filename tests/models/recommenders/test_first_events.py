@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from models.data.interactions import Interactions
+from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.first_events import FirstEvents
+from models.recommenders.popularity import Popularity
 
 ROWS = [
     ("u1", "a", "purchase", 1),
@@ -36,3 +38,12 @@ def test_counts_are_of_the_first_events(events: int, half_life_ms: float | None,
         np.argmax(recommender.popularity)
         == recommender.vocabulary.index[max(expected, key=lambda item: expected[item])]
     )
+
+
+def test_a_blend_answers_for_an_empty_history_where_a_member_with_weight_does() -> None:
+    first, other = FirstEvents(), Popularity()
+    weights = np.zeros((BUCKETS, 2))
+    weights[:, 1] = 1.0
+    assert not Blend([first, other], weights).answers_empty_histories
+    weights[0] = (0.2, 0.8)
+    assert Blend([first, other], weights).answers_empty_histories

@@ -3,9 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from features.catalogue import CatalogueEntry
+from models.recommenders.first_events import FirstEvents
+from models.releases.release import Release
 from serving.catalogue.domain_state import DomainState
 from serving.recommend.pipeline import FIRST_OF_CATALOGUE
 from serving.recommend.request import LookupRequest
@@ -18,6 +22,7 @@ from testing.lookups import (
     ids,
     look_up,
     read_release,
+    release_view,
     serve,
     state_of,
     stocked,
@@ -297,3 +302,15 @@ def test_a_list_of_the_catalogue_reaches_what_comes_late_in_it() -> None:
     assert ids(look_up(state, None, LookupRequest("shop", 20))) == many[:20]
     follow(state, Rule(id="x", action="exclude", items=many[:FIRST_OF_CATALOGUE]))
     assert ids(look_up(state, None, LookupRequest("shop", 20))) == many[FIRST_OF_CATALOGUE : FIRST_OF_CATALOGUE + 20]
+
+
+def test_someone_without_a_history_gets_what_the_release_knows_of_new_users(state: DomainState) -> None:
+    known = release_view(state).release
+    neighbors, similarities = known.neighbors
+    first = FirstEvents()
+    first.vocabulary, first.popularity = known.vocabulary, np.eye(12, dtype=np.float32)[4]
+    arrays = {"popularity": known.popularity, "neighbors": neighbors, "similarities": similarities}
+    assert look_up(state, None, LookupRequest("shop", 3)).reason != "personal"
+    serve(state, Release(msgspec.structs.replace(known.manifest, id="first"), first, arrays))
+    answer = look_up(state, None, LookupRequest("shop", 3))
+    assert (ids(answer)[0], answer.reason, answer.release) == ("i4", "personal", "first")

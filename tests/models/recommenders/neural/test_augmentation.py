@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.arrays import Int64
-from models.data.batch import FIRST_GAP, Batch
+from models.data.batch import FIRST_GAP, START, Batch
 from models.recommenders.neural import augmentation
 
 LENGTH = 12
@@ -65,3 +65,28 @@ def test_a_share_is_masked(rng: np.random.Generator) -> None:
     batch, _ = histories(*[12] * 500)
     masked = augmentation.mask(batch, 0.25, rng)
     assert (masked.items == 0).mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_prefix_is_a_beginning_on_the_right(rng: np.random.Generator) -> None:
+    batch, drawn = histories(*[8] * 100, 2)
+    shortened, after = augmentation.prefix(batch, drawn, 1.0, rng)
+    assert set(shortened.lengths[:100].tolist()) == {1, 2, 3}
+    for row in range(len(shortened)):
+        kept = shortened.lengths[row]
+        assert shortened.items[row].tolist() == [0] * (LENGTH - kept) + list(range(1, kept + 1))
+        assert after[row].tolist() == [-1] * (LENGTH - kept) + list(range(1, kept + 1))
+    same, _ = augmentation.prefix(batch, drawn, 0.0, rng)
+    np.testing.assert_array_equal(same.kinds, batch.kinds)
+
+
+def test_a_prefix_may_be_the_start_token_alone(rng: np.random.Generator) -> None:
+    batch, drawn = histories(*[6] * 50, LENGTH)
+    batch.kinds[:50, LENGTH - 7], drawn[:50, LENGTH - 7] = START, 99
+    shortened, after = augmentation.prefix(batch, drawn, 1.0, rng)
+    assert set(shortened.lengths[:50].tolist()) == {0, 1, 2, 3}
+    assert shortened.lengths[50] == LENGTH  # it has no start token: it is no beginning
+    for row in range(50):
+        place = LENGTH - 1 - shortened.lengths[row]
+        assert shortened.kinds[row, place] == START
+        assert after[row, place] == 99
+        assert not shortened.kinds[row, :place].any()
