@@ -47,6 +47,7 @@ DOMAIN_TABLES: Final = ("diversity", "explore", "per_category", "categories")
 ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server listens on, not a client's address
 RECOMMENDERS: Final = (
     *("auto", "counts", "blend", "popularity", "personal", "item-knn", "sequential-rules", "ease", "ials"),
+    *("svd-filter", "user-knn", "rp3beta", "content-knn", "first-events"),
     *("dnn", "cnn", "rnn", "transformer"),
 )
 

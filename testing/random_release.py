@@ -6,25 +6,45 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from models.arrays import Float32
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import Recommender
 from models.recommenders.blend import BUCKETS, Blend
+from models.recommenders.content_knn import ContentKNN
 from models.recommenders.ease import EASE
+from models.recommenders.first_events import FirstEvents
 from models.recommenders.item_item import ItemItem
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.personal import Personal
+from models.recommenders.popularity import Popularity
+from models.recommenders.registry import DEFAULT_MEMBERS
+from models.recommenders.rp3beta import RP3Beta
 from models.recommenders.sequential_rules import SequentialRules
+from models.recommenders.svd_filter import SVDFilter
+from models.recommenders.user_knn import UserKNN
 from models.releases import release_store
 from models.releases.manifest import Manifest, new_id
 
-ITEM_ITEM: dict[str, type[ItemItem]] = {"item-knn": ItemKNN, "ease": EASE, "sequential-rules": SequentialRules}
+ITEM_ITEM: dict[str, type[ItemItem]] = {
+    "item-knn": ItemKNN,
+    "ease": EASE,
+    "sequential-rules": SequentialRules,
+    "rp3beta": RP3Beta,
+    "content-knn": ContentKNN,
+}
+COUNTS: dict[str, type[Popularity | Personal]] = {
+    "popularity": Popularity,
+    "first-events": FirstEvents,
+    "personal": Personal,
+}
+USERS = 100_000
 
 
 def write_random_release(root: Path, items: int, recommender: str, rng: np.random.Generator) -> str:
     """A promoted release with random weights in the sizes of a real one, so that it takes the time of one. Its id."""
     item_ids = [f"i{number}" for number in range(items)]
     vocabulary = Vocabulary.from_items(item_ids)
-    model = _random_recommender(recommender, vocabulary, rng)
+    model = random_recommender(recommender, vocabulary, rng)
     item_knn = _random_item_item(ItemKNN(), vocabulary, rng)
     manifest = Manifest(
         id=new_id(),
@@ -47,23 +67,56 @@ def write_random_release(root: Path, items: int, recommender: str, rng: np.rando
     return manifest.id
 
 
-def _random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generator) -> Recommender:
+def random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generator) -> Recommender:
+    """A recommender with random weights, in the sizes of its default parameters."""
     if name == "blend":
-        names = ("personal", *ITEM_ITEM, "transformer")
-        members = [_random_recommender(member, vocabulary, rng) for member in names]
+        names = DEFAULT_MEMBERS
+        members = [random_recommender(member, vocabulary, rng) for member in names]
         return Blend(members, np.full((BUCKETS, len(members)), 1 / len(members)))
     if name in ITEM_ITEM:
         return _random_item_item(ITEM_ITEM[name](), vocabulary, rng)
     popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)
-    if name == "personal":
-        personal = Personal()
-        personal.vocabulary, personal.popularity = vocabulary, popularity
-        return personal
+    if name in COUNTS:
+        counts = COUNTS[name]()
+        counts.vocabulary, counts.popularity = vocabulary, popularity
+        return counts
+    if name == "svd-filter":
+        return _random_svd_filter(vocabulary, popularity, rng)
+    if name == "user-knn":
+        return _random_user_knn(vocabulary, popularity, rng)
     from models.recommenders.neural.recommender import Network, Neural, Params
 
     model = Neural(msgspec.convert({"encoder": name}, Params))
     model.vocabulary, model.popularity = vocabulary, popularity
     model.network = Network(np.zeros(len(vocabulary), np.int32), model.params)
+    return model
+
+
+def _random_svd_filter(vocabulary: Vocabulary, popularity: Float32, rng: np.random.Generator) -> SVDFilter:
+    model = SVDFilter()
+    model.vocabulary = vocabulary
+    shape = (min(len(vocabulary), model.params.most), model.params.rank)
+    inputs, outputs = (rng.normal(0, shape[1] ** -0.5, shape).astype(np.float32) for _ in range(2))
+    model.restore({"popularity": popularity, "inputs": inputs, "outputs": outputs})
+    return model
+
+
+def _random_user_knn(vocabulary: Vocabulary, popularity: Float32, rng: np.random.Generator) -> UserKNN:
+    """Every item has as many users as are kept, and every user as many items: the most that a look-up can cost."""
+    model = UserKNN()
+    model.vocabulary = vocabulary
+    items, users = len(vocabulary), USERS
+    per_item, per_user = model.params.users_per_item, model.params.events
+    model.restore(
+        {
+            "popularity": popularity,
+            "counts": np.full(items, per_item, np.float32),
+            "item_starts": np.arange(items + 1, dtype=np.int64) * per_item,
+            "item_users": rng.integers(0, users, items * per_item, np.int32),
+            "user_starts": np.arange(users + 1, dtype=np.int64) * per_user,
+            "user_items": rng.integers(0, items, users * per_user, np.int32),
+        }
+    )
     return model
 
 
