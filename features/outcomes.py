@@ -24,6 +24,8 @@ HOUR_MS: Final = 60 * 60 * 1000
 HOURS: Final = 48
 RELEASES: Final = 30
 """Releases counted per domain; a new one replaces one without impressions for a day."""
+ROW_BYTES: Final = 512 * 1024
+"""Largest row: stock brokers take messages of 1 MiB."""
 SLACK_MS: Final = 5 * 60 * 1000
 """Events may be this far ahead of their time: an impression stays in the buffer so much longer than the window."""
 
@@ -201,6 +203,17 @@ def add(counts: ImpressionCounts, other: ImpressionCounts, sign: int = 1) -> Imp
         hours,
         max(counts.last_at, other.last_at),
     )
+
+
+def encoded(row: PartitionOutcomes, most_bytes: int = ROW_BYTES) -> bytes:
+    """A row as JSON of at most `most_bytes`: the releases that were shown longest ago leave the row until it fits."""
+    value = msgspec.json.encode(row)
+    while len(value) > most_bytes and any(row.counts.values()):
+        places = [(counts.last_at, domain, name) for domain, by in row.counts.items() for name, counts in by.items()]
+        _, domain, release = min(places)
+        del row.counts[domain][release]
+        value = msgspec.json.encode(row)
+    return value
 
 
 def group_of(user_id: str) -> int:

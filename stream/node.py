@@ -10,7 +10,6 @@ from typing import Final
 from stream.errors import BrokerError
 
 HOST: Final = "127.0.0.1"
-MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 
 LOG4J: Final = """Configuration:
   status: error
@@ -48,7 +47,6 @@ def properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         "log.dirs": str(data),
         "auto.create.topics.enable": "false",
-        "message.max.bytes": str(MAX_MESSAGE_BYTES),
         "log.segment.bytes": str(128 * 1024 * 1024),
         **_small(),
     }

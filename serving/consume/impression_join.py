@@ -90,7 +90,7 @@ class ImpressionJoin:
             place = self._shown_place(partition)
             for value in (piece for delta in unsent for piece in pieces(delta)):
                 await producer.send_and_wait(topics.SHOWN, value, partition=place.partition)
-            await producer.send_and_wait(topics.OUTCOMES, _encode(row), key=_key(partition))
+            await producer.send_and_wait(topics.OUTCOMES, outcomes.encoded(row), key=_key(partition))
             self._published[partition] = (counted, row.position, time.monotonic())
             unsent.clear()
         metrics.impressions_pending.set(sum(len(buffer) for buffer in self._buffers.values()))

@@ -14,6 +14,7 @@ from features.outcomes import (
     PartitionOutcomes,
     add,
     apply,
+    encoded,
     group_of,
     merge,
 )
@@ -135,3 +136,16 @@ def test_a_restart_from_rows_and_deltas_changes_nothing(events: list[Event], sta
     apply(again, later, log[max(0, first - back) :])
     assert msgspec.json.encode(again.counts) == msgspec.json.encode(whole.counts)
     assert merge([again]).keys() == whole.counts.keys()
+
+
+def test_a_row_that_would_not_fit_a_message_loses_what_was_shown_longest_ago() -> None:
+    rows = {f"r{age}": ImpressionCounts(last_at=NOON - age) for age in range(10)}
+    row = PartitionOutcomes(7, NOON, {"shop": rows, "news": {"old": ImpressionCounts(last_at=NOON - 99)}})
+    whole = msgspec.json.encode(row)
+    assert encoded(row) == whole
+    value = encoded(row, len(whole) // 2)
+    kept = msgspec.json.decode(value, type=PartitionOutcomes)
+    assert len(value) <= len(whole) // 2
+    assert (kept.position, kept.counts["news"]) == (7, {})
+    assert list(kept.counts["shop"]) == [f"r{age}" for age in range(len(kept.counts["shop"]))]
+    assert kept.counts["shop"]

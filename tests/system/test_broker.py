@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from faust.transport.drivers.aiokafka import server_list
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
+from kafka.errors import MessageSizeTooLargeError
 
 from serving.consume.app import broker_urls
 from serving.settings import Settings
@@ -102,11 +103,13 @@ def test_no_topic_comes_into_being_by_a_typing_error(broker: Broker) -> None:
     assert "evnets" not in describe(broker.bootstrap)
 
 
-def test_a_mebibyte_of_garbage_fits_into_the_log(broker: Broker, fresh_topic: FreshTopic) -> None:
-    garbage = os.urandom(1024 * 1024 + 17)
+def test_the_log_takes_what_a_stock_broker_takes(broker: Broker, fresh_topic: FreshTopic) -> None:
+    garbage = os.urandom(1_000_000)
     name = fresh_topic()
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap, max_request_size=4 * 1024 * 1024)
     producer.send(name, garbage, partition=0).get(30)
+    with pytest.raises(MessageSizeTooLargeError):
+        producer.send(name, os.urandom(1024 * 1024 + 17), partition=0).get(30)
     producer.close()
     assert read(broker, name) == [garbage]
 
