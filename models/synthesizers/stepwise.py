@@ -86,7 +86,7 @@ class StepwiseSynthesizer(Synthesizer):
         check_conditions(turned, self.supports, self.name)
         out = np.zeros((len(turned), len(self.vocabulary)), np.float32)
         for start in range(0, len(turned), BATCH):
-            drawing = self._before_drawing(turned[start : start + BATCH], None, backward=steps < 0)
+            drawing = self.before_drawing(turned[start : start + BATCH], None, backward=steps < 0)
             out[start : start + BATCH] = self.item_probabilities(self.begin(drawing), drawing)
         return out
 
@@ -107,7 +107,7 @@ class StepwiseSynthesizer(Synthesizer):
                 order += part.tolist()
         return joined(parts).take(np.argsort(order).astype(np.int64))
 
-    def _before_drawing(
+    def before_drawing(
         self, conditions: Sequence[Conditions], streams: RandomStreams | None, *, backward: bool
     ) -> DrawingState:
         items, times = known_events(conditions, self.vocabulary, backward=backward)
@@ -129,7 +129,7 @@ class StepwiseSynthesizer(Synthesizer):
         lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
         most = int(lengths.max(initial=0))
         times = self.draw_times(conditions, most, streams, backward=backward)
-        drawing = self._before_drawing(conditions, streams, backward=backward)
+        drawing = self.before_drawing(conditions, streams, backward=backward)
         state, bridge = self.begin(drawing), self._bridge(conditions)
         shape = (len(conditions), most)
         items, kinds = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import msgspec
 import numpy as np
@@ -11,17 +12,21 @@ from models.arrays import AnyArray, Float32, Int32, Int64
 from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema, time_features
 from models.data.vocabulary import Vocabulary
+from models.recommenders.base import checked, write_arrays
 from models.synthesizers.base import Progress, SynthesizerContext, no_progress, require_events
-from models.synthesizers.conditions import CONDITION_NAMES, ConditionName
+from models.synthesizers.conditions import CONDITION_NAMES, ConditionName, SynthesisError
 from models.synthesizers.decoding import DrawingState
 from models.synthesizers.details import EventDetails
 from models.synthesizers.neural.condition_reader import ConditionReader, gap_code
-from models.synthesizers.neural.runner import NetworkPosition, StepRunner, kept_where
+from models.synthesizers.neural.onnx_runner import OnnxRunner
+from models.synthesizers.neural.runner import NetworkPosition, OutputWeights, StepRunner, kept_where
 from models.synthesizers.stepwise import StepwiseSynthesizer
 from stream.events import KINDS
 
 if TYPE_CHECKING:
     from models.synthesizers.neural.network import SequenceNetwork
+
+STATE: Final = "synthesizer.json"
 
 
 class SequencePosition(msgspec.Struct):
@@ -91,10 +96,52 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         after = self.runner.advance(state.position, numbers, codes, gap_code(at, state.at))
         return SequencePosition(kept_where(known, after, state.position), np.where(known, at, state.at))
 
-    def arrays(self) -> dict[str, AnyArray]:
+    @property
+    def network(self) -> "SequenceNetwork":
+        """The network, where Keras runs it.
+
+        Raises:
+            ValueError: there is none.
+        """
         if self._network is None:
-            raise ValueError(f"{self.name} has no network to save; fit it first")
-        weights = {f"weight-{number:03d}": np.array(each) for number, each in enumerate(self._network.get_weights())}
+            raise ValueError(f"{self.name} has no network here; call fit(interactions), or load what `save` wrote")
+        return self._network
+
+    def write_onnx(self, folder: Path) -> list[str]:
+        """Write what `load_onnx` needs to generate without Keras; the file names.
+
+        Raises:
+            TrainingError: the graphs cannot be written.
+        """
+        from models.synthesizers.neural.export import write_graphs  # Keras and ONNX take seconds to import
+
+        output = {f"output-{name}": array for name, array in msgspec.structs.asdict(self.runner.output).items()}
+        state = {"params": self.describe(), "item_ids": self.vocabulary.item_ids}
+        (folder / STATE).write_bytes(msgspec.json.encode(state))
+        names = write_arrays(folder, "", {**self.arrays_without_weights(), **output})
+        return [STATE, *names, *write_graphs(self, folder)]
+
+    @classmethod
+    def load_onnx(cls, folder: Path) -> Self:
+        """A generator that ONNX Runtime runs, from what `write_onnx` wrote. It has no `log_prob`, and cannot be saved.
+
+        Raises:
+            SynthesisError: a file is missing or cannot be read.
+        """
+        try:
+            state = msgspec.json.decode((folder / STATE).read_bytes())
+            arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+            synthesizer = cls(checked(cls.Params, state["params"], cls.name))
+            synthesizer.vocabulary = Vocabulary.from_items(state["item_ids"])
+            synthesizer.restore_without_weights(arrays)
+            output = OutputWeights(*(arrays[f"output-{name}"] for name in OutputWeights.__struct_fields__))
+        except (OSError, KeyError, ValueError) as error:
+            raise SynthesisError(f"{folder} has no complete generator ({error!r}); write it with write_onnx") from error
+        synthesizer._runner = OnnxRunner(folder, output)
+        return synthesizer
+
+    def arrays(self) -> dict[str, AnyArray]:
+        weights = {f"weight-{number:03d}": np.array(each) for number, each in enumerate(self.network.get_weights())}
         return {**weights, **self.arrays_without_weights()}
 
     def arrays_without_weights(self) -> dict[str, AnyArray]:
