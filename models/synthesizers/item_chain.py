@@ -38,6 +38,9 @@ class Sources(msgspec.Struct, frozen=True):
     weights: Float32
     factors: Float32 | None
 
+    def __getitem__(self, rows: Int64) -> "Sources":
+        return Sources(self.items[rows], self.weights[rows], self.factors[rows] if self.factors is not None else None)
+
 
 class ItemChain(StepwiseSynthesizer):
     """The next item depends on the last one (`forward`), the item before on the first one (`backward`).

@@ -61,6 +61,10 @@ class StepwiseSynthesizer(Synthesizer):
     def advance(self, state: Any, items: Int32, at: Int64, kinds: Int32) -> Any:
         """The state after events of these items (-1: none), times (epoch ms) and kinds, each [rows]."""
 
+    def take_state(self, state: Any, rows: Int64) -> Any:
+        """The given rows (int64 [n]) of a state."""
+        return state[rows]
+
     def draws_directly(self, condition: Conditions) -> bool:  # noqa: ARG002 - for those that can
         """Whether histories of this condition may be drawn by `draw_directly`."""
         return False

@@ -13,10 +13,11 @@ from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema, time_features
 from models.data.vocabulary import Vocabulary
 from models.recommenders.base import checked, write_arrays
-from models.synthesizers.base import Progress, SynthesizerContext, no_progress, require_events
-from models.synthesizers.conditions import CONDITION_NAMES, ConditionName, SynthesisError
+from models.synthesizers.base import Progress, SynthesizerContext, conditions_for_step, no_progress, require_events
+from models.synthesizers.conditions import CONDITION_NAMES, ConditionName, Conditions, SynthesisError, check_conditions
 from models.synthesizers.decoding import DrawingState
 from models.synthesizers.details import EventDetails
+from models.synthesizers.enumeration import expected_after
 from models.synthesizers.neural.condition_reader import ConditionReader, gap_code
 from models.synthesizers.neural.onnx_runner import OnnxRunner
 from models.synthesizers.neural.runner import NetworkPosition, OutputWeights, StepRunner, kept_where
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from models.synthesizers.neural.network import SequenceNetwork
 
 STATE: Final = "synthesizer.json"
+ENUMERATED: Final = (2, 3)
+"""Steps ahead whose expectation is enumerated; for more, histories are sampled."""
 
 
 class SequencePosition(msgspec.Struct):
@@ -78,6 +81,14 @@ class SequenceSynthesizer(StepwiseSynthesizer):
     @abstractmethod
     def train(self, interactions: Interactions, progress: Progress) -> None:
         """Fit the network, and set `figures` and the runner."""
+
+    def expected(self, conditions: Sequence[Conditions], steps: int = 1, seed: int = 0) -> Float32:
+        """See `Synthesizer.expected`; two and three steps ahead by enumeration of the most probable events between."""
+        if abs(steps) not in ENUMERATED:
+            return super().expected(conditions, steps, seed)
+        turned = conditions_for_step(conditions, steps)
+        check_conditions(turned, self.supports, self.name)
+        return expected_after(self, turned, abs(steps) - 1, backward=steps < 0)
 
     def begin(self, drawing: DrawingState) -> SequencePosition:
         position = self.runner.encode(self.reader.read(drawing, self.params.window))
