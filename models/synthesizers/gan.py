@@ -261,7 +261,7 @@ class GAN(StepwiseSynthesizer):
         for start in range(0, len(turned), at_once):
             part = [condition for condition in turned[start : start + at_once] for _ in range(NOISES)]
             streams = RandomStreams(np.tile(np.arange(NOISES), len(part) // NOISES), seed)
-            drawing = self._before_drawing(part, streams, backward=steps < 0)
+            drawing = self.before_drawing(part, streams, backward=steps < 0)
             probabilities = self.item_probabilities(self.begin(drawing), drawing)
             out[start : start + at_once] = probabilities.reshape(-1, NOISES, out.shape[1]).mean(axis=1)
         return out

@@ -32,7 +32,7 @@ from models.synthesizers.histories import Histories, joined, session_numbers
 from models.synthesizers.streams import RandomStreams
 from models.synthesizers.times import anchor, draw_times
 
-BATCH: Final = 256
+BATCH: Final = 128
 """Histories that are drawn at a time: probabilities are dense over the items."""
 DIRECT_BATCH: Final = 4096
 """Histories that are drawn at a time where no dense probabilities are needed."""
@@ -100,13 +100,18 @@ class StepwiseSynthesizer(Synthesizer):
         free = not options.constraints and options.decoding == Decoding()
         direct = np.array([free and self.draws_directly(each) for each in conditions], np.bool_)
         backward = np.array([bool(each.later.items) and not each.first.items for each in conditions], np.bool_)
+        own = self.draw_lengths(conditions, streams).tolist()
+        lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
+        by_length = np.argsort(lengths, kind="stable")  # histories of a batch end at about one step
         for directly, direction in product((False, True), (False, True)):
-            rows = np.flatnonzero((direct == directly) & (backward == direction))
+            rows = by_length[((direct == directly) & (backward == direction))[by_length]]
             size = DIRECT_BATCH if directly else BATCH
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 chosen = [conditions[row] for row in part.tolist()]
-                drawn = self._draw(chosen, streams.take(part), options, backward=direction, directly=directly)
+                drawn = self._draw(
+                    chosen, lengths[part], streams.take(part), options, backward=direction, directly=directly
+                )
                 parts.append(drawn)
                 order += part.tolist()
         return joined(parts).take(np.argsort(order).astype(np.int64))
@@ -123,14 +128,13 @@ class StepwiseSynthesizer(Synthesizer):
     def _draw(
         self,
         conditions: Sequence[Conditions],
+        lengths: Int64,
         streams: RandomStreams,
         options: SamplingOptions,
         *,
         backward: bool,
         directly: bool = False,
     ) -> Histories:
-        own = self.draw_lengths(conditions, streams).tolist()
-        lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
         most = int(lengths.max(initial=0))
         times = self.draw_times(conditions, most, streams, backward=backward)
         drawing = self.before_drawing(conditions, streams, backward=backward)
