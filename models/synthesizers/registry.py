@@ -15,6 +15,7 @@ REGISTRY: Final[dict[str, str]] = {
     "knn-copy": "models.synthesizers.knn_copy:KNNCopy",
     "popularity-draw": "models.synthesizers.popularity_draw:PopularityDraw",
     "text": "models.synthesizers.text:Text",
+    "vae": "models.synthesizers.vae:VAE",
     "walk": "models.synthesizers.walk:Walk",
     "article-gan": "models.synthesizers.article_gan:ArticleGAN",
     "gan": "models.synthesizers.gan:GAN",

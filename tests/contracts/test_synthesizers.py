@@ -67,6 +67,24 @@ class TestWalk(SynthesizerContract):
     knows_order = False
 
 
+class TestVAE(SynthesizerContract):
+    name = "vae"
+    params: ClassVar[dict[str, Any]] = {
+        "embedding_size": 16,
+        "window": 6,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+        "dropout": 0.1,
+        "event_dropout": 0.1,
+        "epochs": 30,
+        "patience": 30,
+        "latent": 4,
+        "cycle": 40,
+        "cycles": 1,
+        "draws": 8,
+    }
+
+
 class TestAutoregressive(SynthesizerContract):
     name = "autoregressive"
     params: ClassVar[dict[str, Any]] = {

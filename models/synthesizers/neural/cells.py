@@ -139,7 +139,7 @@ class AttentionStack(layers.Layer):  # type: ignore[misc]  # Keras has no types
         return self.norm(x), ops.stack(after, axis=1)
 
 
-def stack_of(params: SequenceParams) -> Any:
+def stack_of(params: SequenceParams, name: str = "stack") -> Any:
     """The stack that `params` describe."""
     stack = RecurrentStack if params.cell == "gru" else AttentionStack
-    return stack(params, name="stack")
+    return stack(params, name=name)

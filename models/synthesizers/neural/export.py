@@ -24,23 +24,26 @@ from models.errors import TrainingError
 from models.recommenders.neural.export import BACKEND, WITHIN_S
 from models.recommenders.neural.onnx_graph import OPSET, simplify
 from models.synthesizers import registry
+from models.synthesizers.base import Synthesizer
+from models.synthesizers.neural.condition_reader import ConditionReader
 from models.synthesizers.neural.keras_runner import NetworkFunction
 from models.synthesizers.neural.network import SequenceNetwork
 from models.synthesizers.neural.onnx_runner import GRAPHS
-from models.synthesizers.neural.synthesizer import SequenceSynthesizer
 from stream.child_process import python_command
 
 STATE: Final = "synthesizer.json"
 
 
-def write_graphs(synthesizer: SequenceSynthesizer, folder: Path) -> list[str]:
+def write_graphs(
+    synthesizer: Synthesizer, network: SequenceNetwork, reader: ConditionReader, folder: Path
+) -> list[str]:
     """Write the graphs of a fitted generator into `folder`; their file names.
 
     Raises:
         TrainingError: the process that writes for another backend failed, or did not end.
     """
     if keras.backend.backend() == BACKEND:
-        _write(synthesizer, folder)
+        _write(network, reader, folder)
         return list(GRAPHS)
     with tempfile.TemporaryDirectory(prefix="coldstream-export-") as kept:
         _keep(synthesizer, Path(kept))
@@ -57,11 +60,9 @@ def write_graphs(synthesizer: SequenceSynthesizer, folder: Path) -> list[str]:
     return list(GRAPHS)
 
 
-def _write(synthesizer: SequenceSynthesizer, folder: Path) -> None:
-    network = synthesizer.network
-    params = synthesizer.params
-    empty = synthesizer.reader.empty(params.window)
-    read = {name: array for name, array in empty.items() if name not in ("next_gaps", "hours", "weekdays")}
+def _write(network: SequenceNetwork, reader: ConditionReader, folder: Path) -> None:
+    params = network.params
+    read = network.encoded_inputs(reader.empty(params.window))
     code = np.zeros(1, np.int32)
     condition = np.zeros((1, params.embedding_size), np.float32)
     memory = np.zeros((1, *network.stack.state_shape), np.float32)
@@ -86,7 +87,7 @@ def _convert(network: SequenceNetwork, function: Any, empty: Mapping[str, AnyArr
     onnx.save(simplify(onnx.load(path)), path)
 
 
-def _keep(synthesizer: SequenceSynthesizer, folder: Path) -> None:
+def _keep(synthesizer: Synthesizer, folder: Path) -> None:
     """What `_kept` makes the same generator of."""
     state = {
         "name": synthesizer.name,
@@ -97,14 +98,13 @@ def _keep(synthesizer: SequenceSynthesizer, folder: Path) -> None:
     synthesizer.save(folder)
 
 
-def _kept(folder: Path) -> SequenceSynthesizer:
+def _kept(folder: Path) -> tuple[SequenceNetwork, ConditionReader]:
     state = msgspec.json.decode((folder / STATE).read_bytes())
     arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
     vocabulary = Vocabulary.from_items(state["item_ids"])
-    synthesizer = registry.load(state["name"], state["params"], vocabulary, arrays)
-    assert isinstance(synthesizer, SequenceSynthesizer), "only these are kept"
-    return synthesizer
+    synthesizer: Any = registry.load(state["name"], state["params"], vocabulary, arrays)
+    return synthesizer.network, synthesizer.reader
 
 
 if __name__ == "__main__":
-    _write(_kept(Path(sys.argv[1])), Path(sys.argv[2]))
+    _write(*_kept(Path(sys.argv[1])), Path(sys.argv[2]))

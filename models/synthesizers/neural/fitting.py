@@ -1,58 +1,72 @@
 """Builds and trains the network of a generator."""
 
-from typing import Any
+from typing import Any, Final
 
 import keras
+import msgspec
 import numpy as np
 
 from models.arrays import Float32, Float64
 from models.data.interactions import Interactions
-from models.synthesizers.base import Progress
-from models.synthesizers.neural.keras_runner import KerasRunner
-from models.synthesizers.neural.network import NetworkFacts, SequenceNetwork
-from models.synthesizers.neural.synthesizer import SequenceSynthesizer
+from models.synthesizers.base import Progress, SynthesizerContext
+from models.synthesizers.neural.condition_reader import ConditionReader
+from models.synthesizers.neural.network import NetworkFacts
+from models.synthesizers.neural.params import SequenceParams
 from models.synthesizers.neural.training import SequenceBatches, held_out_users, train
 from models.synthesizers.neural.windows import SequenceData
 
-NEGATIVE_POWER = 0.75
+NEGATIVE_POWER: Final = 0.75
 """Items are drawn to compare with by their number of events to this power."""
 
 
-def network_of(
-    synthesizer: SequenceSynthesizer, popularity: Float32 | None = None, log_q: Float32 | None = None
-) -> Any:
-    """The network that a generator's parameters and catalogue describe, built, with weights as drawn."""
-    reader, size = synthesizer.reader, len(synthesizer.vocabulary)
-    if popularity is None:  # of a network whose weights are given: they hold the whole bias
+class NetworkPlan(msgspec.Struct, frozen=True):
+    """What a network is built from: its classes (`SequenceSynthesizer.classes`), parameters, and the catalogue.
+
+    `kinds` float32 [items + 2, kinds]: logs of the shares of kinds, by number. `latent`: units behind a history.
+    """
+
+    network_class: Any
+    runner_class: Any
+    params: SequenceParams
+    reader: ConditionReader
+    kinds: Float32
+    latent: int = 0
+
+
+def network_of(plan: NetworkPlan, popularity: Float32 | None = None, log_q: Float32 | None = None) -> Any:
+    """The network of a plan, built, with weights as drawn. `popularity`: see `NetworkFacts`; None: all alike."""
+    reader, size = plan.reader, len(plan.reader.vocabulary)
+    if popularity is None:
         popularity = np.full(size + 2, 1.0 / max(1, size), np.float32)
-    facts = NetworkFacts(reader.categories, synthesizer.log_kinds(), popularity, reader.texts, reader.schema)
-    network = SequenceNetwork(facts, synthesizer.params, log_q)
-    network.ready(reader.empty(synthesizer.params.window))
+    facts = NetworkFacts(reader.categories, plan.kinds, popularity, reader.texts, reader.schema)
+    network = plan.network_class(facts, plan.params, log_q)
+    network.ready(reader.empty(plan.params.window))
     return network
 
 
 def fit_network(
-    synthesizer: SequenceSynthesizer, interactions: Interactions, progress: Progress
-) -> tuple[SequenceNetwork, KerasRunner, dict[str, float]]:
+    plan: NetworkPlan, interactions: Interactions, context: SynthesizerContext, progress: Progress
+) -> tuple[Any, Any, dict[str, float]]:
     """The network after training, what runs it, and the fit's figures."""
-    params, seed = synthesizer.params, synthesizer.context.seed
+    params = plan.params
     # The one global seed: layers inside layers take no generator for initial weights and dropout.
-    keras.utils.set_random_seed(seed)
-    size = len(synthesizer.vocabulary)
+    keras.utils.set_random_seed(context.seed)
+    size = len(interactions.vocabulary)
     counts = np.bincount(interactions.items, minlength=size) + 1.0
     chances = counts**NEGATIVE_POWER / (counts**NEGATIVE_POWER).sum() if size > params.full_softmax else None
-    network = network_of(synthesizer, np.pad(counts / counts.sum(), 1).astype(np.float32), _log_q(chances))
-    data = synthesizer.reader.data(interactions)
-    held_out, rest = _split(data, params.held_out, np.random.default_rng(seed))
-    runner = KerasRunner(network)
+    network = network_of(plan, np.pad(counts / counts.sum(), 1).astype(np.float32), _log_q(chances))
+    data = plan.reader.data(interactions)
+    held_out, rest = _split(data, params.held_out, np.random.default_rng(context.seed))
+    runner = plan.runner_class(network)
 
     def likelihood() -> float:
         runner.refresh()
-        return runner.mean_log_likelihood(held_out)
+        return float(runner.mean_log_likelihood(held_out))
 
-    figures = train(network, SequenceBatches(rest, params, seed, chances), likelihood, synthesizer.context, progress)
+    batches = SequenceBatches(rest, params, context.seed, chances, plan.latent)
+    figures = train(network, batches, likelihood, context, progress)
     runner.refresh()
-    return network, runner, figures
+    return network, runner, {**figures, **runner.figures(held_out)}
 
 
 def _log_q(chances: Float64 | None) -> Float32 | None:

@@ -1,6 +1,6 @@
 """A network of events run by Keras."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import keras
@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from models.arrays import AnyArray, Float32, Float64, Int32
-from models.synthesizers.neural.network import SequenceNetwork
+from models.synthesizers.neural.network import MOMENT, SequenceNetwork
 from models.synthesizers.neural.runner import NetworkPosition, OutputWeights, StepRunner
 from models.synthesizers.neural.windows import (
     SequenceData,
@@ -56,17 +56,17 @@ class KerasRunner(StepRunner):
         self.output = OutputWeights(vectors, biases, network.facts.kinds, *weights)
 
     def encode(self, inputs: Mapping[str, AnyArray]) -> NetworkPosition:
-        hidden, memory, condition = _run(self._encode, dict(inputs), len(inputs["items"]))
+        hidden, memory, condition = batched(self._encode, dict(inputs), len(inputs["items"]))
         return NetworkPosition(hidden, memory, condition)
 
     def advance(self, position: NetworkPosition, items: Int32, kinds: Int32, gaps: Int32) -> NetworkPosition:
         inputs = (items, kinds, gaps, position.condition, position.memory)
-        hidden, memory = _run(self._advance, inputs, len(items))
+        hidden, memory = batched(self._advance, inputs, len(items))
         return NetworkPosition(hidden, memory, position.condition)
 
     def target(self, position: NetworkPosition, gaps: Int32, hours: Int32, weekdays: Int32) -> Float32:
         inputs = (position.hidden, position.condition, gaps, hours, weekdays)
-        target: Float32 = _run(self._target, inputs, len(gaps))
+        target: Float32 = batched(self._target, inputs, len(gaps))
         return target
 
     def mean_log_likelihood(self, data: SequenceData) -> float:
@@ -78,25 +78,41 @@ class KerasRunner(StepRunner):
     def log_likelihoods(self, data: SequenceData, stretches: Stretches, *, backward: bool) -> Float64:
         """float64 [stretches]: the log-probability of the items of each stretch that count, when they come unknown."""
         out = np.zeros(len(stretches), np.float64)
+        for start, part, x, targets in self.scored_batches(data, stretches, backward):
+            target = batched(self._score, x, len(part))
+            place = np.arange(targets.shape[1])[None]
+            counted = np.where(place >= targets.shape[1] - part.scored[:, None], targets, -1)
+            out[start : start + len(part)] = self.log_probabilities(data, target, counted)
+        return out
+
+    def scored_batches(
+        self, data: SequenceData, stretches: Stretches, backward: bool
+    ) -> Iterator[tuple[int, Stretches, dict[str, AnyArray], Int32]]:
+        """The number of the first stretch, the stretches, the network's inputs and the events that follow them."""
         width = self.network.params.window
         for start in range(0, len(stretches), SCORED):
             part = stretches.take(np.arange(start, min(start + SCORED, len(stretches))))
             direction = np.full(len(part), backward)
             x, targets = network_inputs(data, events_in_order(data, part, direction), direction, width)
-            for name in ("next_gaps", "hours", "weekdays"):
-                x[name] = np.zeros_like(x[name])
+            x |= {name: np.zeros_like(x[name]) for name in MOMENT}
             if data.profiles.shape[1]:
                 x["profile"] = data.profiles[part.end - 1]
-            target = _run(self._score, x, len(part))
-            counts = (targets >= 0) & (np.arange(width)[None] >= width - part.scored[:, None])
-            row, place = np.nonzero(counts)
-            items = data.histories.items[targets[row, place]]
-            logs = np.log(np.maximum(self.output.items(target[row, place])[np.arange(len(items)), items], 1e-30))
-            out[start : start + len(part)] = np.bincount(row, logs, minlength=len(part))
-        return out
+            yield start, part, x, targets
+
+    def log_probabilities(self, data: SequenceData, target: Float32, counted: Int32) -> Float64:
+        """float64 [rows]: sums over the events `counted` int32 [rows, width] (-1: none) of their items' logs."""
+        row, place = np.nonzero(counted >= 0)
+        items = data.histories.items[counted[row, place]]
+        shares = self.output.items(target[row, place])[np.arange(len(items)), items]
+        sums: Float64 = np.bincount(row, np.log(np.maximum(shares, 1e-30)), minlength=len(counted)).astype(np.float64)
+        return sums
+
+    def figures(self, data: SequenceData) -> dict[str, float]:  # noqa: ARG002 - for networks that have more to say
+        """What else a fit reports of the users held out."""
+        return {}
 
 
-def _run(model: NetworkFunction, inputs: Any, rows: int) -> Any:
+def batched(model: NetworkFunction, inputs: Any, rows: int) -> Any:
     """Arrays from a model for inputs of so many rows, each batch filled up."""
     parts = [_part(model, inputs, start, min(SIZES[-1], rows - start)) for start in range(0, rows, SIZES[-1])]
     if isinstance(parts[0], tuple):

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from keras import layers, ops
 
-from models.arrays import Float32, Int32
+from models.arrays import AnyArray, Float32, Int32
 from models.data.profiles import HOURS, WEEKDAYS, ProfileSchema
 from models.recommenders.neural.encoders import EPSILON, FAR
 from models.recommenders.neural.losses import sampled_loss, softmax_loss
@@ -20,6 +20,8 @@ DIRECTIONS: Final = 2
 GAP_WEIGHT: Final = 0.3
 """Weight of the time to the next event in the loss: what comes next matters more than when."""
 LEAST_SHARE: Final = 1e-6
+MOMENT: Final = ("next_gaps", "hours", "weekdays")
+"""Inputs that say when the next event happens."""
 
 
 class NetworkFacts(msgspec.Struct, frozen=True):
@@ -123,7 +125,7 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         x = self.narrow_norm(hidden + condition + known)
         return self.norm(hidden + self.drop(self.narrow(self.wide(x)), training=training))
 
-    def call(self, inputs: Any, training: bool = False) -> tuple[Any, Any]:
+    def call(self, inputs: Any, training: bool = False) -> tuple[Any, ...]:
         """float [batch, length, size]: what next items are compared with, and what the gap is predicted from."""
         condition = self.conditioned(inputs)[:, None]
         numbers = inputs["items"]
@@ -180,9 +182,20 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         """float [places, kinds]: the kind of an event of each item."""
         return self.to_kind(target) + ops.take(ops.convert_to_tensor(self.facts.kinds), numbers, axis=0)
 
-    def ready(self, inputs: Any) -> None:
+    def before_step(self, step: int) -> None:
+        """Called before each step of training, which are counted from 0."""
+
+    def all_inputs(self, inputs: dict[str, AnyArray]) -> dict[str, AnyArray]:
+        """Inputs with whatever `windows.network_inputs` does not know of."""
+        return inputs
+
+    def encoded_inputs(self, inputs: dict[str, AnyArray]) -> dict[str, AnyArray]:
+        """Those that `encode` reads."""
+        return {name: array for name, array in inputs.items() if name not in MOMENT}
+
+    def ready(self, inputs: dict[str, AnyArray]) -> None:
         """Build every layer by one history of nothing."""
-        target, hidden = self(inputs)
+        target, hidden = self(self.all_inputs(inputs))[:2]
         self.to_gap(hidden), self.kind_logits(target[:, 0], inputs["items"][:, 0])
 
     def folded(self) -> tuple[Float32, Float32]:

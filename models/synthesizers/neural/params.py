@@ -37,3 +37,19 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True):
     held_out: Annotated[float, Meta(gt=0, le=0.5)] = 0.05
     negatives: Count = 1024
     full_softmax: Annotated[int, Meta(ge=0)] = FULL_SOFTMAX_ITEMS
+
+
+class LatentParams(SequenceParams, frozen=True, kw_only=True):
+    """Of a network with a latent vector of `latent` units besides.
+
+    `free_bits`: nats that each unit may say at no cost. The divergence's weight rises in `cycles` of `cycle` steps,
+    then stays 1. `event_dropout`: share of events that are hidden from the decoder in training. `draws`: latent vectors
+    over which expectations and bounds of likelihoods are averaged.
+    """
+
+    latent: Count = 16
+    free_bits: Annotated[float, Meta(ge=0)] = 0.1
+    cycle: Count = 400
+    cycles: Annotated[int, Meta(ge=0)] = 3
+    event_dropout: Share = 0.2
+    draws: Count = 16

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import msgspec
 import numpy as np
 
-from models.arrays import AnyArray, Float32, Int32, Int64
+from models.arrays import AnyArray, Float32, Float64, Int32, Int64
 from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema, time_features
 from models.data.vocabulary import Vocabulary
@@ -18,13 +18,16 @@ from models.synthesizers.conditions import CONDITION_NAMES, ConditionName, Condi
 from models.synthesizers.decoding import DrawingState
 from models.synthesizers.details import EventDetails
 from models.synthesizers.enumeration import expected_after
+from models.synthesizers.histories import Histories
 from models.synthesizers.neural.condition_reader import ConditionReader, gap_code
 from models.synthesizers.neural.onnx_runner import OnnxRunner
 from models.synthesizers.neural.runner import NetworkPosition, OutputWeights, StepRunner, kept_where
+from models.synthesizers.neural.windows import scoring_stretches
 from models.synthesizers.stepwise import StepwiseSynthesizer
 from stream.events import KINDS
 
 if TYPE_CHECKING:
+    from models.synthesizers.neural.fitting import NetworkPlan
     from models.synthesizers.neural.network import SequenceNetwork
 
 STATE: Final = "synthesizer.json"
@@ -76,11 +79,10 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         self.vocabulary = interactions.vocabulary
         self.details.fit(interactions)
         self.reader = ConditionReader.fit(interactions)
-        self.train(interactions, progress)
+        from models.synthesizers.neural.fitting import fit_network  # Keras takes seconds to import
 
-    @abstractmethod
-    def train(self, interactions: Interactions, progress: Progress) -> None:
-        """Fit the network, and set `figures` and the runner."""
+        fitted = fit_network(self.plan(), interactions, self.context, progress)
+        self._network, self._runner, self.figures = fitted
 
     def expected(self, conditions: Sequence[Conditions], steps: int = 1, seed: int = 0) -> Float32:
         """See `Synthesizer.expected`; two and three steps ahead by enumeration of the most probable events between."""
@@ -91,9 +93,13 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         return expected_after(self, turned, abs(steps) - 1, backward=steps < 0)
 
     def begin(self, drawing: DrawingState) -> SequencePosition:
-        position = self.runner.encode(self.reader.read(drawing, self.params.window))
+        position = self.runner.encode(self.inputs_of(drawing))
         at = drawing.times[:, -1] if drawing.times.shape[1] else np.zeros(len(drawing.conditions), np.int64)
         return SequencePosition(position, at)
+
+    def inputs_of(self, drawing: DrawingState) -> dict[str, AnyArray]:
+        """What the network reads of known events and conditions."""
+        return self.reader.read(drawing, self.params.window)
 
     def item_probabilities(self, state: SequencePosition, drawing: DrawingState) -> Float32:
         at = drawing.at if drawing.streams is not None else np.array([each.at for each in drawing.conditions], np.int64)
@@ -130,7 +136,7 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         state = {"params": self.describe(), "item_ids": self.vocabulary.item_ids}
         (folder / STATE).write_bytes(msgspec.json.encode(state))
         names = write_arrays(folder, "", {**self.arrays_without_weights(), **output})
-        return [STATE, *names, *write_graphs(self, folder)]
+        return [STATE, *names, *write_graphs(self, self.network, self.reader, folder)]
 
     @classmethod
     def load_onnx(cls, folder: Path) -> Self:
@@ -170,9 +176,39 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         details = {name.removeprefix("details-"): array for name, array in arrays.items()}
         self.details = EventDetails.from_arrays(details)
 
-    @abstractmethod
     def restore_network(self, weights: Sequence[AnyArray]) -> None:
         """Build the network and give it these weights."""
+        from models.synthesizers.neural.fitting import network_of
+
+        self._network = network_of(self.plan())
+        self._network.set_weights(weights)
+        self._runner = self.classes()[1](self._network)
+
+    def plan(self) -> "NetworkPlan":
+        """What its network is built from."""
+        from models.synthesizers.neural.fitting import NetworkPlan
+
+        params, classes = self.params, self.classes()
+        return NetworkPlan(*classes, params, self.reader, self.log_kinds(), self.latent_units)
+
+    @classmethod
+    @abstractmethod
+    def classes(cls) -> tuple[Any, Any]:
+        """The classes of its network and of what runs it in Keras, which take seconds to import."""
+
+    @property
+    def latent_units(self) -> int:
+        """Units of the latent vector behind a history."""
+        return 0
+
+    def log_prob(self, histories: Histories) -> Float64:
+        """See `Synthesizer.log_prob`; the times of events before each item count as known, its own does not."""
+        runner = self.classes()[1](self.network)
+        stretches = scoring_stretches(histories.starts, self.params.window)
+        logs = runner.log_likelihoods(self.reader.data_of(histories), stretches, backward=False)
+        users = np.searchsorted(histories.starts, stretches.first, side="right") - 1
+        sums: Float64 = np.bincount(users, logs, minlength=len(histories)).astype(np.float64)
+        return sums
 
     def log_kinds(self) -> Float32:
         """float32 [items + 2, kinds]: logs of each item's shares of kinds, by number; even for padding and start."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from models.arrays import AnyArray, Float64, Int64
 from models.synthesizers.base import Progress, SynthesizerContext
+from models.synthesizers.neural.latent_inputs import drawn_prefixes, with_latent
 from models.synthesizers.neural.network import SequenceNetwork
 from models.synthesizers.neural.params import SequenceParams
 from models.synthesizers.neural.windows import (
@@ -40,9 +41,13 @@ class SequenceBatches:
 
     A stretch is learned in a direction that is drawn anew in each epoch. `negatives` float64 [items] are each item's
     chances to be compared with, None where all items are.
+    With `latent` units they hold what a network with a latent vector reads.
     """
 
-    def __init__(self, data: SequenceData, params: SequenceParams, seed: int, negatives: Float64 | None) -> None:
+    def __init__(
+        self, data: SequenceData, params: SequenceParams, seed: int, negatives: Float64 | None, latent: int = 0
+    ) -> None:
+        self.latent = latent
         self.data, self.params, self.seed = data, params, seed
         self.cumulative = np.cumsum(negatives) if negatives is not None else None
         self.start(0)
@@ -76,6 +81,8 @@ class SequenceBatches:
         )
         x, targets = network_inputs(self.data, events, backward, width)
         targets[len(rows) :] = -1
+        if self.latent:
+            x, targets = with_latent(self.data, x, targets, drawn_prefixes(targets, rng), self.latent, rng)
         packed, numbers = self._packed(x["next_gaps"], targets, rng)
         for names in (("next_gaps",), ("hours", "weekdays"), ("gaps",)):
             kept = rng.random((size, 1)) >= self.params.condition_dropout
@@ -166,6 +173,7 @@ def _epoch(
     losses = []
     for number in range(len(batches)):
         x, y = batches[number]
+        network.before_step(epoch * len(batches) + number)
         losses.append(float(network.train_on_batch(x, y)))
         if number % REPORTED == 0:
             progress(clock.share(epoch + number / len(batches)), {"loss": float(np.mean(losses[-REPORTED:]))})
