@@ -81,7 +81,7 @@ class TestVAE(SynthesizerContract):
         "latent": 4,
         "cycle": 40,
         "cycles": 1,
-        "draws": 8,
+        "draws": 32,
     }
 
 
