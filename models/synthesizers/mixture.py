@@ -133,10 +133,10 @@ class Mixture(Synthesizer):
         every = [*self.members, self.none]
         out = np.zeros((len(conditions), len(every)))
         for begin in range(0, len(conditions), MOST_EXPECTED):
-            part, wanted = conditions[begin : begin + MOST_EXPECTED], items[begin : begin + MOST_EXPECTED]
+            part, targets = conditions[begin : begin + MOST_EXPECTED], items[begin : begin + MOST_EXPECTED]
             for column, member in enumerate(every):
                 expected = member.expected([condition.only(member.supports) for condition in part])
-                out[begin : begin + len(part), column] = expected[np.arange(len(part)), wanted]
+                out[begin : begin + len(part), column] = expected[np.arange(len(part)), targets]
         return out
 
     def _profile(self, held: Interactions, event: int) -> dict[str, Any] | None:

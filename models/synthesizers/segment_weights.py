@@ -13,6 +13,8 @@ MOST_KNOWN: Final = 5
 """Users with this many known events or more are one segment."""
 ITERATIONS: Final = 200
 LEAST: Final = 1e-12
+LEAST_GAIN: Final = 1e-6
+"""Nats below which a gain is rounding."""
 CONFIDENCE: Final = 1.96
 """Standard errors below the mean gain, for a lower 95% bound."""
 
@@ -92,5 +94,5 @@ def _segment(likelihoods: Float64, users: AnyArray, pooled: Float64, shrink: flo
     gain = float(gains.mean())
     lower = gain - CONFIDENCE * float(gains.std()) / len(gains) ** 0.5
     none = np.eye(likelihoods.shape[1])[-1]
-    weights = mixture_weights(likelihoods, pooled, shrink) if lower > 0 else none
+    weights = mixture_weights(likelihoods, pooled, shrink) if lower > LEAST_GAIN else none
     return SegmentWeights(weights.tolist(), gain, lower, len(gains))
