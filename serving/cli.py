@@ -29,6 +29,7 @@ from serving.commands import (
     run,
     settings,
     status,
+    synthesize,
     topics,
     train,
     tune,
@@ -57,6 +58,10 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "train": train.train,
         "tune": tune.tune,
         "drift": drift.drift,
+    },
+    "Synthetic events": {
+        "synthesize": synthesize.synthesize,
+        "probe": synthesize.probe,
     },
     "Run one process": {
         "broker": processes.broker,
