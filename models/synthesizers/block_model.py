@@ -157,6 +157,9 @@ class BlockModel(StepwiseSynthesizer):
         # events are exchangeable given the known ones, so each of them has the distribution of the next
         return super().expected(turned if free else conditions, (1 if steps > 0 else -1) if free else steps, seed)
 
+    def profile_evidence(self, histories: Histories) -> Float64 | None:
+        return self.preferences.profile_evidence(histories)
+
     def log_prob(self, histories: Histories) -> Float64:
         users = histories.users
         groups = np.tile(np.log(np.maximum(self.prior, 1e-12)), (len(histories), 1))

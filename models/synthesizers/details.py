@@ -8,6 +8,7 @@ import numpy as np
 from models.arrays import AnyArray, Bool, Float32, Float64, Int32, Int64
 from models.data.interactions import Interactions
 from models.synthesizers.histories import Histories
+from models.synthesizers.profiles import ProfileModel
 from models.synthesizers.streams import RandomStreams
 from stream.events import KINDS
 
@@ -27,7 +28,7 @@ class EventDetails:
 
     A kind depends on the item. A gap depends on the class of the gap before it; after a gap of a day or more the time
     of day is drawn apart, so that it stays realistic. A value is one of the item's own for that kind. All but the kinds
-    are drawn from pools of observed values.
+    are drawn from pools of observed values. `profiles` generates the profiles of users.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class EventDetails:
         self.counts: Int64 = np.ones(1, np.int64)
         self.values: Float32 = np.zeros(0, np.float32)
         self.value_keys: Int64 = np.zeros(0, np.int64)
+        self.profiles = ProfileModel()
 
     def fit(self, interactions: Interactions) -> None:
         """Learn from interactions."""
@@ -52,6 +54,7 @@ class EventDetails:
         if not len(interactions):
             return
         self._fit_times(histories)
+        self.profiles.fit(interactions)
         self.counts = sampled(np.sort(histories.lengths[histories.lengths > 0]))
         self._fit_values(histories)
 
@@ -133,14 +136,19 @@ class EventDetails:
 
     def arrays(self) -> dict[str, AnyArray]:
         """The state by name."""
-        return dict(vars(self))
+        own = {name: array for name, array in vars(self).items() if name != "profiles"}
+        return {**own, **{f"profiles-{name}": array for name, array in self.profiles.arrays().items()}}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> "EventDetails":
         """From what `arrays` returned. Raises KeyError where one is missing."""
         details = cls()
         for name in vars(cls()):
-            setattr(details, name, arrays[name])
+            if name != "profiles":
+                setattr(details, name, arrays[name])
+        details.profiles = ProfileModel.from_arrays(
+            {name.removeprefix("profiles-"): array for name, array in arrays.items() if name.startswith("profiles-")}
+        )
         return details
 
 

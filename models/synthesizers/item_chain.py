@@ -130,6 +130,9 @@ class ItemChain(StepwiseSynthesizer):
             distribution = chain.spread(distribution, factors)
         return distribution
 
+    def profile_evidence(self, histories: Histories) -> Float64 | None:
+        return self.preferences.profile_evidence(histories)
+
     def log_prob(self, histories: Histories) -> Float64:
         firsts = histories.starts[:-1][histories.lengths > 0]
         before = np.roll(histories.items, 1).astype(np.int64)

@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 from scipy import sparse
 
-from models.arrays import AnyArray, Float32, Int32
+from models.arrays import AnyArray, Float32, Float64, Int32
 from models.data.interactions import Interactions
 from models.data.profiles import Profile, ProfileSchema
 from models.synthesizers.conditions import Conditions, SynthesisError
+from models.synthesizers.histories import Histories
 from models.synthesizers.text_index import TextIndex
 
 PREFERENCE: Final = 20.0
@@ -103,6 +104,23 @@ class ItemPreferences:
                 logs[number] += np.log(shares / ((counts.sum() + BACK_OFF) * self.popularity))
         factors: Float32 = np.exp(logs)[rows.ravel()]
         return factors
+
+    def profile_evidence(self, histories: Histories) -> Float64 | None:
+        """float64 [users, labels]: the sum over a user's events of log P(i | a) / P(i) for each label a of the schema.
+
+        The same naive Bayes as in `factors`; None where there are no profiles.
+        """
+        if not len(self.schema):
+            return None
+        counts = sparse.csr_matrix(
+            (np.ones(len(histories.items)), (histories.users, histories.items)), (len(histories), len(self.popularity))
+        )
+        evidence = np.zeros((len(histories), len(self.schema.labels)))
+        for label in range(evidence.shape[1]):
+            own = self.counts[label]
+            shares = own.toarray()[0] + BACK_OFF * self.popularity
+            evidence[:, label] = counts @ np.log(shares / ((own.sum() + BACK_OFF) * self.popularity))
+        return evidence
 
     def arrays(self) -> dict[str, AnyArray]:
         """The state by name; names and the schema as JSON in bytes."""

@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import numpy as np
 
-from models.arrays import Float32, Int32, Int64
+from models.arrays import Float32, Float64, Int32, Int64
 from models.synthesizers.base import (
     MAX_EVENTS,
     SamplingOptions,
@@ -29,6 +29,7 @@ from models.synthesizers.decoding import (
 )
 from models.synthesizers.details import EventDetails
 from models.synthesizers.histories import Histories, joined, session_numbers
+from models.synthesizers.profiles import rows_without
 from models.synthesizers.streams import RandomStreams
 from models.synthesizers.times import anchor, draw_times
 
@@ -44,6 +45,10 @@ class StepwiseSynthesizer(Synthesizer):
 
     Kinds, gaps, values and lengths come from `details`, which subclasses fit in `fit`. A state is any object with rows.
     """
+
+    profiles_first: ClassVar[bool] = False
+    """Whether a profile that no condition gives is generated before the events, which then depend on it; else it is
+    chosen after them by `profile_evidence`."""
 
     def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
         super().__init__(params, context)
@@ -95,6 +100,35 @@ class StepwiseSynthesizer(Synthesizer):
         return out
 
     def generate(self, conditions: Sequence[Conditions], streams: RandomStreams, options: SamplingOptions) -> Histories:
+        if self.profiles_first:
+            conditions = self._with_profiles(conditions, streams)
+        histories = self._generate(conditions, streams, options)
+        if self.profiles_first or not self.details.profiles:
+            return histories
+        evidence = self.profile_evidence(histories)
+        profiles = [each.profile for each in self._with_profiles(conditions, streams, evidence)]
+        return msgspec.structs.replace(histories, profiles=tuple(profiles))
+
+    def profile_evidence(self, histories: Histories) -> Float64 | None:  # noqa: ARG002 - for those that know
+        """float64 [users, labels of `details.profiles.schema`]: log-likelihood of events by label; or None."""
+        return None
+
+    def _with_profiles(
+        self, conditions: Sequence[Conditions], streams: RandomStreams, evidence: Float64 | None = None
+    ) -> list[Conditions]:
+        """The conditions, each with a generated profile where it has none and profiles were learned."""
+        out, model = list(conditions), self.details.profiles
+        rows = rows_without([condition.profile for condition in conditions])
+        if not model or not len(rows):
+            return out
+        codes = model.draw(streams.take(rows), evidence[rows] if evidence is not None else None)
+        for row, profile in zip(rows.tolist(), model.decode(codes), strict=True):
+            out[row] = msgspec.structs.replace(out[row], profile=profile)
+        return out
+
+    def _generate(
+        self, conditions: Sequence[Conditions], streams: RandomStreams, options: SamplingOptions
+    ) -> Histories:
         parts: list[Histories] = []
         order: list[int] = []
         free = not options.constraints and options.decoding == Decoding()
