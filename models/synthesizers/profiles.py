@@ -107,7 +107,8 @@ class ProfileModel:
     @staticmethod
     def _evidence(given: Int32, size: int) -> Float64:
         """float64 [rows, size]: 1 for the codes that agree with what is given."""
-        return ((given == FREE)[:, None] | (given[:, None] == np.arange(size))).astype(np.float64)
+        agrees: Float64 = ((given == FREE)[:, None] | (given[:, None] == np.arange(size))).astype(np.float64)
+        return agrees
 
     def draw(self, streams: RandomStreams, evidence: Float64 | None = None, candidates: int = TRIES) -> Int32:
         """int32 [rows, attributes]: codes of new profiles.
@@ -192,7 +193,8 @@ def _table(codes: Int32, sizes: Sequence[int], child: int, parent: int) -> Float
     above, rows = (codes[:, parent], sizes[parent]) if parent >= 0 else (np.zeros(len(codes), np.int32), 1)
     counts = np.bincount(above * sizes[child] + codes[:, child], minlength=rows * sizes[child])
     table = counts.reshape(rows, sizes[child]) + SMOOTHING * sizes[child] * own
-    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities: Float32 = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def digests(codes: Int32) -> AnyArray:
