@@ -76,6 +76,7 @@ class TestVAE(SynthesizerContract):
         "learning_rate": 0.02,
         "dropout": 0.1,
         "event_dropout": 0.0,
+        "condition_dropout": 0.5,
         "epochs": 20,
         "patience": 20,
         "latent": 4,
