@@ -25,6 +25,7 @@ from models.privacy.membership import CandidateUsers, attacks, exact_copies
 from models.synthesizers import registry
 from models.synthesizers.base import MAX_EVENTS, SamplingOptions, Synthesizer, SynthesizerContext
 from models.synthesizers.conditions import ANYTHING
+from models.synthesizers.decoding import Decoding, ItemConstraint
 from models.synthesizers.discriminator import feature_auc, sequence_auc
 from models.synthesizers.fidelity import Reference, compare
 from models.synthesizers.histories import Histories
@@ -42,7 +43,8 @@ class SynthesisPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     `generators`: parameters by name of the synthesizer; the baseline is always added. `users`: at most so many in each
     held-out group, and as many synthetic ones. `seconds`: limit of each fit (None: none). `canaries`: how many are
-    planted. `epochs`: of the sequence discriminator, 0 leaves it out. `weights`: kind weights of the domain.
+    planted. `epochs`: of the sequence discriminator, 0 leaves it out. `weights`: kind weights of the domain. `decoding`
+    and `constraints`, built for the interactions that are learned from, say how items are drawn.
     """
 
     generators: Mapping[str, Mapping[str, Any]]
@@ -52,7 +54,8 @@ class SynthesisPlan(msgspec.Struct, frozen=True, kw_only=True):
     canaries: int = 10
     epochs: int = 3
     weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS
-    sampling: SamplingOptions = SamplingOptions()
+    decoding: Decoding = Decoding()
+    constraints: Callable[[Interactions], Sequence[ItemConstraint]] | None = None
 
 
 class SynthesisExperiment:
@@ -84,6 +87,8 @@ class SynthesisExperiment:
             for group in groups[1:]
         )
         self.public_interactions = Interactions.from_frame(groups[2], vocabulary)
+        rules = () if plan.constraints is None else plan.constraints(self.learned)
+        self.sampling = SamplingOptions(decoding=plan.decoding, constraints=tuple(rules))
         self.reference = Reference.fit(self.learned, plan.seed)
         self.utility = UtilityTest(groups[1], vocabulary, plan.seed)
         self.calibration = registry.create(BASELINE, {}, SynthesizerContext(plan.seed))
@@ -152,7 +157,7 @@ class SynthesisExperiment:
         return results
 
     def _sampled(self, synthesizer: Synthesizer, users: int) -> Histories:
-        histories = synthesizer.sample([ANYTHING], users, np.random.default_rng(self.plan.seed), self.plan.sampling)
+        histories = synthesizer.sample([ANYTHING], users, np.random.default_rng(self.plan.seed), self.sampling)
         return histories.take(np.flatnonzero(histories.lengths > 0))
 
     def _utility(self, synthesizer: Synthesizer) -> Any:

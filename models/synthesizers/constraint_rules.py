@@ -265,9 +265,9 @@ def selected_items(rule: GenerationRule, facts: ItemFacts, where: str) -> Bool:
         selected[facts.vocabulary.index[item]] = True
     for category in rule.categories:
         selected |= facts.categories == _category(category, facts, f"{where}: categories")
-    wanted = {word.lower() for word in rule.words}
+    words = {word.lower() for word in rule.words}
     for index, title in enumerate(facts.titles):
-        selected[index] |= bool(wanted & set(title.lower().split()))
+        selected[index] |= bool(words & set(title.lower().split()))
     return selected
 
 

@@ -1,6 +1,7 @@
 """What `coldstream synthesize` and `coldstream probe` do."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import numpy as np
 import pandas as pd
 
 from features.activity import History
+from features.catalogue import item_row
 from models.data.interactions import Interactions
 from models.data.profiles import Profile
+from models.data.vocabulary import Vocabulary
 from models.evaluation.report_page import write_pages
 from models.evaluation.synthesis import SynthesisPlan, evaluate_synthesizers
 from models.evaluation.synthesis_report import facts, page_of, verdicts
 from models.synthesizers import registry, stored
 from models.synthesizers.base import SamplingOptions, Synthesizer, SynthesizerContext
 from models.synthesizers.conditions import Conditions, SynthesisError
-from models.synthesizers.decoding import Decoding
+from models.synthesizers.constraint_rules import read_constraints
+from models.synthesizers.decoding import Decoding, ItemConstraint
 from models.synthesizers.histories import Histories, joined
 from serving.commands.experiment_options import ExperimentOptions
 from serving.commands.offline_evaluation import EvaluationData, evaluation_request, read_data
@@ -73,7 +77,7 @@ def synthesize(
     with training() as progress:
         if out is not None:
             synthesizer = _fitted(data, options, names[0], progress)
-            histories = _sampled(synthesizer, options, request.n, progress)
+            histories = _sampled(data, synthesizer, options, request.n, progress)
             _write(histories.frame(synthesizer.vocabulary), out)
             summary |= {"users": len(histories), "events": len(histories.items), "out": str(out)}
         if report is not None:
@@ -84,7 +88,8 @@ def synthesize(
                 seconds=60 * options.minutes if options.minutes else None,
                 weights=data.preset.weights,
                 epochs=0 if request.quick else SEQUENCE_EPOCHS,
-                sampling=_sampling(options),
+                decoding=_decoding(options),
+                constraints=partial(_constraints, data, options),
             )
             result = evaluate_synthesizers(data.frame, plan, data.source.name, progress, data.catalogue, data.profiles)
             summary["report"] = str(write_pages(page_of(result), result, report)[1])
@@ -106,7 +111,7 @@ def probe(
     data = _data(settings, table, options, domain)
     with training() as progress:
         synthesizer = _fitted(data, options, names[0], progress)
-        histories = _sampled(synthesizer, options, n, progress)
+        histories = _sampled(data, synthesizer, options, n, progress)
     titles = data.catalogue.titles if data.catalogue is not None else {}
     categories = data.catalogue.categories if data.catalogue is not None else {}
     frame = histories.frame(synthesizer.vocabulary)
@@ -171,27 +176,47 @@ def _fitted(data: EvaluationData, options: SynthesisOptions, name: str, progress
     def report(share: float, figures: Mapping[str, float]) -> None:
         progress(f"fit {name}", share, dict(figures))
 
-    interactions = Interactions.from_frame(
-        data.frame, item_features=data.catalogue, profiles=data.profiles, kind_weights=data.preset.weights
-    )
-    synthesizer.fit(interactions, report)
+    synthesizer.fit(_interactions(data), report)
     if options.model is not None:
         stored.save(synthesizer, options.model)
     return synthesizer
 
 
-def _sampled(synthesizer: Synthesizer, options: SynthesisOptions, n: int, progress: Any) -> Histories:
+def _sampled(
+    data: EvaluationData, synthesizer: Synthesizer, options: SynthesisOptions, n: int, progress: Any
+) -> Histories:
+    constraints = _constraints(data, options, _interactions(data, synthesizer.vocabulary))
+    sampling = SamplingOptions(decoding=_decoding(options), constraints=constraints)
     conditions, rng = [_conditions(options)], np.random.default_rng(options.seed)
     parts: list[Histories] = []
     for start in range(0, n, SAMPLED):
-        parts.append(synthesizer.sample(conditions, min(SAMPLED, n - start), rng, _sampling(options)))
+        parts.append(synthesizer.sample(conditions, min(SAMPLED, n - start), rng, sampling))
         progress("sample", min(1.0, (start + SAMPLED) / n), {})
     return joined(parts)
 
 
-def _sampling(options: SynthesisOptions) -> SamplingOptions:
-    decoding = Decoding(temperature=options.temperature, top_k=options.top_k, nucleus=options.nucleus)
-    return SamplingOptions(decoding=decoding)
+def _interactions(data: EvaluationData, vocabulary: Vocabulary | None = None) -> Interactions:
+    return Interactions.from_frame(
+        data.frame,
+        vocabulary,
+        item_features=data.catalogue,
+        profiles=data.profiles,
+        kind_weights=data.preset.weights,
+    )
+
+
+def _decoding(options: SynthesisOptions) -> Decoding:
+    return Decoding(temperature=options.temperature, top_k=options.top_k, nucleus=options.nucleus)
+
+
+def _constraints(
+    data: EvaluationData, options: SynthesisOptions, interactions: Interactions
+) -> tuple[ItemConstraint, ...]:
+    """The rules of `--constraints` for the items of `interactions`."""
+    if options.constraints is None:
+        return ()
+    catalogue = [item_row(item, 0).record() for part in data.source.catalogue() for item in part]
+    return read_constraints(options.constraints, interactions, catalogue)
 
 
 def _conditions(options: SynthesisOptions) -> Conditions:

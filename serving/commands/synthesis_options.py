@@ -23,6 +23,7 @@ class SynthesisOptions(msgspec.Struct, frozen=True, kw_only=True):
     category: str | None = None
     text: str | None = None
     length: int | None = None
+    constraints: Path | None = None
     temperature: float = 1.0
     top_k: int = 0
     nucleus: float = 1.0
@@ -55,6 +56,9 @@ def synthesis_options(
     length: Annotated[
         int | None, typer.Option(min=1, max=50, help="Events of each user. Default: as in the data.")
     ] = None,
+    constraints: Annotated[
+        Path | None, typer.Option(help="Rules that generated events keep: a TOML file (docs/constraints.md).")
+    ] = None,
     temperature: Annotated[
         float, typer.Option(min=0.01, help="Below 1: likelier items; above 1: stranger ones.")
     ] = 1.0,
@@ -77,6 +81,7 @@ def synthesis_options(
         category=category,
         text=text,
         length=length,
+        constraints=constraints,
         temperature=temperature,
         top_k=top_k,
         nucleus=nucleus,

@@ -74,6 +74,18 @@ def test_a_fitted_synthesizer_is_kept_and_used_again(events: Path, tmp_path: Pat
         call("probe", "--events", str(events), "--n", "5", "--model", model)
 
 
+def test_rules_of_a_file_hold(events: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\ntype = "weight"\nitems = ["i4", "i5"]\nweight = 0.0\n')
+    users = call("probe", "--events", str(events), "--n", "30", "--constraints", str(rules))
+    items = {event["item_id"] for user in users for event in user["events"]}
+    assert "i3" in items
+    assert not items & {"i4", "i5"}
+    rules.write_text('[[rule]]\ntype = "weigth"\n')
+    with pytest.raises(ColdstreamError, match="weigth"):
+        call("probe", "--events", str(events), "--constraints", str(rules))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
