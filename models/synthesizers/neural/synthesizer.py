@@ -55,6 +55,7 @@ class SequenceSynthesizer(StepwiseSynthesizer):
     """
 
     supports: ClassVar[frozenset[ConditionName]] = frozenset(CONDITION_NAMES)
+    profiles_first = True
 
     def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
         super().__init__(params, context)
