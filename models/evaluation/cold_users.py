@@ -33,6 +33,15 @@ TUNED_EVENTS: Final = 7
 """A training user with as many positive events may be asked for the last one while weights are tuned."""
 
 
+SHORT_USERS: Final = 300
+"""At most so many users are held out for the weights of short histories."""
+SHORT_FOLDS: Final = 10
+"""Of the users who could be held out for them, one in so many is."""
+FEWEST_SHORT_USERS: Final = 20
+"""With fewer of them nobody is held out."""
+SHORT_KS: Final = (0, 1, 2, 3, 4, 5)
+
+
 class FoldPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How users are held out.
 
@@ -152,6 +161,12 @@ class ColdUserFolds:
         assert not set(test.training["user_id"].unique()) & {episode.user_id for episode in test.cold}
         return ColdFold(number, test, self._tuning(number, kept, np.flatnonzero(~held_out)))
 
+    def cold_only(self, number: int) -> Holdout:
+        """A fold's cold users alone: nothing is held out of the other users."""
+        cold = np.flatnonzero(self._fold == number)
+        others = ~np.isin(self._codes, cold)
+        return Holdout(self.frame[others], self._episodes(cold), [])
+
     def _tuning(self, number: int, kept: Bool, users: Int64) -> Holdout:
         """Some training users held out whole, and the last event of others, from the events that are `kept`."""
         rng = np.random.default_rng([self.plan.seed, number])
@@ -212,6 +227,23 @@ class ColdUserFolds:
         horizons = [position - k + 1 for position in positions]
         seen = frozenset(_strings(self._items[known]))
         return Episode(user, k, history, _strings(self._items[targets]), times, horizons, seen, profile)
+
+
+def short_histories(
+    frame: pd.DataFrame, weights: tuple[float, ...], seed: int, profiles: ProfileHistory | None = None
+) -> tuple[pd.DataFrame, list[Episode]]:
+    """The events without some users, and those users' first events and next ones: weights of short histories.
+
+    Members that learned from a user would know that user's events, and their weights would be those of warm users.
+    """
+    most = SHORT_FOLDS * SHORT_USERS
+    plan = FoldPlan(ks=SHORT_KS, folds=SHORT_FOLDS, seed=seed, most_users=most, weights=weights)
+    try:
+        held_out = ColdUserFolds(frame, plan, profiles).cold_only(0)
+    except TrainingError:  # hardly anyone has six events
+        return frame, []
+    enough = len({episode.user_id for episode in held_out.cold}) >= FEWEST_SHORT_USERS
+    return (held_out.training, held_out.cold) if enough else (frame, [])
 
 
 def _asked(k: int, events: int, horizons: int) -> list[int]:

@@ -22,6 +22,8 @@ from models.data.profiles import ProfileHistory
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, POPULARITY_HALF_LIFE_MS, Vocabulary
 from models.errors import TrainingError
 from models.evaluation import metrics
+from models.evaluation.cold_ranking import evidence_of_episodes
+from models.evaluation.cold_users import HORIZONS, short_histories
 from models.evaluation.studies import completed_trials, is_first_trial, new_study
 from models.recommenders import blend, blend_weights
 from models.recommenders.base import Recommender, TuningContext
@@ -57,6 +59,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True):
             does not depend on the load of the machine.
         weights: kind weights of the domain (`Vocabulary`), like `recency_ms`.
         history_length: number of newest events that are read; encoders read fewer if most histories are shorter.
+        horizons: the blend's weights of short histories are fitted for events so many places after the known ones.
     """
 
     protocol: splits.SplitProtocol
@@ -72,6 +75,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True):
     weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS
     recency_ms: float = POPULARITY_HALF_LIFE_MS
     history_length: int = FoldSettings().history_length
+    horizons: tuple[int, ...] = tuple(range(1, HORIZONS + 1))
 
 
 class TunedRecommender(msgspec.Struct):
@@ -131,7 +135,8 @@ class Experiment:
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.before, after = splits.split(frame, plan.protocol, plan.seed, plan.weights)
         self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1, plan.weights)
-        self.tuning = self._side(self.fitted, tuned, categories, plan.most)
+        learned, self.short = short_histories(self.fitted, plan.weights, plan.seed, self.profiles)
+        self.tuning = self._side(self.fitted, tuned, categories, plan.most, learned)
         self.test = self._side(self.before, after, categories, plan.tested or plan.most)
         self.tuned_from, self.held_out_from = (int(part["at"].min()) if len(part) else 0 for part in (tuned, after))
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
@@ -150,8 +155,14 @@ class Experiment:
         self.situation = msgspec.structs.replace(self.situation, repeats=not self.masked, item_text=item_text)
 
     def _side(
-        self, before: pd.DataFrame, after: pd.DataFrame, categories: Mapping[str, str] | None, most: int | None
+        self,
+        before: pd.DataFrame,
+        after: pd.DataFrame,
+        categories: Mapping[str, str] | None,
+        most: int | None,
+        learned: pd.DataFrame | None = None,
     ) -> EvaluationSplit:
+        """Cases between two parts, and the events to fit on: `learned`, or all of `before`."""
         plan = self.plan
         known: dict[str, Any] = {
             "kind_weights": plan.weights,
@@ -159,7 +170,11 @@ class Experiment:
             "item_features": self.catalogue,
         }
         log = Interactions.from_frame(
-            before, min_count=plan.min_count, categories=categories, profiles=self.profiles, **known
+            before if learned is None else learned,
+            min_count=plan.min_count,
+            categories=categories,
+            profiles=self.profiles,
+            **known,
         )
         cases = splits.evaluation_cases(
             before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles
@@ -270,18 +285,35 @@ class Experiment:
         )
 
     def blend(self, tuned: Sequence[TunedRecommender]) -> TunedRecommender:
-        """A blend of tuned recommenders; its `values` use weights that were fitted on other users."""
+        """A blend of tuned recommenders; its `values` use weights that were fitted on other users.
+
+        Weights are fitted on the tuning cases, and on the first events of users who were held out whole.
+        """
         started = time.monotonic()
         members = {candidate.name: candidate.recommender for candidate in tuned if candidate.recommender is not None}
         side = self.tuning
         targets = [case.targets for case in side.cases]
         evidence = blend_weights.evidence_of(members, side.batch, targets, side.barred(self.masked))
-        values = blend_weights.cross_validated(evidence, np.random.default_rng(self.plan.seed))
+        if self.short:
+            evidence = blend_weights.merged(evidence, self._short_evidence(members))
+        values = blend_weights.cross_validated(evidence, np.random.default_rng(self.plan.seed))[: len(side.cases)]
         weights = blend_weights.fit_weights(evidence, np.random.default_rng(self.plan.seed))
         blended = blend.Blend(list(members.values()), weights)
         self.progress("blend", 1.0, {"ndcg@10": float(values.mean())})
         spent = time.monotonic() - started
         return TunedRecommender("blend", blended.describe(), values, 0, spent, recommender=blended, members=list(tuned))
+
+    def _short_evidence(self, members: Mapping[str, Recommender]) -> blend_weights.Evidence:
+        """The questions of users who were held out whole, at the planned horizons."""
+        evidence, horizons = evidence_of_episodes(
+            members,
+            self.short,
+            masked=self.masked,
+            length=self.plan.history_length,
+            most=blend_weights.CANDIDATES,
+            report=lambda done: self.progress("blend", 0.9 * done, {}),
+        )
+        return evidence.of(np.flatnonzero(np.isin(horizons, self.plan.horizons)))
 
     def fit(self, tuned: TunedRecommender, log: Interactions | None = None) -> Recommender:
         """The tuned recommender, refitted on everything before the test split, or on `log`.

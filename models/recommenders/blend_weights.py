@@ -250,6 +250,28 @@ def evidence_of(
     return builder.build()
 
 
+def merged(first: Evidence, second: Evidence) -> Evidence:
+    """Both, `second` after `first`, about the same members; their users are different users."""
+    scales = (first.scales * len(first.cases) + second.scales * len(second.cases)) / max(
+        1, len(first.cases) + len(second.cases)
+    )
+    scales = np.where(scales > 0, scales, 1.0)
+    parts = [part.margins * (part.scales / scales).astype(np.float32) for part in (first, second)]
+    return Evidence(
+        first.names,
+        scales,
+        np.concatenate(parts),
+        np.concatenate([first.wins_ties, second.wins_ties]),
+        np.concatenate([first.starts, second.starts[1:] + first.starts[-1]]),
+        np.concatenate([first.ahead, second.ahead]),
+        np.concatenate([first.cases, second.cases + len(first)]),
+        np.concatenate([first.ideals, second.ideals]),
+        np.concatenate([first.lengths, second.lengths]),
+        np.concatenate([first.users, second.users + int(first.users.max(initial=-1)) + 1]),
+        np.concatenate([first.importance, second.importance]),
+    )
+
+
 def fit_weights(evidence: Evidence, rng: np.random.Generator, tries: int = TRIES) -> Float64:
     """float64 [buckets, members]: the weights of each bucket of history lengths (`blend.EDGES`)."""
     return weights_by_group(evidence, bucket_of(evidence.lengths), FAMILIES, rng, tries)

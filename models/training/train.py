@@ -39,6 +39,9 @@ from models.training.run import RunData, ServingRelease, TrainingResult, Trainin
 HOLDOUT: Final = splits.SplitProtocol("last-share", 0.05)
 MOST_CASES: Final = 1_000
 SMALL_CATALOGUE: Final = 20_000
+NEXT_EVENT: Final = (1,)
+NEXT_VISIT: Final = (1, 2, 3, 4, 5)
+"""The horizons of a blend for new users: the next click where items age within hours, otherwise the coming visit."""
 TRIALS: Final = 6
 NEURAL_SHARE: Final = 0.45
 """Of a run's minutes: the final fit of a neural member takes about as long again, the other members share the rest."""
@@ -188,6 +191,7 @@ def _experiment(
         weights=run.preset.weights,
         recency_ms=run.preset.recency_ms,
         history_length=run.history_length,
+        horizons=NEXT_EVENT if run.preset.freshness is not None else NEXT_VISIT,
     )
     starts, serving_params = warm_start.of_serving(serving) if run.warm_start else ([], {})
     defaults = {**run.preset.params(), **serving_params}

@@ -7,9 +7,10 @@ import pytest
 from models.data.batch import Batch
 from models.data.interactions import Interactions
 from models.data.profiles import ProfileHistory
+from models.data.vocabulary import DEFAULT_KIND_WEIGHTS
 from models.errors import TrainingError
 from models.evaluation.cold_ranking import MISSED, evidence_of_episodes, rank_episodes
-from models.evaluation.cold_users import ColdUserFolds, Episode, FoldPlan
+from models.evaluation.cold_users import ColdUserFolds, Episode, FoldPlan, short_histories
 from models.evaluation.cold_values import UserValues, tail_of
 from models.recommenders.base import Scorer
 from models.recommenders.blend import BUCKETS
@@ -101,6 +102,22 @@ def test_warm_users_are_asked_once_for_their_last_event_which_nothing_was_fitted
             assert episode.targets == [own["item_id"].iloc[-1]]
             assert episode.history.items == own["item_id"].tolist()[:-1]
     assert sorted(warm) == sorted(counts[counts >= 20].index)
+
+
+def test_users_who_are_held_out_for_short_histories_are_not_learned_from() -> None:
+    frame = shop(400)
+    learned, episodes = short_histories(frame, DEFAULT_KIND_WEIGHTS, 0)
+    users = {episode.user_id for episode in episodes}
+    assert 20 <= len(users) <= 40
+    assert set(learned["user_id"]) == set(frame["user_id"]) - users
+    assert {episode.k for episode in episodes} == {0, 1, 2, 3, 4, 5}
+
+
+def test_of_few_users_nobody_is_held_out_for_short_histories() -> None:
+    frame = shop(60)
+    learned, episodes = short_histories(frame, DEFAULT_KIND_WEIGHTS, 0)
+    assert learned is frame
+    assert episodes == []
 
 
 def test_folds_are_the_same_for_the_same_seed() -> None:

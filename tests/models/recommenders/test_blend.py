@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from models.recommenders.blend import BUCKETS, bucket_of
-from models.recommenders.blend_weights import Evidence, EvidenceBuilder, cross_validated, fit_weights, weights_by_group
+from models.recommenders.blend_weights import (
+    Evidence,
+    EvidenceBuilder,
+    cross_validated,
+    fit_weights,
+    merged,
+    weights_by_group,
+)
 
 
 def evidence_from(amounts: np.ndarray, hits: np.ndarray, lengths: np.ndarray, target_count: np.ndarray) -> Evidence:
@@ -90,6 +97,13 @@ def test_a_part_of_the_evidence_has_the_ndcg_of_its_cases() -> None:
     known, weights = random_hits(5, (80, 40, 3)), np.array([0.2, 0.5, 0.3])
     cases = np.array([3, 4, 17, 60])
     assert known.of(cases).ndcg(weights).tolist() == pytest.approx(known.ndcg(weights)[cases].tolist())
+
+
+def test_two_parts_of_evidence_make_one() -> None:
+    first, second = random_hits(5, (60, 40, 3)), random_hits(6, (50, 40, 3))
+    both, weights = merged(first, second), np.array([0.2, 0.5, 0.3])
+    assert both.ndcg(weights).tolist() == pytest.approx([*first.ndcg(weights), *second.ndcg(weights)])
+    assert len(np.unique(both.users)) == 110
 
 
 def test_what_a_user_may_not_be_given_is_no_competitor() -> None:
