@@ -69,7 +69,8 @@ def predictive(synthesizer: Synthesizer, held_out: Histories, users: int) -> dic
     histories = [held_out.history(int(row), synthesizer.vocabulary) for row in rows]
     figures = {}
     for known, steps in ((1, 1), (2, 1), (3, 1), (1, 2)):
-        conditions = [Conditions(first=prefix(history, known)) for history in histories]
+        events = [Conditions(first=prefix(history, known)) for history in histories]
+        conditions = [condition.only(synthesizer.supports) for condition in events]
         shares = synthesizer.expected(conditions, steps)
         starts = held_out.starts[rows]
         masked = [held_out.items[start : start + known].tolist() for start in starts.tolist()]
