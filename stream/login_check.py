@@ -31,13 +31,22 @@ TLS_PROBE_S: Final = 2.0
 AGAIN_S: Final = 0.5
 TRIES: Final = 2
 """A refusal counts if it comes twice: a broker that stops or starts may close a connection, too."""
+CLOSED_WITHIN_S: Final = 4.0
+"""A server that closes connections without a word does so for this long before that counts as a refusal."""
 RESOLVED_WITHIN_S: Final = 6.0
 """The name of a container is not known before it starts."""
 CHECK: Final = "check kafka_security (coldstream settings)"
 
 
 class LoginError(BrokerError):
-    """A cluster does not let a client in, and will not without another setting."""
+    """A cluster does not let a client in, and will not without another setting.
+
+    `sure`: whether the cluster said so. It may also have closed the connection, as a proxy does whose broker is away.
+    """
+
+    def __init__(self, message: str, *, sure: bool = True) -> None:
+        super().__init__(message)
+        self.sure = sure
 
 
 def check_login(bootstrap: str, security: Mapping[str, str] | None = None) -> None:
@@ -56,14 +65,15 @@ async def _check(servers: list[Address], config: dict[str, Any]) -> None:
     refusals = 0
     while True:
         answers = await asyncio.gather(*(_problem(server, config) for server in servers))
-        problems = [str(problem) for problem in answers if isinstance(problem, LoginError)]
+        problems = [problem for problem in answers if isinstance(problem, LoginError)]
         reached = [problem for problem in answers if not isinstance(problem, OSError)]
         if len(problems) < len(reached):
             return
         if problems:
             refusals += 1
-            if refusals == TRIES:
-                raise LoginError("; ".join(problems))
+            sure = any(problem.sure for problem in problems) or time.monotonic() - started > CLOSED_WITHIN_S
+            if refusals >= TRIES and sure:
+                raise LoginError("; ".join(str(problem) for problem in problems))
         elif not all(isinstance(problem, socket.gaierror) for problem in answers):
             return
         elif time.monotonic() - started > RESOLVED_WITHIN_S:
@@ -117,7 +127,8 @@ async def _closed(server: Address, protocol: str, error: Exception) -> LoginErro
         return OSError(f"{server} does not answer")
     return LoginError(
         f"{server} closed the connection: it may want a login or a client certificate, and security_protocol is "
-        f"{protocol}; {CHECK}"
+        f"{protocol}; {CHECK}",
+        sure=False,
     )
 
 

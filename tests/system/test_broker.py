@@ -240,9 +240,9 @@ def test_a_cluster_that_asks_for_a_password_gets_it(guarded: Broker) -> None:
 
 def test_a_wrong_password_is_a_clear_error(guarded: Broker) -> None:
     wrong = {**SASL, "sasl_password": "guess"}
-    with pytest.raises(BrokerError, match="does kafka_security fit it"):
+    with pytest.raises(BrokerError, match="rejected the login"):
         wait_ready(guarded.bootstrap, wrong, timeout_s=3)
-    with pytest.raises(BrokerError, match="does kafka_security fit it"):
+    with pytest.raises(BrokerError, match="closed the connection: it may want a login"):
         wait_ready(guarded.bootstrap, None, timeout_s=3)
 
 
@@ -254,7 +254,7 @@ def test_a_broker_that_hangs_up_while_it_is_asked_is_waited_for(tmp_path: Path) 
             wait_ready(relay.address, timeout_s=20)
             assert relay.hung_up == 1
             started.kill()
-            with pytest.raises(BrokerError, match=rf"no Kafka at {relay.address} within 2 s"):
+            with pytest.raises(BrokerError, match=f"{relay.address} closed the connection"):
                 wait_ready(relay.address, timeout_s=2)
 
 
