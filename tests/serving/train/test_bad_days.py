@@ -59,7 +59,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(state
     failed = train_once(state, largest_file)
     output = failed.stdout + failed.stderr
     assert failed.returncode not in {0, 3}, output
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
     assert "cannot be written" in output
     assert "free space" in output
     assert release_store.list_releases(state / "releases", "shop") == []
@@ -77,7 +77,7 @@ def test_damaged_releases_do_not_keep_a_run_from_its_work(state: Path) -> None:
         done = train_once(state)
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
-        assert "Traceback" not in output
+        assert "Traceback" not in output, output
         serving = release_store.current_id(root, "shop")
         assert serving is not None
         assert serving not in releases
