@@ -40,10 +40,10 @@ def parquet(**columns: object) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        gzip.compress(TABLE[:24]) + gzip.compress(TABLE[24:]),
-        gzip.compress(gzip.compress(TABLE)),
-        gzip.compress(TABLE) + bytes(512),
-        gzip.compress(parquet()),
+        gzip.compress(TABLE[:24], mtime=0) + gzip.compress(TABLE[24:], mtime=0),
+        gzip.compress(gzip.compress(TABLE, mtime=0), mtime=0),
+        gzip.compress(TABLE, mtime=0) + bytes(512),
+        gzip.compress(parquet(), mtime=0),
         TABLE.replace(b"\n", b"\r\n", 1),
         TABLE.replace(b"\n", b"\r", 1),
         b"\xef\xbb\xbfsep=,\r\n" + TABLE,
@@ -63,7 +63,7 @@ def test_files_that_were_put_together_reject_the_second_header(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"PK\x03\x04more"), "is a zip archive or a workbook; unpack it"),
+        (gzip.compress(b"PK\x03\x04more", mtime=0), "is a zip archive or a workbook; unpack it"),
         (b'[{"user_id": "u1"}]', r"is JSON, not a table; .*POST /v1/events"),
         (b"<!DOCTYPE html>\n<html>", "is a web page or XML, not a table; was it a download"),
         (b"%PDF-1.4", "is a PDF document; export the table as CSV"),
