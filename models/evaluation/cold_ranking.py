@@ -170,7 +170,7 @@ def rank_episodes(
 
 
 def same_target(episodes: Sequence[Episode]) -> Int64:
-    """int64 [episodes]: the horizon at which each episode asks for the event that is asked for every k."""
+    """int64 [episodes]: the horizon at which each episode targets the event that is the same for every k."""
     return np.array([SAME_TARGET + 1 - episode.k for episode in episodes], np.int64)
 
 

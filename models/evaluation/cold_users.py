@@ -26,7 +26,7 @@ HORIZONS: Final = 5
 MIN_EVENTS: Final = 6
 """A user with fewer positive events is never cold."""
 SAME_TARGET: Final = 5
-"""The position (from 0) of the event that is asked for every k: the sixth."""
+"""The position (from 0) of the target that is the same for every k: the sixth event."""
 WARM_EVENTS: Final = 20
 """A user with as many positive events is warm."""
 TUNED_EVENTS: Final = 7

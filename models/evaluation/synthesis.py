@@ -1,4 +1,4 @@
-"""Evaluate synthesizers on a data set: fidelity beside its ceiling, utility, and what attacks reveal.
+"""Evaluate synthesizers on a data set: fidelity against its ceiling, utility, and what attacks reveal.
 
 Users are divided at random: most are learned from; two equal groups are held out. The first is what synthetic users are
 compared with; its likeness to the second is the ceiling of every figure, and the attacker calibrates with the second.

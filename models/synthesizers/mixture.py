@@ -1,4 +1,4 @@
-"""Several generators as one: which of them speaks for a history is drawn by the weights of its segment."""
+"""Several generators as one: the one that generates a history is drawn by the weights of its segment."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final

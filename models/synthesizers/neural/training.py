@@ -39,7 +39,7 @@ Likelihood = Callable[[], float]
 class SequenceBatches:
     """Batches of stretches of about one length; a batch depends on seed, epoch and number alone.
 
-    A stretch is learned in a direction that is drawn anew in each epoch. `negatives` float64 [items] are each item's
+    A stretch is learned in a direction that is drawn again in each epoch. `negatives` float64 [items] are each item's
     chances to be compared with, None where all items are.
     With `latent` units they hold what a network with a latent vector reads.
     """

@@ -76,7 +76,7 @@ class Stretches(msgspec.Struct, frozen=True):
 
 
 def training_stretches(starts: Int64, window: int, rng: np.random.Generator) -> Stretches:
-    """Histories cut into stretches of at most `window` events, long ones from a place that is drawn anew."""
+    """Histories cut into stretches of at most `window` events, long ones from a place drawn again for each epoch."""
     parts = []
     for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         if end - begin <= window:
