@@ -251,7 +251,7 @@ def show(figures: dict[str, Any]) -> None:
     print("\n| ratio | " + " | ".join(f"k = {k}" for k in KS) + " | warm |\n|---|" + "---|" * (len(KS) + 1))
     for label, ratios in figures["ratios"].items():
         last = _ratio(figures["warm ratio"]) if label == PRIMARY and figures["warm ratio"] else ""
-        print(f"| {label} | " + " | ".join(_ratio(each) for each in ratios) + f" | {last} |")
+        print(f"| {label} | " + " | ".join(_ratio(ratio) for ratio in ratios) + f" | {last} |")
     print("\nShares of the blend (over scaled probabilities):\n")
     print("| | " + " | ".join(f"k = {k}" for k in KS) + " |\n|---|" + "---|" * len(KS))
     for number, member in enumerate(figures["members"]):

@@ -26,7 +26,7 @@ def profiles_of(folder: Path, name: str) -> tuple[ProfileSchema, Int32]:
 
     source = open_named(name, folder / "ml-1m" if name == "movielens-1m" else None)
     attributes = source.users["attributes"].to_list()
-    known = [{key: value for key, value in (each or {}).items() if key != "zip"} for each in attributes]
+    known = [{key: value for key, value in (profile or {}).items() if key != "zip"} for profile in attributes]
     schema = ProfileSchema.fit(known)
     codes = schema.encode(known)
     return schema, codes[(codes > 0).any(axis=1)]

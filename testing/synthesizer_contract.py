@@ -193,7 +193,8 @@ class SynthesizerContract:
                 continue
             left = [f"i{n}" for n in range(6)]
             with_it, without = (
-                sum(float(expected_of(synthesizer, item, [each])[0]) for item in left) for each in (condition, ANYTHING)
+                sum(float(expected_of(synthesizer, item, [given])[0]) for item in left)
+                for given in (condition, ANYTHING)
             )
             assert with_it > min(1.3 * without, 0.9), name
 

@@ -159,8 +159,8 @@ def _tables(report: ColdUsersReport, results: SeenResults) -> list[ReportTable]:
     rows = [
         [STRONGEST, *results.strongest],
         ["best single recommender", *results.best_single],
-        ["ratio", *(f"{each.ratio:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in results.to_best_single)],
-        ["p, corrected over k (Holm)", *(number(each.holm) for each in results.to_best_single)],
+        ["ratio", *(f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" for ratio in results.to_best_single)],
+        ["p, corrected over k (Holm)", *(number(ratio.holm) for ratio in results.to_best_single)],
         [f"{STRONGEST} of the next event", *results.strongest_next],
     ]
     tables.insert(0, ReportTable(f"The strongest. {label}", head, rows))

@@ -167,14 +167,14 @@ def _histogram(values: Any, size: int) -> list[float]:
 
 def page_of(report: SynthesisReport) -> ReportPage:
     """The report as a page: verdicts first."""
-    parameters = [(each.name, msgspec.json.encode(each.params).decode()) for each in report.generators]
+    parameters = [(results.name, msgspec.json.encode(results.params).decode()) for results in report.generators]
     title = f"Synthetic events of {report.source}"
     return ReportPage(title, facts(report), _plots(report), tables(report), parameters)
 
 
 def facts(report: SynthesisReport) -> list[str]:
     """A sentence for each use, then what was compared with what."""
-    judged = {each.name: verdicts(each, report.ceiling) for each in report.generators}
+    judged = {results.name: verdicts(results, report.ceiling) for results in report.generators}
     uses = list(dict.fromkeys(verdict.use for row in judged.values() for verdict in row))
     size = f"{report.events:,} events, {report.users:,} users, {report.items:,} items; seed {report.seed}."
     how = f"{report.compared:,} held-out users are compared with as many synthetic ones."
@@ -183,29 +183,29 @@ def facts(report: SynthesisReport) -> list[str]:
 
 
 def _sentence(use: str, judged: Mapping[str, Sequence[UseVerdict]]) -> str:
-    passed = [name for name, row in judged.items() if any(each.use == use and each.passed for each in row)]
+    passed = [name for name, row in judged.items() if any(verdict.use == use and verdict.passed for verdict in row)]
     if passed:
         return f"Good enough as {use}: {', '.join(passed)}."
-    reasons = [f"{name} {each.reason}" for name, row in judged.items() for each in row if each.use == use]
+    reasons = [f"{name} {verdict.reason}" for name, row in judged.items() for verdict in row if verdict.use == use]
     return f"Not good enough as {use}: {'; '.join(reasons)}."
 
 
 def tables(report: SynthesisReport) -> list[ReportTable]:
     """Verdicts, fidelity, discriminators, utility, attacks, and times."""
     results, ceiling = report.generators, report.ceiling
-    names = [each.name for each in results]
+    names = [generator.name for generator in results]
     judged = [
-        [each.name, verdict.use, "yes" if verdict.passed else "no", verdict.reason]
-        for each in results
-        for verdict in verdicts(each, ceiling)
+        [generator.name, verdict.use, "yes" if verdict.passed else "no", verdict.reason]
+        for generator in results
+        for verdict in verdicts(generator, ceiling)
     ]
     fidelity = [
-        [aspect, number(value), *(_beside(each.fidelity.get(aspect), value) for each in results)]
+        [aspect, number(value), *(_beside(generator.fidelity.get(aspect), value) for generator in results)]
         for aspect, value in ceiling.fidelity.items()
     ]
     apart = [
-        ["features", number(ceiling.feature_auc), *(number(each.feature_auc) for each in results)],
-        ["sequence", number(ceiling.sequence_auc), *(number(each.sequence_auc) for each in results)],
+        ["features", number(ceiling.feature_auc), *(number(generator.feature_auc) for generator in results)],
+        ["sequence", number(ceiling.sequence_auc), *(number(generator.sequence_auc) for generator in results)],
     ]
     return [
         ReportTable("Verdicts", ["synthesizer", "use", "good enough", "why"], judged),
@@ -222,24 +222,25 @@ def _beside(value: float | None, ceiling: float) -> str:
 
 
 def _utility_table(results: Sequence[GeneratorResults]) -> ReportTable:
-    rows = [
-        [each.name, number(each.utility.real), number(each.utility.synthetic), f"{each.utility.ratio:.0%}",
-         number(each.utility.both), "{:.3f} [{:.3f}, {:.3f}]".format(*each.utility.both_ratio),
-         number(each.utility.popularity)]
-        for each in results
-    ]  # fmt: skip
+    rows = [[generator.name, *_utility_cells(generator.utility)] for generator in results]
     head = ["synthesizer", "real", "synthetic", "share", "both", "both / real", "popularity"]
     return ReportTable("Utility: NDCG@10 on real users after training on ...", head, rows)
 
 
+def _utility_cells(utility: Utility) -> list[str]:
+    ratio, low, high = utility.both_ratio
+    figures = [number(utility.real), number(utility.synthetic), f"{utility.ratio:.0%}", number(utility.both)]
+    return [*figures, f"{ratio:.3f} [{low:.3f}, {high:.3f}]", number(utility.popularity)]
+
+
 def _privacy_table(results: Sequence[GeneratorResults]) -> ReportTable:
-    kinds = list(dict.fromkeys(attack.attack for each in results for attack in each.attacks))
+    kinds = list(dict.fromkeys(attack.attack for generator in results for attack in generator.attacks))
     rows = []
-    for each in results:
-        by_name = {attack.attack: attack for attack in each.attacks}
+    for generator in results:
+        by_name = {attack.attack: attack for attack in generator.attacks}
         cells = [_attack_cell(by_name.get(kind)) for kind in kinds]
-        copies = f"{each.copies:.2%} ({each.held_out_copies:.2%})"
-        rows.append([each.name, *cells, copies, str(each.canaries_returned), number(each.exposure)])
+        copies = f"{generator.copies:.2%} ({generator.held_out_copies:.2%})"
+        rows.append([generator.name, *cells, copies, str(generator.canaries_returned), number(generator.exposure)])
     head = ["synthesizer", *kinds, "copies (held out)", "canaries back", "exposure (bits)"]
     return ReportTable("Membership attacks: AUC (found at 1% false alarms)", head, rows)
 
@@ -249,26 +250,27 @@ def _attack_cell(attack: AttackResult | None) -> str:
 
 
 def _time_table(results: Sequence[GeneratorResults]) -> ReportTable:
-    rows = [
-        [each.name, f"{each.fit_seconds:.1f}", f"{each.users_per_second:,.0f}", number(each.log_prob)]
-        for each in results
-    ]
+    rows = [[generator.name, *_time_cells(generator)] for generator in results]
     return ReportTable("Times and likelihood", ["synthesizer", "fit s", "users/s", "log-likelihood per event"], rows)
+
+
+def _time_cells(results: GeneratorResults) -> list[str]:
+    return [f"{results.fit_seconds:.1f}", f"{results.users_per_second:,.0f}", number(results.log_prob)]
 
 
 def _plots(report: SynthesisReport) -> list[str]:
     shares = _aspect_plot(report)
     shapes = [_shape_plot(report, shape) for shape in report.shapes]
-    curves = [_curve_plot(each) for each in report.generators if len(each.curve) > 1]
+    curves = [_curve_plot(generator) for generator in report.generators if len(generator.curve) > 1]
     return [shares, *shapes, _roc_plot(report), *curves]
 
 
 def _aspect_plot(report: SynthesisReport) -> str:
     aspects = list(report.ceiling.fidelity)
     figure, axes = canvas(0.3 * len(aspects) + 1.2, "Fidelity as a share of the ceiling")
-    for each, style in zip(report.generators, styles(), strict=False):
-        shares = [each.fidelity.get(name, 0.0) / max(report.ceiling.fidelity[name], 1e-12) for name in aspects]
-        axes.plot(np.minimum(shares, 1.5), range(len(aspects)), label=each.name, **{**style, "linestyle": ""})
+    for generator, style in zip(report.generators, styles(), strict=False):
+        shares = [generator.fidelity.get(name, 0.0) / max(report.ceiling.fidelity[name], 1e-12) for name in aspects]
+        axes.plot(np.minimum(shares, 1.5), range(len(aspects)), label=generator.name, **{**style, "linestyle": ""})
     axes.axvline(1.0, color="#1c2430", linewidth=1)
     axes.set_yticks(range(len(aspects)), aspects)
     axes.invert_yaxis()
@@ -280,8 +282,8 @@ def _shape_plot(report: SynthesisReport, shape: str) -> str:
     titles = {"gap": "gap between events (powers of two of seconds)", "popularity": "events of the most popular items"}
     figure, axes = canvas(2.6, f"Users by {titles.get(shape, shape)}")
     axes.plot(report.shapes[shape], color="#1c2430", linewidth=2.4, label="real")
-    for each, style in zip(report.generators, styles(), strict=False):
-        axes.plot(each.shapes[shape], label=each.name, **{**style, "marker": ""})
+    for generator, style in zip(report.generators, styles(), strict=False):
+        axes.plot(generator.shapes[shape], label=generator.name, **{**style, "marker": ""})
     axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return svg(figure)
 
@@ -289,10 +291,10 @@ def _shape_plot(report: SynthesisReport, shape: str) -> str:
 def _roc_plot(report: SynthesisReport) -> str:
     figure, axes = canvas(3.6, "Strongest membership attack: ROC curve")
     axes.plot([0, 1], [0, 1], color="#1c2430", linewidth=1, linestyle="--")
-    for each, style in zip(report.generators, styles(), strict=False):
-        strongest = max(each.attacks, key=lambda attack: attack.auc)
+    for generator, style in zip(report.generators, styles(), strict=False):
+        strongest = max(generator.attacks, key=lambda attack: attack.auc)
         x, y = zip(*strongest.curve, strict=True)
-        axes.plot(x, y, label=f"{each.name} ({strongest.attack})", **{**style, "marker": ""})
+        axes.plot(x, y, label=f"{generator.name} ({strongest.attack})", **{**style, "marker": ""})
     axes.set_xlabel("false positives")
     axes.set_ylabel("true positives")
     axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

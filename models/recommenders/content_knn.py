@@ -12,7 +12,7 @@ from models.data.interactions import Interactions
 from models.data.text_vectors import tfidf
 from models.recommenders import tuning_space
 from models.recommenders.base import TuningContext
-from models.recommenders.item_item import ItemItem, largest_in_rows, stack_blocks
+from models.recommenders.item_item import ItemItem, nearest_by_product
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -50,13 +50,7 @@ class ContentKNN(ItemItem):
         content = _content(interactions.titles, interactions.categories, params.category_share)
         counts = np.bincount(interactions.user_item_matrix().indices, minlength=size)
         columns = (content.T @ sparse.diags((1.0 + counts) ** params.power)).tocsr().astype(np.float32)
-        parts = []
-        for start in range(0, size, BLOCK):
-            block = (content[start : start + BLOCK] @ columns).tocoo()
-            different = block.row + start != block.col
-            entries = (block.data[different], (block.row[different], block.col[different]))
-            parts.append(largest_in_rows(sparse.csr_matrix(entries, block.shape), params.neighbors))
-        return stack_blocks(parts, params.neighbors)
+        return nearest_by_product(content, columns, params.neighbors, block_size=BLOCK)
 
     @classmethod
     def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:

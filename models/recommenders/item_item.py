@@ -1,7 +1,7 @@
 """Item-to-item recommenders: each item has neighbors, and a history adds up those of its items."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,6 +16,8 @@ from models.recommenders.sparse import SparseScorer, popularity_of
 
 BLOCK: Final = 2_000
 """Rows of the item-item matrix that are computed at a time, which bounds memory."""
+Weigh = Callable[[AnyArray, AnyArray, AnyArray], AnyArray]
+"""Values of the entries of a matrix, from their rows, columns and first values."""
 
 
 class ItemItem(SparseScorer):
@@ -101,6 +103,31 @@ def largest_in_rows(matrix: sparse.csr_matrix, k: int) -> tuple[Int32, Float32]:
         order = np.lexsort((columns, -values))[:k]
         columns_out[row, : len(order)], values_out[row, : len(order)] = columns[order], values[order]
     return columns_out, values_out
+
+
+def nearest_by_product(
+    left: sparse.csr_matrix,
+    right: sparse.csr_matrix,
+    k: int,
+    weigh: Weigh | None = None,
+    block_size: int = BLOCK,
+) -> tuple[Int32, Float32]:
+    """The k largest entries of each row of `left @ right`, without the diagonal, a block of rows at a time.
+
+    `weigh` gives entries their values from rows, columns and products, each [entries].
+
+    Returns:
+        Columns int32 [rows, k], -1 where a row has fewer, and values float32 [rows, k].
+    """
+    parts = []
+    for start in range(0, left.shape[0], block_size):
+        block = (left[start : start + block_size] @ right).tocoo()
+        different = block.row + start != block.col
+        rows, columns, values = block.row[different], block.col[different], block.data[different]
+        if weigh is not None:
+            values = weigh(rows + start, columns, values)
+        parts.append(largest_in_rows(sparse.csr_matrix((values, (rows, columns)), block.shape), k))
+    return stack_blocks(parts, k)
 
 
 def stack_blocks(parts: list[tuple[Int32, Any]], k: int) -> tuple[Int32, Float32]:

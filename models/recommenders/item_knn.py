@@ -4,13 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from msgspec import Meta
-from scipy import sparse
 
-from models.arrays import Float32, Int32
+from models.arrays import AnyArray, Float32, Int32
 from models.data.interactions import Interactions
 from models.recommenders import tuning_space
 from models.recommenders.base import TuningContext
-from models.recommenders.item_item import BLOCK, ItemItem, by_user_power, largest_in_rows, stack_blocks
+from models.recommenders.item_item import ItemItem, by_user_power, nearest_by_product
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -39,15 +38,12 @@ class ItemKNN(ItemItem):
         matrix = by_user_power(interactions.user_item_matrix(params.half_life_ms), params.user_power)
         totals = np.asarray(matrix.power(2).sum(axis=0)).ravel()
         from_powers, to_powers = totals**params.alpha, totals ** (1 - params.alpha)
-        columns = matrix.T.tocsr()
-        parts = []
-        for start in range(0, matrix.shape[1], BLOCK):
-            block = (columns[start : start + BLOCK] @ matrix).tocoo()
-            different = block.row + start != block.col
-            row, other, shared = block.row[different], block.col[different], block.data[different]
-            shared = shared / (from_powers[row + start] * to_powers[other] + params.shrink)
-            parts.append(largest_in_rows(sparse.csr_matrix((shared, (row, other)), block.shape), params.neighbors))
-        return stack_blocks(parts, params.neighbors)
+
+        def shrunk(items: AnyArray, others: AnyArray, shared: AnyArray) -> AnyArray:
+            weighed: AnyArray = shared / (from_powers[items] * to_powers[others] + params.shrink)
+            return weighed
+
+        return nearest_by_product(matrix.T.tocsr(), matrix, params.neighbors, shrunk)
 
     @classmethod
     def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:

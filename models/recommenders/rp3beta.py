@@ -10,7 +10,7 @@ from models.arrays import Float32, Int32
 from models.data.interactions import Interactions
 from models.recommenders import tuning_space
 from models.recommenders.base import TuningContext
-from models.recommenders.item_item import BLOCK, ItemItem, largest_in_rows, stack_blocks
+from models.recommenders.item_item import ItemItem, nearest_by_product
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -41,13 +41,7 @@ class RP3Beta(ItemItem):
         to_users = sparse.diags(users**-params.alpha) @ matrix.T.tocsr()
         to_items = sparse.diags(items**-params.alpha) @ matrix @ sparse.diags(users**-params.beta)
         to_users, to_items = to_users.tocsr().astype(np.float32), to_items.tocsr().astype(np.float32)
-        parts = []
-        for start in range(0, matrix.shape[1], BLOCK):
-            block = (to_users[start : start + BLOCK] @ to_items).tocoo()
-            different = block.row + start != block.col
-            entries = (block.data[different], (block.row[different], block.col[different]))
-            parts.append(largest_in_rows(sparse.csr_matrix(entries, block.shape), params.neighbors))
-        return stack_blocks(parts, params.neighbors)
+        return nearest_by_product(to_users, to_items, params.neighbors)
 
     @classmethod
     def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class GAN(StepwiseSynthesizer):
         real = real.take(rows)
         conditions = [Conditions(events=int(min(length, MAX_EVENTS))) for length in real.lengths]
         histories = self.sample(conditions, 1, np.random.default_rng(self.context.seed))
-        ours, theirs = (statistics_of(each, reference).distributions for each in (histories, real))
+        ours, theirs = (statistics_of(users, reference).distributions for users in (histories, real))
         items, transitions = (overlap(ours[name], theirs[name]) for name in ("items", "group-transitions"))
         groups = reference.groups
         return {

@@ -106,7 +106,7 @@ class StepwiseSynthesizer(Synthesizer):
         if self.profiles_first or not self.details.profiles:
             return histories
         evidence = self.profile_evidence(histories)
-        profiles = [each.profile for each in self._with_profiles(conditions, streams, evidence)]
+        profiles = [condition.profile for condition in self._with_profiles(conditions, streams, evidence)]
         return msgspec.structs.replace(histories, profiles=tuple(profiles))
 
     def profile_evidence(self, histories: Histories) -> Float64 | None:  # noqa: ARG002 - for those that know
@@ -132,8 +132,10 @@ class StepwiseSynthesizer(Synthesizer):
         parts: list[Histories] = []
         order: list[int] = []
         free = not options.constraints and options.decoding == Decoding()
-        direct = np.array([free and self.draws_directly(each) for each in conditions], np.bool_)
-        backward = np.array([bool(each.later.items) and not each.first.items for each in conditions], np.bool_)
+        direct = np.array([free and self.draws_directly(condition) for condition in conditions], np.bool_)
+        backward = np.array(
+            [bool(condition.later.items) and not condition.first.items for condition in conditions], np.bool_
+        )
         own = self.draw_lengths(conditions, streams).tolist()
         lengths = np.array([each.events or length for each, length in zip(conditions, own, strict=True)], np.int64)
         by_length = np.argsort(lengths, kind="stable")  # histories of a batch end at about one step
@@ -204,7 +206,7 @@ class StepwiseSynthesizer(Synthesizer):
 
         None where no row has both. The last generated event is drawn from the forward distribution times this.
         """
-        both = [row for row, each in enumerate(conditions) if each.first.items and each.later.items]
+        both = [row for row, condition in enumerate(conditions) if condition.first.items and condition.later.items]
         if not both:
             return None
         bridge = np.ones((len(conditions), len(self.vocabulary)), np.float32)

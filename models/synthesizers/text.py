@@ -9,7 +9,7 @@ from scipy import sparse
 
 from models.arrays import Float32, Float64, Int32, Int64
 from models.data.interactions import Interactions
-from models.recommenders.item_item import BLOCK, largest_in_rows, stack_blocks
+from models.recommenders.item_item import nearest_by_product
 from models.synthesizers.chain import Chain, Link, row_stochastic, shares
 from models.synthesizers.histories import Histories
 from models.synthesizers.item_chain import ItemChain, item_positions
@@ -143,15 +143,9 @@ def similar_titles(texts: TextIndex | None, popularity: Float32, neighbors: int)
     size = len(popularity)
     if texts is None:
         return sparse.csr_matrix(([], ([], [])), (size, size), np.float32)
-    matrix, root = texts.matrix, sparse.diags(np.sqrt(popularity))
-    columns = matrix.T.tocsr()
-    parts = []
-    for start in range(0, size, BLOCK):
-        block = (matrix[start : start + BLOCK] @ columns).tocoo()
-        other = block.row + start != block.col
-        kept = sparse.csr_matrix((block.data[other], (block.row[other], block.col[other])), block.shape)
-        parts.append(largest_in_rows((kept @ root).tocsr(), neighbors))
-    return neighbor_matrix(*stack_blocks(parts, neighbors))
+    matrix, root = texts.matrix, np.sqrt(popularity)
+    nearest = nearest_by_product(matrix, matrix.T.tocsr(), neighbors, lambda _, others, cosines: cosines * root[others])
+    return neighbor_matrix(*nearest)
 
 
 class PseudoUsers(msgspec.Struct, frozen=True):

@@ -94,8 +94,8 @@ def synthesize(
             result = evaluate_synthesizers(data.frame, plan, data.source.name, progress, data.catalogue, data.profiles)
             summary["report"] = str(write_pages(page_of(result), result, report)[1])
             summary["verdicts"] = {
-                each.name: {verdict.use: verdict.passed for verdict in verdicts(each, result.ceiling)}
-                for each in result.generators
+                generator.name: {verdict.use: verdict.passed for verdict in verdicts(generator, result.ceiling)}
+                for generator in result.generators
             }
             summary["summary"] = facts(result)
     return summary

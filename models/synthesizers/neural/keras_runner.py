@@ -51,7 +51,7 @@ class KerasRunner(StepRunner):
         network = self.network
         vectors, biases = network.folded()
         weights = [
-            np.array(each, np.float32) for each in (*network.to_gap.get_weights(), *network.to_kind.get_weights())
+            np.array(weights, np.float32) for weights in (*network.to_gap.get_weights(), *network.to_kind.get_weights())
         ]
         self.output = OutputWeights(vectors, biases, network.facts.kinds, *weights)
 
@@ -116,7 +116,7 @@ def batched(model: NetworkFunction, inputs: Any, rows: int) -> Any:
     """Arrays from a model for inputs of so many rows, each batch filled up."""
     parts = [_part(model, inputs, start, min(SIZES[-1], rows - start)) for start in range(0, rows, SIZES[-1])]
     if isinstance(parts[0], tuple):
-        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
     return np.concatenate(parts)
 
 
@@ -134,5 +134,5 @@ def _part(model: NetworkFunction, inputs: Any, start: int, rows: int) -> Any:
     )
     out = model.predict_on_batch(given)
     if isinstance(out, Sequence):
-        return tuple(np.asarray(ops.convert_to_numpy(each))[:rows] for each in out)
+        return tuple(np.asarray(ops.convert_to_numpy(tensor))[:rows] for tensor in out)
     return np.asarray(ops.convert_to_numpy(out))[:rows]

@@ -159,7 +159,7 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
     ) -> Any:
         """Mean loss over packed places: y int32 [places], the numbers of the items, 0 where a place is filled up."""
         size = self.params.embedding_size
-        target, before = (ops.take(ops.reshape(each, (-1, size)), x["places"], axis=0) for each in y_pred)
+        target, before = (ops.take(ops.reshape(vectors, (-1, size)), x["places"], axis=0) for vectors in y_pred)
         real = ops.cast(ops.not_equal(y, 0), "float32")
         kinds, gaps = x["target_kinds"], x["target_gaps"]
         loss = self.item_loss(target, y, x) + softmax_loss(self.kind_logits(target, y), kinds)

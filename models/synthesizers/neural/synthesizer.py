@@ -103,7 +103,11 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         return self.reader.read(drawing, self.params.window)
 
     def item_probabilities(self, state: SequencePosition, drawing: DrawingState) -> Float32:
-        at = drawing.at if drawing.streams is not None else np.array([each.at for each in drawing.conditions], np.int64)
+        at = (
+            drawing.at
+            if drawing.streams is not None
+            else np.array([condition.at for condition in drawing.conditions], np.int64)
+        )
         moment = time_features(at)
         state.target = self.runner.target(state.position, gap_code(at, state.at), moment[:, 0], moment[:, 1])
         return self.runner.output.items(state.target)

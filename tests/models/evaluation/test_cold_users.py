@@ -60,7 +60,7 @@ def test_the_known_events_and_the_targets_at_their_own_moments() -> None:
     episodes = {episode.k: episode for fold in folds for episode in fold.test.cold if episode.user_id == "u"}
     first, second, third = episodes[0], episodes[2], episodes[5]
     assert first.history.items == []
-    assert first.targets == ["i0", "i1", "i2", "i3", "i4", "i5"]  # the sixth is asked for every k
+    assert first.targets == ["i0", "i1", "i2", "i3", "i4", "i5"]  # the sixth is the same for every k
     assert first.horizons == [1, 2, 3, 4, 5, 6]
     assert second.history.items == ["i0", "i1"]
     assert second.targets == ["i2", "i3", "i4", "i5", "i6"]

@@ -72,7 +72,7 @@ def test_a_fit_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     resumed.fit(interactions, lambda _, figures: epochs.append(1) if "held_out_log_likelihood" in figures else None)
     assert len(epochs) == 2
     events = Conditions(first=history("i3", "i4"))
-    # dropout is drawn from Keras' own generator, which begins anew
+    # dropout is drawn from Keras' own generator, which starts again
     np.testing.assert_allclose(resumed.expected([events]), whole.expected([events]), atol=0.1)
 
 

@@ -1,4 +1,4 @@
-"""`/readyz` names what serves instead of a damaged release, and why."""
+"""`/readyz` names the release that is used instead of a damaged one, and why."""
 
 import asyncio
 
