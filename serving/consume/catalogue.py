@@ -17,7 +17,6 @@ from mode import Service
 
 from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, batch_messages, tombstone
-from features.errors import StoreError
 from features.store import OnlineStore
 from serving.consume.events import OTHER_LOG_S, EventProcessor, disconnect
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
@@ -76,15 +75,7 @@ class CatalogueProcessor(PartitionReader):
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
-            try:
-                await self._step()
-            except KafkaError as error:
-                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
-                await self.sleep(RETRY_S)
-            except StoreError as error:
-                if not self.should_stop:
-                    raise
-                log.warning("stopped while the online store is unavailable (%s); updates will be redelivered", error)
+            await self.try_step(self._step, "updates", KafkaError, retry_s=RETRY_S)
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Continue behind the commit, or where the store's rows end if it holds less: an emptied store fills again."""
@@ -98,11 +89,6 @@ class CatalogueProcessor(PartitionReader):
                     await self.recheck_log([name])
                 self.next_offsets[partition] = epochs.offset(name, min(committed, stored.get(name, -1) + 1))
                 self.consumer.seek(partition, self.next_offsets[partition])
-
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        async with self.busy:
-            for partition in revoked:
-                self.drop_partition(partition)
 
     async def forget(self, user_id: str) -> None:
         """Remove a user's profile in every domain, from the store and from `profiles`."""

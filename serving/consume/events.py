@@ -140,15 +140,7 @@ class EventProcessor(PartitionReader):
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
-            try:
-                await self._step()
-            except (KafkaError, BrokerError) as error:
-                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
-                await self.sleep(RETRY_S)
-            except StoreError as error:
-                if not self.should_stop:
-                    raise
-                log.warning("stopped while the online store is unavailable (%s); events will be redelivered", error)
+            await self.try_step(self._step, "events", KafkaError, BrokerError, retry_s=RETRY_S)
 
     async def _step(self) -> None:
         if self.log_guard.problem:

@@ -9,7 +9,6 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
-from features.errors import StoreError
 from features.store import OnlineStore
 from serving.consume.catalogue import CatalogueProcessor
 from serving.consume.events import OTHER_LOG_S, disconnect
@@ -60,26 +59,13 @@ class ForgetProcessor(PartitionReader):
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
     async def run(self) -> None:
         while not self.should_stop:
-            try:
-                await self._step()
-            except KafkaError as error:
-                log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
-                await self.sleep(RETRY_S)
-            except StoreError as error:
-                if not self.should_stop:
-                    raise
-                log.warning("stopped while the online store is unavailable (%s); deletions will be redelivered", error)
+            await self.try_step(self._step, "deletions", KafkaError, retry_s=RETRY_S)
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         async with self.busy:
             for partition in assigned:
                 self.next_offsets[partition] = await self.consumer.committed(partition) or 0
                 self.consumer.seek(partition, self.next_offsets[partition])
-
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        async with self.busy:
-            for partition in revoked:
-                self.drop_partition(partition)
 
     async def _step(self) -> None:
         if self.events.log_guard.problem:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -57,6 +57,33 @@ class PartitionReader(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         """Resume stopped partitions whose batch can be read by now, or was skipped."""
         async with self.busy:
             await self.guard.retry()
+
+    async def try_step(
+        self, step: Callable[[], Awaitable[None]], redelivered: str, *transient: type[Exception], retry_s: float
+    ) -> None:
+        """Run one step; after an error of the classes `transient`, wait `retry_s`.
+
+        `redelivered` says what the log sends again if the step ends because the store is unavailable at a stop.
+
+        Raises:
+            StoreError: the store is unavailable, and this service is not stopping.
+        """
+        try:
+            await step()
+        except transient as error:
+            log.warning("Kafka: %s: %s; retrying", type(error).__name__, error)
+            await self.sleep(retry_s)
+        except StoreError as error:
+            if not self.should_stop:
+                raise
+            log.warning(
+                "stopped while the online store is unavailable (%s); %s will be redelivered", error, redelivered
+            )
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        async with self.busy:
+            for partition in revoked:
+                self.drop_partition(partition)
 
     def drop_partition(self, partition: TopicPartition) -> None:
         """Forget a revoked partition, and its metrics."""

@@ -33,7 +33,7 @@ def report() -> SynthesisReport:
 
 def test_a_chain_on_a_ring_is_as_close_as_real_users_are(report: SynthesisReport) -> None:
     results = report.generators[0]
-    assert [each.name for each in report.generators] == ["markov"]
+    assert [generator.name for generator in report.generators] == ["markov"]
     assert results.params["window"] == 2
     assert results.fidelity["items"] > 0.8
     assert results.fidelity["transitions"] > 0.6
