@@ -38,8 +38,8 @@ from models.evaluation.opponent import (
     Opponent,
     OpponentPlan,
     counting_members,
+    spread_weights,
 )
-from models.recommenders.blend import BUCKETS
 from models.recommenders.blend_weights import Evidence, fit_weights
 
 TODAY: Final = ("personal", "item-knn", "sequential-rules", "ease")
@@ -109,18 +109,11 @@ def blends_of(opponent: Opponent, fitted: FittedFold) -> tuple[dict[str, Float64
     per_k = fit_weights(served.only(today), np.random.default_rng(seed))
     seconds = {"search before": between - started, "search after": time.process_time() - between}
     blends = {
-        BEFORE: _spread(before, today, names),
-        PER_K: _spread(per_k, today, names),
-        NO_CLOCK: _spread(fit_weights(served.only(no_clock), np.random.default_rng(seed)), no_clock, names),
+        BEFORE: spread_weights(before, today, names),
+        PER_K: spread_weights(per_k, today, names),
+        NO_CLOCK: spread_weights(fit_weights(served.only(no_clock), np.random.default_rng(seed)), no_clock, names),
     }
     return {**blends, **fitted.blends}, seconds
-
-
-def _spread(weights: Float64, members: list[str], names: list[str]) -> Float64:
-    """float64 [buckets, names]: weights of some members, 0 for the others."""
-    table = np.zeros((BUCKETS, len(names)))
-    table[:, [names.index(member) for member in members]] = weights
-    return table
 
 
 def run_set(chosen: argparse.Namespace, name: str, masked: bool) -> None:

@@ -22,12 +22,14 @@ over horizons 1 to 5; the share of the distinct items of horizons 1 to 5 in the 
 class UserValues:
     """Each metric as float64 [users, ks, arms]; nan where a user has no such question. Filled fold by fold."""
 
-    def __init__(self, users: Sequence[str], ks: Sequence[int], arms: Sequence[str]) -> None:
+    def __init__(
+        self, users: Sequence[str], ks: Sequence[int], arms: Sequence[str], metrics: Sequence[str] = METRICS
+    ) -> None:
         self.users, self.ks, self.arms = list(users), list(ks), list(arms)
         self._rows = {user: row for row, user in enumerate(users)}
         self._columns = {k: column for column, k in enumerate(ks)}
         shape = (len(users), len(ks), len(arms))
-        self.values = {name: np.full(shape, np.nan) for name in METRICS}
+        self.values = {name: np.full(shape, np.nan) for name in metrics}
         self.shown: dict[tuple[int, str], set[str]] = {}
         self.tail = np.full(shape, np.nan)
 

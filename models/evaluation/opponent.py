@@ -43,6 +43,8 @@ TIED: Final = 0.1
 """If more events have the time of their user's previous one, simultaneous events keep their order."""
 SHORTEST: Final = 10
 Progress = Callable[[str, float, dict[str, float]], None]
+Further = Callable[[Mapping[str, Scorer], Interactions], Mapping[str, Scorer]]
+"""Scorers by name that stand on a fold's fitted members and the interactions that these were fitted on."""
 
 
 class OpponentPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,7 @@ class FittedFold(msgspec.Struct):
     """A fold, its members fitted without the tuning users (`tuning`) and with them (`test`), and the blends' weights.
 
     `evidence` and `horizons` int64 [cases]: what weights were fitted on. `blends`: weights by name (`rank_episodes`).
+    `tuning_log`, `training`: what the members of `tuning` and of `test` were fitted on.
     """
 
     fold: ColdFold
@@ -80,11 +83,15 @@ class FittedFold(msgspec.Struct):
     horizons: Int64
     blends: dict[str, Float64]
     params: dict[str, dict[str, Any]]
+    tuning_log: Interactions
     training: Interactions
 
 
 class Opponent:
-    """The members and blends of every fold of a frame [user_id, item_id, kind, at]."""
+    """The members and blends of every fold of a frame [user_id, item_id, kind, at].
+
+    `further` adds scorers to each fold: they are ranked and stand in the evidence, and have no share in the blends.
+    """
 
     def __init__(
         self,
@@ -95,7 +102,9 @@ class Opponent:
         catalogue: ItemFeatures | None = None,
         categories: Mapping[str, str] | None = None,
         profiles: ProfileHistory | None = None,
+        further: Further | None = None,
     ) -> None:
+        self.further = further or (lambda _members, _log: {})
         self.plan, self.progress = plan, progress or (lambda _stage, _done, _figures: None)
         self.folds = ColdUserFolds(frame, plan.folds, profiles)
         self._known: dict[str, Any] = {"item_features": catalogue, "categories": categories, "profiles": profiles}
@@ -127,6 +136,7 @@ class Opponent:
             tuning[name], params[name] = self._tuned(name, log, few)
             self.progress(f"{label} tuning", (number + 1) / len(self.members), {})
         tuning |= self._clocks(log)
+        tuning |= self.further(tuning, log)
         evidence, horizons = self.evidence(tuning, fold.tuning, f"{label} questions")
         blends = self.blends(evidence, horizons, fold.number)
         training = self.interactions(fold.test.training)
@@ -135,7 +145,8 @@ class Opponent:
             test[name] = self._fitted(name, params[name], training)
             self.progress(f"{label} fit", (number + 1) / len(self.members), {})
         test |= self._clocks(training)
-        return FittedFold(fold, tuning, test, evidence, horizons, blends, params, training)
+        test |= self.further(test, training)
+        return FittedFold(fold, tuning, test, evidence, horizons, blends, params, log, training)
 
     def evidence(
         self, members: Mapping[str, Scorer], holdout: Holdout, label: str = "questions"
@@ -158,12 +169,23 @@ class Opponent:
 
     def blends(self, evidence: Evidence, horizons: Int64, seed: int = 0) -> dict[str, Float64]:
         """Weights by number of events for the served horizons and, where planned, by horizon too."""
-        served = np.flatnonzero(np.isin(horizons, (0, *self.plan.served)))
-        weights = {BLEND: fit_weights(evidence.of(served), self._rng(seed))}
+        weights = {BLEND: self.blend(evidence, horizons, self.member_names, seed)}
         if self.plan.by_horizon:
-            rows = [np.flatnonzero(np.isin(horizons, (0, horizon))) for horizon in range(1, HORIZONS + 1)]
-            weights[BY_HORIZON] = np.array([fit_weights(evidence.of(cases), self._rng(seed)) for cases in rows])
+            weights[BY_HORIZON] = self.blend_by_horizon(evidence, horizons, self.member_names, seed)
         return weights
+
+    def blend(self, evidence: Evidence, horizons: Int64, names: Sequence[str], seed: int = 0) -> Float64:
+        """float64 [buckets, members of the evidence]: weights of the scorers `names`, 0 for the others."""
+        served = np.flatnonzero(np.isin(horizons, (0, *self.plan.served)))
+        return spread_weights(fit_weights(evidence.only(names).of(served), self._rng(seed)), names, evidence.names)
+
+    def blend_by_horizon(self, evidence: Evidence, horizons: Int64, names: Sequence[str], seed: int = 0) -> Float64:
+        """float64 [horizons, buckets, members of the evidence]: weights fitted for each horizon."""
+        own, tables = evidence.only(names), []
+        for horizon in range(1, HORIZONS + 1):
+            cases = np.flatnonzero(np.isin(horizons, (0, horizon)))
+            tables.append(spread_weights(fit_weights(own.of(cases), self._rng(seed)), names, evidence.names))
+        return np.array(tables)
 
     def ranked(
         self,
@@ -276,6 +298,13 @@ def live_name(half_life_ms: float) -> str:
 def counting_members() -> list[str]:
     """Every recommender that is fitted by counting: all but networks and those that read the clock."""
     return [name for name in REGISTRY if name not in {LIVE, "fresh"} and not is_neural(name)]
+
+
+def spread_weights(weights: Float64, names: Sequence[str], columns: Sequence[str]) -> Float64:
+    """float64 [buckets, columns]: weights [buckets, names] at the columns of these names, 0 elsewhere."""
+    table = np.zeros((len(weights), len(columns)))
+    table[:, [columns.index(name) for name in names]] = weights
+    return table
 
 
 def _of_users(episodes: Sequence[Episode], most: int) -> list[Episode]:
