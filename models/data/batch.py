@@ -26,7 +26,9 @@ class Batch(msgspec.Struct, frozen=True):
 
     `items`: item numbers (index plus one). `kinds`: event codes plus one. `gaps`: buckets of the time since the event
     before (`GAP_BUCKETS`). `kind_weights`: preference weight by event code. `contexts`: the request context of each
-    history, or empty where it is not known.
+    history, or empty where it is not known. `imagined`: None, or float32 [batch, n]: the first n columns hold events
+    that the users did not take, with these weights, as shares of all weights of the row's real events (of 1 where it
+    has none). Only scorers that say so (`Scorer.reads_imagined_events`) take such a batch.
     """
 
     items: Int32
@@ -34,6 +36,7 @@ class Batch(msgspec.Struct, frozen=True):
     gaps: Int32
     kind_weights: tuple[float, ...] = DEFAULT_KIND_WEIGHTS
     contexts: tuple[RequestContext, ...] = ()
+    imagined: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -46,22 +49,36 @@ class Batch(msgspec.Struct, frozen=True):
 
     @property
     def lengths(self) -> Int64:
-        """int64 [batch]: events of each history."""
-        result: Int64 = np.count_nonzero(self.items, axis=1)
+        """int64 [batch]: real events of each history."""
+        items = self.items if self.imagined is None else self.items[:, self.imagined.shape[1] :]
+        result: Int64 = np.count_nonzero(items, axis=1)
         return result
+
+    @property
+    def real(self) -> "Batch":
+        """The same histories without imagined events, as views."""
+        if self.imagined is None:
+            return self
+        first = self.imagined.shape[1]
+        arrays = (self.items[:, first:], self.kinds[:, first:], self.gaps[:, first:])
+        return Batch(*arrays, self.kind_weights, self.contexts)
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Rows `start` to `stop` (exclusive), as views."""
         arrays = (self.items[start:stop], self.kinds[start:stop], self.gaps[start:stop])
-        return Batch(*arrays, self.kind_weights, self.contexts[start:stop])
+        imagined = self.imagined[start:stop] if self.imagined is not None else None
+        return Batch(*arrays, self.kind_weights, self.contexts[start:stop], imagined)
 
     def take(self, rows: Int64) -> "Batch":
         """The given rows (int64 [n]), in that order."""
         contexts = tuple(self.contexts[row] for row in rows) if self.contexts else ()
-        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.kind_weights, contexts)
+        imagined = self.imagined[rows] if self.imagined is not None else None
+        return Batch(self.items[rows], self.kinds[rows], self.gaps[rows], self.kind_weights, contexts, imagined)
 
     def newest(self, length: int) -> "Batch":
-        """The same histories with the newest `length` events, padded where there are fewer."""
+        """The same histories with the newest `length` real events, padded where there are fewer."""
+        if self.imagined is not None:
+            return self.real.newest(length)
         width = self.items.shape[1]
         if width == length:
             return self
@@ -74,11 +91,18 @@ class Batch(msgspec.Struct, frozen=True):
         return Batch(np.ascontiguousarray(items), np.ascontiguousarray(kinds), gaps, self.kind_weights, self.contexts)
 
     def event_weights(self, decay: float) -> Float32:
-        """float32 [batch, length]: each event's kind weight, times `decay` for every later event; 0 for padding."""
+        """float32 [batch, length]: each event's kind weight, times `decay` for every later event; 0 for padding.
+
+        Imagined events have the weights that they were given.
+        """
         ages = np.arange(self.items.shape[1] - 1, -1, -1)
         table = np.array(self.kind_weights, np.float32)
         by_kind = np.where(self.items > 0, table[np.maximum(self.kinds - 1, 0)], 0.0)
         weights: Float32 = (by_kind * np.float32(decay) ** ages).astype(np.float32)
+        if self.imagined is not None:
+            first = self.imagined.shape[1]
+            sums = weights[:, first:].sum(axis=1, keepdims=True)
+            weights[:, :first] = self.imagined * np.where(sums > 0, sums, np.float32(1.0))
         return weights
 
 

@@ -29,6 +29,8 @@ class Scorer(ABC):
     """Whether it is a neural network: refits leave it as it is."""
     is_personalized: ClassVar[bool] = True
     """Whether scores depend on the history."""
+    reads_imagined_events: ClassVar[bool] = False
+    """Whether it takes events that the user did not take, each with a weight (`Batch.imagined`)."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Float32:

@@ -26,6 +26,7 @@ class IALS(ArrayRecommender):
     """
 
     name = "ials"
+    reads_imagined_events = True
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """`decay`: weight of an event against the one after it; the others as in the paper."""
@@ -67,7 +68,7 @@ class IALS(ArrayRecommender):
         for row in np.flatnonzero(batch.has_history):
             real = batch.items[row] > 0
             taken, confidence = factors[batch.items[row][real] - 1], confidences[row][real]
-            excess = taken.T * (confidence - 1)
+            excess = taken.T * (confidence - _background(batch)[real])
             users[row] = np.linalg.solve(self._gram + excess @ taken, taken.T @ confidence)
         scores: Float32 = users @ factors.T
         scores += popularity_prior(self.popularity)
@@ -83,7 +84,7 @@ class IALS(ArrayRecommender):
         taken = self.item_factors[numbers[columns] - 1]
         confidence = params.alpha * batch.event_weights(params.decay)[0, columns]
         gram = self.item_factors.T @ self.item_factors + params.reg * np.eye(params.factors)
-        gram = gram + (taken.T * (confidence - 1)) @ taken
+        gram = gram + (taken.T * (confidence - _background(batch)[columns])) @ taken
         out[:, columns] = self.item_factors[items] @ np.linalg.solve(gram, taken.T * confidence)
         return out
 
@@ -103,3 +104,12 @@ class IALS(ArrayRecommender):
             "iterations": trial.suggest_int("iterations", 6, 20),
             "decay": trial.suggest_float("decay", 0.7, 1.0),
         }
+
+
+def _background(batch: Batch) -> Float32:
+    """float32 [length]: the confidence that an event replaces: 1, that of all items; 0 for imagined events, which add
+    to it, so that little weight changes little."""
+    background = np.ones(batch.items.shape[1], np.float32)
+    if batch.imagined is not None:
+        background[: batch.imagined.shape[1]] = 0.0
+    return background

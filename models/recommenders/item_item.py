@@ -26,6 +26,8 @@ class ItemItem(SparseScorer):
     `neighbors` int32 [items, k]: item indices, -1 where there are fewer; `similarities` float32 [items, k].
     """
 
+    reads_imagined_events = True
+
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """`neighbors` of an item. `decay`: weight of an event against the one after it. `own`: what an item gains by
         being in the history itself."""

@@ -37,6 +37,7 @@ class SVDFilter(ArrayRecommender):
     """
 
     name = "svd-filter"
+    reads_imagined_events = True
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """Parameters of the formula above. `decay`: weight of an event against the one after it."""

@@ -33,6 +33,7 @@ class UserKNN(SparseScorer):
     """
 
     name = "user-knn"
+    reads_imagined_events = True
 
     class Params(msgspec.Struct, frozen=True, kw_only=True):
         """Parameters of the formula and the bounds above. `decay`: weight of an event against the one after it."""
