@@ -31,7 +31,7 @@ class SupervisedSystem(msgspec.Struct, frozen=True):
 
 @contextmanager
 def supervised_system(
-    *flags: str, within_s: float = 120, state: Path | None = None, folder: Path | None = None, **settings: object
+    *flags: str, within_s: float = 300, state: Path | None = None, folder: Path | None = None, **settings: object
 ) -> Iterator[SupervisedSystem]:
     """`coldstream up FLAGS` in the working folder `folder` until the block ends; ready when `/readyz` answers 200."""
     with temporary_folder("coldstream-bench-") as temporary:

@@ -25,6 +25,8 @@ from testing.waiting import answers, wait_until
 PARTS: Final = ("consumer", "broker", "api", "archiver")
 DOMAINS: Final = ("shop", "music", "video", "news")
 STORE_FOLDER: Final = "feast"
+READY_WITHIN_S: Final = 300.0
+"""Half a minute on two idle cores; a busy machine took two and a half."""
 
 
 class System:
@@ -107,7 +109,7 @@ class System:
         """Whether the API is ready and the consumer has its partitions."""
         return answers(f"{self.url}/readyz") and self.lag() is not None
 
-    def wait_ready(self, within_s: float = 90) -> None:
+    def wait_ready(self, within_s: float = READY_WITHIN_S) -> None:
         """Return once the system is ready; AssertionError where it is not within `within_s` seconds."""
         wait_until(self.ready, within_s, "the system is ready")
 

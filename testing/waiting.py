@@ -29,7 +29,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_ready(url: str, process: "subprocess.Popen[bytes]", within_s: float = 120, log: Path | None = None) -> None:
+def wait_ready(url: str, process: "subprocess.Popen[bytes]", within_s: float = 300, log: Path | None = None) -> None:
     """Return once `/readyz` below `url` answers 200.
 
     Raises:

@@ -19,14 +19,16 @@ from testing.system import System
 FreshTopic = Callable[..., str]
 
 
+TEST_TIMEOUT_S = 900
 LONGEST = ("test_faults", "test_rollout", "test_cli", "test_lookups", "test_domains")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder carries the marker `system`; its longest files begin first."""
+    """Tests here carry the marker `system` and have time on a busy machine; the longest files begin first."""
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in ours:
         item.add_marker(pytest.mark.system)
+        item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
     ours.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     items[:] = [item for item in items if Path(__file__).parent not in item.path.parents] + ours
 

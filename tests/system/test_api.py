@@ -159,7 +159,7 @@ def test_items_come_and_go(client: httpx.Client, system: System) -> None:
     token = client.put("/v1/items", json={**items[0], "available": False}).json()["token"]
     answer = client.get(f"/v1/users/{user}/recommendations", params={"category": category, "after": token}).json()
     assert {item["item_id"] for item in answer["items"]} == set(ids[1:])
-    wait_until(lambda: client.get(f"/v1/items/{ids[0]}").json().get("available") is False, 20, "the store has the item")
+    wait_until(lambda: client.get(f"/v1/items/{ids[0]}").json().get("available") is False, 60, "the store has the item")
 
 
 def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(client: httpx.Client) -> None:
@@ -182,7 +182,7 @@ def test_an_unknown_user_gets_what_is_popular_and_one_event_makes_it_personal(cl
         rows = client.get("/v1/popular", params={"domain": "music"}).json()["items"]
         return any(row["item_id"] == f"p0-{mark}" for row in rows)
 
-    wait_until(popular, 20, "plays are popular")
+    wait_until(popular, 60, "plays are popular")
     user = f"new-{mark}"
     before = client.get(f"/v1/users/{user}/recommendations", params={"domain": "music"}).json()
     assert before["reason"] == "popular"
@@ -212,7 +212,7 @@ def test_a_profile_gives_a_new_user_the_popular_items_of_the_segment(client: htt
         popular = client.get("/v1/popular", params={"domain": "video", "segment": f"seg-{mark}"}).json()
         return [item["item_id"] for item in popular["items"]] == [f"film-{mark}"]
 
-    wait_until(segment_known, 20, "the segment has its popular item")
+    wait_until(segment_known, 60, "the segment has its popular item")
     answer = client.get(f"/v1/users/s3-{mark}/recommendations", params={"domain": "video"}).json()
     assert answer["reason"] == "segment"
     assert answer["items"][0]["item_id"] == f"film-{mark}"

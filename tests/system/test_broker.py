@@ -50,7 +50,7 @@ def read(broker: Broker, topic: str) -> list[bytes]:
     consumer.seek_to_beginning(place)
     end = consumer.end_offsets([place])[place]
     values: list[bytes] = []
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while consumer.position(place) < end and time.monotonic() < until:
         for messages in consumer.poll(500).values():
             values += [message.value for message in messages]

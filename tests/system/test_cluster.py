@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from features.store import open_store
 from serving.consume.events import GROUP
 from serving.process.state_folder import prepare_state_folder
@@ -24,7 +22,7 @@ from testing.system import DOMAINS
 from testing.waiting import wait_until
 
 RECOVERS_WITHIN_S = 10
-REJOINS_WITHIN_S = 40
+REJOINS_WITHIN_S = 90
 CALM_S = 2
 WATCHED_S = 6
 """How long the load goes on after a kill."""
@@ -47,7 +45,6 @@ def consumer(cluster: Cluster, state: Path) -> Iterator[str]:
         process.wait(60)
 
 
-@pytest.mark.timeout(180)
 def test_a_killed_and_emptied_broker_costs_no_event_and_ten_seconds(tmp_path: Path) -> None:
     state = tmp_path / "state"
     prepare_state_folder(state)
@@ -69,7 +66,7 @@ async def killed_emptied_killed(cluster: Cluster, state: Path) -> dict[str, Any]
     load = FreshnessLoad(cluster.bootstrap, store)
     writing, watching = asyncio.create_task(load.write()), asyncio.create_task(load.watch())
     fresh = "the consumer has applied what waited for it"
-    await asyncio.to_thread(wait_until, lambda: load.samples and load.unapplied < 2 * BATCH, 60, fresh)
+    await asyncio.to_thread(wait_until, lambda: load.samples and load.unapplied < 2 * BATCH, 300, fresh)
     calm = time.monotonic()
     await asyncio.sleep(CALM_S)
     leader = await asyncio.to_thread(cluster.active_controller)

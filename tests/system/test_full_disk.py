@@ -46,7 +46,6 @@ def fill(folder: Path) -> Path:
             return filler
 
 
-@pytest.mark.timeout(180)
 def test_a_broker_whose_disk_is_full_starts_again_with_all_that_it_acknowledged(small_disk: Path) -> None:
     broker = Broker(small_disk / "kafka", free_port())
     broker.start()
@@ -83,7 +82,6 @@ def test_a_broker_whose_disk_is_full_starts_again_with_all_that_it_acknowledged(
         broker.stop()
 
 
-@pytest.mark.timeout(180)
 def test_a_consumer_that_cannot_write_the_store_waits_and_goes_on(system: System) -> None:
     users = [uuid4().hex for _ in range(200)]
 

@@ -58,8 +58,8 @@ def test_a_killed_harness_leaves_nothing(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    wait_until(lambda: not users_of(tmp_path), 40, "every process has ended")
-    wait_until(lambda: not Path(folder).exists(), 10, "the folder is gone")
+    wait_until(lambda: not users_of(tmp_path), 60, "every process has ended")
+    wait_until(lambda: not Path(folder).exists(), 60, "the folder is gone")
     assert not any(listens(int(port)) for port in ports)
     assert list(tmp_path.glob("coldstream-*")) == []
 
@@ -77,8 +77,8 @@ def test_a_killed_benchmark_leaves_nothing(tmp_path: Path) -> None:
     assert folders() != []
     process.kill()
     process.wait()
-    wait_until(lambda: not users_of(tmp_path), 40, "every process has ended")
-    wait_until(lambda: not folders(), 10, "the folder is gone")
+    wait_until(lambda: not users_of(tmp_path), 60, "every process has ended")
+    wait_until(lambda: not folders(), 60, "the folder is gone")
 
 
 def test_a_system_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:

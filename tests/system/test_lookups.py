@@ -22,7 +22,6 @@ from testing.waiting import wait_until
 
 ITEMS = [f"i{n}" for n in range(40)]
 NEAR = {"i0": [(f"i{n}", 1.0 - n / 40) for n in range(1, 21)], "i30": [("i1", 1.0), ("i31", 0.9)]}
-START_S = 240
 RULES = '[[rule]]\nid = "from-file"\naction = "exclude"\nitems = ["i20"]\n'
 
 
@@ -32,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("lookups")
     (folder / "rules.toml").write_text(RULES)
     with System(folder / "state", rules=folder / "rules.toml") as running:
-        running.wait_ready(START_S)
+        running.wait_ready()
         write_release(folder / "state" / "releases", ITEMS, NEAR, neighbors=20)
         with httpx.Client(base_url=running.url, timeout=30) as client:
             catalogue = [described(item, "tea" if n % 2 else "cups") for n, item in enumerate(ITEMS)]
@@ -40,7 +39,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             token = post_actions(client, "warm", ("view", "i0"))
             wait_until(
                 lambda: get_recommendations(client, "warm", after=token)["reason"] == "personal",
-                30,
+                60,
                 "the release serves",
             )
         yield running
@@ -103,24 +102,24 @@ def test_the_file_is_followed_and_a_bad_one_changes_nothing(client: httpx.Client
     user, token = someone(client)
     assert "i20" not in item_ids(get_recommendations(client, user, n=30, after=token))
     file.write_text(RULES + '[[rule]]\nid = "worse"\naction = "lift"\nitems = ["i1"]\n')
-    wait_until(lambda: client.get("/v1/rules").json()["file"]["error"], 20, "the bad file is seen")
+    wait_until(lambda: client.get("/v1/rules").json()["file"]["error"], 60, "the bad file is seen")
     assert "line 7" in client.get("/v1/rules").json()["file"]["error"]
     assert "i20" not in item_ids(get_recommendations(client, user, n=30))
     file.write_text(RULES.replace("i20", "i19"))
-    wait_until(lambda: "i19" not in item_ids(get_recommendations(client, user, n=30)), 20, "the new file holds")
+    wait_until(lambda: "i19" not in item_ids(get_recommendations(client, user, n=30)), 60, "the new file holds")
     assert "i20" in item_ids(get_recommendations(client, user, n=30))
     assert client.get("/v1/rules").json()["file"]["error"] is None
     file.write_text(RULES)
-    wait_until(lambda: "i20" not in item_ids(get_recommendations(client, user, n=30)), 20, "the old file holds")
+    wait_until(lambda: "i20" not in item_ids(get_recommendations(client, user, n=30)), 60, "the old file holds")
 
 
 def test_rules_outlive_the_process(client: httpx.Client, served: System) -> None:
     client.put("/v1/rules/kept", json={"action": "exclude", "items": ["i2"]}).raise_for_status()
     served.kill("api")
     served.start("api")
-    served.wait_ready(START_S)
+    served.wait_ready()
     user, token = someone(client)
-    wait_until(lambda: get_recommendations(client, user)["reason"] == "personal", 30, "the release serves again")
+    wait_until(lambda: get_recommendations(client, user)["reason"] == "personal", 60, "the release serves again")
     assert "i2" not in item_ids(get_recommendations(client, user, n=30, after=token))
     gone = client.delete("/v1/rules/kept")
     assert "i2" in item_ids(get_recommendations(client, user, n=30, after=gone.json()["token"]))
@@ -164,13 +163,13 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     assert {"i5", "i6"} <= everywhere()
     client.put("/v1/items", json=described("i5", "tea", available=False)).raise_for_status()
     acknowledged = time.monotonic()
-    wait_until(lambda: "i5" not in everywhere(), 10, "what is out of stock is gone")
+    wait_until(lambda: "i5" not in everywhere(), 60, "what is out of stock is gone")
     record_property("out of stock, gone after s", time.monotonic() - acknowledged)
     expires_at = int(time.time() * 1000) + 2_000
     token = client.put("/v1/items", json=described("i6", "cups", expires_at=expires_at)).json()["token"]
     answer = get_recommendations(client, user, n=40, after=token)
     assert "i6" in item_ids(answer) or time.time() * 1000 > expires_at
-    wait_until(lambda: "i6" not in everywhere(), 10, "what has expired is gone")
+    wait_until(lambda: "i6" not in everywhere(), 60, "what has expired is gone")
     record_property("expired, gone after s", time.time() - expires_at / 1000)
     for item, category in (("i5", "tea"), ("i6", "cups")):
         back = described(item, category, available=True, expires_at=None)
@@ -180,7 +179,7 @@ def test_what_is_out_of_stock_or_expired_is_gone_everywhere(
     client.delete("/v1/rules/pinned").raise_for_status()
 
 
-def next_list(lines: Iterator[str], other_than: list[str], within_s: float = 20) -> list[str]:
+def next_list(lines: Iterator[str], other_than: list[str], within_s: float = 60) -> list[str]:
     """The items of a stream's next list that differs, within so long. Comments that it lives are passed over, and the
     same list again: a change that it had read already may be announced after it."""
     until_s = time.monotonic() + within_s
@@ -220,7 +219,7 @@ def test_a_live_stream_follows_rules_stock_and_expiry(
         record_property("expired, list after s", time.time() - expires_at / 1000)
         answers_before = answered(client)
         client.put("/v1/items", json=described("i38", "cups", available=False)).raise_for_status()
-        wait_until(lambda: answered(client) > answers_before, 20, "the stream looked again")  # and has nothing to say
+        wait_until(lambda: answered(client) > answers_before, 60, "the stream looked again")  # and has nothing to say
         client.delete("/v1/rules/live").raise_for_status()
         assert next_list(lines, ["i1", "i5", "i6", "i7"]) == ["i1", "i2", "i5", "i6"]
     on_sale = {"available": True, "expires_at": None}
@@ -245,10 +244,10 @@ def test_imported_items_expire(client: httpx.Client, served: System, tmp_path: P
     def films() -> set[str]:
         return set(item_ids(get_recommendations(client, uuid4().hex, domain="video")))
 
-    wait_until(lambda: {"later", "never"} <= films(), 10, "the imported items are known")
+    wait_until(lambda: {"later", "never"} <= films(), 60, "the imported items are known")
     assert "past" not in films()
     assert "soon" in films() or time.time() * 1000 > soon
-    wait_until(lambda: films() == {"later", "never"}, 30, "what has expired is gone")
+    wait_until(lambda: films() == {"later", "never"}, 60, "what has expired is gone")
     assert time.time() * 1000 >= soon
 
 
@@ -269,7 +268,7 @@ def test_new_items_appear_by_category_and_by_exploration(client: httpx.Client) -
         assert answer["items"][0]["propensity"] == 1
         return fresh in item_ids(answer)
 
-    wait_until(explored, 30, "a new item is explored")
+    wait_until(explored, 60, "a new item is explored")
 
 
 def test_propensities_come_back_with_the_impression(client: httpx.Client) -> None:
@@ -333,14 +332,14 @@ def test_the_command_line_sends_rules_and_prints_reasons(client: httpx.Client, s
     file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nfactor = 9\n[rule.where]\ncategory = "cups"\n')
     assert command("rules", "check", str(file)).split()[:3] == ["cli", "boost", "x9"]
     assert command("rules", "put", str(file)).strip() == "1 rules: cli"
-    wait_until(lambda: "cli" in get_recommendations(client, user)["applied"], 10, "the rule holds")
+    wait_until(lambda: "cli" in get_recommendations(client, user)["applied"], 60, "the rule holds")
     listed = command("rules", "list")
     assert "cli " in listed
     assert "(api)" in listed
     printed = command("recommend", user, "-n", "3", "--diversity", "0.2")
     assert "because you viewed I0, boost by cli" in printed
     command("rules", "delete", "cli")
-    wait_until(lambda: "cli" not in get_recommendations(client, user)["applied"], 10, "the rule is gone")
+    wait_until(lambda: "cli" not in get_recommendations(client, user)["applied"], 60, "the rule is gone")
     assert "does not exist" in command("rules", "delete", "cli", code=1)
     file.write_text('[[rule]]\nid = "cli"\naction = "boost"\nitems = ["a"]\n')
     assert "line 1: rule cli: boost needs a factor" in command("rules", "check", str(file), code=1)

@@ -162,10 +162,10 @@ def test_a_restored_backup_is_refused_and_a_topic_created_again_is_noticed(own_s
 
     admin = KafkaAdminClient(bootstrap_servers=own_system.broker.bootstrap)
     admin.delete_topics([topics.EVENTS])
-    wait_until(lambda: topics.EVENTS not in admin.list_topics(), 30, "the topic is deleted")
+    wait_until(lambda: topics.EVENTS not in admin.list_topics(), 60, "the topic is deleted")
     admin.close()
     create_topics(own_system.broker.bootstrap, None, topics.topics(4))
-    wait_until(lambda: "created again" in missing(own_system, "log"), 30, "the API is not ready")
-    wait_until(lambda: "created again" in missing(own_system, "consumer"), 30, "the consumer says why")
+    wait_until(lambda: "created again" in missing(own_system, "log"), 60, "the API is not ready")
+    wait_until(lambda: "created again" in missing(own_system, "consumer"), 60, "the consumer says why")
     stop(own_system, broker=False)
     assert_refused(own_system, "the topic events was deleted and created again")

@@ -20,7 +20,7 @@ from stream.poison import skip_unreadable
 from testing.system import System
 from testing.waiting import metric_sum, wait_until
 
-WITHIN_S = 40
+WITHIN_S = 90
 FOLLOWED = (topics.CATALOGUE, topics.PROFILES, topics.RELEASES, topics.RULES, topics.OUTCOMES)
 """The API keeps what stands there: it waits for an operator."""
 STOPPING = (*FOLLOWED, topics.FORGET, topics.ITEMS, topics.USERS)
@@ -77,7 +77,6 @@ def put_unreadable(system: System, topic: str, damage: str, mark: str) -> int:
     return int(offset)
 
 
-@pytest.mark.timeout(400)
 def test_a_batch_that_cannot_be_read_stops_its_partition_only(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {
         topic: put_unreadable(shared, topic, "codec" if number % 2 else "checksum", f"bad-{uuid4().hex}")
@@ -101,7 +100,6 @@ def test_a_batch_that_cannot_be_read_stops_its_partition_only(shared: System, mo
     changes_are_seen(shared)
 
 
-@pytest.mark.timeout(300)
 def test_where_a_rest_is_worth_more_than_a_stop_the_batch_is_passed_over(shared: System) -> None:
     for number, topic in enumerate(PASSED_OVER):
         put_unreadable(shared, topic, "codec" if number % 2 else "checksum", f"bad-{uuid4().hex}")
@@ -120,7 +118,6 @@ def test_where_a_rest_is_worth_more_than_a_stop_the_batch_is_passed_over(shared:
     look_and_view(shared, uuid4().hex)
 
 
-@pytest.mark.timeout(200)
 def test_aborted_transactions_say_nothing(shared: System) -> None:
     user, item, now = uuid4().hex, uuid4().hex, int(time.time() * 1000)
     look_and_view(shared, user)
