@@ -15,6 +15,7 @@ from serving.commands import (
     doctor,
     drift,
     evaluate,
+    experiment,
     features,
     import_events,
     new_epoch,
@@ -74,6 +75,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
 """Commands by the heading of `--help` that lists them."""
 GROUPS: Final = {
     "evaluate": ("Training", evaluate.app),
+    "experiment": ("Synthetic events", experiment.app),
     "releases": ("Training", releases.app),
     "presets": ("Training", presets.app),
     "features": ("Events and recommendations", features.app),

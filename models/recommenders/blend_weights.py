@@ -82,10 +82,18 @@ class Evidence(msgspec.Struct, frozen=True):
         )
 
     def only(self, names: Sequence[str]) -> "Evidence":
-        """The evidence of some members; the items that compete are still those that all members offer."""
+        """The evidence of some members; items that none of them puts ahead of the target no longer compete."""
         columns = [self.names.index(name) for name in names]
+        margins = self.margins[:, columns]
+        kept = (margins > 0).any(axis=1) | (self.wins_ties & (margins == 0).any(axis=1))
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts].astype(np.int64)
         return msgspec.structs.replace(
-            self, names=tuple(names), scales=self.scales[columns], margins=self.margins[:, columns]
+            self,
+            names=tuple(names),
+            scales=self.scales[columns],
+            margins=margins[kept],
+            wins_ties=self.wins_ties[kept],
+            starts=starts,
         )
 
     def ndcg(self, weights: Float64) -> Float64:

@@ -48,13 +48,18 @@ def known_events(split: str) -> tuple[int, ...]:
         ColdstreamError: something else is given.
     """
     _, colon, rest = split.partition(":")
-    if not colon:
-        return KNOWN
-    parts = [part.strip() for part in rest.split(",")]
+    return parse_known(rest, f"--split {split}", f"{NAME}:0,1,2,3,5") if colon else KNOWN
+
+
+def parse_known(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Numbers of known events of a text such as `0,1,2,3,5`, ascending; `option` and `example` are for the error.
+
+    Raises:
+        ColdstreamError: something else is given.
+    """
+    parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) <= MOST_KNOWN for part in parts):
-        raise ColdstreamError(
-            f"--split {split}: give numbers of known events from 0 to {MOST_KNOWN}, as in {NAME}:0,1,2,3,5"
-        )
+        raise ColdstreamError(f"{option}: give numbers of known events from 0 to {MOST_KNOWN}, as in {example}")
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -105,7 +110,8 @@ def _results(
     keep_lists: bool,
 ) -> tuple[SeenResults, list[pl.DataFrame], int]:
     """The results of one way to treat seen items, its lists, and the number of warm users."""
-    opponent = _opponent(request, data, plan, masked, progress)
+    features = {"catalogue": data.catalogue, "categories": data.categories, "profiles": data.profiles}
+    opponent = Opponent(data.frame, opponent_plan(request, data, plan, masked=masked), progress, **features)  # type: ignore[arg-type]
     values = UserValues(opponent.folds.users, plan.ks, opponent.arms)
     warm: list[Float64] = []
     shares: list[Float64] = []
@@ -134,14 +140,20 @@ def _results(
     return results, lists, len(warm_values)
 
 
-def _opponent(
-    request: EvaluationRequest, data: EvaluationData, plan: FoldPlan, masked: bool, progress: Progress
-) -> Opponent:
+def opponent_plan(request: EvaluationRequest, data: EvaluationData, plan: FoldPlan, *, masked: bool) -> OpponentPlan:
+    """What the opponent is on the requested data: its members, the clock, and the horizons that the domain serves.
+
+    Raises:
+        ColdstreamError: no member but the clock is named.
+    """
     usual = request.recommender in {"auto", "blend"}
     names = counting_members() if usual else parse_names(request.recommender)
+    members = tuple(name for name in names if name not in {LIVE, "fresh"})
+    if not members:
+        raise ColdstreamError(f"--recommender {request.recommender}: the clock is a member already; name others")
     news = data.preset.freshness is not None
-    opponent_plan = OpponentPlan(
-        members=tuple(name for name in names if name not in {LIVE, "fresh"}),
+    return OpponentPlan(
+        members=members,
         folds=plan,
         half_lives_ms=NEWS_HALF_LIVES_MS if news else HALF_LIVES_MS,
         masked=masked,
@@ -152,10 +164,6 @@ def _opponent(
         min_count=request.min_count,
         recency_ms=data.preset.recency_ms,
     )
-    if not opponent_plan.members:
-        raise ColdstreamError(f"--recommender {request.recommender}: the clock is a member already; name others")
-    features = {"catalogue": data.catalogue, "categories": data.categories, "profiles": data.profiles}
-    return Opponent(data.frame, opponent_plan, progress, **features)  # type: ignore[arg-type]
 
 
 def _shares(fitted: FittedFold, ks: Sequence[int]) -> Float64:

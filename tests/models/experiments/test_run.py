@@ -27,7 +27,8 @@ def results(unit: Unit, *, predictions: bool = True) -> UnitResults:
 
 
 def test_a_unit_is_computed_once_and_found_again_after_a_kill(tmp_path: Path) -> None:
-    units, computed = units_of(2, 2), []
+    units = units_of(2, 2)
+    computed: list[Unit] = []
 
     def killed(unit: Unit) -> UnitResults:
         if len(computed) == 2:

@@ -1,0 +1,163 @@
+"""Do synthetic events help users of few events? Every arm of the protocol against the strongest opponent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from models.arrays import Float64, Int64
+from models.data.item_features import ItemFeatures
+from models.data.profiles import ProfileHistory
+from models.evaluation.cold_users import HORIZONS
+from models.evaluation.cold_values import tail_of
+from models.evaluation.opponent import BLEND, BY_HORIZON, FittedFold, Opponent, OpponentPlan, Progress
+from models.experiments.arms import Arm, ArmPlan, Arms, of_kind
+from models.experiments.guards import check_canary, check_counts, check_fold
+from models.experiments.results import WARM, UnitResults, together, unit_results, with_choice
+from models.experiments.run import Unit
+from models.recommenders.blend import bucket_of
+from models.recommenders.blend_weights import Evidence
+
+A0: Final = "A0 (chosen on tuning users)"
+A1: Final = "A1 (chosen on tuning users)"
+"""At each k the arm with the highest NDCG@10 on the tuning users of the fold."""
+
+
+class ColdStartPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The opponent, the arms, and whether lists are kept."""
+
+    opponent: OpponentPlan
+    arms: ArmPlan = ArmPlan()
+    predictions: bool = False
+
+
+class ColdStart:
+    """The cold-start experiment on a frame [user_id, item_id, kind, at]; a unit of work is a fold under a seed."""
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        plan: ColdStartPlan,
+        progress: Progress | None = None,
+        *,
+        catalogue: ItemFeatures | None = None,
+        categories: Mapping[str, str] | None = None,
+        profiles: ProfileHistory | None = None,
+    ) -> None:
+        self.frame, self.plan = frame, plan
+        self.progress = progress or (lambda _stage, _done, _figures: None)
+        self.known = {"catalogue": catalogue, "categories": categories, "profiles": profiles}
+        self._opponents: dict[int, tuple[Opponent, Arms]] = {}
+
+    def results_of(self, unit: Unit) -> UnitResults:
+        """Fit everything of a fold, choose weights and arms on its tuning users, and ask its cold and warm users."""
+        opponent, arms = self.opponent(unit.seed)
+        fold = opponent.folds.fold(unit.fold)
+        check_fold(fold, self.frame)
+        fitted = opponent.fitted(fold)
+        check_counts(fitted.tuning_log, fold.tuning.training)
+        check_counts(fitted.training, fold.test.training)
+        blends, label = dict(fitted.blends), f"fold {unit.fold + 1}/{len(opponent.folds)} weights"
+        for number, arm in enumerate(arms.arms):
+            names = [*opponent.member_names, *arm.members]
+            blends[arm.name] = opponent.blend_by_horizon(fitted.evidence, fitted.horizons, names, unit.fold)
+            self.progress(label, (number + 1) / len(arms.arms), {})
+        tuned = tuning_values(fitted.evidence, fitted.horizons, blends, opponent.plan.folds.ks)
+        return self._asked(opponent, fitted, blends, arms.arms, tuned)
+
+    def _asked(
+        self,
+        opponent: Opponent,
+        fitted: FittedFold,
+        blends: Mapping[str, Float64],
+        arms: Sequence[Arm],
+        tuned: dict[str, dict[int, float]],
+    ) -> UnitResults:
+        cold, warm = fitted.fold.test.cold, fitted.fold.test.warm
+        tail = tail_of(np.bincount(fitted.training.items, minlength=len(fitted.training.vocabulary)))
+        lists, keep = opponent.ranked(fitted, cold, blends, lists=True), self.plan.predictions
+        parts = [unit_results(lists, cold, tail=tail, predictions=keep)]
+        if warm:
+            ranked = opponent.ranked(fitted, warm, blends, lists=True, label="warm users")
+            parts.append(unit_results(ranked, warm, group=WARM, predictions=keep))
+        real = [name for name in tuned if name in opponent.arms]
+        chosen = {A0: best_by_k(tuned, real), A1: best_by_k(tuned, of_kind(arms, "synthesis"))}
+        results = together(parts, self._facts(opponent, fitted, blends, arms, tuned, chosen))
+        for name, by_k in chosen.items():
+            results = with_choice(results, name, by_k)
+        return results
+
+    def _facts(
+        self,
+        opponent: Opponent,
+        fitted: FittedFold,
+        blends: Mapping[str, Float64],
+        arms: Sequence[Arm],
+        tuned: Mapping[str, Mapping[int, float]],
+        chosen: Mapping[str, Mapping[int, str]],
+    ) -> dict[str, Any]:
+        ks = np.array(opponent.plan.folds.ks, np.int64)
+        shares = {}
+        for name, table in blends.items():
+            rows = (table if table.ndim == 2 else table.mean(axis=0))[bucket_of(ks)] * fitted.evidence.scales
+            rows /= rows.sum(axis=1, keepdims=True)
+            used = np.flatnonzero(rows.any(axis=0))
+            shares[name] = {fitted.evidence.names[place]: rows[:, place].round(4).tolist() for place in used}
+        return {
+            "arms": msgspec.to_builtins(list(arms)),
+            "opponent": opponent.arms,
+            "tuning": {arm: {str(k): value for k, value in by_k.items()} for arm, by_k in tuned.items()},
+            "chosen": {name: {str(k): arm for k, arm in by_k.items()} for name, by_k in chosen.items()},
+            "shares": shares,
+            "params": fitted.params,
+        }
+
+    def opponent(self, seed: int) -> tuple[Opponent, Arms]:
+        """The opponent of a seed, and the arms that stand on its members. Generators are checked with a canary once."""
+        if seed not in self._opponents:
+            plan = self.plan.opponent
+            plan = msgspec.structs.replace(plan, folds=msgspec.structs.replace(plan.folds, seed=seed))
+            arms = Arms(
+                msgspec.structs.replace(self.plan.arms, seed=seed), lambda stage, done: self.progress(stage, done, {})
+            )
+            opponent = Opponent(self.frame, plan, self.progress, further=arms.scorers, **self.known)  # type: ignore[arg-type] # values of three types by name
+            if not self._opponents:
+                self._check_canaries(opponent, arms)
+            self._opponents = {seed: (opponent, arms)}
+        return self._opponents[seed]
+
+    def _check_canaries(self, opponent: Opponent, arms: Arms) -> None:
+        users = self.frame["user_id"].drop_duplicates()
+        few = self.frame[self.frame["user_id"].isin(users.iloc[:CANARY_USERS])]
+        for name in self.plan.arms.synthesizers:
+            check_canary(name, lambda name=name: arms.created(name), opponent.interactions, few)
+
+
+CANARY_USERS: Final = 2_000
+"""Users among whom a canary is planted."""
+
+
+def tuning_values(
+    evidence: Evidence, horizons: Int64, blends: Mapping[str, Float64], ks: Sequence[int]
+) -> dict[str, dict[int, float]]:
+    """NDCG@10 of each member alone and each blend on the tuning users, by k: the mean over horizons 1 to 5.
+
+    Weights were fitted on the same users, so blends with more members look better than they are.
+    """
+    near, buckets = (horizons >= 1) & (horizons <= HORIZONS), bucket_of(evidence.lengths)
+    gains = {name: evidence.ndcg(row) for name, row in zip(evidence.names, np.eye(len(evidence.names)), strict=True)}
+    for name, table in blends.items():
+        rows = table if table.ndim == 3 else table[None]
+        gains[name] = evidence.ndcg(rows[np.minimum(np.maximum(horizons, 1), len(rows)) - 1, buckets])
+    inside = {k: near & (buckets == bucket_of(np.array([k], np.int64))) for k in ks}
+    return {
+        name: {k: float(own[inside[k]].mean()) if inside[k].any() else 0.0 for k in ks} for name, own in gains.items()
+    }
+
+
+def best_by_k(tuned: Mapping[str, Mapping[int, float]], arms: Sequence[str]) -> dict[int, str]:
+    """At each k the arm with the highest value; the first in a tie."""
+    ks = list(next(iter(tuned.values())))
+    return {k: max(arms, key=lambda arm: tuned[arm][k]) for k in ks}

@@ -1,0 +1,132 @@
+"""The report of the cold-start experiment, from the results that its units kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models.evaluation.cold_values import PRIMARY, UserValues
+from models.evaluation.report_page import ReportTable, number
+from models.experiments.arms import Arm, of_kind
+from models.experiments.cold_start import A0, A1
+from models.experiments.measures import ANY_K, NEXT, SAME, user_values
+from models.experiments.report import (
+    ExperimentReport,
+    arm_plot,
+    arm_tables,
+    horizon_plot,
+    horizon_ratios,
+    horizon_table,
+    unit_names,
+    verdict_table,
+)
+from models.experiments.results import WARM
+from models.experiments.run import ExperimentRun, Unit
+from models.experiments.verdicts import judge, ratio_text, sentences
+
+PLOTTED_KS = (1, 2, 3)
+
+
+def report_of(
+    run: ExperimentRun, units: Sequence[Unit], facts: Mapping[str, Any], ks: Sequence[int], seed: int = 0
+) -> tuple[ExperimentReport, list[str]]:
+    """The report on the units that are there, and its plots; `facts`: source, events, users, items and notes."""
+    done = [unit for unit in units if run.has(unit)]
+    values = user_values(run.read(done), ks)
+    warm = user_values(run.read(done), None, group=WARM)
+    kept = next(run.read(done))[1].facts
+    arms, rng = msgspec.convert(kept["arms"], list[Arm]), np.random.default_rng(seed)
+    controls = [arm for arm in arms if arm.kind in {"control", "ensemble"}]
+    others = [*kept["opponent"], *(name for arm in controls for name in (arm.name, *arm.members))]
+    strongest = {k: values.best(others, k) for k in ks}
+    verdicts = judge(values, warm, dict.fromkeys(ks, A1), others, rng)
+    each = [v for name in of_kind(arms, "synthesis") for v in judge(values, warm, dict.fromkeys(ks, name), others, rng)]
+    shown = [A1, *of_kind(arms, "synthesis", "direct", "control", "ensemble")]
+    ratios = horizon_ratios(values, shown, strongest, rng)
+    tables = [
+        verdict_table(verdicts),
+        _strongest_table(values, kept["opponent"], strongest),
+        verdict_table(each, "Verdicts on each generator"),
+        horizon_table(ratios, "NDCG@10 by horizon, to the best other arm"),
+        *_choices(run, done),
+        *_direct_tables(values, arms, strongest, rng),
+        *arm_tables(values, warm, rng, items=facts["items"]),
+    ]
+    report = ExperimentReport(
+        experiment="cold start",
+        **facts,
+        cold_users=len(values.users),
+        warm_users=len(warm.users),
+        units=unit_names(done),
+        missing=unit_names([unit for unit in units if unit not in done]),
+        verdict=[*sentences(verdicts), *_direct_sentences(values, arms, ks)],
+        verdicts=[*verdicts, *each],
+        tables=tables,
+        settings=run.plan.settings,
+        figures={"means": _means(values), "warm": {arm: warm.mean(arm, ANY_K) for arm in warm.arms}},
+    )
+    plots = [
+        arm_plot(values, [A0, *shown]),
+        *(horizon_plot(ratios, k, "the best other arm") for k in PLOTTED_KS if k in ks),
+    ]
+    return report, plots
+
+
+def _means(values: UserValues) -> dict[str, dict[str, list[float]]]:
+    return {
+        metric: {arm: [values.mean(arm, k, metric) for k in values.ks] for arm in values.arms}
+        for metric in (PRIMARY, NEXT, SAME)
+    }
+
+
+def _strongest_table(values: UserValues, opponent: Sequence[str], strongest: Mapping[int, str]) -> ReportTable:
+    """A0 as the reported maximum and as chosen on tuning users, and the best arm without injected synthesis."""
+    real = {k: values.best(opponent, k) for k in strongest}
+    rows = [
+        ["A0, the reported maximum", *(f"{arm} {number(values.mean(arm, k))}" for k, arm in real.items())],
+        [A0, *(number(values.mean(A0, k)) for k in strongest)],
+        [
+            "the best other arm (A0 and controls)",
+            *(f"{arm} {number(values.mean(arm, k))}" for k, arm in strongest.items()),
+        ],
+        [A1, *(number(values.mean(A1, k)) for k in strongest)],
+    ]
+    return ReportTable("The strongest opponent", ["", *(f"k = {k}" for k in strongest)], rows)
+
+
+def _choices(run: ExperimentRun, units: Sequence[Unit]) -> list[ReportTable]:
+    """What was chosen on the tuning users of each unit."""
+    rows, ks = [], []
+    for unit, results in run.read(units):
+        for name, by_k in results.facts["chosen"].items():
+            ks = list(by_k)
+            rows.append([name, unit.name, *by_k.values()])
+    head = ["", "unit", *(f"k = {k}" for k in ks)]
+    return [ReportTable("Chosen on tuning users", head, sorted(rows))]
+
+
+def _direct_tables(
+    values: UserValues, arms: Sequence[Arm], strongest: Mapping[int, str], rng: np.random.Generator
+) -> list[ReportTable]:
+    """Each generator that ranks directly (A4) against the best other arm, and against its own injection."""
+    rows = []
+    for arm in (arm for arm in arms if arm.kind == "direct"):
+        injected = arm.name.replace("A4", "A1s")
+        for label, others in (("the best other arm", strongest), (injected, dict.fromkeys(strongest, injected))):
+            compared = values.compare(dict.fromkeys(strongest, arm.name), others, rng)
+            rows.append([arm.name, label, *(ratio_text(compared[k]) for k in strongest)])
+    title = "A4: the generator's own ranking as a member, to"
+    return [ReportTable(title, ["arm", "to", *(f"k = {k}" for k in strongest)], rows)] if rows else []
+
+
+def _direct_sentences(values: UserValues, arms: Sequence[Arm], ks: Sequence[int]) -> list[str]:
+    """Where a generator that ranks directly is at least as good as the chosen injection."""
+    direct = of_kind(arms, "direct")
+    if not direct:
+        return []
+    best = {k: values.best(direct, k) for k in ks}
+    ahead = [f"k = {k} ({best[k]})" for k in ks if values.mean(best[k], k) >= values.mean(A1, k)]
+    return (
+        [f"The generator as a recommender is at least as good as its injection at {', '.join(ahead)}."] if ahead else []
+    )

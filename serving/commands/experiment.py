@@ -1,0 +1,8 @@
+"""`coldstream experiment`: do synthetic events help, and where? Each experiment is a file of its own."""
+
+import typer
+
+from serving.commands import experiment_cold_start
+
+app = typer.Typer(no_args_is_help=True, help="Prove on your events where synthetic events help, and where they do not.")
+app.command("cold-start")(experiment_cold_start.cold_start)
