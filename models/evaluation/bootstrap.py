@@ -1,7 +1,7 @@
 """Paired bootstrap over users, and Holm's correction over several comparisons."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -59,19 +59,36 @@ def compare(
     ours: Sequence[Float64], others: Sequence[Float64], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> list[Comparison]:
     """Compare pairs of columns over the same users; p-values are corrected for all of them (Holm, 1979)."""
-    if not ours:
+    pairs = [(number, len(ours) + number) for number in range(len(ours))]
+    return corrected(compare_pairs(dict(enumerate([*ours, *others])), pairs, rng, resamples))
+
+
+def compare_pairs(
+    columns: Mapping[Any, Float64],
+    pairs: Sequence[tuple[Any, Any]],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> list[Comparison]:
+    """Compare pairs of columns (by their keys) over the same users, each resampled once; p-values are not corrected."""
+    if not pairs:
         return []
-    drawn = resampled_means(np.stack([*ours, *others], axis=1), rng, resamples)
+    places = {key: number for number, key in enumerate(columns)}
+    drawn = resampled_means(np.stack(list(columns.values()), axis=1), rng, resamples)
     comparisons = []
-    for number, (mine, other) in enumerate(zip(ours, others, strict=True)):
-        left, right = drawn[:, number], drawn[:, len(ours) + number]
+    for mine, other in pairs:
+        left, right = drawn[:, places[mine]], drawn[:, places[other]]
         low, high = np.nanpercentile(left / np.maximum(right, 1e-12), [2.5, 97.5])
         below = (1 + (left <= right).sum()) / (1 + len(left))
         above = (1 + (left >= right).sum()) / (1 + len(left))
-        ratio = float(np.nanmean(mine)) / max(float(np.nanmean(other)), 1e-12)
+        ratio = float(np.nanmean(columns[mine])) / max(float(np.nanmean(columns[other])), 1e-12)
         comparisons.append(Comparison(ratio, float(low), float(high), float(min(1.0, 2 * min(below, above)))))
-    corrected = holm([comparison.p for comparison in comparisons])
-    return [msgspec.structs.replace(each, holm=p) for each, p in zip(comparisons, corrected, strict=True)]
+    return comparisons
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that were made together, with their p-values corrected for all of them (Holm)."""
+    p_values = holm([comparison.p for comparison in comparisons])
+    return [msgspec.structs.replace(each, holm=p) for each, p in zip(comparisons, p_values, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -81,8 +98,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     order = np.argsort(p_values, kind="stable")
-    corrected, largest = [0.0] * len(p_values), 0.0
+    adjusted, largest = [0.0] * len(p_values), 0.0
     for place, number in enumerate(order.tolist()):
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
-        corrected[number] = largest
-    return corrected
+        adjusted[number] = largest
+    return adjusted

@@ -20,7 +20,7 @@ WEIGHT: Final = (1.0,) * FADED
 injected recommender, and how much of the same one without injection, it takes."""
 
 
-class Arm(msgspec.Struct, frozen=True):
+class ExperimentArm(msgspec.Struct, frozen=True):
     """The opponent with the scorers `members`. `kind`: injected synthesis, a control that injects as much, a generator
     that ranks directly, or an ensemble."""
 
@@ -45,12 +45,15 @@ class ArmPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Arms:
+Part = tuple[str, Kind, dict[str, Imagination], dict[str, Scorer]]
+
+
+class ExperimentArms:
     """The scorers of every arm, fitted on a fold's interactions, and which arm adds which."""
 
     def __init__(self, plan: ArmPlan, report: Callable[[str, float], None] = lambda _stage, _done: None) -> None:
         self.plan, self.report = plan, report
-        self.arms: list[Arm] = []
+        self.arms: list[ExperimentArm] = []
         """Filled by `scorers`; the same arms for any interactions."""
         self.injections: dict[str, Injection] = {}
         """Every scorer with imagined events, of the last call of `scorers`."""
@@ -65,11 +68,13 @@ class Arms:
                 for host in (host for host in self.plan.hosts if host in members):
                     injection = Injection(members[host], imagination, weight=WEIGHT, name=f"{part} in {host}")
                     own[injection.name] = self.injections[injection.name] = injection
-            self.arms.append(Arm(name, kind, tuple(own)))
+            self.arms.append(ExperimentArm(name, kind, tuple(own)))
             scorers |= own
         return scorers
 
-    def _parts(self, interactions: Interactions) -> Iterator[tuple[str, Kind, dict[str, Imagination], dict[str, Scorer]]]:
+    def _parts(
+        self, interactions: Interactions
+    ) -> Iterator[tuple[str, Kind, dict[str, Imagination], dict[str, Scorer]]]:
         """Name and kind of each arm, what it imagines, and scorers that inject nothing."""
         for name in self.plan.synthesizers:
             synthesizer = self.fitted(name, interactions)
@@ -94,6 +99,6 @@ class Arms:
         return synthesizer
 
 
-def of_kind(arms: Sequence[Arm], *kinds: Kind) -> list[str]:
+def of_kind(arms: Sequence[ExperimentArm], *kinds: Kind) -> list[str]:
     """The names of arms of these kinds."""
     return [arm.name for arm in arms if arm.kind in kinds]

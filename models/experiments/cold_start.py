@@ -1,6 +1,7 @@
 """Do synthetic events help users of few events? Every arm of the protocol against the strongest opponent."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,8 +13,8 @@ from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.evaluation.cold_users import HORIZONS
 from models.evaluation.cold_values import tail_of
-from models.evaluation.opponent import BLEND, BY_HORIZON, FittedFold, Opponent, OpponentPlan, Progress
-from models.experiments.arms import Arm, ArmPlan, Arms, of_kind
+from models.evaluation.opponent import FittedFold, Opponent, OpponentPlan, Progress
+from models.experiments.arms import ArmPlan, ExperimentArm, ExperimentArms, of_kind
 from models.experiments.guards import check_canary, check_counts, check_fold
 from models.experiments.results import WARM, UnitResults, together, unit_results, with_choice
 from models.experiments.run import Unit
@@ -49,7 +50,7 @@ class ColdStart:
         self.frame, self.plan = frame, plan
         self.progress = progress or (lambda _stage, _done, _figures: None)
         self.known = {"catalogue": catalogue, "categories": categories, "profiles": profiles}
-        self._opponents: dict[int, tuple[Opponent, Arms]] = {}
+        self._opponents: dict[int, tuple[Opponent, ExperimentArms]] = {}
 
     def results_of(self, unit: Unit) -> UnitResults:
         """Fit everything of a fold, choose weights and arms on its tuning users, and ask its cold and warm users."""
@@ -72,7 +73,7 @@ class ColdStart:
         opponent: Opponent,
         fitted: FittedFold,
         blends: Mapping[str, Float64],
-        arms: Sequence[Arm],
+        arms: Sequence[ExperimentArm],
         tuned: dict[str, dict[int, float]],
     ) -> UnitResults:
         cold, warm = fitted.fold.test.cold, fitted.fold.test.warm
@@ -94,7 +95,7 @@ class ColdStart:
         opponent: Opponent,
         fitted: FittedFold,
         blends: Mapping[str, Float64],
-        arms: Sequence[Arm],
+        arms: Sequence[ExperimentArm],
         tuned: Mapping[str, Mapping[int, float]],
         chosen: Mapping[str, Mapping[int, str]],
     ) -> dict[str, Any]:
@@ -114,12 +115,12 @@ class ColdStart:
             "params": fitted.params,
         }
 
-    def opponent(self, seed: int) -> tuple[Opponent, Arms]:
+    def opponent(self, seed: int) -> tuple[Opponent, ExperimentArms]:
         """The opponent of a seed, and the arms that stand on its members. Generators are checked with a canary once."""
         if seed not in self._opponents:
             plan = self.plan.opponent
             plan = msgspec.structs.replace(plan, folds=msgspec.structs.replace(plan.folds, seed=seed))
-            arms = Arms(
+            arms = ExperimentArms(
                 msgspec.structs.replace(self.plan.arms, seed=seed), lambda stage, done: self.progress(stage, done, {})
             )
             opponent = Opponent(self.frame, plan, self.progress, further=arms.scorers, **self.known)  # type: ignore[arg-type] # values of three types by name
@@ -128,11 +129,11 @@ class ColdStart:
             self._opponents = {seed: (opponent, arms)}
         return self._opponents[seed]
 
-    def _check_canaries(self, opponent: Opponent, arms: Arms) -> None:
+    def _check_canaries(self, opponent: Opponent, arms: ExperimentArms) -> None:
         users = self.frame["user_id"].drop_duplicates()
         few = self.frame[self.frame["user_id"].isin(users.iloc[:CANARY_USERS])]
         for name in self.plan.arms.synthesizers:
-            check_canary(name, lambda name=name: arms.created(name), opponent.interactions, few)
+            check_canary(name, partial(arms.created, name), opponent.interactions, few)
 
 
 CANARY_USERS: Final = 2_000

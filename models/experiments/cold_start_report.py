@@ -8,9 +8,9 @@ import numpy as np
 
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.evaluation.report_page import ReportTable, number
-from models.experiments.arms import Arm, of_kind
+from models.experiments.arms import ExperimentArm, of_kind
 from models.experiments.cold_start import A0, A1
-from models.experiments.measures import ANY_K, NEXT, SAME, user_values
+from models.experiments.measures import ANY_K, NEXT, SAME, compared, user_values
 from models.experiments.report import (
     ExperimentReport,
     arm_plot,
@@ -36,12 +36,13 @@ def report_of(
     values = user_values(run.read(done), ks)
     warm = user_values(run.read(done), None, group=WARM)
     kept = next(run.read(done))[1].facts
-    arms, rng = msgspec.convert(kept["arms"], list[Arm]), np.random.default_rng(seed)
+    arms, rng = msgspec.convert(kept["arms"], list[ExperimentArm]), np.random.default_rng(seed)
     controls = [arm for arm in arms if arm.kind in {"control", "ensemble"}]
     others = [*kept["opponent"], *(name for arm in controls for name in (arm.name, *arm.members))]
     strongest = {k: values.best(others, k) for k in ks}
-    verdicts = judge(values, warm, dict.fromkeys(ks, A1), others, rng)
-    each = [v for name in of_kind(arms, "synthesis") for v in judge(values, warm, dict.fromkeys(ks, name), others, rng)]
+    candidates = [A1, *of_kind(arms, "synthesis")]
+    judged = judge(values, warm, [dict.fromkeys(ks, name) for name in candidates], others, rng)
+    verdicts, each = judged[: len(ks)], judged[len(ks) :]
     shown = [A1, *of_kind(arms, "synthesis", "direct", "control", "ensemble")]
     ratios = horizon_ratios(values, shown, strongest, rng)
     tables = [
@@ -61,7 +62,7 @@ def report_of(
         units=unit_names(done),
         missing=unit_names([unit for unit in units if unit not in done]),
         verdict=[*sentences(verdicts), *_direct_sentences(values, arms, ks)],
-        verdicts=[*verdicts, *each],
+        verdicts=judged,
         tables=tables,
         settings=run.plan.settings,
         figures={"means": _means(values), "warm": {arm: warm.mean(arm, ANY_K) for arm in warm.arms}},
@@ -107,20 +108,22 @@ def _choices(run: ExperimentRun, units: Sequence[Unit]) -> list[ReportTable]:
 
 
 def _direct_tables(
-    values: UserValues, arms: Sequence[Arm], strongest: Mapping[int, str], rng: np.random.Generator
+    values: UserValues, arms: Sequence[ExperimentArm], strongest: Mapping[int, str], rng: np.random.Generator
 ) -> list[ReportTable]:
     """Each generator that ranks directly (A4) against the best other arm, and against its own injection."""
-    rows = []
+    rows, pairs = [], []
     for arm in (arm for arm in arms if arm.kind == "direct"):
         injected = arm.name.replace("A4", "A1s")
         for label, others in (("the best other arm", strongest), (injected, dict.fromkeys(strongest, injected))):
-            compared = values.compare(dict.fromkeys(strongest, arm.name), others, rng)
-            rows.append([arm.name, label, *(ratio_text(compared[k]) for k in strongest)])
+            rows.append([arm.name, label])
+            pairs += [(arm.name, others[k], k, PRIMARY) for k in strongest]
+    ratios = [ratio_text(ratio) for ratio in compared(values, pairs, rng)]
+    rows = [[*row, *ratios[number * len(strongest) :][: len(strongest)]] for number, row in enumerate(rows)]
     title = "A4: the generator's own ranking as a member, to"
     return [ReportTable(title, ["arm", "to", *(f"k = {k}" for k in strongest)], rows)] if rows else []
 
 
-def _direct_sentences(values: UserValues, arms: Sequence[Arm], ks: Sequence[int]) -> list[str]:
+def _direct_sentences(values: UserValues, arms: Sequence[ExperimentArm], ks: Sequence[int]) -> list[str]:
     """Where a generator that ranks directly is at least as good as the chosen injection."""
     direct = of_kind(arms, "direct")
     if not direct:

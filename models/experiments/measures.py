@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from models.arrays import Float64
+from models.evaluation.bootstrap import Comparison, compare_pairs
 from models.evaluation.cold_users import HORIZONS, SAME_TARGET
 from models.evaluation.cold_values import METRICS, PRIMARY, K, UserValues
 from models.experiments.results import COLD, UnitResults
@@ -33,7 +34,7 @@ def user_values(
 ) -> UserValues:
     """The users' values over all units, the mean over seeds; without `ks` over all numbers of known events together.
 
-    Arms are those of the first unit that has the scenario; an arm that another unit lacks has no values of its users.
+    An arm that a unit lacks has no values of that unit's users.
     """
     tables, shown = [], []
     inside = (pl.col("scenario") == scenario) & (pl.col("group") == group)
@@ -58,6 +59,15 @@ def user_values(
         for k, arm, items in part.group_by("k", "arm").agg("item_id").iter_rows():
             values.shown.setdefault((ANY_K if ks is None else k, arm), set()).update(items)
     return values
+
+
+def compared(
+    values: UserValues, pairs: Sequence[tuple[str, str, int, str]], rng: np.random.Generator
+) -> list[Comparison]:
+    """The ratio of two arms for each (arm, other arm, k, metric); p-values are not corrected."""
+    keys = [((arm, k, metric), (other, k, metric)) for arm, other, k, metric in pairs]
+    columns = {key: values.column(*key) for pair in keys for key in pair}
+    return compare_pairs(columns, keys, rng)
 
 
 def _metrics() -> list[str]:

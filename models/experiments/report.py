@@ -11,7 +11,7 @@ from models.evaluation.bootstrap import Comparison
 from models.evaluation.cold_report import TITLES
 from models.evaluation.cold_values import METRICS, PRIMARY, UserValues
 from models.evaluation.report_page import ReportPage, ReportTable, canvas, number, styles, svg
-from models.experiments.measures import ANY_K, NEXT, horizon_metric
+from models.experiments.measures import ANY_K, NEXT, compared, horizon_metric
 from models.experiments.run import Unit
 from models.experiments.verdicts import Verdict, ratio_text
 
@@ -123,13 +123,10 @@ def horizon_ratios(
     values: UserValues, arms: Sequence[str], others: Mapping[int, str], rng: np.random.Generator
 ) -> dict[str, dict[int, dict[int, Comparison]]]:
     """By arm, horizon and k: the ratio of NDCG@10 to the other arm of that k."""
-    return {
-        arm: {
-            horizon: values.compare(dict.fromkeys(others, arm), others, rng, horizon_metric(horizon))
-            for horizon in SHOWN_HORIZONS
-        }
-        for arm in arms
-    }
+    keys = [(arm, horizon, k) for arm in arms for horizon in SHOWN_HORIZONS for k in others]
+    ratios = compared(values, [(arm, others[k], k, horizon_metric(horizon)) for arm, horizon, k in keys], rng)
+    by_key = dict(zip(keys, ratios, strict=True))
+    return {arm: {horizon: {k: by_key[arm, horizon, k] for k in others} for horizon in SHOWN_HORIZONS} for arm in arms}
 
 
 def horizon_table(ratios: Mapping[str, Mapping[int, Mapping[int, Comparison]]], title: str) -> ReportTable:

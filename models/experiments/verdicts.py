@@ -1,14 +1,15 @@
 """The pass rule: an arm against the best of the others, for each number of known events; the verdict as a sentence."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from models.evaluation.bootstrap import Comparison, compare
-from models.evaluation.cold_values import UserValues
-from models.experiments.measures import ANY_K, NEXT
+from models.evaluation.bootstrap import Comparison, corrected
+from models.evaluation.cold_values import PRIMARY, UserValues
+from models.experiments.measures import ANY_K, NEXT, compared
 
 GAIN: Final = 1.05
 """The ratio of the means that an arm has to reach."""
@@ -44,45 +45,42 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     values: UserValues,
     warm: UserValues | None,
-    arms: Mapping[int, str],
+    candidates: Sequence[Mapping[int, str]],
     others: Sequence[str],
     rng: np.random.Generator,
     scenario: str = "",
 ) -> list[Verdict]:
-    """A verdict for each k, on the arm that stands for it; p-values are corrected over these k (Holm).
+    """A verdict for each k of each candidate, which is the arm that stands for it at each k.
 
-    The best of `others` is the one with the highest mean at this k, over the users that are judged. The next event and
-    warm users are compared with the same arm.
+    The best of `others` is the one with the highest mean at this k. P-values are corrected over the k of a candidate
+    (Holm). The next event and warm users are compared with the same arm.
     """
-    best = {k: values.best(others, k) for k in arms}
-    ratios, nexts = values.compare(arms, best, rng), values.compare(arms, best, rng, NEXT)
-    warm_ratios = _warm_ratios(warm, arms, best, rng)
+    best = {k: values.best(others, k) for k in values.ks}
+    judged = [(arm, best[k], k) for candidate in candidates for k, arm in candidate.items()]
+    pairs = [(*key, metric) for metric in (PRIMARY, NEXT) for key in judged]
+    ratios = compared(values, pairs, rng)
+    ratios, nexts = ratios[: len(judged)], ratios[len(judged) :]
+    sizes = np.cumsum([len(candidate) for candidate in candidates])[:-1].tolist()
+    ratios = [each for start, stop in pairwise([0, *sizes, len(judged)]) for each in corrected(ratios[start:stop])]
+    has_warm = warm is not None and bool(warm.users)
+    warm_pairs = [(arm, other, ANY_K, PRIMARY) for arm, other, _k in judged]
+    warm_ratios = compared(warm, warm_pairs, rng) if warm is not None and has_warm else [None] * len(judged)
     return [
         Verdict(
             scenario=scenario,
             k=k,
             arm=arm,
-            other=best[k],
+            other=other,
             users=int((~np.isnan(values.column(arm, k))).sum()),
             value=values.mean(arm, k),
-            other_value=values.mean(best[k], k),
-            ratio=ratios[k],
-            next=nexts[k],
-            warm=warm_ratios.get(k),
-            reasons=_reasons(ratios[k], nexts[k], warm_ratios.get(k)),
+            other_value=values.mean(other, k),
+            ratio=ratio,
+            next=next_event,
+            warm=warm_ratio,
+            reasons=_reasons(ratio, next_event, warm_ratio),
         )
-        for k, arm in arms.items()
+        for (arm, other, k), ratio, next_event, warm_ratio in zip(judged, ratios, nexts, warm_ratios, strict=True)
     ]
-
-
-def _warm_ratios(
-    warm: UserValues | None, arms: Mapping[int, str], best: Mapping[int, str], rng: np.random.Generator
-) -> dict[int, Comparison]:
-    if warm is None or not warm.users:
-        return {}
-    mine = [warm.column(arms[k], ANY_K) for k in arms]
-    theirs = [warm.column(best[k], ANY_K) for k in arms]
-    return dict(zip(arms, compare(mine, theirs, rng), strict=True))
 
 
 def _reasons(ratio: Comparison, next_event: Comparison, warm: Comparison | None) -> list[str]:

@@ -30,9 +30,6 @@ from serving.commands.offline_evaluation import (
 from serving.settings import Settings
 from stream.sources.table_options import TableOptions
 
-NOT_OF_THE_PLAN = frozenset({"seeds", "first_folds", "budget_minutes", "report", "restart", "events", "source", "seed"})
-"""Options that change which units are computed, or nothing about them."""
-
 
 class ExperimentData(msgspec.Struct):
     """The data of an experiment, the opponent on them, and the options that say what is computed."""
@@ -75,15 +72,19 @@ class ExperimentData(msgspec.Struct):
         Raises:
             ExperimentError: `--report` holds the results of another plan.
         """
-        options = msgspec.to_builtins(self.options)
-        plan = {name: value for name, value in options.items() if name not in NOT_OF_THE_PLAN}
-        plan |= {"masked": self.opponent.masked, "predictions": self.options.predictions is not None, **settings}
-        digest = fingerprint(self.data.frame[["user_id", "item_id", "kind", "at"]])
-        kept = RunPlan(experiment, digest, msgspec.to_builtins(plan))
+        plan = {**msgspec.to_builtins(self.opponent), "predictions": self.options.predictions is not None, **settings}
+        kept = RunPlan(experiment, self._fingerprint(), plan)
         folder = self.options.report
         if folder is None:
             folder = state / "experiments" / f"{experiment.replace(' ', '-')}-{plan_digest(kept)}"
         return ExperimentRun(folder, kept, restart=self.options.restart)
+
+    def _fingerprint(self) -> str:
+        """Of the events, and of what is known of items."""
+        catalogue, events = self.data.catalogue, self.data.frame[["user_id", "item_id", "kind", "at"]]
+        known = (catalogue.titles, catalogue.categories) if catalogue is not None else (self.data.categories,)
+        items = blake2b(msgspec.json.encode(known, order="deterministic"), digest_size=8).hexdigest()
+        return f"{fingerprint(events)}-{items}"
 
     def compute(
         self, run: ExperimentRun, units: Sequence[Unit], results_of: Callable[[Unit], UnitResults], progress: Progress

@@ -23,7 +23,7 @@ def values_of(means: dict[str, dict[int, float]], next_means: dict[str, dict[int
 
 
 def verdicts_of(values: UserValues, warm: UserValues | None = None) -> list[Verdict]:
-    return judge(values, warm, dict.fromkeys(values.ks, "A1"), ["A0", "A2"], np.random.default_rng(1))
+    return judge(values, warm, [dict.fromkeys(values.ks, "A1")], ["A0", "A2"], np.random.default_rng(1))
 
 
 def test_an_arm_passes_against_the_best_other_one() -> None:
