@@ -69,6 +69,8 @@ class Product:
     def _roughly(self, hidden: Float32) -> Float32:
         scores: Float32 = self._in_eight_bits.run(None, {"hidden": hidden})[0]
         for row, history in zip(scores, hidden, strict=True):
+            if not history.any():  # of equal scores all would be the best
+                continue
             best = candidates(row, EXACT)
             row[best] = self._vectors[best] @ history
         return scores

@@ -43,6 +43,20 @@ def test_a_rough_product_has_the_exact_best_and_the_rest_within_a_hundredth(size
     np.testing.assert_allclose(product(hidden), exact, rtol=1e-4, atol=1e-3)  # three are too many for it
 
 
+def test_a_rough_product_of_a_history_of_nothing_is_zero_and_recomputes_no_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All its scores are equal, so that all items would be among the best."""
+    product = Product(rng.normal(size=(30_000, 16)).astype(np.float32), rough=2)
+    recomputed: list[int] = []
+    monkeypatch.setattr(item_product, "candidates", lambda row, k: recomputed.append(k) or np.arange(k))
+    hidden = np.stack([np.zeros(16), np.ones(16)]).astype(np.float32)
+    scores = product(hidden)
+    assert not scores[0].any()
+    assert scores[1].any()
+    assert recomputed == [item_product.EXACT]
+
+
 @pytest.mark.parametrize(("items", "size"), [(29_999, 64), (30_000, 40)])
 def test_a_small_matrix_and_an_odd_size_are_not_rough(items: int, size: int) -> None:
     assert Product(np.ones((items, size), np.float32), rough=2).rough == 0
