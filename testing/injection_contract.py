@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from features.activity import History
@@ -28,8 +29,17 @@ from models.recommenders.svd_filter import SVDFilter
 from stream.events import KIND_CODES
 from testing.interactions import clubs, history
 
-LOG: Final = Interactions.from_frame(clubs())
-"""Users of two clubs, who take six items each."""
+
+def shop() -> pd.DataFrame:
+    """Users of two clubs, who take six items each, and others who take whatever they like."""
+    rng, members = np.random.default_rng(1), clubs()
+    items = [item for _ in range(40) for item in rng.choice(12, 6, replace=False)]
+    users = [f"v{number // 6}" for number in range(len(items))]
+    others = pd.DataFrame({"user_id": users, "item_id": [f"i{item}" for item in items], "kind": "view", "value": None})
+    return pd.concat([members, others.assign(at=10_000 + np.arange(len(items)))], ignore_index=True)
+
+
+LOG: Final = Interactions.from_frame(shop())
 WEIGHTS: Final = (0.5, 0.5, 0.25)
 """Nothing is injected for users of three or more events."""
 

@@ -26,10 +26,12 @@ def conditions_of(
     """A condition for each history: its events are the first ones, or with `before` the later ones.
 
     Times follow from the gaps, so they are right up to a factor of two, and the newest event is at the request. Profile
-    and moment come from the context, where the generator reads them (`supported`).
+    and moment come from the context, where the generator reads them (`supported`): else equal histories have equal
+    conditions.
     """
     rows = []
-    moments = [context.at for context in batch.contexts] or [0] * len(batch)
+    timed = bool(batch.contexts) and "context" in supported
+    moments = [context.at for context in batch.contexts] if timed else [0] * len(batch)
     profiles = [context.profile for context in batch.contexts] or [None] * len(batch)
     for row in range(len(batch)):
         history = history_of(batch, row, vocabulary, moments[row] or UNKNOWN_MOMENT)

@@ -45,6 +45,9 @@ class Imagination(ABC):
     """Imagines events for histories: the same ones for a history whatever else is in the batch."""
 
     vocabulary: Vocabulary
+    are_alternatives: bool = False
+    """Whether paths are alternative histories, which a recommender is asked for one by one; else all of them together
+    are one expectation."""
 
     def __init__(self) -> None:
         self._last: tuple[Batch, Imagined] | None = None

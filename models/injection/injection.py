@@ -7,7 +7,7 @@ injected member by member; members that read no events at all stay as they are.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class Injection(Scorer):
     """A recommender with imagined events.
 
     `weight` of all imagined events together against all real ones, by the number of real events: weights[k], and 0
-    from the last on. A single number fades (`fading`). With `mixture`, each path is injected alone and the answers are
-    mixed by the paths' probabilities, which encoders do in any case; else all paths are injected together.
+    from the last on. A single number fades (`fading`). Where paths are alternatives, and for encoders in any case, each
+    is injected alone and the answers are mixed by the paths' probabilities; else all paths are injected together.
     """
 
     is_personalized = True
@@ -46,7 +46,6 @@ class Injection(Scorer):
         imagination: Imagination,
         *,
         weight: float | Sequence[float],
-        mixture: bool = False,
         name: str = "injection",
     ) -> None:
         self.name, self.recommender, self.imagination = name, recommender, imagination
@@ -59,7 +58,7 @@ class Injection(Scorer):
         self.weights = fading(weight) if isinstance(weight, int | float) else np.asarray(weight, np.float32)
         if not np.isfinite(self.weights).all() or (self.weights < 0).any():
             raise ValueError(f"{name}: weights {self.weights.tolist()}; give finite numbers of 0 or more")
-        self._injected = self._inside(recommender, mixture=mixture)
+        self._injected = self._inside(recommender)
 
     def score(self, batch: Batch) -> Float32:
         return self._injected.score(batch)
@@ -101,15 +100,16 @@ class Injection(Scorer):
         injected: Int64 = counts.astype(np.int64)
         return injected
 
-    def _inside(self, recommender: Scorer, *, mixture: bool) -> Scorer:
+    def _inside(self, recommender: Scorer) -> Scorer:
         if isinstance(recommender, BlendScorer):
-            members = [self._inside(member, mixture=mixture) for member in recommender.members]
+            members = [self._inside(member) for member in recommender.members]
             return BlendScorer(members, recommender.weights.astype(np.float64))
         if recommender.is_neural:
             return EncoderMixture(recommender, self.imagination, self.weights)
         if not recommender.reads_imagined_events:
             return recommender
-        return (WeightedMixture if mixture else WeightedEvents)(recommender, self.imagination, self.weights)
+        kind = WeightedMixture if self.imagination.are_alternatives else WeightedEvents
+        return kind(recommender, self.imagination, self.weights)
 
 
 class _Injected(Scorer):
@@ -154,6 +154,8 @@ class WeightedEvents(_Injected):
 class _Mixture(_Injected):
     """The mean of the recommender's answers to a history with each of its paths, weighted by their probabilities."""
 
+    most_paths: ClassVar[int | None] = None
+
     def score(self, batch: Batch) -> Float32:
         return self.probabilities(batch)
 
@@ -162,7 +164,9 @@ class _Mixture(_Injected):
         rows = np.flatnonzero(weights)
         if not len(rows):
             return out
-        imagined = most_probable(self.imagination.of(batch), PATHS)
+        imagined = self.imagination.of(batch)
+        if self.most_paths is not None:
+            imagined = most_probable(imagined, self.most_paths)
         rows = rows[imagined.shares[rows].any(axis=1)]
         size = max(1, ROWS // max(1, imagined.shares.shape[1]))
         for start in range(0, len(rows), size):
@@ -201,6 +205,8 @@ class EncoderMixture(_Mixture):
 
     A mixture over the imagined events of what the encoder expects after each, not its answer to a mean event.
     """
+
+    most_paths = PATHS
 
     def _of_paths(self, batch: Batch, imagined: Imagined, weights: Float32) -> Float32:  # noqa: ARG002 - see `_mixed`
         return self.recommender.probabilities(lengthened(batch, imagined))
