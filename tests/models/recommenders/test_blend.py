@@ -99,6 +99,15 @@ def test_a_part_of_the_evidence_has_the_ndcg_of_its_cases() -> None:
     assert known.of(cases).ndcg(weights).tolist() == pytest.approx(known.ndcg(weights)[cases].tolist())
 
 
+def test_the_evidence_of_some_members_has_the_ndcg_of_weights_without_the_others() -> None:
+    known = random_hits(5, (80, 40, 3))
+    part = known.only(["c", "a"])
+    assert len(part.margins) < len(known.margins)
+    for weights in (np.array([0.2, 0.8]), np.array([1.0, 0.0])):
+        whole = known.ndcg(np.array([weights[1], 0.0, weights[0]]))
+        assert part.ndcg(weights).tolist() == pytest.approx(whole.tolist())
+
+
 def test_two_parts_of_evidence_make_one() -> None:
     first, second = random_hits(5, (60, 40, 3)), random_hits(6, (50, 40, 3))
     both, weights = merged(first, second), np.array([0.2, 0.5, 0.3])
