@@ -249,8 +249,13 @@ class Opponent:
         shares = 1.0 / np.bincount(ranked.episodes[near], minlength=len(episodes))[ranked.episodes[near]]
         return float((ndcg_of(ranked.ranks[near, 0].astype(np.float64)) * shares).sum() / len(episodes))
 
-    def _fitted(self, name: str, params: Mapping[str, Any], log: Interactions) -> Recommender:
-        recommender = create(name, tuned_params(name, dict(params)), self.context, self.plan.folds.seed)
+    def fitted_again(self, name: str, interactions: Interactions, seed: int) -> Scorer:
+        """A member with its default parameters, fitted with another seed."""
+        return self._fitted(name, self.plan.defaults.get(name, {}), interactions, seed)
+
+    def _fitted(self, name: str, params: Mapping[str, Any], log: Interactions, seed: int | None = None) -> Recommender:
+        seed = self.plan.folds.seed if seed is None else seed
+        recommender = create(name, tuned_params(name, dict(params)), self.context, seed)
         if is_neural(name):
             recommender.minutes = self.plan.minutes  # type: ignore[attr-defined]
         recommender.fit(log)

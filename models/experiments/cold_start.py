@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from models.arrays import Float64, Int64
+from models.data.batch import Batch, batch_histories
 from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.evaluation.cold_users import HORIZONS
@@ -58,6 +59,7 @@ class ColdStart:
         fold = opponent.folds.fold(unit.fold)
         check_fold(fold, self.frame)
         fitted = opponent.fitted(fold)
+        arms.check_volumes(self._probe(fitted))
         check_counts(fitted.tuning_log, fold.tuning.training)
         check_counts(fitted.training, fold.test.training)
         blends, label = dict(fitted.blends), f"fold {unit.fold + 1}/{len(opponent.folds)} weights"
@@ -115,15 +117,23 @@ class ColdStart:
             "params": fitted.params,
         }
 
+    def _probe(self, fitted: FittedFold) -> Batch:
+        """A few cold users' histories, on which arms are compared."""
+        histories = [episode.history for episode in fitted.fold.test.cold[:PROBED]]
+        return batch_histories(histories, fitted.training.vocabulary, self.plan.opponent.folds.length)
+
     def opponent(self, seed: int) -> tuple[Opponent, ExperimentArms]:
         """The opponent of a seed, and the arms that stand on its members. Generators are checked with a canary once."""
         if seed not in self._opponents:
             plan = self.plan.opponent
             plan = msgspec.structs.replace(plan, folds=msgspec.structs.replace(plan.folds, seed=seed))
+            opponent = Opponent(self.frame, plan, self.progress, **self.known)  # type: ignore[arg-type] # values of three types by name
             arms = ExperimentArms(
-                msgspec.structs.replace(self.plan.arms, seed=seed), lambda stage, done: self.progress(stage, done, {})
+                msgspec.structs.replace(self.plan.arms, seed=seed),
+                lambda stage, done: self.progress(stage, done, {}),
+                opponent.fitted_again,
             )
-            opponent = Opponent(self.frame, plan, self.progress, further=arms.scorers, **self.known)  # type: ignore[arg-type] # values of three types by name
+            opponent.further = arms.scorers
             if not self._opponents:
                 self._check_canaries(opponent, arms)
             self._opponents = {seed: (opponent, arms)}
@@ -132,10 +142,11 @@ class ColdStart:
     def _check_canaries(self, opponent: Opponent, arms: ExperimentArms) -> None:
         users = self.frame["user_id"].drop_duplicates()
         few = self.frame[self.frame["user_id"].isin(users.iloc[:CANARY_USERS])]
-        for name in self.plan.arms.synthesizers:
+        for name in arms.generators:
             check_canary(name, partial(arms.created, name), opponent.interactions, few)
 
 
+PROBED: Final = 50
 CANARY_USERS: Final = 2_000
 """Users among whom a canary is planted."""
 

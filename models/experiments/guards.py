@@ -1,6 +1,6 @@
 """Assertions that run with every experiment: nobody learns from test users, nothing synthetic counts as real."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -49,9 +49,11 @@ def check_counts(interactions: Interactions, training: pd.DataFrame) -> None:
     assert (counts <= real).all(), "a popularity count has more events than are real"
 
 
-def check_volumes(events: dict[str, float]) -> None:
-    """Every arm that injects has as many events as the others; `events`: how many by arm."""
-    assert len(set(events.values())) <= 1, f"arms inject different numbers of events: {events}"
+def check_volumes(events: Mapping[str, Sequence[int]]) -> None:
+    """Every arm that injects has as many events as the others; `events`: how many for each history, by arm."""
+    first = next(iter(events.values()), [])
+    others = [name for name, counts in events.items() if list(counts) != list(first)]
+    assert not others, f"{', '.join(others)} inject another number of events than {next(iter(events))}"
 
 
 def check_canary(
