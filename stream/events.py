@@ -5,6 +5,7 @@ Decoding is strict: what does not fit raises `EventError` with a stable reason a
 """
 
 import math
+import re
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
@@ -143,6 +144,8 @@ Record = Interaction | Impression | Search | Item | User
 
 _record_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 _encoder = msgspec.json.Encoder()
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The character U+0000 in JSON; an even number of backslashes before it are characters themselves."""
 
 
 class TimeLimits(msgspec.Struct, frozen=True):
@@ -174,6 +177,8 @@ def decode(raw: bytes, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> Reco
         raise _explain(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(raw, error) from None
+    if b"\\u0000" in raw:
+        _check_texts(record)
     check(record, now_ms, limits)
     return record
 
@@ -189,6 +194,13 @@ def check(record: Record, now_ms: int, limits: TimeLimits = DEFAULT_LIMITS) -> N
         _check_update(record, now_ms, limits)
     if isinstance(record, Interaction) and record.value is not None and not math.isfinite(record.value):
         raise EventError("not-a-number", "value is not a finite number; leave it out or give one")
+
+
+def _check_texts(record: Record) -> None:
+    """Refuse U+0000 in any text: pandas ends a text there when it groups, so it would take several ids for one."""
+    for name, value in msgspec.to_builtins(record).items():
+        if _NUL.search(_encoder.encode(value)):
+            raise EventError("bad-field", f"{name} has the character U+0000, which no text may have; leave it out")
 
 
 def _check_time(name: str, at: int, now_ms: int, limits: TimeLimits) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -49,7 +50,7 @@ def delete(
     """Delete a rule from the running API."""
     from serving.commands.client import call_api
 
-    print_value(call_api(ctx.obj, "DELETE", f"/v1/rules/{rule}"), as_json)
+    print_value(call_api(ctx.obj, "DELETE", f"/v1/rules/{quote(rule, safe='')}"), as_json)
 
 
 @app.command()

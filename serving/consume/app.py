@@ -51,6 +51,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         broker=broker_urls(settings),
         broker_credentials=_credentials(settings),
         store="memory://",
+        datadir=settings.state_path / "faust",
         value_serializer="raw",
         web_enabled=False,
         broker_session_timeout=SESSION_S,  # with Faust's 60 s, a start after kill -9 waits that long

@@ -166,7 +166,10 @@ def _from_arrow(cleaner: Cleaner, path: Path, name: str, column: pa.ChunkedArray
 
 
 def _without_bytes(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """Binary as text, with the rows that are none; floats that are no numbers as missing; categories as text."""
+    """Binary and categories as text, with the rows that are none; floats that are no numbers as missing.
+
+    A text with U+0000 is none either: the event schema refuses it.
+    """
     kind = column.dtype
     if kind == pl.Binary:
         text = pl.Series(column.name, [_text(value) for value in column.to_list()], pl.String)
@@ -174,8 +177,11 @@ def _without_bytes(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if kind.is_float():
         return column.set(~column.is_finite().fill_null(value=True), None), None
     if kind in (pl.Categorical, pl.Enum, pl.Null, pl.Time):
-        return column.cast(pl.String), None
-    return column, None
+        column = column.cast(pl.String)
+    if column.dtype != pl.String:
+        return column, None
+    bad = column.str.contains("\0", literal=True).fill_null(value=False)
+    return (column.set(bad, None), bad) if bad.any() else (column, None)
 
 
 def _scalar(column: pl.Series) -> pl.Series:
@@ -242,9 +248,10 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 def _text(value: bytes | None) -> str | None:
     try:
-        return None if value is None else value.decode("utf-8")
+        text = None if value is None else value.decode("utf-8")
     except UnicodeDecodeError:
         return None
+    return None if text is None or "\0" in text else text
 
 
 def _fields(column: pl.Series) -> list[pl.Field]:

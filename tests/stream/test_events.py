@@ -58,6 +58,8 @@ REFUSED = [
     ("bad-field", raw(user_id=7)),
     ("bad-field", raw(user_id="u" * 257)),
     ("bad-field", raw(domain="Not A Domain")),
+    ("bad-field", raw(user_id="a\x00b")),
+    ("bad-field", raw(context={"page": "\\\x00"})),
     ("bad-field", raw(context={"nested": {"deep": 1}})),
     ("bad-field", b"[1, 2]"),
     ("bad-field", b"null"),
@@ -95,6 +97,13 @@ def test_the_detail_names_the_field_and_the_cure() -> None:
         decode(raw(kind="stare"), NOW)
     with pytest.raises(EventError, match="65600 bytes; the limit is 65536"):
         decode(b" " * 65_600, NOW)
+
+
+def test_only_a_real_nul_is_refused() -> None:
+    path = r"C:\u0000"  # a backslash and six plain characters
+    assert decode(raw(user_id=path), NOW).user_id == path
+    with pytest.raises(EventError, match=r"user_id has the character U\+0000, which no text may have; leave it out"):
+        decode(raw(user_id=path + "\0"), NOW)
 
 
 def test_five_minutes_ahead_is_the_last_moment_that_fits() -> None:
@@ -151,13 +160,14 @@ def test_a_key_keeps_a_user_on_one_partition_over_all_domains() -> None:
     assert key_of(User(user_id="u1", at=NOW)) == b"shop/u1"
 
 
-ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
-labels = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+ids = st.text(characters, min_size=1, max_size=40)
+labels = st.none() | st.text(characters, max_size=20)
 times = st.integers(DEFAULT_LIMITS.earliest_at, NOW + DEFAULT_LIMITS.max_future_ms)
 finite = st.floats(allow_nan=False, allow_infinity=False)
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | finite | st.text(max_size=10)
-contexts = st.dictionaries(st.text(max_size=10), scalars, max_size=3)
-attributes = st.dictionaries(st.text(max_size=10), scalars | st.lists(scalars, max_size=3), max_size=3)
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | finite | st.text(characters, max_size=10)
+contexts = st.dictionaries(st.text(characters, max_size=10), scalars, max_size=3)
+attributes = st.dictionaries(st.text(characters, max_size=10), scalars | st.lists(scalars, max_size=3), max_size=3)
 common = {"at": times, "domain": st.from_regex(r"\A[a-z][a-z0-9_]{0,31}\Z")}
 happened = {**common, "event_id": ids, "user_id": ids, "session_id": st.none() | ids, "context": contexts}
 records = st.one_of(

@@ -106,6 +106,13 @@ def test_text_columns_that_are_no_utf8_lose_only_their_bad_rows(tmp_path: Path) 
     assert source.report.of("events").faults == {"bytes that are not text": 1}
 
 
+def test_a_text_with_a_nul_is_none(tmp_path: Path) -> None:
+    columns = {"user_id": ["u1", "u\x002", "u3"], "item_id": ["a", "b", "c"], "at": AT, "category": ["x", "y", "z\0"]}
+    source = open_table(parquet(tmp_path, columns))
+    assert source.events.select("user_id", "category").rows() == [("u1", "x"), ("u3", None)]
+    assert source.report.of("events").faults == {"bytes that are not text": 1}
+
+
 def test_values_of_events(tmp_path: Path) -> None:
     for column, expected in (
         (pa.array([Decimal("12.50"), None, Decimal("3.10")]), [12.5, None, 3.1]),

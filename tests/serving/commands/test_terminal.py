@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.console_script import leave_out
 from serving.process.native_output import NOISE, without_native_lines
 from stream.child_process import python_command
 from stream.sources.table import open_table
@@ -24,6 +25,7 @@ LINES = [
 ]
 WRITE = """
 import os, subprocess, sys
+from serving.console_script import leave_out
 from serving.process.native_output import without_native_lines
 with without_native_lines():
     os.write(2, b"I0000 00:00:1 2 port.cc:1] native\\nkept\\n")
@@ -132,3 +134,28 @@ def test_the_installed_command_imports_nothing_of_the_working_folder(tmp_path: P
         )
         assert "from the working folder" not in done.stdout + done.stderr
         assert done.returncode in {0, 1}
+
+
+@pytest.mark.parametrize("path", [".", ":/nonexistent", "{folder}"])
+def test_not_even_where_pythonpath_names_the_working_folder(path: str, tmp_path: Path) -> None:
+    folder = foreign_modules(tmp_path / "work", ("attr", "msgspec", "typer", "httpx", "json"))
+    variables = command_environment(tmp_path) | {"PYTHONPATH": path.format(folder=folder)}
+    done = subprocess.run(
+        [COLDSTREAM, "settings"], cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_children_do_not_search_the_working_folder_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = str(tmp_path / "modules")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), elsewhere])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", elsewhere, str(tmp_path)]))
+    monkeypatch.chdir(tmp_path)
+    leave_out(str(tmp_path))
+    assert (sys.path, os.environ["PYTHONPATH"]) == ([elsewhere], elsewhere)
+
+
+def test_a_deleted_working_folder_is_named(tmp_path: Path) -> None:
+    words = ["sh", "-c", f"cd {tmp_path} && rmdir {tmp_path} && exec {COLDSTREAM} settings"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: the working folder was deleted; change to another one (cd)\n")
