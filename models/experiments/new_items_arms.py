@@ -24,12 +24,15 @@ from models.synthesizers.text import Text
 
 CUTOFF: Final = 10
 SHOWN: Final = 20
-COMPETING: Final = 50
+COMPETING: Final = 30
 """The best new items of each arm that compete with a target while weights are fitted."""
+TRIES: Final = 96
+"""Weights that are tried in each round."""
 TUNED_ON: Final = 1_500
 """Users with new targets that weights and parameters are tuned on."""
-SYNTHETIC_USERS: Final = 10
-SYNTHETIC_EVENTS: Final = 5
+SYNTHETIC_USERS: Final = 5
+SYNTHETIC_EVENTS: Final = 4
+"""Together as many events as `PSEUDO_USERS` give a new item."""
 REGS: Final = (30.0, 150.0)
 DECAYS: Final = (1.0, 0.9)
 
@@ -110,9 +113,7 @@ class ArmInputs:
         interactions, names = self.interactions, self.interactions.category_names
         titles = interactions.titles or ("",) * len(interactions.vocabulary)
         return [
-            Conditions(
-                text=title or None, category=names[code - 1] if code else None, events=SYNTHETIC_EVENTS
-            )
+            Conditions(text=title or None, category=names[code - 1] if code else None, events=SYNTHETIC_EVENTS)
             for title, code in zip(titles[self.known :], interactions.categories[self.known :].tolist(), strict=True)
         ]
 
@@ -237,7 +238,9 @@ class Questions:
     def ndcg(self, scores: Float32) -> float:
         """The mean NDCG@10 among new items of the questions with new targets."""
         best = top_k(scores, CUTOFF)[0]
-        return float(np.mean([ndcg_of_list(row, targets) for row, targets in zip(best, self.new, strict=True) if targets]))
+        return float(
+            np.mean([ndcg_of_list(row, targets) for row, targets in zip(best, self.new, strict=True) if targets])
+        )
 
 
 def ndcg_of_list(items: Int64, targets: Sequence[int]) -> float:
@@ -277,16 +280,28 @@ class TunedArms(msgspec.Struct, frozen=True):
     powers: dict[str, float]
 
 
-def tuned_arms(fold: NewItemsFold, length: int, seed: int, report: Report = lambda _stage: None) -> TunedArms:
+class Tuning(msgspec.Struct, frozen=True):
+    """What tuning chose, and what it was chosen on: `scores` float32 [questions, new items] of each arm."""
+
+    arms: TunedArms
+    inputs: ArmInputs
+    questions: Questions
+    scores: dict[str, Float32]
+
+
+def tuned_arms(fold: NewItemsFold, length: int, seed: int, report: Report = lambda _stage: None) -> Tuning:
     """Parameters and weights by the questions of the tuning holdout, which hides other items than the test."""
     holdout = fold.tuning
     rng = np.random.default_rng([seed, fold.number])
-    asked = [question for question in holdout.questions if question.new]
-    asked = [asked[place] for place in np.sort(rng.permutation(len(asked))[:TUNED_ON])]
-    questions = Questions(holdout, asked, length)
+    kept = rng.permutation(len(holdout.questions))
+    with_new = [place for place in kept.tolist() if holdout.questions[place].new][:TUNED_ON]
+    without = [place for place in kept.tolist() if not holdout.questions[place].new][:TUNED_ON]
+    questions = Questions(holdout, [holdout.questions[place] for place in [*with_new, *without]], length)
     inputs = _tuned_inputs(holdout, length, seed, report)
     decay = _tuned_decay(inputs, questions)
-    params, values, tables = {}, {}, {}
+    params: dict[str, dict[str, Any]] = {}
+    values: dict[str, float] = {}
+    tables: dict[str, Float32] = {}
     for name in (*PARTS, DRAWN):
         best = -1.0
         for tried in grid_of(name, inputs):
@@ -297,16 +312,17 @@ def tuned_arms(fold: NewItemsFold, length: int, seed: int, report: Report = lamb
         report(f"tuned {name}")
     evidence = _evidence(questions, {name: tables[name] for name in PARTS})
     weights = {
-        arm: dict(zip(parts, _weights(evidence.only(parts), rng).tolist(), strict=True))
-        for arm, parts in SUMS.items()
+        arm: dict(zip(parts, _weights(evidence.only(parts), rng).tolist(), strict=True)) for arm, parts in SUMS.items()
     }
     powers = {}
-    expected = inputs.expected
+    for arm, parts in weights.items():
+        tables[arm] = weighted_sum(tables, parts)
+        values[arm] = questions.ndcg(tables[arm])
     for arm, base in EXPECTING.items():
-        total = weighted_sum(tables, weights[base])
-        tried_values = [questions.ndcg(total * expected**power) for power in POWERS]
+        tried_values = [questions.ndcg(tables[base] * inputs.expected**power) for power in POWERS]
         powers[arm], values[arm] = POWERS[int(np.argmax(tried_values))], max(tried_values)
-    return TunedArms(inputs.reg, decay, params, values, weights, powers)
+        tables[arm] = tables[base] * inputs.expected ** powers[arm]
+    return Tuning(TunedArms(inputs.reg, decay, params, values, weights, powers), inputs, questions, tables)
 
 
 def fitted_columns(inputs: ArmInputs, tuned: TunedArms, report: Report = lambda _stage: None) -> dict[str, Float32]:
@@ -370,11 +386,13 @@ def _evidence(questions: Questions, tables: Mapping[str, Float32]) -> Evidence:
     builder = EvidenceBuilder(tuple(tables), COMPETING)
     stacked = np.stack(list(tables.values()))
     for row, targets in enumerate(questions.new):
+        if not targets:
+            continue
         builder.add(stacked[:, row], targets, target_count=len(targets), length=1, user=row)
     return builder.build()
 
 
 def _weights(evidence: Evidence, rng: np.random.Generator) -> Float64:
     """float64 [parts]: the weights of a sum, one row for all histories."""
-    weights: Float64 = weights_by_group(evidence, np.zeros(len(evidence), np.int64), np.zeros(1, np.int64), rng)[0]
+    weights: Float64 = weights_by_group(evidence, np.zeros(len(evidence), np.int64), np.zeros(1, np.int64), rng, TRIES)[0]
     return weights

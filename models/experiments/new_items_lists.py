@@ -21,6 +21,8 @@ from stream.files import write_atomically
 FACTS: Final = "facts.json"
 ARRAYS: Final = "lists.npz"
 PREDICTIONS: Final = "predictions.parquet"
+KNOWN_ITEMS: Final = "known-items"
+"""The name of the lists of known items, which all arms share."""
 DISCOUNTS: Final = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
 
 
@@ -79,6 +81,17 @@ class NewItemsResults(msgspec.Struct, frozen=True):
             )
 
 
+def item_lists(scores: Float32, targets: Sequence[Sequence[int]]) -> tuple[ItemLists, Int64]:
+    """The lists of `scores` float32 [users, items] and the items in them int64 [users, SHOWN]."""
+    indices, values = top_k(shares(scores), SHOWN)
+    return _with_hits(indices, values, targets), indices
+
+
+def _with_hits(indices: Int64, values: Float32, targets: Sequence[Sequence[int]]) -> ItemLists:
+    hits = np.array([np.isin(row, own) for row, own in zip(indices, targets, strict=True)], np.bool_)
+    return ItemLists(hits.reshape(indices.shape), np.where(np.isfinite(values), values, 0.0).astype(np.float32))
+
+
 class ListBuilder:
     """Collects the lists of a fold's questions, arm by arm."""
 
@@ -86,16 +99,17 @@ class ListBuilder:
         self.questions, self.item_ids = questions, list(item_ids)
         self._tables: list[pl.DataFrame] | None = [] if predictions else None
         indices, values = known_lists(base, questions)
-        self.known = self._lists("known items", "known", indices, values, questions.warm)
+        self.known = _with_hits(indices, values, questions.warm)
+        self._keep(KNOWN_ITEMS, "known", indices)
         self.new: dict[str, ItemLists] = {}
         self.coverage: dict[str, float] = {}
 
     def add(self, arm: str, columns: Float32, decay: float) -> None:
         """Add an arm's lists of new items."""
-        scores = self.questions.scores(columns, decay)
-        indices, values = top_k(shares(scores), SHOWN)
-        self.new[arm] = self._lists(arm, "new", indices, values, self.questions.new)
-        self.coverage[arm] = len(np.unique(indices[:, :CUTOFF][values[:, :CUTOFF] > 0])) / max(1, columns.shape[1])
+        self.new[arm], indices = item_lists(self.questions.scores(columns, decay), self.questions.new)
+        self._keep(arm, "new", indices)
+        shown = indices[:, :CUTOFF][self.new[arm].shares[:, :CUTOFF] > 0]
+        self.coverage[arm] = len(np.unique(shown)) / max(1, columns.shape[1])
 
     def results(self, facts: dict[str, Any]) -> NewItemsResults:
         """The results so far."""
@@ -110,19 +124,19 @@ class ListBuilder:
             pl.concat(self._tables) if self._tables is not None else None,
         )
 
-    def _lists(
-        self, arm: str, group: str, indices: Int64, values: Float32, targets: Sequence[Sequence[int]]
-    ) -> ItemLists:
-        hits = np.array([np.isin(row, own) for row, own in zip(indices, targets, strict=True)])
-        if self._tables is not None:
-            offset = self.questions.known if group == "new" else 0
-            rows, ranks = np.nonzero(indices >= 0)
-            users = [self.questions.questions[row].user_id for row in rows]
-            items = [self.item_ids[offset + place] for place in indices[rows, ranks].tolist()]
-            columns = {"user_id": users, "rank": ranks.astype(np.int32) + 1, "item_id": items}
-            labels = [pl.lit(arm).alias("arm"), pl.lit(group).alias("group")]
-            self._tables.append(pl.DataFrame(columns).select(*labels, "user_id", "rank", "item_id"))
-        return ItemLists(hits, np.where(np.isfinite(values), values, 0.0).astype(np.float32))
+    def _keep(self, arm: str, group: str, indices: Int64) -> None:
+        """Keep lists as predictions, where these are wanted."""
+        if self._tables is None:
+            return
+        offset = self.questions.known if group == "new" else 0
+        rows, ranks = np.nonzero(indices >= 0)
+        columns = {
+            "user_id": [self.questions.questions[row].user_id for row in rows],
+            "rank": ranks.astype(np.int32) + 1,
+            "item_id": [self.item_ids[offset + place] for place in indices[rows, ranks].tolist()],
+        }
+        labels = [pl.lit(arm).alias("arm"), pl.lit(group).alias("group")]
+        self._tables.append(pl.DataFrame(columns).select(*labels, "user_id", "rank", "item_id"))
 
 
 class FullLists(msgspec.Struct, frozen=True):

@@ -88,8 +88,8 @@ class NewItemsFolds:
         described = set(features.titles) | set(features.categories)
         if not any(item in described for item in self.items):
             raise TrainingError(
-                "new items: no item has a title or a category, so there is nothing to learn from; give a catalogue with "
-                "--items FILE (--map-items title=COLUMN,category=COLUMN), or another data set"
+                "new items: no item has a title or a category, so there is nothing to learn from; give a catalogue "
+                "with --items FILE (--map-items title=COLUMN,category=COLUMN), or another data set"
             )
 
     def __len__(self) -> int:
@@ -187,7 +187,7 @@ def check_planted(folds: NewItemsFolds, fold: NewItemsFold) -> None:
     hidden = sorted(fold.test.hidden)[:100]
     planted = pd.DataFrame({"user_id": "planted", "item_id": hidden, "kind": folds.frame["kind"].iloc[0], "at": 0})
     frame = pd.concat([planted, folds.frame[["user_id", "item_id", "kind", "at"]]], ignore_index=True)
-    other = folds._holdout(frame, folds.hidden_in(fold.number), frozenset(), np.random.default_rng(0)).training  # noqa: SLF001
+    other = folds._holdout(frame, folds.hidden_in(fold.number), frozenset(), np.random.default_rng(0)).training
     for name in ("users", "items", "kinds", "at", "categories", "texts"):
         assert np.array_equal(getattr(other, name), getattr(fold.test.training, name)), name
     assert other.vocabulary.item_ids == fold.test.training.vocabulary.item_ids

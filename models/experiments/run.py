@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 import pandas as pd
@@ -19,6 +19,20 @@ PLAN: Final = "plan.json"
 UNITS: Final = "units"
 FORMAT: Final = 1
 """Raise it when the tables of a unit change: units of another format are computed again in another folder."""
+
+
+class Results(Protocol):
+    """What a unit of work results in."""
+
+    def write(self, folder: Path) -> None:
+        """Write the results into a folder; their lists are in `predictions.parquet`, where they are wanted."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What `write` wrote, without predictions."""
+
+
+R = TypeVar("R", bound=Results)
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -78,7 +92,7 @@ class ExperimentRun:
     def compute(
         self,
         units: Sequence[Unit],
-        results_of: Callable[[Unit], UnitResults],
+        results_of: Callable[[Unit], Results],
         *,
         minutes: float | None = None,
         progress: Callable[[int, int, str], None] = lambda _done, _of, _unit: None,
@@ -101,7 +115,7 @@ class ExperimentRun:
     def _compute(
         self,
         units: Sequence[Unit],
-        results_of: Callable[[Unit], UnitResults],
+        results_of: Callable[[Unit], Results],
         minutes: float | None,
         progress: Callable[[int, int, str], None],
     ) -> list[Unit]:
@@ -125,7 +139,11 @@ class ExperimentRun:
 
     def read(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResults]]:
         """The results of those units that are there, one after another."""
-        return ((unit, UnitResults.read(self._place(unit))) for unit in units if self.has(unit))
+        return self.read_as(UnitResults, units)
+
+    def read_as(self, results: type[R], units: Sequence[Unit]) -> Iterator[tuple[Unit, R]]:
+        """The same for an experiment with results of its own."""
+        return ((unit, results.read(self._place(unit))) for unit in units if self.has(unit))
 
     def export(self, units: Sequence[Unit], folder: Path) -> list[Path]:
         """Copy the predictions of the units into `folder`, one Parquet file each; their paths.

@@ -46,7 +46,7 @@ class ContentFeatures(msgspec.Struct, frozen=True):
         coded = np.flatnonzero(codes)
         shape = (size, int(codes.max(initial=0)) + 1)
         return cls(
-            _tfidf(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\w+"), titles),
+            _tfidf(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), titles),
             _tfidf(
                 TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5), max_df=min(1.0, rare)),
                 titles,
@@ -98,7 +98,9 @@ def borrowed_columns(features: ContentFeatures, known: int, table: Float32) -> F
     return columns
 
 
-def pseudo_interactions(matrix: sparse.csr_matrix, similarities: Float32, users: int = PSEUDO_USERS) -> sparse.csr_matrix:
+def pseudo_interactions(
+    matrix: sparse.csr_matrix, similarities: Float32, users: int = PSEUDO_USERS
+) -> sparse.csr_matrix:
     """float32 [users, new items]: `PSEUDO_WEIGHT` at the users whose items are the most similar to the new item.
 
     `matrix` [users, known items]: who took what; a user's score is the sum of similarities over the root of the number
@@ -115,7 +117,9 @@ def pseudo_interactions(matrix: sparse.csr_matrix, similarities: Float32, users:
     return sparse.csr_matrix((weights, (rows, places)), (matrix.shape[0], similarities.shape[1]))
 
 
-def drawn_interactions(matrix: sparse.csr_matrix, like: sparse.csr_matrix, rng: np.random.Generator) -> sparse.csr_matrix:
+def drawn_interactions(
+    matrix: sparse.csr_matrix, like: sparse.csr_matrix, rng: np.random.Generator
+) -> sparse.csr_matrix:
     """As many events for each new item as `like` has, by users drawn by how much they took."""
     sizes = np.diff(matrix.indptr).astype(np.float64)
     counts = np.diff(like.tocsc().indptr)
@@ -174,13 +178,15 @@ def expected_popularity(features: sparse.csr_matrix, counts: Int64, reg: float =
     kernel = np.asfortranarray((features[:known] @ features[:known].T).toarray(), np.float32)
     kernel[np.diag_indices(known)] += np.float32(reg)
     solution = _solved(kernel, (logs - logs.mean())[:, None])
-    expected: Float32 = np.expm1(np.maximum(logs.mean() + (features[known:] @ solution).ravel(), 0.0))
+    expected: Float32 = np.expm1(
+        np.maximum(logs.mean() + (features[known:] @ (features[:known].T @ solution)).ravel(), 0.0)
+    )
     return expected
 
 
 def inverse_of(gram: Float32, reg: float) -> Float32:
     """(gram + reg I)^-1 for a symmetric gram float32 [n, n]."""
-    regular = np.asfortranarray(gram, np.float32)
+    regular = np.array(gram, np.float32, order="F")
     regular[np.diag_indices(len(gram))] += np.float32(reg)
     factor = _factor(regular)
     inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
@@ -219,7 +225,7 @@ def _tfidf(vectorizer: object, titles: list[str]) -> sparse.csr_matrix:
     try:
         table: sparse.csr_matrix = vectorizer.fit_transform(titles).tocsr().astype(np.float32)  # type: ignore[attr-defined]
     except ValueError:  # no title has a word
-        table = sparse.csr_matrix((len(titles), 1), dtype=np.float32)
+        table = sparse.csr_matrix(np.zeros((len(titles), 1), np.float32))
     return table
 
 
