@@ -249,10 +249,10 @@ def ndcg_of_list(items: Int64, targets: Sequence[int]) -> float:
     >>> round(ndcg_of_list(np.array([4, 2, 9]), [2, 7]), 4)
     0.3869
     """
-    wanted = set(targets)
+    distinct = set(targets)
     gains = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
-    hits = np.array([item in wanted for item in items[:CUTOFF].tolist()], np.bool_)
-    return float(gains[: len(hits)][hits].sum() / gains[: min(CUTOFF, max(1, len(wanted)))].sum())
+    hits = np.array([item in distinct for item in items[:CUTOFF].tolist()], np.bool_)
+    return float(gains[: len(hits)][hits].sum() / gains[: min(CUTOFF, max(1, len(distinct)))].sum())
 
 
 def known_lists(base: Scorer, questions: Questions, most: int = SHOWN) -> tuple[Int64, Float32]:
@@ -360,15 +360,15 @@ def base_of(inputs: ArmInputs, decay: float) -> ItemTableScorer:
 
 def _tuned_inputs(holdout: NewItemsHoldout, length: int, seed: int, report: Report) -> ArmInputs:
     """The inputs with the `reg` that is best for NDCG@10 of warm targets."""
-    asked = [question for question in holdout.questions if question.warm][:TUNED_ON]
-    questions, best = Questions(holdout, asked, length), (-1.0, REGS[0])
+    warm = [question for question in holdout.questions if question.warm][:TUNED_ON]
+    questions, best = Questions(holdout, warm, length), (-1.0, REGS[0])
     inputs = ArmInputs(holdout.training, ContentFeatures.fit(holdout.training), REGS[0], seed)
     chosen = inputs
     for reg in REGS:
         tried = inputs.with_reg(reg)
         lists = known_lists(base_of(tried, DECAYS[-1]), questions)[0]
         pairs = zip(lists, questions.warm, strict=True)
-        value = float(np.mean([ndcg_of_list(row, targets) for row, targets in pairs])) if asked else 0.0
+        value = float(np.mean([ndcg_of_list(row, targets) for row, targets in pairs])) if warm else 0.0
         if value > best[0]:
             best, chosen = (value, reg), tried
         report(f"tuned reg {reg:g}")
@@ -394,5 +394,7 @@ def _evidence(questions: Questions, tables: Mapping[str, Float32]) -> Evidence:
 
 def _weights(evidence: Evidence, rng: np.random.Generator) -> Float64:
     """float64 [parts]: the weights of a sum, one row for all histories."""
-    weights: Float64 = weights_by_group(evidence, np.zeros(len(evidence), np.int64), np.zeros(1, np.int64), rng, TRIES)[0]
+    weights: Float64 = weights_by_group(evidence, np.zeros(len(evidence), np.int64), np.zeros(1, np.int64), rng, TRIES)[
+        0
+    ]
     return weights

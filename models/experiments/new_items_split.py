@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from features.activity import History
-from models.arrays import Int64, Objects
+from models.arrays import Bool, Int64, Objects
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, Vocabulary
@@ -117,14 +117,16 @@ class NewItemsFolds:
     ) -> NewItemsHoldout:
         """Hide items of a frame; items that are `unknown` are in no vocabulary."""
         is_hidden = frame["item_id"].isin(hidden).to_numpy()
-        asked = _asked(frame["user_id"].to_numpy(object))
-        rows = frame[~asked & ~is_hidden].reset_index(drop=True)
+        is_newest = _newest(frame["user_id"].to_numpy(object))
+        rows = frame[~is_newest & ~is_hidden].reset_index(drop=True)
         warm = Vocabulary.fit(rows, 1, len(self.items), self.plan.weights)
         described = set(self.features.titles) | set(self.features.categories)
         new = [item for item in sorted(hidden - unknown) if item in described]
         vocabulary = Vocabulary.from_items([*warm.item_ids, *new], warm.kind_weights)
         training = Interactions.from_frame(rows, vocabulary, item_features=self.features)
-        holdout = NewItemsHoldout(training, rows, frozenset(new), self._questions(frame, asked, vocabulary, new, rng))
+        holdout = NewItemsHoldout(
+            training, rows, frozenset(new), self._questions(frame, is_newest, vocabulary, new, rng)
+        )
         check_holdout(holdout)
         if sum(bool(question.new) for question in holdout.questions) < FEWEST_QUESTIONS:
             raise TrainingError(
@@ -134,24 +136,24 @@ class NewItemsFolds:
         return holdout
 
     def _questions(
-        self, frame: pd.DataFrame, asked: "np.ndarray", vocabulary: Vocabulary, new: list[str], rng: np.random.Generator
+        self, frame: pd.DataFrame, is_newest: Bool, vocabulary: Vocabulary, new: list[str], rng: np.random.Generator
     ) -> list[NewItemsQuestion]:
         """Every user who took a new item, and some who did not."""
         order = np.argsort(pd.factorize(frame["user_id"])[0], kind="stable")
         users, items = frame["user_id"].to_numpy(object)[order], frame["item_id"].to_numpy(object)[order]
         kinds, times = frame["kind"].map(KIND_CODES).to_numpy(np.int64)[order], frame["at"].to_numpy(np.int64)[order]
-        asked, is_new = asked[order], set(new)
+        is_newest, is_new = is_newest[order], set(new)
         warm = set(vocabulary.item_ids) - is_new
         bounds = np.flatnonzero(np.append(True, users[1:] != users[:-1])) if len(users) else np.zeros(0, np.int64)
         with_new, without = [], []
         for start, stop in zip(bounds, [*bounds[1:], len(users)], strict=True):
             own = np.arange(start, stop)
-            before = own[~asked[start:stop]]
+            before = own[~is_newest[start:stop]]
             known = before[[items[place] in warm for place in before]][-self.plan.length :]
             if not len(known):
                 continue
             taken = set(_strings(items[before]))
-            later = [item for item in dict.fromkeys(_strings(items[own[asked[start:stop]]])) if item not in taken]
+            later = [item for item in dict.fromkeys(_strings(items[own[is_newest[start:stop]]])) if item not in taken]
             history = History(_strings(items[known]), kinds[known].tolist(), times[known].tolist(), [None] * len(known))
             question = NewItemsQuestion(
                 str(users[start]),
@@ -198,7 +200,7 @@ def _every_nth(items: list[str], folds: int, number: int, seed: list[int]) -> fr
     return frozenset(items[place] for place in np.flatnonzero(order % folds == number))
 
 
-def _asked(users: Objects) -> "np.ndarray":
+def _newest(users: Objects) -> Bool:
     """bool [events]: whether an event is among its user's newest fifth; `users` in time order."""
     codes = pd.factorize(users)[0]
     sizes = np.bincount(codes)
@@ -207,7 +209,8 @@ def _asked(users: Objects) -> "np.ndarray":
     starts = np.append(0, np.cumsum(sizes)[:-1])
     position: Int64 = np.empty(len(codes), np.int64)
     position[order] = np.arange(len(codes)) - starts[codes[order]]
-    return position >= (sizes - most)[codes]
+    newest: Bool = position >= (sizes - most)[codes]
+    return newest
 
 
 def _strings(items: Objects) -> list[str]:

@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from serving.commands.experiment_run_options import (
+    BootstrapSeedOption,
+    BudgetOption,
+    EventsOption,
+    FirstFoldsOption,
+    MinCountOption,
+    PredictionsOption,
+    ReportOption,
+    RestartOption,
+    SeedsOption,
+    SourceOption,
+)
 from serving.commands.options import AsJson, DomainOption, settings_of
 from serving.commands.output import print_json, print_report
 from serving.commands.shared_options import with_options
@@ -44,30 +56,20 @@ class NewItemsOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_items_options(
-    events: Annotated[Path | None, typer.Option(help="Events, CSV or Parquet, plain or gzip; - reads a pipe.")] = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="NAME[:PATH]", help="A named data set instead of --events.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, each with folds of its own.")] = 1,
+    events: EventsOption = None,
+    source: SourceOption = None,
+    seeds: SeedsOption = 1,
     folds: Annotated[int, typer.Option(min=2, help="Folds: each item is hidden in one of them.")] = 5,
-    first_folds: Annotated[int | None, typer.Option(min=1, help="Compute only the first folds of each seed.")] = None,
-    budget_minutes: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Start no further fold after so many minutes; the same command goes on."),
-    ] = None,
-    min_count: Annotated[int, typer.Option(min=1, help="Drop items with fewer events.")] = 1,
+    first_folds: FirstFoldsOption = None,
+    budget_minutes: BudgetOption = None,
+    min_count: MinCountOption = 1,
     warm_users: Annotated[
         int, typer.Option(min=1, help="Of the users who took no hidden item, ask at most so many in a fold.")
     ] = 3_000,
-    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write Markdown, HTML with plots and JSON here; what was computed is kept here too."),
-    ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Write each arm's top 20 of each user to Parquet files in this folder.")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Delete what an earlier run computed.")] = False,
+    seed: BootstrapSeedOption = 0,
+    report: ReportOption = None,
+    predictions: PredictionsOption = None,
+    restart: RestartOption = False,
 ) -> NewItemsOptions:
     """The options of a command line as one value."""
     return NewItemsOptions(**locals())
@@ -139,7 +141,7 @@ def run_new_items(
         items=len(folds.items),
         units=[unit.name for unit in units if run.has(unit)],
         missing=[unit.name for unit in missing],
-        settings=msgspec.to_builtins(options),
+        settings=msgspec.to_builtins(plan),
         notes=_notes(options),
     )
     written = write_pages(page_of(report), report, run.folder)

@@ -126,16 +126,16 @@ def test_lists_by_hand() -> None:
     known.hits[0, 9] = True
     new = ItemLists(np.zeros((1, 20), np.bool_), np.full((1, 20), 0.5, np.float32))
     new.hits[0, 0] = True
-    one = np.array([1], np.int64)
-    assert among_new(new, one)[0].tolist() == [1.0]
-    alone = reach_of(mixed(known, new, 0.0), one, one)
+    counts = np.array([1], np.int64)
+    assert among_new(new, counts)[0].tolist() == [1.0]
+    alone = reach_of(mixed(known, new, 0.0), counts, counts)
     assert (alone.new_ndcg[0], alone.new_share[0]) == (0.0, 0.0)
     assert alone.warm_ndcg[0] == pytest.approx(1 / np.log2(11))
-    slot = reach_of(with_slots(known, new, 1), one, one)
+    slot = reach_of(with_slots(known, new, 1), counts, counts)
     assert slot.warm_ndcg[0] == 0.0
     assert slot.new_ndcg[0] == pytest.approx(1 / np.log2(11))
     assert slot.new_share[0] == pytest.approx(0.1)
-    assert np.isnan(reach_of(with_slots(known, new, 2), np.zeros(1, np.int64), one).new_ndcg[0])
+    assert np.isnan(reach_of(with_slots(known, new, 2), np.zeros(1, np.int64), counts).new_ndcg[0])
 
 
 def test_ndcg_of_a_list_by_hand() -> None:
