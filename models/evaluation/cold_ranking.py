@@ -141,14 +141,17 @@ def rank_episodes(
     masked: bool,
     length: int,
     lists: bool = False,
+    singles: Sequence[str] | None = None,
     report: Report | None = None,
 ) -> RankedEpisodes:
-    """Rank each member alone and each blend.
+    """Rank each member alone (those of `singles`; None: all of them) and each blend.
 
     `blends`: weights by name, float64 [buckets, members], or [horizons, buckets, members] where the weights depend on
     the horizon (the last row of horizons holds for all later ones).
     """
-    arms = (*members, *blends)
+    alone = [name for name in members if singles is None or name in singles]
+    rows_alone = [place for place, name in enumerate(members) if name in alone]
+    arms = (*alone, *blends)
     vocabulary = next(iter(members.values())).vocabulary
     weights = [np.asarray(rows if rows.ndim == 3 else rows[None], np.float32) for rows in blends.values()]
     shown = np.full((len(episodes), len(arms), SHOWN), -1, np.int32) if lists else None
@@ -156,9 +159,9 @@ def rank_episodes(
     ranks: list[Int64] = []
     for question in questions(members, episodes, masked=masked, length=length, report=report):
         rows = [table[min(question.horizon, len(table)) - 1, question.bucket] for table in weights]
-        scores = question.table
+        scores = question.table[rows_alone]
         if rows:
-            scores = np.concatenate([scores, _blended(np.array(rows), scores)])
+            scores = np.concatenate([scores, _blended(np.array(rows), question.table)])
         if shown is not None and question.number == 0:
             shown[question.episode] = top_k(np.where(scores < 0, -np.inf, scores), SHOWN)[0]
         if not question.barred:
@@ -185,8 +188,9 @@ def _ranks(scores: Float32, target: int) -> Int64:
     if target < 0:
         return np.full(len(scores), MISSED, np.int64)
     own = scores[:, target][:, None]
-    ahead: Int64 = (scores > own).sum(axis=1) + (scores[:, :target] == own).sum(axis=1)
-    return ahead
+    better, equal = scores > own, scores[:, :target] == own
+    rows = [np.count_nonzero(row) + np.count_nonzero(ties) for row, ties in zip(better, equal, strict=True)]
+    return np.array(rows, np.int64)
 
 
 def _at_each_question(batch: Batch, episodes: Sequence[Episode]) -> Batch:

@@ -194,9 +194,10 @@ class Opponent:
         blends: Mapping[str, Float64] | None = None,
         *,
         lists: bool = False,
+        singles: Sequence[str] | None = None,
         label: str = "cold users",
     ) -> RankedEpisodes:
-        """The ranks of every member and blend on episodes of a fold's test users."""
+        """The ranks of every member (those of `singles`; None: all of them) and blend on a fold's test users."""
         return rank_episodes(
             fitted.test,
             fitted.blends if blends is None else blends,
@@ -204,6 +205,7 @@ class Opponent:
             masked=self.plan.masked,
             length=self.plan.folds.length,
             lists=lists,
+            singles=singles,
             report=lambda done: self.progress(f"fold {fitted.fold.number + 1}/{len(self.folds)} {label}", done, {}),
         )
 

@@ -80,10 +80,12 @@ class ColdStart:
     ) -> UnitResults:
         cold, warm = fitted.fold.test.cold, fitted.fold.test.warm
         tail = tail_of(np.bincount(fitted.training.items, minlength=len(fitted.training.vocabulary)))
-        lists, keep = opponent.ranked(fitted, cold, blends, lists=True), self.plan.predictions
-        parts = [unit_results(lists, cold, tail=tail, predictions=keep)]
+        direct, keep = [arm.members for arm in arms if arm.kind == "direct"], self.plan.predictions
+        singles = [*opponent.member_names, *(name for members in direct for name in members)]
+        ranked = opponent.ranked(fitted, cold, blends, lists=True, singles=singles)
+        parts = [unit_results(ranked, cold, tail=tail, predictions=keep)]
         if warm:
-            ranked = opponent.ranked(fitted, warm, blends, lists=True, label="warm users")
+            ranked = opponent.ranked(fitted, warm, blends, lists=True, singles=singles, label="warm users")
             parts.append(unit_results(ranked, warm, group=WARM, predictions=keep))
         real = [name for name in tuned if name in opponent.arms]
         chosen = {A0: best_by_k(tuned, real), A1: best_by_k(tuned, of_kind(arms, "synthesis"))}

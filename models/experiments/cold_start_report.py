@@ -37,8 +37,7 @@ def report_of(
     warm = user_values(run.read(done), None, group=WARM)
     kept = next(run.read(done))[1].facts
     arms, rng = msgspec.convert(kept["arms"], list[ExperimentArm]), np.random.default_rng(seed)
-    controls = [arm for arm in arms if arm.kind in {"control", "ensemble"}]
-    others = [*kept["opponent"], *(name for arm in controls for name in (arm.name, *arm.members))]
+    others = [*kept["opponent"], *of_kind(arms, "control", "ensemble")]
     strongest = {k: values.best(others, k) for k in ks}
     candidates = [A1, *of_kind(arms, "synthesis")]
     judged = judge(values, warm, [dict.fromkeys(ks, name) for name in candidates], others, rng)
