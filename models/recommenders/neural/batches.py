@@ -11,6 +11,7 @@ from models.data.profiles import time_features
 from models.data.windows import Windows
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural.augmentation import augmented
+from models.recommenders.neural.distillation import Lessons, add_lessons
 from models.recommenders.neural.params import Params
 
 SIMILAR: Final = 10
@@ -25,7 +26,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
     DropoutNet (Volkovs, Yu & Poutanen, NeurIPS 2017) hides what will be missing when it counts.
 
     `probability` float64 [items]: chance of each item to be drawn as a negative, None where none are. `near` int32
-    [items + 1, n]: similar items by number, for substitution.
+    [items + 1, n]: similar items by number, for substitution. `lessons`: a teacher's answers; histories of them follow
+    the windows in each batch.
     """
 
     def __init__(
@@ -34,9 +36,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
         params: Params,
         probability: Float64 | None = None,
         near: Int32 | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         super().__init__(workers=max(1, params.workers))
-        self.windows, self.params, self.near = windows, params, near
+        self.windows, self.params, self.near, self.lessons = windows, params, near, lessons
         self.cumulative = np.cumsum(probability) if probability is not None else None
         self.epoch = 0
         self.order = self._rng().permutation(len(windows))
@@ -75,6 +78,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
             x["profile"] = np.where(known, self.known.table[self.known.rows[drawn]], 0)
         if self.moments is not None:
             x["time_features"] = np.where(there, self.moments[drawn], 0)
+        if self.lessons is not None:
+            add_lessons(x, self.lessons, self.params, rng)
         return x, self._packed(self.windows.event_items[next_events])
 
     def on_epoch_end(self) -> None:

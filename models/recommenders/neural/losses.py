@@ -10,6 +10,8 @@ from keras import ops
 
 FAR: Final = -1e9
 SMALL: Final = 1e-12
+LEAST_REST: Final = 1e-6
+"""Rounding leaves no smaller probability of all but a few items."""
 
 
 def softmax_loss(logits: Any, column: Any, smoothing: float = 0.0) -> Any:
@@ -49,6 +51,22 @@ def beta_of(items: int, negatives: int, calibration: float) -> float:
     """
     alpha = min(1.0, negatives / max(1, items - 1))
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+
+def distillation_loss(logits: Any, items: Any, shares: Any, rest: Any, temperature: float) -> Any:
+    """Divergence of a teacher's distribution from the student's: logits float [rows, items] -> float [rows].
+
+    The teacher's best items by number (`items` int [rows, n], 0 for none) with their probabilities `shares`, and the
+    probability `rest` [rows] of all others together, which the student may spread as it likes. Both are at the
+    temperature, and the square of it keeps gradients as large (Hinton, Vinyals & Dean 2015, section 2).
+    """
+    logits = logits / temperature
+    logs = logits - ops.logsumexp(logits, axis=-1, keepdims=True)
+    best = ops.take_along_axis(logs, ops.maximum(items - 1, 0), axis=1)
+    others = 1.0 - ops.sum(ops.exp(best) * ops.cast(ops.greater(items, 0), "float32"), axis=-1)
+    divergence = ops.sum(shares * (ops.log(ops.maximum(shares, SMALL)) - best), axis=-1)
+    divergence = divergence + rest * (ops.log(ops.maximum(rest, SMALL)) - ops.log(ops.maximum(others, LEAST_REST)))
+    return temperature**2 * divergence
 
 
 def value_loss(predicted: Any, value: Any, there: Any) -> Any:

@@ -12,11 +12,13 @@ from keras import layers, ops
 from models.arrays import Float32, Int32
 from models.data.batch import GAP_BUCKETS, START
 from models.data.profiles import HOURS, WEEKDAYS, ProfileSchema
+from models.recommenders.neural.augmentation import LONGEST_PREFIX
 from models.recommenders.neural.encoders import encoder_of
 from models.recommenders.neural.losses import (
     FAR,
     adversarial_step,
     beta_of,
+    distillation_loss,
     gbce_loss,
     sampled_loss,
     softmax_loss,
@@ -145,7 +147,20 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
                 ops.square(hidden), axis=-1
             )
             loss = loss + self.params.l2 * ops.sum(lengths * real) / ops.maximum(ops.sum(real), 1.0)
+        if "lesson_items" in x:
+            loss = loss + self.params.distill * ops.mean(self._against_teacher(y_pred, x))
         return loss
+
+    def _against_teacher(self, y_pred: Any, x: Any) -> Any:
+        """float [lessons]: of the last histories of a batch, which are beginnings. Their own items do not count: the
+        teacher's answers leave them out."""
+        rows = self.params.distill_batch
+        hidden = ops.cast(y_pred[-rows:, -1], "float32")
+        logits = self._product(hidden, self.vectors(ops.arange(1, self.trained + 1, dtype="int32")))
+        own = ops.sum(ops.one_hot(x["items"][-rows:, -LONGEST_PREFIX:], self.items + 1), axis=1)
+        logits = logits + FAR * own[:, 1 : self.trained + 1]
+        lesson = (x["lesson_items"], x["lesson_shares"], x["lesson_rest"])
+        return distillation_loss(logits, *lesson, self.params.distill_temperature)
 
     def _against_all(self, hidden: Any, target: Any, x: Any, real: Any) -> Any:
         column, smoothing = ops.maximum(target - 1, 0), self.params.smoothing

@@ -56,6 +56,9 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     one, by profile and moment where it reads them. A share `prefixes` of what is learned from are the beginnings of
     histories: their first 1 to 3 events, or the start token alone.
 
+    Distillation: `distill` is the weight of the divergence from a teacher's answers to the beginnings of histories
+    (`distillation`), `distill_batch` of which are learned from at each step, at `distill_temperature`.
+
     Augmentation, drawn again in every epoch: `mask`, `substitute` (shares of events that are hidden, or replaced by
     similar items), `crop`, `reorder` (shares of histories that begin later, or have a stretch shuffled).
 
@@ -92,6 +95,9 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     substitute: Share = 0.0
     start_token: bool = False
     prefixes: Share = 0.0
+    distill: NotNegative = 0.0
+    distill_temperature: Positive = 1.0
+    distill_batch: Count = 32
     schedule: Literal["constant", "cosine"] = "constant"
     mixed: bool = False
     compiled: bool | None = None

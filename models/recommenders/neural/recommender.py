@@ -16,11 +16,13 @@ from models.data.interactions import Interactions
 from models.data.profiles import ProfileSchema
 from models.data.vocabulary import Vocabulary
 from models.data.windows import cut_windows
-from models.recommenders.base import Recommender, ValueModel, add_repeats, write_arrays
+from models.errors import TrainingError
+from models.recommenders.base import Recommender, Scorer, ValueModel, add_repeats, write_arrays
 from models.recommenders.cold_items import ColdItemInitializer
 from models.recommenders.item_product import softmax
 from models.recommenders.neural import warm_start
 from models.recommenders.neural.batches import Batches, similar, standard
+from models.recommenders.neural.distillation import lessons_of
 from models.recommenders.neural.export import write_encoder
 from models.recommenders.neural.network import NOTHING, Network, accelerated, rate_of
 from models.recommenders.neural.params import Loss, Params
@@ -61,14 +63,23 @@ class Neural(ValueModel, Recommender):
         self.clock: Callable[[], float] = time.monotonic
         self.callbacks: list[keras.callbacks.Callback] = []
         self.start: warm_start.Start | None = None
+        self.teacher: Scorer | None = None
 
     def fit(self, interactions: Interactions) -> None:
         """Train until `after_epoch` says stop, the epochs are done, or `minutes` are over; the last epoch is kept.
 
         Items of the vocabulary that have no events get what items like them have (`cold_items`), before each call of
-        `after_epoch` and at the end. With a `start` that fits, the network begins with its weights.
+        `after_epoch` and at the end. With a `start` that fits, the network begins with its weights. With `distill` the
+        answers of `teacher`, a scorer of the same vocabulary, are learned too.
+
+        Raises:
+            TrainingError: `distill` is above 0 and there is no teacher.
         """
         params = self.params
+        if params.distill and self.teacher is None:
+            raise TrainingError(
+                f"{self.name}: distill={params.distill} needs a teacher; set one before fit, or distill=0"
+            )
         # The one global seed: layers inside layers take no generator for initial weights and dropout, so Keras draws
         # them from its global state. Everything else draws from generators that are passed down.
         keras.utils.set_random_seed(params.seed)
@@ -94,7 +105,8 @@ class Neural(ValueModel, Recommender):
             self.started_from = self.start.release
         if len(windows):  # else nothing follows anything: the network stays as it began
             near = similar(interactions) if params.substitute else None
-            self._train(Batches(windows, params, probability, near))
+            lessons = lessons_of(self.teacher, interactions, params) if self.teacher and params.distill else None
+            self._train(Batches(windows, params, probability, near, lessons))
         self.initialize_cold_items()
 
     def refit(self, interactions: Interactions) -> None:
