@@ -6,9 +6,10 @@ python -m benchmarks.opponents --data FOLDER [--sets beauty,movielens-1m] [--fol
 Users with six or more events are cold in one of five folds. Before: item-kNN, sequential rules, EASE (and personal
 where items repeat), weights by histories of 0-2, 3-5, 6-10, 11-20 and more events, found by 400 random draws, no clock.
 After: every counting recommender, a row of weights for each number of events, and popularity at the moment of the
-request. Between them one change at a time. Encoders are left out on both sides. Weights are fitted on training users
-who are held out of the fit, and all blends get the same cases. With `--trials 1` recommenders have their default
-parameters; with more they are tuned on those users. Warm users (20 or more events) are asked for their last event.
+request. Between them one change at a time, then members one by one on top of the clock and first events. Encoders are
+left out on both sides. Weights are fitted on training users who are held out of the fit, and all blends get the same
+cases. With `--trials 1` recommenders have their default parameters; with more they are tuned on those users. Warm users
+(20 or more events) are asked for their last event.
 
 Per-user values of each fold stay in `--out`; a run that was cut off goes on, and `--show` prints what is there. Ratios
 have 95% intervals over users (paired bootstrap, 10,000 draws).
@@ -32,8 +33,6 @@ from models.evaluation.cold_users import FoldPlan
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.evaluation.opponent import (
     BLEND,
-    HALF_LIVES_MS,
-    NEWS_HALF_LIVES_MS,
     FittedFold,
     Opponent,
     OpponentPlan,
@@ -41,6 +40,7 @@ from models.evaluation.opponent import (
     spread_weights,
 )
 from models.recommenders.blend_weights import Evidence, fit_weights
+from models.recommenders.live_popularity import HALF_LIVES_MS, NEWS_HALF_LIVES_MS
 
 TODAY: Final = ("personal", "item-knn", "sequential-rules", "ease")
 KS: Final = (0, 1, 2, 3, 4, 5)
@@ -55,6 +55,10 @@ BEFORE: Final = "before"
 PER_K: Final = "before, weights per k"
 NO_CLOCK: Final = "all members, no clock"
 ADDED: Final = (BEFORE, PER_K, NO_CLOCK)
+CLOCK: Final = "before, weights per k, clock"
+FIRST_EVENTS: Final = f"{CLOCK}, first-events"
+FURTHER: Final = ("rp3beta", "svd-filter", "user-knn", "content-knn", "ials")
+"""Members whose gains are shown one by one."""
 VIEWS: Final = (PRIMARY, "next ndcg@10", "same ndcg@10")
 DRAWS: Final = 400
 SHRINK: Final = 200.0
@@ -108,12 +112,17 @@ def blends_of(opponent: Opponent, fitted: FittedFold) -> tuple[dict[str, Float64
     between = time.process_time()
     per_k = fit_weights(served.only(today), np.random.default_rng(seed))
     seconds = {"search before": between - started, "search after": time.process_time() - between}
-    blends = {
-        BEFORE: spread_weights(before, today, names),
-        PER_K: spread_weights(per_k, today, names),
-        NO_CLOCK: spread_weights(fit_weights(served.only(no_clock), np.random.default_rng(seed)), no_clock, names),
-    }
+    clock = [*today, *(name for name in names if name.startswith("live-"))]
+    added = {NO_CLOCK: no_clock, CLOCK: clock, FIRST_EVENTS: [*clock, "first-events"]}
+    added |= {_with(name): [*clock, "first-events", name] for name in FURTHER if name in names}
+    blends = {BEFORE: spread_weights(before, today, names), PER_K: spread_weights(per_k, today, names)}
+    for arm, members in added.items():
+        blends[arm] = spread_weights(fit_weights(served.only(members), np.random.default_rng(seed)), members, names)
     return {**blends, **fitted.blends}, seconds
+
+
+def _with(member: str) -> str:
+    return f"{FIRST_EVENTS}, {member}"
 
 
 def run_set(chosen: argparse.Namespace, name: str, masked: bool) -> None:
@@ -204,6 +213,10 @@ def figures_of(folder: Path) -> dict[str, Any]:
     ratios = {view: _ratios(values[view], arms, BEFORE, BLEND, rng) for view in VIEWS}
     ratios |= {f"{arm} to {BEFORE}": _ratios(values[PRIMARY], arms, BEFORE, arm, rng) for arm in (PER_K, NO_CLOCK)}
     ratios["no clock to clock"] = _ratios(values[PRIMARY], arms, NO_CLOCK, BLEND, rng)
+    steps = [(FIRST_EVENTS, CLOCK), *((_with(name), FIRST_EVENTS) for name in FURTHER)]
+    for arm, base in (step for step in steps if set(step) <= set(arms)):
+        member = arm.rpartition(", ")[2]
+        ratios[f"with {member} to without"] = _ratios(values[PRIMARY], arms, base, arm, rng)
     harm = compare([gains[:, arms.index(BLEND)]], [gains[:, arms.index(BEFORE)]], rng) if len(gains) else []
     return {
         "set": folder.name,

@@ -14,6 +14,12 @@ def landmark_of(at: int, half_life_ms: int) -> int:
     return at // half_life_ms
 
 
+def landmark_and_weight(at: int, half_life_ms: int) -> tuple[int, float]:
+    """The landmark of an instant (epoch ms), and what an event then adds to a sum kept at that landmark: 1 to 2."""
+    whole, rest = divmod(at, half_life_ms)
+    return whole, exp2(rest / half_life_ms)
+
+
 def weight(at: int, landmark: int, half_life_ms: int) -> float:
     """What an event at `at` (epoch ms) adds to a sum kept at `landmark`: 2^(at / half_life - landmark)."""
     whole, rest = divmod(at, half_life_ms)

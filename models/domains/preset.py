@@ -14,7 +14,15 @@ import msgspec
 from features.popularity import POPULARITY_WEIGHTS, PopularitySettings
 from models.data.vocabulary import PREFERENCE_WEIGHTS, kind_weights_of
 from models.errors import PresetError
-from models.recommenders.registry import DEFAULT_MEMBERS, REGISTRY, is_neural, neural_names, releasable_names
+from models.recommenders.registry import (
+    DEFAULT_MEMBERS,
+    REGISTRY,
+    half_life_of,
+    is_neural,
+    is_releasable,
+    neural_names,
+    releasable_names,
+)
 from stream.durations import UNITS, seconds
 from stream.events import KINDS
 
@@ -114,9 +122,11 @@ class DomainPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def counting(self) -> PopularitySettings:
-        """The settings of popularity counts."""
+        """The settings of popularity counts, with the half-lives of live popularity among the members."""
         half_life_ms = milliseconds(self.popularity.half_life)
-        return PopularitySettings(half_life_ms, self.popularity.kinds, LEAST if half_life_ms < SHORT_MS else 0.0)
+        least = LEAST if half_life_ms < SHORT_MS else 0.0
+        further = {half_life for name in self.training.members if (half_life := half_life_of(name)) is not None}
+        return PopularitySettings(half_life_ms, self.popularity.kinds, least, tuple(sorted(further - {half_life_ms})))
 
     @property
     def tuned_params(self) -> dict[str, dict[str, Any]]:
@@ -214,11 +224,11 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         faults.append(("training.encoder", f"no encoder is called {training.encoder!r}; there are {encoders}"))
     if not 0 <= training.values < float("inf"):
         faults.append(("training.values", f"{training.values} is no weight; give 0 (no such head) or more"))
-    releasable = releasable_names()
-    unknown = [name for name in training.members if name not in releasable]
-    if unknown or not training.members:
-        problem = _no_member(unknown[0]) if unknown else "a blend has at least one member"
-        faults.append(("training.members", f"{problem}; there are {', '.join(releasable)}"))
+    unknown = [name for name in training.members if not is_releasable(name)]
+    if unknown or all(half_life_of(name) is not None for name in training.members):
+        problem = _no_member(unknown[0]) if unknown else "a blend has at least one member besides live popularity"
+        there_are = f"{', '.join(releasable_names())}, and live popularity with a half-life: live-7d"
+        faults.append(("training.members", f"{problem}; there are {there_are}"))
     if fresh is not None and not 0 <= fresh.live < 1:
         faults.append(("freshness.live", f"{fresh.live} is no share; give 0 (nothing of it) or more, below 1"))
     return faults

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from features.activity import FoldSettings
+from features.popularity import POPULARITY_WEIGHTS
 from models.arrays import Float32
 from models.data import splits
 from models.data.batch import Batch
@@ -28,7 +29,7 @@ from models.evaluation.studies import completed_trials, is_first_trial, new_stud
 from models.recommenders import blend, blend_weights
 from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.neural.warm_start import Start
-from models.recommenders.registry import create, is_neural, spec, tuned_params
+from models.recommenders.registry import create, half_life_of, is_neural, spec, tuned_params
 from models.recommenders.tuning_space import DAY_MS
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True):
         weights: kind weights of the domain (`Vocabulary`), like `recency_ms`.
         history_length: number of newest events that are read; encoders read fewer if most histories are shorter.
         horizons: the blend's weights of short histories are fitted for events so many places after the known ones.
+        live_kinds: what an event of each kind adds to live popularity.
     """
 
     protocol: splits.SplitProtocol
@@ -76,6 +78,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True):
     recency_ms: float = POPULARITY_HALF_LIFE_MS
     history_length: int = FoldSettings().history_length
     horizons: tuple[int, ...] = tuple(range(1, HORIZONS + 1))
+    live_kinds: Mapping[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
 
 
 class TunedRecommender(msgspec.Struct):
@@ -96,11 +99,18 @@ class TunedRecommender(msgspec.Struct):
 
 
 class EvaluationSplit(msgspec.Struct):
-    """The events to fit on, and the cases to evaluate afterwards."""
+    """The events to fit on, and the cases to evaluate afterwards.
+
+    `stream`: what live popularity counts, each request what came before it.
+    """
 
     log: Interactions
     cases: list[splits.EvaluationCase]
     batch: Batch
+    stream: Interactions
+
+    def fit(self, recommender: Recommender) -> None:
+        recommender.fit(self.stream if recommender.follows_stream else self.log)
 
     def score_of(self, recommender: Recommender) -> metrics.Score:
         return lambda start, stop: recommender.score(self.batch.slice(start, stop))
@@ -136,8 +146,10 @@ class Experiment:
         self.before, after = splits.split(frame, plan.protocol, plan.seed, plan.weights)
         self.fitted, tuned = splits.split(self.before, plan.protocol, plan.seed + 1, plan.weights)
         learned, self.short = short_histories(self.fitted, plan.weights, plan.seed, self.profiles)
-        self.tuning = self._side(self.fitted, tuned, categories, plan.most, learned)
-        self.test = self._side(self.before, after, categories, plan.tested or plan.most)
+        cold = {episode.user_id for episode in self.short}
+        others = frame[~frame["user_id"].isin(cold)] if cold else frame
+        self.tuning = self._side(self.fitted, tuned, categories, plan.most, others, learned)
+        self.test = self._side(self.before, after, categories, plan.tested or plan.most, frame)
         self.tuned_from, self.held_out_from = (int(part["at"].min()) if len(part) else 0 for part in (tuned, after))
         for side, name in ((self.test, "test"), (self.tuning, "tuning")):
             if not side.cases:
@@ -160,6 +172,7 @@ class Experiment:
         after: pd.DataFrame,
         categories: Mapping[str, str] | None,
         most: int | None,
+        stream: pd.DataFrame,
         learned: pd.DataFrame | None = None,
     ) -> EvaluationSplit:
         """Cases between two parts, and the events to fit on: `learned`, or all of `before`."""
@@ -179,7 +192,8 @@ class Experiment:
         cases = splits.evaluation_cases(
             before, after, plan.history_length, most, plan.seed, plan.weights, self.profiles
         )
-        return EvaluationSplit(log, cases, splits.batch_cases(cases, log.vocabulary, plan.history_length))
+        batch = splits.batch_cases(cases, log.vocabulary, plan.history_length)
+        return EvaluationSplit(log, cases, batch, Interactions.from_frame(stream, log.vocabulary))
 
     def _masked(self) -> bool:
         trial = create("item-knn", {}, self.situation)
@@ -212,6 +226,7 @@ class Experiment:
         from optuna.study import MaxTrialsCallback
 
         trials, minutes, clock = trials or self.plan.trials, minutes or self.plan.minutes, self.plan.clock
+        trials = trials if half_life_of(name) is None else 1
         started, best = clock(), TunedRecommender(name, {}, np.zeros(0))
 
         def objective(trial: "Trial") -> float:
@@ -241,8 +256,10 @@ class Experiment:
     ) -> TunedRecommender:
         if is_neural(name):
             return self._trained(name, params, minutes, trial)
+        if spec(name).follows_stream:
+            params = {"kinds": dict(self.plan.live_kinds), **params}
         recommender = create(name, params, self.situation, self.plan.seed)
-        recommender.fit(self.tuning.log)
+        self.tuning.fit(recommender)
         return TunedRecommender(
             name, recommender.describe(), self._values(recommender, self.tuning), recommender=recommender
         )
@@ -257,7 +274,8 @@ class Experiment:
         recommender = create(name, params_to_fit, self.situation, self.plan.seed)
         assert isinstance(recommender, Neural)
         recommender.start = self._start(name, self.tuned_from)
-        watched = EvaluationSplit(self.tuning.log, self.tuning.cases[:WATCHED], self.tuning.batch.slice(0, WATCHED))
+        side = self.tuning
+        watched = EvaluationSplit(side.log, side.cases[:WATCHED], side.batch.slice(0, WATCHED), side.stream)
         curve: list[dict[str, float]] = []
         best: dict[str, Any] = {"ndcg": -1.0, "epoch": -1, "weights": None}
         clock = self.plan.clock
@@ -330,9 +348,11 @@ class Experiment:
         recommender = create(tuned.name, tuned_params(tuned.name, tuned.params), self.situation, self.plan.seed)
         if is_neural(tuned.name) and log is None:
             recommender.start = self._start(tuned.name, self.held_out_from)  # type: ignore[attr-defined]
-        recommender.fit(log or self.test.log)
         if log is None:
+            self.test.fit(recommender)
             self._fits[tuned.name] = (tuned.params, recommender)
+        else:
+            recommender.fit(log)
         return recommender
 
     def _start(self, name: str, cut: int) -> Start | None:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from features.popularity import POPULARITY_WEIGHTS
 from models.arrays import Float64, Int64
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
@@ -24,15 +25,13 @@ from models.evaluation.cold_values import ndcg_of
 from models.evaluation.studies import new_study
 from models.recommenders.base import Recommender, Scorer, TuningContext
 from models.recommenders.blend_weights import Evidence, fit_weights
-from models.recommenders.registry import REGISTRY, create, is_neural, spec, tuned_params
+from models.recommenders.live_popularity import HALF_LIVES_MS
+from models.recommenders.registry import LIVE, REGISTRY, create, is_neural, live_name, spec, tuned_params
 from models.recommenders.tuning_space import DAY_MS
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-LIVE: Final = "live-popularity"
-HALF_LIVES_MS: Final = (DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
-NEWS_HALF_LIVES_MS: Final = (DAY_MS // 72, DAY_MS // 24, DAY_MS // 4)
 BLEND: Final = "blend"
 BY_HORIZON: Final = "blend by horizon"
 COMPETING: Final = 50
@@ -50,7 +49,8 @@ Further = Callable[[Mapping[str, Scorer], Interactions], Mapping[str, Scorer]]
 class OpponentPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is fitted and how.
 
-    `members`: recommenders by name. `half_lives_ms`: of the clock; none without one. `masked`: whether items of the
+    `members`: recommenders by name. `half_lives_ms`: of the clock; none without one. `live_kinds`: what an event of
+    each kind adds to it. `masked`: whether items of the
     history are not recommended. `trials`, `minutes`: of each member's tuning in each fold; the first trial is the
     parameters of `defaults`, or a member's own. `served`: the horizons that the blend is fitted for. `by_horizon`: also
     a blend with weights by number of events and horizon.
@@ -67,6 +67,7 @@ class OpponentPlan(msgspec.Struct, frozen=True, kw_only=True):
     by_horizon: bool = True
     min_count: int = 1
     recency_ms: float = POPULARITY_HALF_LIFE_MS
+    live_kinds: Mapping[str, float] = msgspec.field(default_factory=lambda: dict(POPULARITY_WEIGHTS))
 
 
 class FittedFold(msgspec.Struct):
@@ -266,7 +267,9 @@ class Opponent:
     def _clocks(self, log: Interactions) -> dict[str, Scorer]:
         clocks: dict[str, Scorer] = {}
         for half_life_ms in self.plan.half_lives_ms:
-            clocks[live_name(half_life_ms)] = self._fitted(LIVE, {"half_life_ms": float(half_life_ms)}, log)
+            clocks[live_name(half_life_ms)] = self._fitted(
+                live_name(half_life_ms), {"kinds": dict(self.plan.live_kinds)}, log
+            )
         return clocks
 
     def _context(self) -> TuningContext:
@@ -288,18 +291,6 @@ class Opponent:
 
     def _rng(self, seed: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.folds.seed, seed])
-
-
-def live_name(half_life_ms: float) -> str:
-    """The clock's name at a half-life.
-
-    >>> live_name(7 * 24 * 60 * 60 * 1000), live_name(20 * 60 * 1000)
-    ('live-7d', 'live-20m')
-    """
-    for unit, milliseconds in (("d", DAY_MS), ("h", DAY_MS / 24), ("m", DAY_MS / 1440)):
-        if half_life_ms >= milliseconds:
-            return f"live-{half_life_ms / milliseconds:g}{unit}"
-    return f"live-{half_life_ms / 1000:g}s"
 
 
 def counting_members() -> list[str]:

@@ -31,6 +31,8 @@ class Scorer(ABC):
     """Whether scores depend on the history."""
     reads_imagined_events: ClassVar[bool] = False
     """Whether it takes events that the user did not take, each with a weight (`Batch.imagined`)."""
+    follows_stream: ClassVar[bool] = False
+    """Whether it reads what happened until the moment of the request: evaluations fit it on later events too."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Float32:
@@ -169,6 +171,8 @@ class RecommenderSpec(ABC):
     """Whether it is useless where past items are never recommended again."""
     needs_item_text: ClassVar[bool] = False
     """Whether it is useless where items have neither titles nor categories."""
+    follows_stream: ClassVar[bool] = False
+    """Whether it reads what happened until the moment of the request: evaluations fit it on later events too."""
     derived: ClassVar[frozenset[str]] = frozenset({"seed"})
     """Parameters that the run or its context sets, not tuning."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from msgspec import Meta
 
-from models.arrays import Float32, Float64, Int32, Int64
+from models.arrays import Float32, Int64
 from models.data.batch import Batch
 from models.data.interactions import Interactions
 from models.data.vocabulary import Vocabulary
@@ -61,12 +61,17 @@ def mix(probabilities: Float32, prior: Float32 | None, live: Float32, weight: fl
 
     `probabilities` [batch, items] are written over; `prior` and `live` (shares) are [items].
     """
-    if prior is not None:
-        probabilities *= prior
-    sums = probabilities.sum(axis=1, keepdims=True)
-    probabilities *= np.float32(1 - weight) / np.maximum(sums, np.float32(1e-12))
+    scale_by_prior(probabilities, prior, np.full(len(probabilities), 1 - weight, np.float32))
     probabilities += np.float32(weight) * live
     return probabilities
+
+
+def scale_by_prior(probabilities: Float32, prior: Float32 | None, sums: Float32) -> None:
+    """Multiply in place `probabilities` float32 [batch, items] by `prior` [items], and scale rows to `sums` [batch]."""
+    if prior is not None:
+        probabilities *= prior
+    totals = np.maximum(probabilities.sum(axis=1), np.float32(1e-12))
+    probabilities *= (sums / totals)[:, None]
 
 
 class Fresh(Recommender, RecommenderSpec):
@@ -134,78 +139,3 @@ class Fresh(Recommender, RecommenderSpec):
             "live_half_life_ms": trial.suggest_float("live_half_life_days", shortest, longest, log=True) * DAY_MS,
             "live": trial.suggest_float("live", 0.0, 1.0),
         }
-
-
-class RequestTimePopularity(Recommender, RecommenderSpec):
-    """What is popular at the moment of each request: events before it, halved with every half-life of their age.
-
-    For evaluations only: a look-up mixes in the counts of the stream itself. A request without a time is asked after
-    the last event.
-    """
-
-    name = "live-popularity"
-    is_personalized = False
-
-    class Params(msgspec.Struct, frozen=True, kw_only=True):
-        """`half_life_ms` of a count."""
-
-        half_life_ms: Annotated[float, Meta(gt=0)] = 7.0 * DAY_MS
-
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or self.Params()
-        self.vocabulary = Vocabulary.from_items([])
-        self._times: Int64 = np.zeros(0, np.int64)
-        self._items: Int32 = np.zeros(0, np.int32)
-        self._weights: Float64 = np.zeros(0)
-
-    @property
-    def reads_time(self) -> bool:
-        return True
-
-    def fit(self, interactions: Interactions) -> None:
-        times = interactions.at
-        order = np.argsort(times, kind="stable")
-        self.vocabulary = interactions.vocabulary
-        self._times = times[order]
-        self._items = interactions.items[order]
-        self._weights = interactions.event_weights()[order]
-
-    def score(self, batch: Batch) -> Float32:
-        if not batch.contexts:
-            return self.counts_at(np.zeros(len(batch), np.int64))
-        return self.counts_at(np.array([context.at for context in batch.contexts], np.int64))
-
-    def counts_at(self, times: Int64) -> Float32:
-        """float32 [times, items]: the counts at each time (epoch ms; 0: after the last event), in one pass by time."""
-        after = int(self._times[-1]) + 1 if len(self._times) else 1
-        moments, rows = np.unique(np.where(times > 0, times, after), return_inverse=True)
-        table = np.zeros((len(moments), len(self.vocabulary)), np.float32)
-        counts, counted, now = np.zeros(len(self.vocabulary)), 0, 0
-        for number, moment in enumerate(moments.tolist()):
-            until = int(np.searchsorted(self._times, moment))
-            counts *= self._faded(moment - now)
-            weights = self._weights[counted:until] * self._faded(moment - self._times[counted:until])
-            counts += np.bincount(self._items[counted:until], weights, len(counts))
-            table[number], counted, now = counts, until, moment
-        result: Float32 = table[rows]
-        return result
-
-    def _faded(self, ages: Any) -> Any:
-        """What is left of a count after `ages` (ms)."""
-        return np.exp2(-np.asarray(ages, np.float64) / self.params.half_life_ms)
-
-    def save(self, folder: Path, prefix: str = "") -> list[str]:  # noqa: ARG002 - a look-up has the counts of the stream
-        """No files."""
-        return []
-
-    def describe(self) -> dict[str, Any]:
-        return msgspec.structs.asdict(self.params)
-
-    @classmethod
-    def create(cls, params: Mapping[str, Any], context: TuningContext, seed: int = 0) -> Recommender:  # noqa: ARG003
-        return cls(checked(cls.Params, params, cls.name))
-
-    @classmethod
-    def space(cls, trial: "Trial", context: TuningContext) -> dict[str, Any]:
-        longest = max(2 * MIN_DAYS, context.days)
-        return {"half_life_ms": trial.suggest_float("half_life_days", MIN_DAYS, longest, log=True) * DAY_MS}

@@ -14,6 +14,8 @@ from models.recommenders.base import (
     StoredRecommender,
     TuningContext,
 )
+from models.recommenders.tuning_space import DAY_MS
+from stream.durations import seconds
 
 REGISTRY: Final[dict[str, str]] = {
     "popularity": "models.recommenders.popularity:Popularity",
@@ -27,7 +29,7 @@ REGISTRY: Final[dict[str, str]] = {
     "svd-filter": "models.recommenders.svd_filter:SVDFilter",
     "content-knn": "models.recommenders.content_knn:ContentKNN",
     "user-knn": "models.recommenders.user_knn:UserKNN",
-    "live-popularity": "models.recommenders.freshness:RequestTimePopularity",
+    "live-popularity": "models.recommenders.live_popularity:RequestTimePopularity",
     "fresh": "models.recommenders.freshness:Fresh",
     "dnn": "models.recommenders.neural.specs:DNNSpec",
     "cnn": "models.recommenders.neural.specs:CNNSpec",
@@ -37,6 +39,8 @@ REGISTRY: Final[dict[str, str]] = {
 """Where each recommender is defined, by name. A new recommender is one line here."""
 BLEND: Final = "models.recommenders.blend:BlendScorer"
 """A blend combines the others, so a release names its members."""
+LIVE: Final = "live-popularity"
+"""Live popularity with a half-life that is tuned; a release names one: `live-7d`."""
 DEFAULT_MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
 """The members of a blend, unless others are named."""
 
@@ -47,7 +51,7 @@ def spec(name: str) -> type[RecommenderSpec]:
     Raises:
         KeyError: there is no such recommender.
     """
-    module, _, attribute = REGISTRY[name].partition(":")
+    module, _, attribute = REGISTRY[LIVE if half_life_of(name) is not None else name].partition(":")
     recommender: type[RecommenderSpec] = getattr(import_module(module), attribute)
     return recommender
 
@@ -64,7 +68,38 @@ def neural_names() -> list[str]:
 
 def releasable_names() -> list[str]:
     """The names of the recommenders that a release can be made of."""
-    return [name for name in REGISTRY if issubclass(spec(name), ReleasableSpec)]
+    return [name for name in REGISTRY if issubclass(spec(name), ReleasableSpec) and name != LIVE]
+
+
+def live_name(half_life_ms: float) -> str:
+    """The name of live popularity with a half-life.
+
+    >>> live_name(7 * 24 * 60 * 60 * 1000), live_name(20 * 60 * 1000)
+    ('live-7d', 'live-20m')
+    """
+    for unit, milliseconds in (("d", DAY_MS), ("h", DAY_MS / 24), ("m", DAY_MS / 1440)):
+        if half_life_ms >= milliseconds:
+            return f"live-{half_life_ms / milliseconds:g}{unit}"
+    return f"live-{half_life_ms / 1000:g}s"
+
+
+def half_life_of(name: str) -> int | None:
+    """The half-life (ms) in a name such as `live-7d`; None for other names.
+
+    >>> half_life_of("live-7d"), half_life_of("live-popularity")
+    (604800000, None)
+    """
+    if not name.startswith("live-") or name == LIVE:
+        return None
+    try:
+        return round(1_000 * seconds(name.removeprefix("live-"))) or None
+    except ValueError:
+        return None
+
+
+def is_releasable(name: str) -> bool:
+    """Whether a release can be made with the recommender of a name."""
+    return half_life_of(name) is not None or name in releasable_names()
 
 
 def parse_names(chosen: str, *, releasable: bool = False) -> list[str]:
@@ -78,8 +113,13 @@ def parse_names(chosen: str, *, releasable: bool = False) -> list[str]:
         return known
     names = [part.strip() for part in chosen.split(",") if part.strip()]
     for name in names:
-        if name not in known:
-            raise TrainingError(f"no recommender is called {name!r}; there are all, blend, {', '.join(known)}")
+        if name not in known and half_life_of(name) is None:
+            raise TrainingError(
+                f"no recommender is called {name!r}; there are all, blend, {', '.join(known)}, and live popularity "
+                "with a half-life: live-7d"
+            )
+    if releasable and names and all(half_life_of(name) is not None for name in names):
+        raise TrainingError(f"{chosen}: live popularity is a member of a blend; name another recommender too")
     return names
 
 
@@ -90,7 +130,9 @@ def create(name: str, params: Mapping[str, Any], context: TuningContext, seed: i
         KeyError: there is no such recommender.
         TrainingError: there is no such parameter, or a value is out of bounds.
     """
-    return spec(name).create(params, context, seed)
+    half_life_ms = half_life_of(name)
+    own = {"half_life_ms": float(half_life_ms)} if half_life_ms is not None else {}
+    return spec(name).create({**params, **own}, context, seed)
 
 
 def tuned_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

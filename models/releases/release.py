@@ -5,10 +5,12 @@ from typing import Any
 
 from features.activity import History
 from models.arrays import Float32, Int64
-from models.data.batch import batch_histories
+from models.data.batch import Batch, batch_histories
 from models.data.profiles import RequestContext
 from models.recommenders.base import Scorer
+from models.recommenders.blend import BlendScorer
 from models.recommenders.freshness import FIRST_SEEN
+from models.recommenders.live_popularity import live_weights
 from models.releases.manifest import Manifest
 
 
@@ -62,16 +64,26 @@ class Release:
         weights = self.vocabulary.kind_weights
         return any(weights[kind] > 0 and item in self.index for item, kind in pairs)
 
-    def scores(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
-        """float32 [batch, items]; a history without known items gets the order of popularity.
+    def batch(self, histories: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Batch:
+        """The histories as the recommender reads them.
 
         `contexts` gives the user and the time of each history; empty where they are unknown.
         """
-        return self.recommender.score(batch_histories(batch, self.vocabulary, self.history_length, contexts))
+        return batch_histories(histories, self.vocabulary, self.history_length, contexts)
 
-    def probabilities(self, batch: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
-        """float32 [batch, items]: `scores` as shares that sum to one."""
-        return self.recommender.probabilities(batch_histories(batch, self.vocabulary, self.history_length, contexts))
+    def scores(self, histories: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
+        """float32 [histories, items]; a history without known items gets the order of popularity."""
+        return self.recommender.score(self.batch(histories, contexts))
+
+    def probabilities(self, batch: Batch) -> Float32:
+        """float32 [batch, items]: scores as shares; they sum to one, or with live popularity in a blend to the rest."""
+        return self.recommender.probabilities(batch)
+
+    @property
+    def live_weights(self) -> dict[int, Float32]:
+        """The weights of live popularity in a blend, by half-life (ms): float32 [buckets] of history lengths."""
+        recommender = self.recommender
+        return live_weights(recommender) if isinstance(recommender, BlendScorer) else {}
 
     def expected(self, history: History, context: RequestContext, items: Sequence[str]) -> dict[str, float]:
         """The expected value of the next event with each of these items, in the unit of the most common value kind.

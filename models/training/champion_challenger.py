@@ -24,6 +24,7 @@ from models.data.vocabulary import Vocabulary
 from models.errors import ReleaseError
 from models.evaluation import metrics
 from models.recommenders.base import Scorer
+from models.recommenders.live_popularity import follow_stream
 from models.recommenders.top_k import top_k
 from models.releases import gate, release_store
 from models.releases.gate import GateReport, GateThresholds, HoldoutAnswers, HoldoutCases
@@ -46,6 +47,7 @@ class Challenger(msgspec.Struct, frozen=True):
         ndcg: float64 [cases].
         shown: int64 [cases, k], indices of `vocabulary`.
         before: the events before the holdout.
+        events: all events: live popularity counts those before each case.
         held_out_from: start of the holdout, epoch ms.
     """
 
@@ -55,6 +57,7 @@ class Challenger(msgspec.Struct, frozen=True):
     vocabulary: Vocabulary
     cases: list[EvaluationCase]
     before: pd.DataFrame
+    events: pd.DataFrame
     held_out_from: int
 
 
@@ -90,6 +93,7 @@ def judge(root: Path, challenger: Challenger, champion_folder: Path | None, rule
     if champion is None:
         return GateReport(checks, None, reason, len(challenger.cases))
     recommender, comparison = as_of(champion, challenger.before, challenger.held_out_from)
+    follow_stream(recommender, challenger.events)
     champion_answers = holdout_answers(
         recommender,
         challenger.cases,
@@ -201,6 +205,9 @@ def renumbered(shown: Int64, vocabulary: Vocabulary, numbers: dict[str, int]) ->
 def _sanity_checks(
     release: Release, challenger: Challenger, numbers: dict[str, int], rules: ComparisonRules
 ) -> list[gate.Check]:
+    histories = [case.history for case in challenger.cases]
+    p95_ms = latency_ms(lambda history: release.scores([history]), histories)
+    follow_stream(release.recommender, challenger.events)  # in look-ups the stream counts instead
     answers = holdout_answers(
         release.recommender,
         challenger.cases,
@@ -209,8 +216,6 @@ def _sanity_checks(
         mask_seen=rules.mask_seen,
     )
     cases = holdout_cases(challenger.cases, challenger.before, numbers, np.random.default_rng(rules.seed))
-    histories = [case.history for case in challenger.cases]
-    p95_ms = latency_ms(lambda history: release.scores([history]), histories)
     personalized = release.recommender.is_personalized
     return gate.sanity_checks(answers, cases, p95_ms, rules.thresholds, personalized=personalized)
 

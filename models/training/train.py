@@ -27,7 +27,7 @@ from models.recommenders import freshness
 from models.recommenders.base import Recommender
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.neural import warm_start as network_weights
-from models.recommenders.registry import is_neural, parse_names, spec
+from models.recommenders.registry import half_life_of, is_neural, parse_names, spec
 from models.releases import release_store
 from models.releases.manifest import ITEM_KNN, Manifest
 from models.training import drift, tracking, warm_start
@@ -127,6 +127,7 @@ def train_item_knn(
         vocabulary=evaluated.vocabulary,
         cases=cases,
         before=before,
+        events=data.events,
         held_out_from=held_out_from,
     )
 
@@ -143,10 +144,12 @@ def train_tuned(
     catalogue = ItemFeatures.from_frame(data.items) if len(data.items) else None
     experiment, names = _experiment(run, data, serving, catalogue, progress)
     candidates = [_tune(experiment, name, run.minutes, len(names)) for name in _useful(names, experiment)]
+    alone = [candidate for candidate in candidates if half_life_of(candidate.name) is None]
     if len(candidates) > 1:
         blended = experiment.blend(candidates)
-        candidates = [blended] if run.recommender == "blend" else [*candidates, blended]
-    best = best_of(candidates)
+        alone = [blended] if run.recommender == "blend" else [*alone, blended]
+        candidates = [*candidates, blended]
+    best = best_of(alone)
     recommender = experiment.fit(best)
     values, ranked = experiment.measured(recommender)
     vocabulary, held_out_from = recommender.vocabulary, experiment.held_out_from
@@ -167,6 +170,7 @@ def train_tuned(
         vocabulary=vocabulary,
         cases=experiment.test.cases,
         before=experiment.before,
+        events=data.events,
         held_out_from=held_out_from,
     )
 
@@ -192,6 +196,7 @@ def _experiment(
         recency_ms=run.preset.recency_ms,
         history_length=run.history_length,
         horizons=NEXT_EVENT if run.preset.freshness is not None else NEXT_VISIT,
+        live_kinds=run.preset.popularity.kinds,
     )
     starts, serving_params = warm_start.of_serving(serving) if run.warm_start else ([], {})
     defaults = {**run.preset.params(), **serving_params}

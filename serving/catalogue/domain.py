@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush, nlargest
 from operator import itemgetter
 from typing import Final
@@ -30,12 +30,14 @@ class DomainPolicy(msgspec.Struct, frozen=True):
 
     `kind_weights`: by event code, how much an event counts for its item. After a kind of `unwanted_kinds` (codes) an
     item is no longer recommended. Items of the last `seen_ms` are not recommended again; None: no item of the history.
+    `popularity_half_life_ms`: of the counts by segment.
     """
 
     kind_weights: tuple[float, ...]
     unwanted_kinds: frozenset[int]
     seen_ms: int | None
     freshness: FreshnessPolicy | None = None
+    popularity_half_life_ms: int = 7 * 24 * 60 * 60 * 1000
 
     @classmethod
     def of(cls, preset: DomainPreset) -> "DomainPolicy":
@@ -43,7 +45,8 @@ class DomainPolicy(msgspec.Struct, frozen=True):
         unwanted = frozenset(KIND_CODES[kind] for kind in preset.filters.unwanted)
         fresh = preset.freshness
         freshness = FreshnessPolicy(milliseconds(fresh.half_life), fresh.live) if fresh is not None else None
-        return cls(preset.weights, unwanted, preset.seen_ms, freshness)
+        half_life_ms = milliseconds(preset.popularity.half_life)
+        return cls(preset.weights, unwanted, preset.seen_ms, freshness, half_life_ms)
 
 
 DEFAULT_POLICY: Final = DomainPolicy.of(DomainPreset())
@@ -75,6 +78,7 @@ class Domain:
         self.segments: dict[str, str] = {}
         self.popular: dict[str, list[tuple[str, float]]] = {}
         self.popular_by_category: dict[str, list[str]] = {}
+        self.live_counts: Mapping[int, Mapping[str, float]] = {}
         self._expiring: list[tuple[int, str]] = []
 
     def put_items(self, items: Sequence[CatalogueEntry]) -> CatalogueChanges:
@@ -115,8 +119,10 @@ class Domain:
         """Forget a user's segment."""
         self.segments.pop(user_id, None)
 
-    def set_popular(self, segments: dict[str, dict[str, float]]) -> None:
-        """Replace what is popular: counts by segment and item."""
+    def set_popular(
+        self, segments: dict[str, dict[str, float]], live: Mapping[int, Mapping[str, float]] | None = None
+    ) -> None:
+        """Replace what is popular: counts by segment and item; in `live` everyone's with further half-lives (ms)."""
         popular = {
             segment: sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
             for segment, counts in segments.items()
@@ -127,6 +133,7 @@ class Domain:
             if category:
                 by_category.setdefault(category, []).append(item_id)
         self.popular, self.popular_by_category = popular, by_category
+        self.live_counts = {self.policy.popularity_half_life_ms: segments.get(EVERYONE, {}), **(live or {})}
 
     def is_available(self, item_id: str) -> bool:
         """Whether an item may be shown: items that are not in the catalogue may."""

@@ -1,14 +1,13 @@
 """A domain in this process: its catalogue, the rules that apply, and the releases in memory that must follow both."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
 from features.catalogue import CatalogueEntry, UserProfile
-from features.popularity import EVERYONE
 from models.releases.release import Release
 from serving.catalogue.domain import CatalogueChanges, Domain
 from serving.catalogue.items import ReleaseItems
@@ -21,12 +20,16 @@ NO_RULES: Final[tuple[Rule, ...]] = ()
 
 
 class LoadedRelease:
-    """A release in memory. `view` is what look-ups see of it now; it is replaced as a whole, on the event loop."""
+    """A release in memory. `view` is what look-ups see of it now; it is replaced as a whole, on the event loop.
 
-    __slots__ = ("view",)
+    `live_counts` are those that the view was made with.
+    """
+
+    __slots__ = ("live_counts", "view")
 
     def __init__(self, view: ReleaseView) -> None:
         self.view = view
+        self.live_counts: Mapping[int, Mapping[str, float]] | None = None
 
     @property
     def id(self) -> str:
@@ -184,10 +187,11 @@ class DomainState:
 
     def _refresh(self, loaded: LoadedRelease) -> None:
         domain, view = self.domain, loaded.view
-        if domain.policy.freshness is None or not isinstance(view.release, ExtendableRelease):
+        policy, now = domain.policy.freshness, int(time.time() * 1000)
+        if policy is None and loaded.live_counts is domain.live_counts:
             return
-        popular, now = domain.popular.get(EVERYONE, []), int(time.time() * 1000)
-        live, new = live_popularity(view.release, domain.policy.freshness, popular, domain.published_at, now)
+        loaded.live_counts = domain.live_counts
+        live, new = live_popularity(view.release, policy, domain.live_counts, domain.published_at, now)
         _apply(view, {item_id: domain.items[item_id] for item_id in new if item_id in domain.items})
         loaded.view = msgspec.structs.replace(view, live=live)
 

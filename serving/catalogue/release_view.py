@@ -7,8 +7,8 @@ import numpy as np
 
 from features.activity import History
 from models.arrays import Float32
+from models.data.batch import Batch
 from models.data.profiles import RequestContext
-from models.recommenders.freshness import mix
 from models.releases.release import Release
 from serving.catalogue.domain import Domain
 from serving.catalogue.items import ReleaseItems
@@ -55,7 +55,7 @@ class CatalogueView(msgspec.Struct, frozen=True, eq=False):
 class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
     """A domain as a release sees it. Rules and live popularity change by a new view; `items` follow the catalogue.
 
-    `live` is there where the domain's items age.
+    `live` is there where the release mixes live popularity in, or the domain's items age.
     """
 
     release: Release
@@ -79,16 +79,17 @@ class ReleaseView(CatalogueView, frozen=True, eq=False, kw_only=True):
         return self.release.similar(item_id, n)
 
     def scores(self, histories: Sequence[History], contexts: Sequence[RequestContext] = ()) -> Float32:
-        """float32 [histories, items]: the release's scores, with live popularity mixed in where items age.
+        """float32 [histories, items]: the release's scores, with live popularity mixed in where there is any.
 
         `contexts` says who asks and when, for each history; leave it out where that is not known.
         """
         if self.live is None:
             return self.release.scores(histories, contexts)
-        return self.mixed(histories, contexts, self.live)
+        return self.mixed(self.release.batch(histories, contexts), self.live)
 
-    def mixed(self, histories: Sequence[History], contexts: Sequence[RequestContext], live: LivePopularity) -> Float32:
-        """float32 [histories, items]: shares, with live popularity mixed in; -inf in unused places."""
-        scores = mix(self.release.probabilities(histories, contexts), live.prior, live.shares, live.weight)
-        scores[:, live.places :] = -np.inf
+    def mixed(self, batch: Batch, live: LivePopularity) -> Float32:
+        """float32 [batch, items]: shares, with live popularity mixed in; -inf in unused places."""
+        scores = self.release.probabilities(batch)
+        live.add(scores, batch)
+        scores[:, live.used :] = -np.inf
         return scores

@@ -15,16 +15,14 @@ from models.evaluation.cold_users import HORIZONS, KNOWN, ColdUserFolds, Episode
 from models.evaluation.cold_values import UserValues, ndcg_of, tail_of
 from models.evaluation.opponent import (
     BLEND,
-    HALF_LIVES_MS,
-    LIVE,
-    NEWS_HALF_LIVES_MS,
     FittedFold,
     Opponent,
     OpponentPlan,
     Progress,
     counting_members,
 )
-from models.recommenders.registry import parse_names
+from models.recommenders.live_popularity import HALF_LIVES_MS, NEWS_HALF_LIVES_MS
+from models.recommenders.registry import LIVE, half_life_of, parse_names
 from serving.commands.offline_evaluation import (
     EvaluationData,
     EvaluationRequest,
@@ -148,7 +146,7 @@ def opponent_plan(request: EvaluationRequest, data: EvaluationData, plan: FoldPl
     """
     usual = request.recommender in {"auto", "blend"}
     names = counting_members() if usual else parse_names(request.recommender)
-    members = tuple(name for name in names if name not in {LIVE, "fresh"})
+    members = tuple(name for name in names if name not in {LIVE, "fresh"} and half_life_of(name) is None)
     if not members:
         raise ColdstreamError(f"--recommender {request.recommender}: the clock is a member already; name others")
     news = data.preset.freshness is not None
@@ -163,6 +161,7 @@ def opponent_plan(request: EvaluationRequest, data: EvaluationData, plan: FoldPl
         served=(1,) if news else tuple(range(1, HORIZONS + 1)),
         min_count=request.min_count,
         recency_ms=data.preset.recency_ms,
+        live_kinds=data.preset.popularity.kinds,
     )
 
 

@@ -147,9 +147,17 @@ def prepared(request: EvaluationRequest, progress: Progress) -> tuple[Source, pd
     """The requested data set, its interactions, and an experiment on them."""
     protocol, masked = SplitProtocol.parse(request.split), masked_of(request.seen)
     data = read_data(request)
-    weighed: dict[str, Any] = {"weights": data.preset.weights, "recency_ms": data.preset.recency_ms}
+    preset = data.preset
+    weighed = {"weights": preset.weights, "recency_ms": preset.recency_ms, "live_kinds": preset.popularity.kinds}
     plan = ExperimentPlan(
-        protocol, request.seed, request.trials, request.minutes, request.sample, masked, request.min_count, **weighed
+        protocol,
+        request.seed,
+        request.trials,
+        request.minutes,
+        request.sample,
+        masked,
+        request.min_count,
+        **weighed,  # type: ignore[arg-type]
     )
     experiment = Experiment(
         data.frame, plan, progress, data.categories, data.defaults, data.catalogue, profiles=data.profiles

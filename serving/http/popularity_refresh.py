@@ -77,6 +77,10 @@ class PopularityRefresh:
             merged = popularity.merge(rows.values())
             for name, state in self._domains.items():
                 counts = merged.domains.get(name)
-                state.domain.set_popular(counts.segments if counts is not None else {})
+                if counts is None:
+                    state.domain.set_popular({})
+                    continue
+                live = {half: popularity.largest(each.items) for half, each in counts.live.items()}
+                state.domain.set_popular(counts.segments, live)
             self._positions, self._counting_rules = positions, rules
         return time.thread_time() - started

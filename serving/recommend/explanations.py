@@ -9,6 +9,7 @@ from features.activity import History
 from models.arrays import Float32
 from models.data.batch import batch_histories
 from models.data.profiles import ANONYMOUS, RequestContext
+from models.recommenders.blend import bucket_of
 from serving.catalogue.release_view import CatalogueView, ReleaseView
 from serving.recommend.answer import Explanation, RelatedEvent
 from serving.recommend.request import Prepared
@@ -72,11 +73,12 @@ def live_share(
     live = view.live
     if live is None or not item_ids:
         return {}
-    scores = view.mixed([history], [context], live)[0]
+    batch = view.release.batch([history], [context])
+    scores, bucket = view.mixed(batch, live)[0], int(bucket_of(batch.lengths)[0])
     index, shares = view.release.index, {}
     for item_id in item_ids:
-        place = index.get(item_id, live.places)
-        if place < live.places and 2 * live.weight * live.shares[place] > scores[place]:
+        place = index.get(item_id, live.used)
+        if place < live.used and 2 * live.share_of(place, bucket) > scores[place]:
             shares[item_id] = "unread" if item_id in live.unread else "popular"
     return shares
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from features import cache
 from models.errors import ReleaseError
+from models.recommenders.live_popularity import follow_stream
 from models.releases import release_store
 from models.releases.manifest import read_manifest
 from models.releases.release_files import decode_json
@@ -63,6 +64,7 @@ def measure_drift(settings: Settings, domain: str) -> Drift:
         )
         if cases:
             recommender = release_store.load(folder).recommender
+            follow_stream(recommender, frame)
             rate = drift.hit_rate(recommender, cases, history_length=length, mask_seen=preset.mask_seen)
             measured = msgspec.structs.replace(measured, hit_rate=rate, hit_rate_cases=len(cases))
     return drift.with_reasons(measured, drift_limits(settings))

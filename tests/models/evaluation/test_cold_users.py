@@ -14,7 +14,7 @@ from models.evaluation.cold_users import ColdUserFolds, Episode, FoldPlan, short
 from models.evaluation.cold_values import UserValues, tail_of
 from models.recommenders.base import Scorer
 from models.recommenders.blend import BUCKETS
-from models.recommenders.freshness import RequestTimePopularity
+from models.recommenders.live_popularity import RequestTimePopularity
 from models.recommenders.popularity import Popularity
 
 

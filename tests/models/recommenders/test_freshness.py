@@ -10,7 +10,8 @@ from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.profiles import RequestContext
 from models.evaluation.progressive import LogReplay, ReplayWindow, ScoreMix, mean_interval
-from models.recommenders.freshness import FLOOR, Fresh, RequestTimePopularity, first_seen, mix, prior_of
+from models.recommenders.freshness import FLOOR, Fresh, first_seen, mix, prior_of
+from models.recommenders.live_popularity import RequestTimePopularity
 from models.recommenders.popularity import Popularity
 
 HOUR = 60 * 60 * 1000

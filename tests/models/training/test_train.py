@@ -15,6 +15,7 @@ from models.releases import release_store
 from models.releases.gate import CHECKS
 from models.releases.manifest import Manifest, read_manifest
 from models.training import tracking, warm_start
+from models.training.champion_challenger import judge
 from models.training.run import TrainingRun, read_serving
 from models.training.train import train
 from stream.events import KIND_CODES, Interaction, Item, User
@@ -22,6 +23,7 @@ from testing import training
 
 NOON = 1_760_000_000_000
 MINUTE = 60_000
+DAY = 24 * 60 * MINUTE
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,24 @@ def test_a_requested_recommender_serves(archive: Path, tmp_path: Path) -> None:
     assert training.decide(shop, [better]).serving == tuned.manifest.id
     with pytest.raises(TrainingError, match="no recommender is called 'sasrec'; there are all, blend, popularity"):
         training.tuned(msgspec.structs.replace(shop, recommender="sasrec"))
+
+
+def test_live_popularity_is_a_member_that_counts_until_each_request(archive: Path, tmp_path: Path) -> None:
+    """The gate asks the saved release, and later the champion, with the counts of each moment."""
+    run = TrainingRun(archive, tmp_path, "shop", recommender="item-knn,sequential-rules,live-1d,live-30d")
+    tuned = training.tuned(msgspec.structs.replace(run, recommender="item-knn,live-1d"))
+    assert training.decide(run, [tuned]).serving == tuned.manifest.id
+    assert tuned.manifest.recommender in {"blend", "item-knn"}
+    both = training.tuned(run)
+    assert set(both.manifest.params["tuning"]) == {"item-knn", "sequential-rules", "live-1d", "live-30d", "blend"}
+    report = judge(tmp_path, both, tmp_path / "shop" / tuned.manifest.id, run.comparison_rules)
+    assert {check.name for check in report.checks} == set(CHECKS)
+    assert next(check for check in report.checks if check.name == "not-personalized").passed
+    release = release_store.load(tmp_path / "shop" / both.manifest.id)
+    if both.manifest.recommender == "blend":
+        assert set(release.live_weights) == {DAY, 30 * DAY}
+    with pytest.raises(TrainingError, match="live popularity is a member of a blend"):
+        training.tuned(msgspec.structs.replace(run, recommender="live-1d,live-7d"))
 
 
 def archived(folder: Path, stars: list[float], title: str = "tea", group: str = "even") -> Path:
