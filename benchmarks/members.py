@@ -13,8 +13,12 @@ from typing import Any, Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from features.popularity import TOP_ITEMS
 from models.data.batch import Batch
 from models.data.vocabulary import Vocabulary
+from models.recommenders.blend import BUCKETS
+from models.recommenders.live_popularity import HALF_LIVES_MS
+from serving.catalogue.live_popularity import LivePopularity
 from serving.process import memory
 from testing.random_release import random_recommender
 
@@ -43,7 +47,22 @@ def measure(items: int, rounds: int) -> dict[str, Any]:
             taken.append(1_000 * (time.thread_time() - started))
         p50, p99 = np.percentile(taken[1:], (50, 99))  # the first one lays matrices out
         figures["members"][name] = {"p50": float(p50), "p99": float(p99)}
+    figures["members"]["live popularity"] = _live_popularity(items, batch, rng)
     return figures
+
+
+def _live_popularity(items: int, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
+    """Shares of three half-lives, with as many items as the stream reports of each."""
+    places = np.sort(rng.choice(items, min(items, len(HALF_LIVES_MS) * TOP_ITEMS), replace=False)).astype(np.int64)
+    live = LivePopularity(places, rng.random((BUCKETS, len(places)), np.float32), items)
+    out, taken = np.zeros((1, items), np.float32), []
+    for number in range(len(batch)):
+        history = batch.slice(number, number + 1)
+        started = time.thread_time()
+        live.add(out, history)
+        taken.append(1_000 * (time.thread_time() - started))
+    p50, p99 = np.percentile(taken[1:], (50, 99))
+    return {"p50": float(p50), "p99": float(p99)}
 
 
 def main() -> None:

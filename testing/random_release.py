@@ -8,7 +8,7 @@ import numpy as np
 
 from models.arrays import Float32
 from models.data.vocabulary import Vocabulary
-from models.recommenders.base import Recommender
+from models.recommenders.base import Recommender, TuningContext
 from models.recommenders.blend import BUCKETS, Blend
 from models.recommenders.content_knn import ContentKNN
 from models.recommenders.ease import EASE
@@ -17,7 +17,7 @@ from models.recommenders.item_item import ItemItem
 from models.recommenders.item_knn import ItemKNN
 from models.recommenders.personal import Personal
 from models.recommenders.popularity import Popularity
-from models.recommenders.registry import DEFAULT_MEMBERS
+from models.recommenders.registry import DEFAULT_MEMBERS, create, half_life_of
 from models.recommenders.rp3beta import RP3Beta
 from models.recommenders.sequential_rules import SequentialRules
 from models.recommenders.svd_filter import SVDFilter
@@ -73,6 +73,10 @@ def random_recommender(name: str, vocabulary: Vocabulary, rng: np.random.Generat
         names = DEFAULT_MEMBERS
         members = [random_recommender(member, vocabulary, rng) for member in names]
         return Blend(members, np.full((BUCKETS, len(members)), 1 / len(members)))
+    if half_life_of(name) is not None:
+        live = create(name, {}, TuningContext())
+        live.vocabulary = vocabulary
+        return live
     if name in ITEM_ITEM:
         return _random_item_item(ITEM_ITEM[name](), vocabulary, rng)
     popularity = (1 / np.arange(1, len(vocabulary) + 1)).astype(np.float32)

@@ -41,7 +41,10 @@ BLEND: Final = "models.recommenders.blend:BlendScorer"
 """A blend combines the others, so a release names its members."""
 LIVE: Final = "live-popularity"
 """Live popularity with a half-life that is tuned; a release names one: `live-7d`."""
-DEFAULT_MEMBERS: Final = ("personal", "item-knn", "sequential-rules", "ease", "transformer")
+DEFAULT_MEMBERS: Final = (
+    *("first-events", "personal", "item-knn", "sequential-rules", "ease", "svd-filter", "transformer"),
+    *("live-1d", "live-7d", "live-30d"),
+)
 """The members of a blend, unless others are named."""
 
 

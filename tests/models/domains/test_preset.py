@@ -15,6 +15,7 @@ from models.recommenders.registry import REGISTRY, create
 from stream.events import KIND_CODES
 
 HOUR = 60 * 60 * 1000
+DAY = 24 * HOUR
 
 
 def test_the_package_ships_four_presets() -> None:
@@ -43,7 +44,8 @@ def test_the_package_ships_four_presets() -> None:
 def test_the_shop_preset_counts_popularity_like_the_defaults() -> None:
     """Features of a shop must not move because it has a preset now."""
     shop = domain.preset_of("shop")
-    assert shop.counting == PopularitySettings()
+    assert shop.counting == domain.DomainPreset().counting
+    assert shop.counting == PopularitySettings(live_ms=(DAY, 30 * DAY))  # the week's counts are there already
     assert shop.kinds == dict(PREFERENCE_WEIGHTS)
     assert domain.preset_of("garden") == DomainPreset()
 
