@@ -157,6 +157,18 @@ def apply_batch(
     return after
 
 
+def erased(state: Activity | None, partition: str, offset: int) -> Activity:
+    """The state of a user who is deleted by what stands at `offset` of a partition: nothing but positions.
+
+    The positions stay, so that an event from before that is read again still changes nothing. A state that contains
+    the position, or a later one, does not change.
+    """
+    positions = {} if state is None else state.applied.positions
+    if state is not None and offset <= positions.get(partition, -1):
+        return state
+    return Activity(applied=Deduplication(positions=positions | {partition: offset}))
+
+
 def origin_of(partition: str, forwarded_from: str | None, epochs: LogEpochs = FIRST_EPOCH) -> tuple[str, int] | None:
     """The `origin` of an event in `partition` (`events/1`), of what says where its original stands (`3:17`).
 

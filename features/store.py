@@ -24,7 +24,7 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
     from features.definitions import ACTIVITY_FEATURES, definitions
 
-from features.activity import Activity, Deduplication
+from features.activity import Activity
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile
 from features.database_check import CURE, OpenedFile, check_database, store_error
 from features.errors import FeatureError, StoreDamagedError, StoreError
@@ -166,17 +166,9 @@ class OnlineStore:
         rows = self._read("log_marks", "partition", partitions, ["mark"])
         return {name: _mark.decode(row["mark"].bytes_val) for name, row in rows.items()}
 
-    def delete_user(self, domain: str, user_id: str) -> None:
-        """Overwrite a user's state and profile with empty ones: Feast cannot delete one key in every store.
-
-        The positions stay, so that an event that is read again still changes nothing.
-        """
-        state = self.read_activity(domain, user_id)
-        if state is not None:
-            self.write_activities(
-                {(domain, user_id): Activity(applied=Deduplication(positions=state.applied.positions))}
-            )
-        if self.read_profile(domain, user_id) is not None:
+    def delete_profiles(self, keys: Iterable[RecordKey]) -> None:
+        """Overwrite the profiles of users who have one with empty ones: Feast cannot delete one key in every store."""
+        for domain, user_id in self.read_profiles(keys):
             self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
 
     def ping(self) -> None:

@@ -6,6 +6,7 @@
 | `rules`           | `RuleChange`          | rule id | API                                  |
 | `feature-updates` | `FeatureUpdate`       | none    | consumer, to the events' partition   |
 | `forget`          | `ForgetUser`          | none    | any producer                         |
+| `events`, `users` | `UserDeletion`        | user id | consumer, for each of `forget`       |
 
 `releases` and `rules` are compacted: the newest message of a key has to say everything.
 """
@@ -82,9 +83,21 @@ class ForgetUser(msgspec.Struct, frozen=True):
     at: int
 
 
+class UserDeletion(msgspec.Struct, frozen=True, tag_field="type", tag="deletion"):
+    """A `ForgetUser` among a user's events and updates: those before it are erased, those after it count.
+
+    `origin`: partition (`forget/0`) and offset of the message; a consumer that was killed may send it twice.
+    """
+
+    user_id: str
+    at: int
+    origin: tuple[str, int]
+
+
 _announcement_decoder = msgspec.json.Decoder(ReleaseAnnouncement)
 _update_decoder = msgspec.json.Decoder(FeatureUpdate)
 _forget_decoder = msgspec.json.Decoder(ForgetUser)
+_deletion_decoder = msgspec.json.Decoder(UserDeletion)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -132,6 +145,21 @@ def decode_update(value: bytes | None) -> FeatureUpdate:
 def decode_forget(value: bytes | None) -> ForgetUser:
     """A message of `forget`. Raises MessageError."""
     return _decode(_forget_decoder, topics.FORGET, value)
+
+
+def encode_deletion(deletion: UserDeletion) -> list[KafkaMessage]:
+    """The records that carry a deletion to the writers of the user's rows."""
+    key, value = deletion.user_id.encode(), _encode(deletion)
+    return [(topics.EVENTS, key, value), (topics.USERS, key, value)]
+
+
+def decode_deletion(key: bytes | None, value: bytes | None) -> UserDeletion | None:
+    """The deletion in a record of `events` or `users`; None where it is something else."""
+    try:
+        deletion = _deletion_decoder.decode(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return deletion if key == deletion.user_id.encode() else None
 
 
 def publish(settings: Settings, message: ReleaseAnnouncement | ForgetUser) -> None:

@@ -1,9 +1,9 @@
 """The consumer's copy of the rows of users whose partitions are its own."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch
+from features.activity import Activity, FoldSettings, LoggedEvent, apply_batch, erased
 from features.store import OnlineStore, UserKey, decode_activity
 
 
@@ -35,6 +35,24 @@ class ActivityCache:
             raise
         self._keep(written)
         self._late.update(late)
+        return after
+
+    def erase(self, users: Mapping[UserKey, tuple[str, int]], arriving: Collection[UserKey]) -> dict[UserKey, Activity]:
+        """Erase the rows of `users`, each deleted by what stands at a partition (`events/3`) and offset; the rows now.
+
+        A user without a row who is `arriving` (has events that are about to be folded) gets one with the position, so
+        that events from before the deletion stay out.
+        """
+        keys = list(users)
+        try:
+            rows = self._get(keys)
+            present = [key for key in keys if key in rows or key in arriving]
+            after = {key: erased(rows.get(key), *users[key]) for key in present}
+            written = self._store.write_activities(after)
+        except BaseException:
+            self.drop(keys)
+            raise
+        self._keep(written)
         return after
 
     def take_late(self) -> Counter[str]:

@@ -74,7 +74,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
     )
     events = EventProcessor(store, options)
     catalogue = CatalogueProcessor(store, events)
-    forget = ForgetProcessor(store, catalogue)
+    forget = ForgetProcessor(store, events)
     releases = app.topic(topics.RELEASES, value_type=bytes, value_serializer="raw")
 
     @app.agent(releases)  # type: ignore[untyped-decorator]  # mode and Faust have no types

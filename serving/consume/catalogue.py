@@ -15,12 +15,13 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
+from features.activity import is_repeat
 from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, batch_messages, tombstone
 from features.store import OnlineStore
 from serving.consume.events import OTHER_LOG_S, EventProcessor, disconnect
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
-from serving.messages import FETCH_BYTES
+from serving.messages import FETCH_BYTES, UserDeletion, decode_deletion
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
 from stream.errors import EventError
@@ -35,6 +36,9 @@ FETCH_MS: Final = 500
 RETRY_S: Final = 0.5
 MERGED_PARTITION: Final = 0
 """Records and their progress messages stand in one partition, so that they are read in order."""
+
+LoggedDeletion = tuple[str, int, UserDeletion]
+"""A deletion among the updates, with its partition (`users/0`) and position."""
 
 log = logging.getLogger("coldstream.consumer")
 
@@ -90,13 +94,6 @@ class CatalogueProcessor(PartitionReader):
                 self.next_offsets[partition] = epochs.offset(name, min(committed, stored.get(name, -1) + 1))
                 self.consumer.seek(partition, self.next_offsets[partition])
 
-    async def forget(self, user_id: str) -> None:
-        """Remove a user's profile in every domain, from the store and from `profiles`."""
-        async with self.busy:
-            for domain in self.store.domains:
-                await self.call_store(partial(self.store.delete_user, domain, user_id), "forget")
-            await self._send([tombstone(topics.PROFILES, domain, user_id) for domain in self.store.domains])
-
     async def _step(self) -> None:
         if self.log_guard.problem:
             await self.sleep(OTHER_LOG_S)
@@ -119,14 +116,15 @@ class CatalogueProcessor(PartitionReader):
             self.next_offsets[partition] = max(self.next_offsets[partition], position)
 
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        updates, letters = self._decode(fetched)
+        updates, letters, deletions = self._decode(fetched)
+        erased = await self._erase(deletions) if deletions else {}
         epochs = self.log_guard.epochs
         through: dict[str, int] = {}
         for partition, records in fetched.items():
             name, last = partition_name(partition), records[-1]
             through[name] = epochs.position(name, last.offset)
             self.log_guard.on_read(name, last.offset, last.timestamp)
-        folded = await self.call_store(partial(write_updates, self.store, updates, through), "write")
+        folded = await self.call_store(partial(write_updates, self.store, updates, through | erased), "write")
         if marks := self.log_guard.take_marks():
             await self.call_store(partial(self.store.write_log_marks, marks), "write")
         for entry, error in folded.refused:
@@ -140,17 +138,47 @@ class CatalogueProcessor(PartitionReader):
         except (CommitFailedError, IllegalStateError) as error:
             log.info("not committed (%s): these updates will be redelivered and change nothing", error)
 
-    def _decode(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> tuple[list[LoggedUpdate], list[bytes]]:
+    async def _erase(self, deletions: Sequence[LoggedDeletion]) -> dict[str, int]:
+        """Delete users' profiles in every domain, from the store and from `profiles`.
+
+        Returns the positions of the last messages of `forget` that are applied then. A new record of a message that is
+        applied (a killed consumer sent it twice) is passed over: updates between the two count. A record that is read
+        again is not: updates before it were read again, too.
+        """
+        names = sorted({name for partition, _, deletion in deletions for name in (partition, deletion.origin[0])})
+        applied = await self.call_store(partial(self.store.read_positions, names), "read")
+        through = {partition: applied.pop(partition, -1) for partition in {partition for partition, _, _ in deletions}}
+        users = [
+            deletion.user_id
+            for partition, position, deletion in deletions
+            if not is_repeat(deletion.origin, applied) or position <= through[partition]
+        ]
+        keys = [(domain, user) for user in users for domain in self.store.domains]
+        await self.call_store(partial(self.store.delete_profiles, keys), "forget")
+        await self._send([tombstone(topics.PROFILES, domain, user) for domain, user in keys])
+        return applied
+
+    def _decode(
+        self, fetched: dict[TopicPartition, list[ConsumerRecord]]
+    ) -> tuple[list[LoggedUpdate], list[bytes], list[LoggedDeletion]]:
+        """Updates to merge, dead letters, and deletions, which take back the user's updates before them."""
         updates: list[LoggedUpdate] = []
         letters: list[bytes] = []
+        deletions: list[LoggedDeletion] = []
         for partition, records in fetched.items():
+            name = partition_name(partition)
             for message in records:
+                position = self.log_guard.epochs.position(name, message.offset)
                 try:
-                    position = self.log_guard.epochs.position(partition_name(partition), message.offset)
-                    updates.append(LoggedUpdate(self._update(message), partition_name(partition), position))
+                    updates.append(LoggedUpdate(self._update(message), name, position))
                 except EventError as error:
-                    letters += _letters(message, error)
-        return updates, letters
+                    deletion = decode_deletion(message.key, message.value) if message.topic == topics.USERS else None
+                    if deletion is None:
+                        letters += _letters(message, error)
+                        continue
+                    deletions.append((name, position, deletion))
+                    updates = [entry for entry in updates if not _is_of(entry, deletion.user_id)]
+        return updates, letters, deletions
 
     def _update(self, message: ConsumerRecord) -> Item | User:
         """The update in a message. Its times are checked against the broker's, so that a rebuild decides the same."""
@@ -170,6 +198,10 @@ class CatalogueProcessor(PartitionReader):
             for topic, key, value in messages
         ]
         await asyncio.gather(*sent)
+
+
+def _is_of(entry: LoggedUpdate, user_id: str) -> bool:
+    return isinstance(entry.update, User) and entry.update.user_id == user_id
 
 
 def _letters(message: ConsumerRecord, error: EventError) -> list[bytes]:

@@ -19,7 +19,7 @@ from aiokafka.structs import ConsumerRecord
 from mode import Service
 
 from features import popularity
-from features.activity import Activity, FoldSettings, LoggedEvent, origin_of
+from features.activity import Activity, FoldSettings, LoggedEvent, is_repeat, origin_of
 from features.errors import StoreError
 from features.outcomes import JoinBuffer, JoinWindow, PartitionOutcomes
 from features.popularity import PartitionPopularity
@@ -30,7 +30,7 @@ from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
 from serving.consume.log_guard import LogGuard
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
-from serving.messages import FETCH_BYTES, FeatureUpdate, encode
+from serving.messages import FETCH_BYTES, FeatureUpdate, UserDeletion, decode_deletion, encode
 from serving.store_health import StoreHealth
 from stream import topics
 from stream.client import READ_COMMITTED, aiokafka_config
@@ -53,6 +53,9 @@ PROBE_TIMEOUT_S: Final = 3.0
 """How long the shutdown waits for Kafka to respond to a metadata request."""
 OFFLINE_STOP_S: Final = 1.0
 """How long clients may take to disconnect if Kafka did not respond."""
+
+EventDeletion = tuple[TopicPartition, int, UserDeletion]
+"""A deletion among the events, with its partition and position."""
 
 log = logging.getLogger("coldstream.consumer")
 
@@ -220,21 +223,16 @@ class EventProcessor(PartitionReader):
                 self.drop_partition(partition)
             self.activities.drop()
 
-    async def forget(self, user_id: str) -> None:
-        """Empty a user's rows in every domain."""
-        async with self.busy:
-            for domain in self.store.domains:
-                await self.call_store(partial(self.store.delete_user, domain, user_id), "forget")
-            self.activities.drop([(domain, user_id) for domain in self.store.domains])
-
     async def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         started = time.perf_counter()
-        entries, letters, misplaced = self._decode(fetched)
+        entries, letters, misplaced, deletions = self._decode(fetched)
         await asyncio.gather(*[await self.producer.send(topics.DEAD_LETTERS, value) for value in letters])
         sent = await self.forwarder.send(misplaced) if misplaced else {}
         behind = {name: self.log_guard.epochs.position(name, offset) for name, offset in sent.items()}
         decoded = time.perf_counter()
-        changed = await self.call_store(partial(self.activities.fold, entries, self.options.fold_settings), "write")
+        changed = await self._erase(deletions, entries) if deletions else {}
+        fold = partial(self.activities.fold, entries, self.options.fold_settings)
+        changed |= await self.call_store(fold, "write")
         for partition, records in fetched.items():
             name, last = partition_name(partition), records[-1]
             through = self.log_guard.epochs.position(name, last.offset)
@@ -244,6 +242,8 @@ class EventProcessor(PartitionReader):
             self.popularity_rows[partition].position = max(self.popularity_rows[partition].position, through)
             self.next_offsets[partition] = last.offset + 1
             self.log_guard.on_read(name, last.offset, last.timestamp)
+        for partition, _, deletion in deletions:
+            is_repeat(deletion.origin, self.popularity_rows[partition].forwarded)
         metrics.batch_seconds.labels("decode").observe(decoded - started)
         metrics.batch_seconds.labels("apply").observe(time.perf_counter() - decoded)
         await self._send_updates(fetched, changed, behind)
@@ -251,11 +251,12 @@ class EventProcessor(PartitionReader):
 
     def _decode(
         self, fetched: dict[TopicPartition, list[ConsumerRecord]]
-    ) -> tuple[list[LoggedEvent], list[bytes], list[Misplaced]]:
-        """Events to apply, dead letters, and events that belong into another partition."""
+    ) -> tuple[list[LoggedEvent], list[bytes], list[Misplaced], list[EventDeletion]]:
+        """Events to apply, dead letters, what belongs into another partition, and deletions."""
         entries: list[LoggedEvent] = []
         letters: list[bytes] = []
         misplaced: list[Misplaced] = []
+        deletions: list[EventDeletion] = []
         epochs = self.log_guard.epochs
         for partition, records in fetched.items():
             name = partition_name(partition)
@@ -272,8 +273,32 @@ class EventProcessor(PartitionReader):
                     position = message.offset + (shift if shift is not None else epochs.shift(name, message.offset))
                     entries.append(LoggedEvent(event, name, position, is_backfill(headers), origin))
                 except EventError as error:
-                    letters += letters_of(message, error)
-        return entries, letters, misplaced
+                    deletion = decode_deletion(message.key, message.value)
+                    if deletion is None:
+                        letters += letters_of(message, error)
+                    elif (home := self.forwarder.home(message)) != message.partition:
+                        misplaced.append((home, message))
+                    else:
+                        deletions.append((partition, epochs.position(name, message.offset), deletion))
+        return entries, letters, misplaced, deletions
+
+    async def _erase(
+        self, deletions: Sequence[EventDeletion], entries: Sequence[LoggedEvent]
+    ) -> dict[UserKey, Activity]:
+        """Erase users' rows in every domain. They then hold the deletion's position, which keeps out what is before it.
+
+        A deletion that a killed consumer sent twice is passed over: events between the two count.
+        """
+        users = {
+            (domain, deletion.user_id): (partition_name(partition), position)
+            for partition, position, deletion in deletions
+            if deletion.origin[1] > self.popularity_rows[partition].forwarded.get(deletion.origin[0], -1)
+            for domain in self.store.domains
+        }
+        arriving = {(entry.event.domain, entry.event.user_id) for entry in entries}
+        changed = await self.call_store(partial(self.activities.erase, users, arriving), "forget")
+        log.info("deleted the features of users: %s", ", ".join(sorted({user for _, user in users})) or "none")
+        return changed
 
     def _event(self, message: ConsumerRecord) -> Event:
         """The event in a message. Its time is checked against the broker's, so that a rebuild decides the same."""

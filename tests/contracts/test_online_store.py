@@ -115,15 +115,11 @@ def test_typed_features_of_a_written_state(store: OnlineStore) -> None:
     }
 
 
-def test_a_forgotten_user_keeps_nothing_but_positions(store: OnlineStore) -> None:
-    store.write_activities({("shop", "ann"): state("a")})
-    store.write_profiles([ProfileRow(user_id="ann", at=NOON, segment="old")])
-    store.delete_user("shop", "ann")
-    left = store.read_activity("shop", "ann")
-    assert left is not None
-    assert (left.recent.items, left.summary.totals, left.applied.event_ids) == ([], {}, [])
-    assert left.applied.positions == {"events/0": 0}
+def test_a_deleted_profile_is_gone_and_others_stay(store: OnlineStore) -> None:
+    store.write_profiles([ProfileRow(user_id="ann", at=NOON, segment="old"), ProfileRow(user_id="bob", at=NOON)])
+    store.delete_profiles([("shop", "ann"), ("shop", "nobody")])
     assert store.read_profile("shop", "ann") is None
+    assert store.read_profile("shop", "bob") is not None
 
 
 def test_a_second_process_sees_the_writes_of_the_first(store: OnlineStore, address: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,15 +21,13 @@ from features.event_log import last_positions, read_log
 from features.popularity import merge
 from features.rebuild import log_by_partition, rebuild
 from features.store import open_store
-from serving.process.supervisor import MODULES
 from stream import dead_letters, topics
 from stream.batch_probe import probe_now
-from stream.child_process import start_child
 from stream.events import Interaction, encode
 from stream.poison import skip_unreadable
 from stream.record_batches import Partitioner
 from testing.delivery import archived_events
-from testing.ports import free_port
+from testing.second_consumer import owned_partitions, second_consumer
 from testing.system import DOMAINS, READY_WITHIN_S, System
 from testing.waiting import answers, metric_sum, wait_until
 
@@ -192,28 +189,6 @@ def test_a_damaged_batch_stops_its_partition_only_until_it_is_skipped(system: Sy
     assert probe_now(system.broker.bootstrap, None, topics.EVENTS, 1, 0)[0] is None
 
 
-@contextmanager
-def second_consumer(system: System) -> Iterator[str]:
-    """Another consumer of the group; the address of its metrics."""
-    port = free_port()
-    environment = {**system.environment, "COLDSTREAM_CONSUMER_METRICS_PORT": str(port)}
-    command = [sys.executable, "-m", MODULES["consumer"]]
-    with (system.state / "second.log").open("wb") as log:
-        process = start_child(command, env=environment, stdout=log, stderr=log)
-        try:
-            yield f"http://127.0.0.1:{port}/metrics"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def owned(url: str) -> int:
-    try:
-        return httpx.get(url, timeout=5).text.count('coldstream_consumer_lag{partition="events/')
-    except httpx.TransportError:
-        return 0
-
-
 def grow(system: System, partitions: int) -> None:
     admin = KafkaAdminClient(bootstrap_servers=system.broker.bootstrap)
     admin.create_partitions({topics.EVENTS: partitions})
@@ -238,8 +213,8 @@ def test_two_consumers_and_producers_with_other_partitioners(own_system: System)
             "/v1/events", content=b"[" + b",".join(encode(view(user)) for user in users) + b"]"
         ).raise_for_status()
 
-    with second_consumer(system) as url, httpx.Client(base_url=system.url, timeout=30) as client:
-        wait_until(lambda: owned(url) == 2, READY_WITHIN_S, "each consumer owns two partitions")
+    with second_consumer(system) as (url, _), httpx.Client(base_url=system.url, timeout=30) as client:
+        wait_until(lambda: owned_partitions(url) == 2, READY_WITHIN_S, "each consumer owns two partitions")
         for _ in range(5):
             write(client, 4)
         for user in users:
@@ -250,7 +225,7 @@ def test_two_consumers_and_producers_with_other_partitioners(own_system: System)
         for _ in range(6):  # while the group finds out
             write(client, 6)
             time.sleep(1)
-        wait_until(lambda: owned(url) == 3, 60, "the added partitions are assigned")
+        wait_until(lambda: owned_partitions(url) == 3, 60, "the added partitions are assigned")
         write(client, 6)
         expected = dict.fromkeys(users, 24)
         wait_until(lambda: {user: views(system, user) for user in users} == expected, 60, "each event counts once")

@@ -1,6 +1,7 @@
 """The catalogue path on a real SQLite store, with Kafka in memory: merging, order, redelivery, dead letters."""
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from features.store import OnlineStore
 from serving.consume.catalogue import CatalogueProcessor
 from serving.consume.events import EventProcessor
 from serving.http.catalogue_feed import CatalogueFeed
+from serving.messages import UserDeletion, encode_deletion
 from stream import topics
 from stream.dead_letters import DeadLetter
 from stream.errors import EventError
@@ -144,7 +146,40 @@ def test_an_api_process_follows_the_merged_records(processor: CatalogueProcessor
     tea = state.domain.items["tea"]
     assert (tea.title, tea.category, tea.available) == ("Tea", "drinks", False)
     assert state.domain.segments == {"ann": "old"}
-    asyncio.run(processor.forget("ann"))
-    for _, _, key, value in processor.producer.messages[-2:]:
-        feed.on_user(key, value)
+    sent = len(processor.producer.messages)
+    apply(processor, deletion("ann", 2, 0))
+    for topic, _, key, value in processor.producer.messages[sent:]:
+        if topic == topics.PROFILES:
+            feed.on_user(key, value)
     assert state.domain.segments == {}
+
+
+def deletion(user: str, offset: int, number: int) -> ConsumerRecord:
+    """The record at `offset` of the message at the offset `number` of the topic `forget`."""
+    _, (_, key, value) = encode_deletion(UserDeletion(user, NOON, ("forget/0", number)))
+    return dataclasses.replace(message(offset, value, topics.USERS), key=key)
+
+
+def test_a_deletion_takes_its_place_among_the_updates_of_a_profile(
+    processor: CatalogueProcessor, store: OnlineStore
+) -> None:
+    before, after = User("ann", NOON, segment="old", attributes={"a": 1}), User("ann", NOON + 1, attributes={"b": 2})
+    batch = [message(0, before), message(1, User("bob", NOON, segment="s")), deletion("ann", 2, 0), message(3, after)]
+    expected = {("shop", "ann"): UserProfile("ann", NOON + 1, attributes={"b": 2})}
+    for _ in range(2):  # once more, as after a kill before the commit
+        apply(restarted(processor), *batch)
+        assert store.read_profiles(expected) == expected
+        assert store.read_profile("shop", "bob") is not None
+    assert letters(processor) == []
+
+
+def test_a_deletion_of_a_profile_that_was_sent_twice_leaves_the_updates_between(
+    processor: CatalogueProcessor, store: OnlineStore
+) -> None:
+    apply(processor, message(0, User("ann", NOON, segment="old")), deletion("ann", 1, 0))
+    assert store.read_profile("shop", "ann") is None
+    apply(processor, message(2, User("ann", NOON, segment="new")))
+    apply(processor, deletion("ann", 3, 0))
+    profile = store.read_profile("shop", "ann")
+    assert profile is not None
+    assert profile.segment == "new"

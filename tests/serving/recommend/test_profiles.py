@@ -59,7 +59,7 @@ def test_the_newest_profile_is_in_the_next_answer(release: Release, store: Onlin
     assert first_of(state, store, "ann", "bob", YOUNG, OLD) == ["a", "b", "a", "b"]
     assert first_of(state, store, "eve")[0] in {"a", "b"}  # of whom nothing is known
     store.write_profiles([ProfileRow("ann", 2, attributes=OLD)])
-    store.delete_user("shop", "bob")
+    store.delete_profiles([("shop", "bob")])
     store.write_activities({("shop", "bob"): TEA})
     assert first_of(state, store, "ann") == ["b"]
     assert store.read_profiles([("shop", "ann"), ("shop", "bob")]) == {
