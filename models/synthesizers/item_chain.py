@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 import numpy as np
@@ -25,6 +25,9 @@ from models.synthesizers.histories import Histories
 from models.synthesizers.item_preferences import ItemPreferences, named
 from models.synthesizers.stepwise import StepwiseSynthesizer
 from models.synthesizers.streams import RandomStreams
+
+KEPT: Final = 1 << 22
+"""Entries of a distribution that is kept for further steps, at most."""
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -54,6 +57,8 @@ class ItemChain(StepwiseSynthesizer):
         super().__init__(params, context)
         self.forward = self.backward = Chain([], np.zeros(0, np.float32))
         self.preferences = ItemPreferences()
+        self._last: tuple[tuple[bool, list[Conditions]], list[Float32]] | None = None
+        """The conditions of the last expectation (and whether back in time), and their distributions by step."""
 
     @abstractmethod
     def chains(self, interactions: Interactions) -> tuple[Chain, Chain]:
@@ -64,6 +69,7 @@ class ItemChain(StepwiseSynthesizer):
         self.vocabulary = interactions.vocabulary
         self.details.fit(interactions)
         self.preferences.fit(interactions)
+        self._last = None
         self.forward, self.backward = self.chains(interactions)
         progress(1.0, {})
 
@@ -124,11 +130,15 @@ class ItemChain(StepwiseSynthesizer):
         check_conditions(turned, self.supports, self.name)
         chain = self.chain(backward=steps < 0)
         factors = self.preferences.factors(turned, [condition.profile for condition in turned])
-        known = known_items(turned, self.vocabulary, backward=steps < 0)
-        distribution = self._after(self._sources(known, factors), chain)
-        for _ in range(abs(steps) - 1):
-            distribution = chain.spread(distribution, factors)
-        return distribution
+        if self._last is None or self._last[0] != (steps < 0, turned):
+            known = known_items(turned, self.vocabulary, backward=steps < 0)
+            self._last = ((steps < 0, turned), [self._after(self._sources(known, factors), chain)])
+        distributions = self._last[1]
+        while len(distributions) < abs(steps):
+            distributions.append(chain.spread(distributions[-1], factors))
+        if distributions[0].size > KEPT:
+            self._last = None
+        return distributions[abs(steps) - 1].copy()
 
     def profile_evidence(self, histories: Histories) -> Float64 | None:
         return self.preferences.profile_evidence(histories)
@@ -151,6 +161,7 @@ class ItemChain(StepwiseSynthesizer):
         return {f"{part}-{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def restore(self, arrays: Mapping[str, Any]) -> None:
+        self._last = None
         self.forward = Chain.from_arrays(named(arrays, "forward-"))
         self.backward = Chain.from_arrays(named(arrays, "backward-"))
         self.details = EventDetails.from_arrays(named(arrays, "details-"))
