@@ -7,13 +7,14 @@ Runs one set after another; each goes on where it was. `--show` only prints what
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from models.evaluation.report_page import ReportPage, ReportTable, markdown_page
-from models.experiments.report import ExperimentReport, missing_sentence
+from models.experiments.report import missing_sentence
 
 BEAUTY: Final = "amazon-2014-5core/Beauty"
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
@@ -56,13 +57,14 @@ def run(chosen: argparse.Namespace, name: str) -> None:
 
 def show(file: Path) -> None:
     """The verdicts and main tables of a report, in Markdown."""
-    report = msgspec.json.decode(file.read_bytes(), type=ExperimentReport)
+    report = json.loads(file.read_bytes())
     size = (
-        f"{report.events:,} events, {report.users:,} users, {report.items:,} items; {report.cold_users:,} cold and "
-        f"{report.warm_users:,} warm users in {len(report.units)} of 5 folds."
+        f"{report['events']:,} events, {report['users']:,} users, {report['items']:,} items; "
+        f"{report['cold_users']:,} cold and {report['warm_users']:,} warm users, {len(report['units'])} units of work."
     )
-    tables = [_short(table) for table in report.tables if table.title.startswith(SHOWN)]
-    facts = [*(f"- {line}" for line in report.verdict), missing_sentence(report.missing), size, *report.notes]
+    shown = [msgspec.convert(table, ReportTable) for table in report["tables"]]
+    tables = [_short(table) for table in shown if table.title.startswith(SHOWN)]
+    facts = [*(f"- {line}" for line in report["verdict"]), missing_sentence(report["missing"]), size, *report["notes"]]
     print(markdown_page(ReportPage(file.parent.name, facts, [], tables)).replace("\n#", "\n##"))
 
 

@@ -14,7 +14,7 @@ from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.evaluation.cold_users import HORIZONS
 from models.evaluation.cold_values import tail_of
-from models.evaluation.opponent import FittedFold, Opponent, OpponentPlan, Progress
+from models.evaluation.opponent import BY_HORIZON, FittedFold, Opponent, OpponentPlan, Progress
 from models.experiments.arms import ArmPlan, ExperimentArm, ExperimentArms, of_kind
 from models.experiments.guards import check_canary, check_counts, check_fold
 from models.experiments.results import WARM, UnitResults, together, unit_results, with_choice
@@ -64,8 +64,10 @@ class ColdStart:
         check_counts(fitted.training, fold.test.training)
         blends, label = dict(fitted.blends), f"fold {unit.fold + 1}/{len(opponent.folds)} weights"
         for number, arm in enumerate(arms.arms):
-            names = [*opponent.member_names, *arm.members]
-            blends[arm.name] = opponent.blend_by_horizon(fitted.evidence, fitted.horizons, names, unit.fold)
+            weights = opponent.stacked(
+                fitted.evidence, fitted.horizons, fitted.blends[BY_HORIZON], arm.members, unit.fold
+            )
+            blends[arm.name] = weights
             self.progress(label, (number + 1) / len(arms.arms), {})
         tuned = tuning_values(fitted.evidence, fitted.horizons, blends, opponent.plan.folds.ks)
         return self._asked(opponent, fitted, blends, arms.arms, tuned)

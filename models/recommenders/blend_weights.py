@@ -31,6 +31,8 @@ BAGS: Final = 20
 SPREADS: Final = (0.7, 0.7, 0.5, 0.35)
 """After a global round, each round tries weights around the best so far, spread by these standard deviations (log)."""
 BLOCK: Final = 256
+ENTRIES: Final = 1 << 18
+"""Entries that are blended at a time, which bounds memory."""
 SCORES: Final = 1 << 23
 """Scores that are computed at a time, which bounds memory."""
 
@@ -95,6 +97,26 @@ class Evidence(msgspec.Struct, frozen=True):
             wins_ties=self.wins_ties[kept],
             starts=starts,
         )
+
+    def stacked(self, name: str, weights: Float64, names: Sequence[str]) -> "Evidence":
+        """A blend as one member, and some members beside it.
+
+        `weights` float64 [cases, members]: the blend's, for each case; rows sum to one over scaled probabilities.
+        """
+        of_entries = np.repeat(self.cases, np.diff(self.starts))
+        scaled = (weights * self.scales).astype(np.float32)
+        blended = np.zeros(len(self.margins), np.float32)
+        for start in range(0, len(blended), ENTRIES):
+            part = slice(start, start + ENTRIES)
+            blended[part] = np.einsum("em,em->e", self.margins[part], scaled[of_entries[part]])
+        columns = [self.names.index(other) for other in names]
+        stacked = msgspec.structs.replace(
+            self,
+            names=(name, *names),
+            scales=np.concatenate([[1.0], self.scales[columns]]),
+            margins=np.concatenate([blended[:, None], self.margins[:, columns]], axis=1),
+        )
+        return stacked.only(stacked.names)
 
     def ndcg(self, weights: Float64) -> Float64:
         """float64 [cases]: NDCG@10 of each case under weights [members], or weights of its own [cases, members]."""

@@ -108,6 +108,15 @@ def test_the_evidence_of_some_members_has_the_ndcg_of_weights_without_the_others
         assert part.ndcg(weights).tolist() == pytest.approx(whole.tolist())
 
 
+def test_a_blend_is_a_member_of_its_own() -> None:
+    """Half of a blend and half of a member is a blend of all."""
+    known, blend = random_hits(5, (80, 40, 3)), np.array([0.2, 0.5, 0.3])
+    stacked = known.stacked("blend", np.tile(blend, (80, 1)), ["c"])
+    assert stacked.ndcg(np.array([1.0, 0.0])).tolist() == pytest.approx(known.ndcg(blend).tolist())
+    mixed = known.ndcg(0.5 * blend + np.array([0.0, 0.0, 0.5]))
+    assert stacked.ndcg(np.array([0.5, 0.5])).tolist() == pytest.approx(mixed.tolist())
+
+
 def test_two_parts_of_evidence_make_one() -> None:
     first, second = random_hits(5, (60, 40, 3)), random_hits(6, (50, 40, 3))
     both, weights = merged(first, second), np.array([0.2, 0.5, 0.3])
