@@ -16,9 +16,8 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
-import psutil
 
-from benchmarks.measurements import machine, memory, percentiles
+from benchmarks.measurements import machine, memory, percentiles, worked_s
 from benchmarks.printing import print_figures
 from features.activity import Activity, ActivitySummary, Deduplication, History
 from stream.admin import create_topics
@@ -145,16 +144,11 @@ def measure(users: int, items: int, recommender: str, seconds: float) -> dict[st
 
 def under_load(port: int, pid: int, requests: Iterator[bytes], connections: int, seconds: float) -> dict[str, Any]:
     """Latencies in milliseconds, and what a request costs the API's processor, which other load shapes less."""
-    before = _worked_s(pid)
+    before = worked_s(pid)
     sent = asyncio.run(load.closed_loop(port, requests, connections, seconds))
-    cpu_us = (_worked_s(pid) - before) * 1e6 / max(1, len(sent.latencies))
+    cpu_us = (worked_s(pid) - before) * 1e6 / max(1, len(sent.latencies))
     rate = {"per_second": sent.per_second, "statuses": sent.statuses, "cpu_us": cpu_us}
     return {**percentiles(sent.latencies), **rate}
-
-
-def _worked_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def _pin(pid: int) -> None:

@@ -16,6 +16,12 @@ def memory(pid: int) -> dict[str, dict[str, float]]:
     return table
 
 
+def worked_s(pid: int) -> float:
+    """Processor time of a process so far, in seconds."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def machine() -> dict[str, object]:
     """The machine on which the figures were measured, as far as it shapes them."""
     return {

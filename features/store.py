@@ -16,8 +16,10 @@ import msgspec
 import msgspec.yaml
 
 from features.unchecked import unchecked
+from stream.metric_values import without_feast_folder
 
-with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warnings for the whole process, others' too
+# Feast turns on deprecation warnings for the whole process, others' too.
+with warnings.catch_warnings(), unchecked(), without_feast_folder():
     from feast import FeatureStore, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
@@ -26,15 +28,18 @@ with warnings.catch_warnings(), unchecked():  # Feast turns on deprecation warni
 
 from features.activity import Activity
 from features.catalogue import CatalogueEntry, ItemRow, ProfileRow, UserProfile
-from features.database_check import CURE, OpenedFile, check_database, store_error
-from features.errors import FeatureError, StoreDamagedError, StoreError
+from features.database_check import CURE, OpenedFile, check_database
+from features.errors import FeatureError, StoreDamagedError
 from features.online_config import SQLITE, has_secret, online_config
 from features.popularity import PartitionPopularity
+from features.redis_rows import PROJECT, OpenedRows, RedisRows, project_of
+from features.store_calls import raising_store_errors
+from features.store_swap import finish_swap
 from stream.files import exclusive, write_atomically
 from stream.log_marks import LogMark
 
-PROJECT: Final = "coldstream"
 REPOSITORY: Final = "feature_store.yaml"
+LOCK: Final = "registry.lock"
 DATABASE: Final = "online.db"
 READ_CHUNK: Final = 32  # larger ones are slower: protos of a chunk live at once
 BUSY_MS: Final = 2_000
@@ -58,9 +63,9 @@ _encode = msgspec.json.Encoder().encode
 class OnlineStore:
     """Activities, profiles, items and popularity rows. Every method may raise StoreError: wait and try again."""
 
-    def __init__(self, feast: FeatureStore, domains: Sequence[str], file: OpenedFile | None = None) -> None:
+    def __init__(self, feast: FeatureStore, domains: Sequence[str], opened: OpenedFile | OpenedRows) -> None:
         self.feast = feast
-        self.file = file
+        self.opened = opened
         self.domains = tuple(domains)
         self._config = feast.config
         self._online: Any = feast._get_provider().online_store
@@ -172,9 +177,8 @@ class OnlineStore:
             self._write(f"{domain}_profile", "user_id", [(user_id, {"record": Value(string_val="")})])
 
     def ping(self) -> None:
-        """Raises StoreError unless the store responds, from the file that is there now."""
-        if self.file is not None:
-            self.file.check()
+        """Raises StoreError unless the store responds, from the file or the rows that are the present ones."""
+        self.opened.check()
         self._read("popularity", "partition", ["ping"], ["row"])
 
     def close(self) -> None:
@@ -209,7 +213,7 @@ class OnlineStore:
         now = datetime.now(UTC)
         table = self._view(view)
         data = ((_entity(key, identity), values, now, now) for identity, values in rows)
-        _raising_store_errors(lambda: self._online.online_write_batch(self._config, table, data, None))
+        raising_store_errors(lambda: self._online.online_write_batch(self._config, table, data, None))
 
     def _read(self, view: str, key: str, identities: Sequence[str], features: list[str]) -> dict[str, dict[str, Value]]:
         table = self._view(view)
@@ -217,7 +221,7 @@ class OnlineStore:
         for start in range(0, len(identities), READ_CHUNK):
             chunk = identities[start : start + READ_CHUNK]
             keys = [_entity(key, identity) for identity in chunk]
-            rows = _raising_store_errors(partial(self._online.online_read, self._config, table, keys, features))
+            rows = raising_store_errors(partial(self._online.online_read, self._config, table, keys, features))
             read |= {identity: row for identity, (_, row) in zip(chunk, rows, strict=True) if row and _whole(row)}
         return read
 
@@ -233,35 +237,52 @@ def decode_activity(state: bytes) -> Activity:
     return _state.decode(state)
 
 
-def open_store(folder: Path, store: str, domains: Sequence[str]) -> OnlineStore:
+def open_store(folder: Path, store: str, domains: Sequence[str], rebuild: int | None = None) -> OnlineStore:
     """The online store of a system: `folder` keeps the registry and, for `sqlite`, the rows.
 
-    `store` is `sqlite` or the URL of a Redis (`features.online_config`). Opening is safe while another process
-    opens the same folder.
+    `store` is `sqlite` or the URL of a Redis (`features.online_config`); `rebuild`: rows of that rebuild in Redis
+    instead of the present ones. Opening is safe while another process opens the same folder.
 
     Raises:
         StoreError: the store does not answer, or its database is missing or damaged.
         FeatureError: `store` is neither of the two, or asks for what Feast's store cannot do.
     """
-    online_store = online_config(store)
-    repository = _repository(online_store)
-    with exclusive(folder / "registry.lock"):
-        if not (folder / REPOSITORY).exists() or (folder / REPOSITORY).read_bytes() != repository:
-            write_atomically(folder / REPOSITORY, repository, mode=0o600 if has_secret(online_store) else None)
-        feast = FeatureStore(repo_path=str(folder))
-        if store == SQLITE:
-            views = [view.name for view in feast.list_feature_views()]
-            if views:
-                check_database(folder / DATABASE, {f"{PROJECT}_{view}" for view in views})
-            _raising_store_errors(lambda: _write_ahead(folder / DATABASE))
-        applied = _applied(feast, domains)
-    opened = OnlineStore(feast, applied, OpenedFile(folder / DATABASE) if store == SQLITE else None)
-    if store == SQLITE:
-        connection = opened._online._get_conn(feast.config)
-        connection.execute("pragma synchronous=normal")
-        connection.execute(f"pragma busy_timeout={BUSY_MS}")
+    opened = _open_sqlite(folder, domains) if store == SQLITE else _open_redis(folder, store, domains, rebuild)
     opened.ping()
     return opened
+
+
+def _open_sqlite(folder: Path, domains: Sequence[str]) -> OnlineStore:
+    finish_swap(folder)
+    with exclusive(folder / LOCK):
+        feast = _feast(folder, PROJECT, online_config(SQLITE))
+        views = [view.name for view in feast.list_feature_views()]
+        if views:
+            check_database(folder / DATABASE, {f"{PROJECT}_{view}" for view in views})
+        raising_store_errors(lambda: _write_ahead(folder / DATABASE))
+        applied = _applied(feast, domains)
+    opened = OnlineStore(feast, applied, OpenedFile(folder / DATABASE))
+    connection = opened._online._get_conn(feast.config)
+    connection.execute("pragma synchronous=normal")
+    connection.execute(f"pragma busy_timeout={BUSY_MS}")
+    return opened
+
+
+def _open_redis(folder: Path, store: str, domains: Sequence[str], rebuild: int | None) -> OnlineStore:
+    config = online_config(store)
+    rows = RedisRows.at(store)
+    present = rows.present()
+    with exclusive(folder / LOCK):
+        feast = _feast(folder, project_of(present if rebuild is None else rebuild), config)
+        applied = _applied(feast, domains)
+    return OnlineStore(feast, applied, OpenedRows(rows, present))
+
+
+def _feast(folder: Path, project: str, online_store: Mapping[str, Any]) -> FeatureStore:
+    repository = _repository(project, online_store)
+    if not (folder / REPOSITORY).exists() or (folder / REPOSITORY).read_bytes() != repository:
+        write_atomically(folder / REPOSITORY, repository, mode=0o600 if has_secret(online_store) else None)
+    return FeatureStore(repo_path=str(folder))
 
 
 def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
@@ -272,17 +293,17 @@ def _applied(feast: FeatureStore, domains: Sequence[str]) -> list[str]:
     if not {"log_marks", *(f"{domain}_activity_features" for domain in all_domains)} <= names:
         with warnings.catch_warnings():  # Feast calls on-demand views experimental
             warnings.simplefilter("ignore", RuntimeWarning)
-            _raising_store_errors(lambda: feast.apply(definitions(all_domains)))
+            raising_store_errors(lambda: feast.apply(definitions(all_domains)))
     return all_domains
 
 
-def _repository(online_store: Mapping[str, Any]) -> bytes:
+def _repository(project: str, online_store: Mapping[str, Any]) -> bytes:
     """The content of `feature_store.yaml`: how this package, the `feast` command and its UI open the store.
 
     Paths are relative to the file, so that the folder can be moved.
     """
     settings = {
-        "project": PROJECT,
+        "project": project,
         "provider": "local",
         "registry": "registry.db",
         "online_store": online_store,
@@ -325,17 +346,3 @@ def _entity(key: str, identity: str) -> EntityKey:
 
 def _whole(row: Mapping[str, Value]) -> bool:
     return all(value.WhichOneof("val") is not None for value in row.values())
-
-
-def _raising_store_errors(call: Callable[[], T]) -> T:
-    import redis.exceptions
-    from google.protobuf.message import DecodeError
-
-    try:
-        return call()
-    except sqlite3.Error as error:
-        raise store_error(error) from error
-    except DecodeError as error:
-        raise StoreDamagedError(f"a row of the online store is damaged ({error}); {CURE}") from error
-    except (redis.exceptions.RedisError, OSError) as error:
-        raise StoreError(f"the online store does not answer: {type(error).__name__}: {error}") from error

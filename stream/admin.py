@@ -9,14 +9,23 @@ from typing import Any
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, for_code
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
+from stream.addresses import bracketed
 from stream.client import kafka_python_config
 from stream.errors import BrokerError
 from stream.login_check import check_login
 from stream.topics import Topic
 
 REQUEST_TIMEOUT_MS = 10_000
+COORDINATOR_WITHIN_S = 20.0
 CLUSTER_DEFAULT = -1
 """The replication factor that leaves the choice to the cluster."""
 
@@ -125,6 +134,21 @@ def partitions_of(bootstrap: str, security: Mapping[str, str] | None, topic: str
     return state.partitions if state else 0
 
 
+def group_members(bootstrap: str, security: Mapping[str, str] | None, groups: Sequence[str]) -> dict[str, int]:
+    """How many members each of these consumer groups has now. Raises like `describe`."""
+    until = time.monotonic() + COORDINATOR_WITHIN_S
+    with _admin(bootstrap, security, 10) as admin:
+        while True:
+            try:
+                described = admin.describe_groups(list(groups))
+                break
+            except RetriableError:  # a new broker creates its topic of groups when it is first asked for a coordinator
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+    return {group: len(described.get(group, {}).get("members") or ()) for group in groups}
+
+
 def log_begins(bootstrap: str, security: Mapping[str, str] | None, topic: str) -> list[int]:
     """The first offset that the log still has, by partition. Raises like `describe`."""
     places = [TopicPartition(topic, number) for number in range(partitions_of(bootstrap, security, topic))]
@@ -158,9 +182,19 @@ def _admin(bootstrap: str, security: Mapping[str, str] | None, timeout_s: float)
     try:
         yield admin
     except KafkaError as error:
-        raise BrokerError(f"Kafka at {bootstrap} does not do as asked: {type(error).__name__}: {error}") from error
+        hint = _advertised(admin) if isinstance(error, KafkaConnectionError | KafkaTimeoutError) else ""
+        raise BrokerError(
+            f"Kafka at {bootstrap} does not do as asked: {type(error).__name__}: {error}{hint}"
+        ) from error
     finally:
         admin.close()
+
+
+def _advertised(admin: KafkaAdminClient) -> str:
+    """Which addresses a cluster told this client to use, where the first one answered and those do not."""
+    brokers = admin._manager.cluster.brokers()
+    addresses = ", ".join(f"{bracketed(broker.host)}:{broker.port}" for broker in brokers)
+    return f"; its brokers say they are at {addresses}: reach those from here, or correct advertised.listeners there"
 
 
 def _was_created(bootstrap: str, answer: Mapping[str, Any]) -> bool:

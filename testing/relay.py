@@ -18,8 +18,8 @@ class Relay(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, broker_port: int) -> None:
-        super().__init__(("127.0.0.1", 0), RelayedConnection)
+    def __init__(self, broker_port: int, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), RelayedConnection)
         self.broker_port = broker_port
         self.refused: int | None = None
         self.hung_up = 0
@@ -27,7 +27,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
+        return f"{self.server_address[0]!s}:{self.server_address[1]}"
 
     def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
         super().process_request(request, client_address)
@@ -61,9 +61,9 @@ class RelayedConnection(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def relay_to(port: int) -> Iterator[Relay]:
-    """A relay to the broker that listens on `port`."""
-    with Relay(port) as relay:
+def relay_to(port: int, host: str = "127.0.0.1") -> Iterator[Relay]:
+    """A relay on `host` to the broker that listens on `port`."""
+    with Relay(port, host) as relay:
         threading.Thread(target=relay.serve_forever, args=(0.05,), daemon=True).start()
         yield relay
         relay.shutdown()

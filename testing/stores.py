@@ -1,9 +1,12 @@
-"""Two SQLite online stores compared row by row, in every feature view."""
+"""The rows of online stores, in every feature view, to be compared one by one."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from feast.infra.online_stores.helpers import _mmh3
+from redis import Redis
 
 Rows = dict[tuple[str, bytes, str], bytes]
 """Values by table, entity key and feature."""
@@ -31,3 +34,16 @@ def differing_rows(folder: Path, other: Path) -> list[str]:
     left, right = stored_rows(folder), stored_rows(other)
     differing = [place for place in left.keys() | right.keys() if left.get(place) != right.get(place)]
     return sorted(f"{table} {key!r} {feature}" for table, key, feature in differing)
+
+
+def redis_rows(client: Redis, project: str) -> Rows:
+    """Every row of a Feast project in Redis by `""`, entity key and hashed feature; without times and marks."""
+    mark = _mmh3("log_marks:mark")
+    keys = [key for key in client.scan_iter() if key.endswith(project.encode()) and client.type(key) == b"hash"]
+    rows: dict[bytes, Any] = {key.removesuffix(project.encode()): client.hgetall(key) for key in keys}
+    return {
+        ("", key, feature.hex()): value
+        for key, row in rows.items()
+        for feature, value in row.items()
+        if not feature.startswith(b"_ts:") and feature != mark
+    }

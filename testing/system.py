@@ -13,7 +13,9 @@ from kafka.errors import KafkaError
 from features.store import OnlineStore, open_store
 from serving.process.state_folder import prepare_state_folder
 from serving.process.supervisor import MODULES
+from serving.settings import ANY_ADDRESS
 from stream import topics
+from stream.addresses import bracketed
 from stream.admin import create_topics
 from stream.broker import Broker
 from stream.child_process import python_command, start_child
@@ -52,9 +54,15 @@ class System:
         return int(self.environment["COLDSTREAM_PORT"])
 
     @property
+    def host(self) -> str:
+        """The address of API and metrics, as URLs write it."""
+        listens = self.environment.get("COLDSTREAM_HOST", "127.0.0.1")
+        return bracketed(ANY_ADDRESS.get(listens, listens))
+
+    @property
     def url(self) -> str:
         """The address of the API."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self, name: str) -> None:
         """Start a part; the broker is waited for."""
@@ -103,7 +111,7 @@ class System:
 
     def metrics_url(self, part: str) -> str:
         """Where `consumer`, `archive` or `trainer` serves its Prometheus metrics."""
-        return f"http://127.0.0.1:{self.environment[f'COLDSTREAM_{part.upper()}_METRICS_PORT']}/metrics"
+        return f"http://{self.host}:{self.environment[f'COLDSTREAM_{part.upper()}_METRICS_PORT']}/metrics"
 
     def ready(self) -> bool:
         """Whether the API is ready and the consumer has its partitions."""

@@ -1,12 +1,11 @@
-"""All features rebuilt from archive and event log into a new store, which then replaces the old one."""
+"""All features rebuilt from archive and event log beside the present ones, which they then replace."""
 
-import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from serving.commands.stopped_system import stopped_system
+from serving.commands.stopped_system import no_members, stopped_system
 from serving.settings import Settings
 from stream.errors import ColdstreamError
 
@@ -15,52 +14,84 @@ if TYPE_CHECKING:
     from features.store import OnlineStore
 
 Kafka = tuple[str, Mapping[str, str]]
+STORE_FOLDER: Final = "feast"
 
 
 def rebuild_features(settings: Settings) -> dict[str, Any]:
-    """Rebuild the SQLite store from the archive, and from the log behind it; returns the figures of the run.
+    """Rebuild the online store from the archive, and from the log behind it; returns the figures of the run.
 
-    If the log is not the one that was read before, a new epoch begins first: what the archive holds stays.
+    If the log is not the one that was read before, a new epoch begins first: what the archive holds stays. A rebuild
+    that ends early changes nothing in the present store; the next one starts again.
 
     Raises:
-        ColdstreamError: the system runs, or the store is Redis: there, empty the database, and the consumer reads the
-            log again.
+        ColdstreamError: the system runs, or the store does not answer.
     """
     from features.online_config import SQLITE
-    from features.store import open_store
 
     if settings.store != SQLITE:
-        raise ColdstreamError(
-            "the store is Redis: run FLUSHDB and start the consumer, which then reads the log from the start"
-        )
-    new, current = settings.state_path / "feast.aside", settings.state_path / "feast"
+        _check_archive(settings)
     with stopped_system(settings) as kafka:
         epoch = _epoch_if_needed(settings, kafka)
-        shutil.rmtree(new, ignore_errors=True)
-        store = open_store(new, SQLITE, settings.domain_names)
-        try:
-            figures = _rebuild(settings, kafka, store)
-        finally:
-            store.close()
-    old = settings.state_path / "feast.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if current.exists():
-        current.rename(old)
-    new.rename(current)
-    shutil.rmtree(old, ignore_errors=True)
+        figures = (_sqlite if settings.store == SQLITE else _redis)(settings, kafka)
     return figures | ({} if epoch is None else {"new epoch": epoch.epoch})
+
+
+def _sqlite(settings: Settings, kafka: Kafka) -> dict[str, Any]:
+    """Into a folder of its own, which is then renamed."""
+    from features.store import open_store
+    from features.store_swap import rebuild_folder, swap_in
+
+    folder = settings.state_path / STORE_FOLDER
+    store = open_store(rebuild_folder(folder), settings.store, settings.domain_names)
+    try:
+        figures = _rebuild(settings, kafka, store)
+    finally:
+        store.close()
+    no_members(kafka)
+    swap_in(folder)
+    return figures
+
+
+def _redis(settings: Settings, kafka: Kafka) -> dict[str, Any]:
+    """Into rows of another Feast project of the same Redis, to which one write then switches."""
+    from features.redis_rows import RedisRows
+    from features.store import open_store
+
+    rows = RedisRows.at(settings.store)
+    try:
+        rows.delete_others()  # of a rebuild that ended early
+        rebuild = rows.present() + 1
+        store = open_store(settings.state_path / STORE_FOLDER, settings.store, settings.domain_names, rebuild)
+        figures = _rebuild(settings, kafka, store)
+        no_members(kafka)
+        rows.switch(rebuild)
+        return figures | {"old rows deleted": rows.delete_others()}
+    finally:
+        rows.close()
+
+
+def _check_archive(settings: Settings) -> None:
+    """With Redis, a command may run where the archive is not, and would rebuild from what the log still has."""
+    folder = settings.state_path / "archive"
+    if not folder.exists():
+        raise ColdstreamError(
+            f"{folder} does not exist: run this command where the archive process keeps its files (or create the "
+            "folder, if there is no archive: then the features are rebuilt from what the log still has)"
+        )
 
 
 def _epoch_if_needed(settings: Settings, kafka: Kafka) -> "EpochReport | None":
     """Begin a new epoch if the log went back. The store that is replaced may be missing or damaged."""
     from features.errors import StoreError
     from features.new_epoch import log_problem, start_epoch
+    from features.online_config import SQLITE
     from features.store import open_store
 
-    archive, folder = settings.state_path / "archive", settings.state_path / "feast"
+    archive, folder = settings.state_path / "archive", settings.state_path / STORE_FOLDER
     store = None
     try:
-        store = open_store(folder, settings.store, settings.domain_names) if folder.exists() else None
+        if folder.exists() or settings.store != SQLITE:
+            store = open_store(folder, settings.store, settings.domain_names)
         return start_epoch(archive, store, kafka) if log_problem(archive, store, kafka) else None
     except StoreError:
         return start_epoch(archive, None, kafka) if log_problem(archive, None, kafka) else None

@@ -7,18 +7,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from features.errors import StoreDamagedError
+from features.errors import StoreDamagedError, StoreError
+from features.online_config import SQLITE
 from serving.process.scrape import PORT_SETTINGS
 from serving.setting_secrets import mask_text, mask_url
 from serving.settings import Settings
 from stream.addresses import Address, parse_servers
-from stream.errors import ColdstreamError
+from stream.errors import BrokerError, ColdstreamError
 
 if TYPE_CHECKING:
+    from features.store import OnlineStore
     from stream.admin import TopicState
 
 CONNECT_WITHIN_S: Final = 2.0
@@ -33,6 +36,11 @@ PACKAGES: Final = (
     "litestar",
 )
 MIN_FREE_BYTES: Final = 2 * 2**30
+STORE_FOLDER: Final = "feast"
+LOG_CURE: Final = (
+    "give the right address or backup; if this log is to be used, stop the system and run "
+    "`coldstream features rebuild` or `coldstream new-epoch` (docs/operations.md)"
+)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -56,6 +64,7 @@ def run_checks(settings: Settings) -> list[Finding]:
         check_ports,
         check_cluster,
         check_store,
+        check_log,
         check_presets,
     ]
     return [finding for check in checks for finding in check(settings)]
@@ -247,3 +256,48 @@ def _store_cure(settings: Settings) -> str:
             f"end the process that holds it, and check the disk and the permissions of {settings.state_path / 'feast'}"
         )
     return f"start {mask_url(settings.store)}, correct its address and password in store, or set store to sqlite"
+
+
+def check_log(settings: Settings) -> Iterator[Finding]:
+    """The log is the one that store and archive were written from. Says nothing where Kafka or the store is away."""
+    from features.store import open_store
+
+    archive, folder = settings.state_path / "archive", settings.state_path / STORE_FOLDER
+    if not any(map(answers, parse_servers(settings.bootstrap))):
+        return
+    store = None
+    try:
+        if folder.exists() or settings.store != SQLITE:
+            store = open_store(folder, settings.store, settings.domain_names)
+        yield _log_finding(settings, archive, store)
+    except StoreError:
+        yield _log_finding(settings, archive, None)
+    except BrokerError as error:
+        yield Finding("log", "warn", str(error), "check kafka and kafka_security")
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _log_finding(settings: Settings, archive: Path, store: "OnlineStore | None") -> Finding:
+    """Compares the log with the marks of both; each mark holds cluster id, topic id, epoch and the last record read."""
+    from features.archive_marks import read_marks
+    from features.new_epoch import TOPICS
+    from stream import log_epochs
+    from stream.log_marks import check_marks
+    from stream.log_watch import LogWatch
+
+    kafka = (settings.bootstrap, settings.kafka_security)
+    epoch = log_epochs.read(*kafka).number
+    with LogWatch(*kafka, TOPICS) as watch:
+        state = watch.read()
+    if set(TOPICS) - state.topics.keys():  # another finding names them
+        return Finding("log", "warn", f"cluster {state.cluster}, without topics of this system", "coldstream topics")
+    names = sorted(state.ends)
+    both = [read_marks(archive), store.read_log_marks(names) if store is not None else {}]
+    for marks in both:
+        problem = check_marks(*kafka, marks, epoch)
+        if problem is not None:
+            return Finding("log", "fail", f"not the one that was read before: {problem}", LOG_CURE)
+    read = "as it was read before" if any(both) else "nothing was read of it yet"
+    return Finding("log", "ok", f"cluster {state.cluster}, epoch {epoch}, {len(names)} partitions: {read}")

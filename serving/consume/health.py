@@ -38,6 +38,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
         self.others = others
         self.readers: list[PartitionReader] = [events, *others]
         watched = [topics.EVENTS, topics.ITEMS, topics.USERS]
+        self.rows_problem = ""
         self.log_watch = LogWatch(events.options.bootstrap, events.options.security, watched)
 
     @Service.task  # type: ignore[untyped-decorator]  # mode and Faust have no types
@@ -50,6 +51,7 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
                 state = await asyncio.to_thread(self.log_watch.read)
                 self.events.log_guard.on_state(state, offsets)
                 self.measure_lag(state)
+                self.rows_problem = await asyncio.to_thread(self._check_rows)
                 if number % REPORTS_PER_RETRY == 0:
                     await self._retry_stopped()
                 await self.report()
@@ -72,14 +74,19 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
 
     def store_problem(self) -> str:
         """Why the consumer cannot write features now, with the cure; empty where it can."""
-        file, problem = self.events.store.file, self.events.store_health.problem
-        if file is not None and not problem:
-            try:
-                file.check()
-            except StoreError as error:
-                problem = str(error)
+        problem = self.events.store_health.problem or self.rows_problem
         metrics.store_failing.set(bool(problem))
         return problem
+
+    def _check_rows(self) -> str:
+        """Why the rows that were opened are not the present ones any more. Blocks."""
+        if self.events.store_health.problem:
+            return ""
+        try:
+            self.events.store.opened.check()
+        except StoreError as error:
+            return str(error)
+        return ""
 
     def measure_lag(self, state: LogState) -> None:
         """Set the metrics of the assigned partitions."""

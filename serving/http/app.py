@@ -27,6 +27,7 @@ from serving.http.routes.lookup_options import query_lookup
 from serving.http.service import Service
 from serving.process import logs, memory
 from serving.settings import EXIT_MISCONFIGURED, Settings, read
+from stream.addresses import bracketed
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
@@ -123,7 +124,7 @@ async def serve(settings: Settings, service: Service) -> None:
         loop.add_signal_handler(name, stop)
     start_operations(service, settings.host, settings.api_metrics_port, loop)
     watching = asyncio.create_task(keep_running("watching connections", guard.run))
-    log.info("listening on http://%s:%d, docs at /docs", settings.host, settings.port)
+    log.info("listening on http://%s:%d, docs at /docs", bracketed(settings.host), settings.port)
     try:
         await server.serve()
     finally:

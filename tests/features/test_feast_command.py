@@ -47,7 +47,10 @@ def test_the_feast_command_lists_what_the_system_defined(repository: Path, liste
 
 def test_a_redis_store_is_named_in_the_file(repository: Path) -> None:
     from features.online_config import online_config
+    from features.redis_rows import project_of
     from features.store import _repository
 
-    assert b"connection_string: redis.example:6380,db=2," in _repository(online_config("redis://redis.example:6380/2"))
+    written = _repository(project_of(3), online_config("redis://redis.example:6380/2"))
+    assert b"connection_string: redis.example:6380,db=2," in written
+    assert b"project: coldstream_3\n" in written
     assert b"path: online.db" in (repository / "feature_store.yaml").read_bytes()

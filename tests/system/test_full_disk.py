@@ -1,7 +1,9 @@
 """Full disks below the broker's log and below the online store: nothing acknowledged is lost, and all of it heals."""
 
+import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,3 +109,21 @@ def test_a_consumer_that_cannot_write_the_store_waits_and_goes_on(system: System
     wait_until(lambda: answers(f"{system.url}/readyz"), WITHIN_S, "all is well again")
     assert system.processes["consumer"].pid == pid
     assert system.processes["consumer"].poll() is None
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("modules", ["features.store", "serving.metrics, features.store"])
+def test_metrics_need_no_disk(small_disk: Path, modules: str) -> None:
+    filler = fill(small_disk)
+    program = f"import {modules}, serving.metrics; serving.metrics.records_accepted.labels('item').inc()"
+    variables = {"TMPDIR": str(small_disk), "PROMETHEUS_MULTIPROC_DIR": str(small_disk), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(small_disk.iterdir()) == [filler]

@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 from kafka import KafkaAdminClient
 
 from features.activity import FoldSettings
@@ -15,76 +15,15 @@ from features.rebuild import log_by_partition, rebuild
 from features.store import open_store
 from serving.commands.new_epoch import begin_epoch
 from serving.commands.rebuild_features import rebuild_features
-from serving.settings import EXIT_MISCONFIGURED, Settings, read
+from serving.commands.system_checks import check_log
 from stream import topics
 from stream.admin import create_topics
-from testing.api import post_actions
-from testing.delivery import archived_events
+from testing.logged_views import CURES, LoggedViews, assert_refused, settings_of, start, start_broker, stop
 from testing.stores import differing_rows
 from testing.system import DOMAINS, STORE_FOLDER, System
 from testing.waiting import wait_until
 
 USERS = [f"u{number}" for number in range(12)]
-PARTS = ("api", "consumer", "archiver")
-CURES = ("coldstream features rebuild", "coldstream new-epoch")
-
-
-class LoggedViews:
-    """Posts views to a system, and knows how many of each user were acknowledged."""
-
-    def __init__(self, system: System) -> None:
-        self.system = system
-        self.acknowledged: Counter[str] = Counter()
-
-    def post(self, *users: str) -> None:
-        with httpx.Client(base_url=self.system.url, timeout=20) as client:
-            for user in users:
-                token = post_actions(client, user, ("view", "i1"))
-                client.get(f"/v1/users/{user}/recommendations", params={"after": token}).raise_for_status()
-                self.acknowledged[user] += 1
-
-    def applied(self) -> Counter[str]:
-        store = self.system.open_store()
-        rows = store.read_activities(("shop", user) for user in self.acknowledged)
-        store.close()
-        return Counter({user: row.summary.totals["view"] for (_, user), row in rows.items()})
-
-    def wait_archived(self) -> None:
-        total = self.acknowledged.total()
-        wait_until(lambda: archived_events(self.system.state / "archive") == total, 60, f"{total} events are archived")
-
-
-def settings_of(system: System) -> Settings:
-    return read(environment=system.environment)
-
-
-def start(system: System) -> None:
-    for part in PARTS:
-        system.start(part)
-    system.wait_ready()
-
-
-def stop(system: System, *, broker: bool = True) -> None:
-    for part in PARTS:
-        system.stop(part)
-    if broker:
-        system.broker.stop()
-
-
-def start_broker(system: System) -> None:
-    system.start("broker")
-    create_topics(system.broker.bootstrap, None, topics.topics(4))
-
-
-def assert_refused(system: System, why: str) -> None:
-    """Consumer and archive end with the reason and both cures."""
-    seen = {part: (system.state / f"{part}.log").stat().st_size for part in ("consumer", "archiver")}
-    for part in seen:
-        system.start(part)
-    for part, size in seen.items():
-        assert system.processes.pop(part).wait(90) == EXIT_MISCONFIGURED
-        message = (system.state / f"{part}.log").read_text()[size:]
-        assert all(words in message for words in (why, *CURES)), message
 
 
 def assert_like_rebuild(system: System, aside: Path) -> None:
@@ -108,6 +47,7 @@ def missing(system: System, part: str) -> str:
     return str(answer.json().get("missing", {}).get(part, ""))
 
 
+@pytest.mark.timeout(600)
 def test_a_lost_log_is_refused_and_a_new_epoch_goes_on(own_system: System, tmp_path: Path) -> None:
     views = LoggedViews(own_system)
     item = {"type": "item", "item_id": "i1", "title": "Lamp", "at": int(time.time() * 1000)}
@@ -124,12 +64,21 @@ def test_a_lost_log_is_refused_and_a_new_epoch_goes_on(own_system: System, tmp_p
     event = {"type": "interaction", "event_id": "x", "user_id": "u1", "item_id": "i1", "kind": "view"}
     refused = httpx.post(f"{own_system.url}/v1/events", json={**event, "at": item["at"]})
     assert (refused.status_code, refused.json()["type"]) == (503, "log-replaced")
+    rule = httpx.put(f"{own_system.url}/v1/rules/r1", json={"action": "exclude", "items": ["i1"]})
+    assert (rule.status_code, rule.json()["type"]) == (503, "log-replaced")
+    assert httpx.delete(f"{own_system.url}/v1/rules/r1").status_code == 404
+    (finding,) = check_log(settings_of(own_system))
+    assert (finding.what, finding.state) == ("log", "fail")
+    assert "the cluster is " in finding.detail
+    assert all(cure in finding.cure for cure in CURES)
     own_system.stop("api")
 
     report = begin_epoch(settings_of(own_system))
     assert (report["epoch"], report["not_in_features"], report["catalogue"]) == (1, {}, 1)
     assert views.applied() == views.acknowledged
     start(own_system)
+    (finding,) = check_log(settings_of(own_system))
+    assert (finding.state, "epoch 1, 6 partitions: as it was read before" in finding.detail) == ("ok", True)
     assert httpx.get(f"{own_system.url}/v1/items/i1").json()["title"] == "Lamp"
     views.post(*USERS, "new")
     assert views.applied() == views.acknowledged
@@ -138,6 +87,7 @@ def test_a_lost_log_is_refused_and_a_new_epoch_goes_on(own_system: System, tmp_p
     assert_like_rebuild(own_system, tmp_path / "aside")
 
 
+@pytest.mark.timeout(600)
 def test_a_restored_backup_is_refused_and_a_topic_created_again_is_noticed(own_system: System, tmp_path: Path) -> None:
     views = LoggedViews(own_system)
     views.post(*USERS)

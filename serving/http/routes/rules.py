@@ -69,6 +69,7 @@ async def delete_rule(service: InjectedService, rule_id: FromPath[str]) -> Respo
 
 
 async def _send(service: Service, change: RuleChange) -> Response[AcceptedRule]:
+    service.check_log()
     (position,) = await service.producer.send_raw([encode(change)])
     service.on_sent(topics.RULES, [position])
     return Response(AcceptedRule(change.rule_id, format_token(topics.RULES, position)), status_code=202)

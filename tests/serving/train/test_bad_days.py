@@ -33,11 +33,10 @@ def state(tmp_path: Path) -> Path:
 def train_once(state: Path, largest_file: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, which can write no file above `largest_file` bytes."""
     settings = {"STATE": str(state), "RECOMMENDER": "counts", "KAFKA": "127.0.0.1:9"}
-    inherited = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     limits = (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     return subprocess.run(
         [sys.executable, "-P", "-m", "serving.cli", "train", "--once"],
-        env=inherited | {f"COLDSTREAM_{name}": value for name, value in settings.items()},
+        env=os.environ | {f"COLDSTREAM_{name}": value for name, value in settings.items()},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
         capture_output=True,
         text=True,
