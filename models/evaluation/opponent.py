@@ -18,7 +18,7 @@ from models.arrays import Float64, Int64
 from models.data.interactions import Interactions
 from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
-from models.data.vocabulary import POPULARITY_HALF_LIFE_MS
+from models.data.vocabulary import POPULARITY_HALF_LIFE_MS, Vocabulary
 from models.evaluation.cold_ranking import RankedEpisodes, evidence_of_episodes, rank_episodes
 from models.evaluation.cold_users import HORIZONS, ColdFold, ColdUserFolds, Episode, FoldPlan, Holdout
 from models.evaluation.cold_values import ndcg_of
@@ -131,22 +131,22 @@ class Opponent:
         """Everything that a fold needs before its cold users are asked."""
         label = f"fold {fold.number + 1}/{len(self.folds)}"
         log = self.interactions(fold.tuning.training)
-        few = _of_users(fold.tuning.cold, TUNED_ON)
+        few = of_users(fold.tuning.cold, TUNED_ON)
         tuning: dict[str, Scorer] = {}
         params: dict[str, dict[str, Any]] = {}
         for number, name in enumerate(self.members):
-            tuning[name], params[name] = self._tuned(name, log, few)
+            tuning[name], params[name] = self.tuned(name, log, few)
             self.progress(f"{label} tuning", (number + 1) / len(self.members), {})
-        tuning |= self._clocks(log)
+        tuning |= self.clocks(log)
         tuning |= self.further(tuning, log)
         evidence, horizons = self.evidence(tuning, fold.tuning, f"{label} questions")
         blends = self.blends(evidence, horizons, fold.number)
         training = self.interactions(fold.test.training)
         test: dict[str, Scorer] = {}
         for number, name in enumerate(self.members):
-            test[name] = self._fitted(name, params[name], training)
+            test[name] = self.member(name, params[name], training)
             self.progress(f"{label} fit", (number + 1) / len(self.members), {})
-        test |= self._clocks(training)
+        test |= self.clocks(training)
         test |= self.further(test, training)
         return FittedFold(fold, tuning, test, evidence, horizons, blends, params, log, training)
 
@@ -231,29 +231,30 @@ class Opponent:
             report=lambda done: self.progress(f"fold {fitted.fold.number + 1}/{len(self.folds)} {label}", done, {}),
         )
 
-    def interactions(self, frame: pd.DataFrame) -> Interactions:
-        """A holdout's events, as every member is fitted on them."""
+    def interactions(self, frame: pd.DataFrame, vocabulary: Vocabulary | None = None) -> Interactions:
+        """A holdout's events, as every member is fitted on them; `vocabulary`: None for that of items with events."""
         plan = self.plan
         return Interactions.from_frame(
             frame,
+            vocabulary,
             min_count=plan.min_count,
             kind_weights=plan.folds.weights,
             popularity_half_life_ms=plan.recency_ms,
             **self._known,
         )
 
-    def _tuned(self, name: str, log: Interactions, episodes: Sequence[Episode]) -> tuple[Scorer, dict[str, Any]]:
+    def tuned(self, name: str, log: Interactions, episodes: Sequence[Episode]) -> tuple[Scorer, dict[str, Any]]:
         """The member with the best parameters on the tuning users' questions, and those parameters."""
         first = dict(self.plan.defaults.get(name, {}))
         if self.plan.trials <= 1 or not episodes:
-            return self._fitted(name, first, log), first
+            return self.member(name, first, log), first
         started, study = time.monotonic(), new_study(self.plan.folds.seed)
         best: tuple[float, Scorer | None, dict[str, Any]] = (-1.0, None, first)
 
         def objective(trial: "Trial") -> float:
             nonlocal best
             params = spec(name).space(trial, self.context) if trial.number else first
-            member = self._fitted(name, params, log)
+            member = self.member(name, params, log)
             value = self._value(member, episodes)
             best = max(best, (value, member, params), key=lambda result: result[0])
             return value
@@ -275,9 +276,10 @@ class Opponent:
 
     def fitted_again(self, name: str, interactions: Interactions, seed: int) -> Scorer:
         """A member with its default parameters, fitted with another seed."""
-        return self._fitted(name, self.plan.defaults.get(name, {}), interactions, seed)
+        return self.member(name, self.plan.defaults.get(name, {}), interactions, seed)
 
-    def _fitted(self, name: str, params: Mapping[str, Any], log: Interactions, seed: int | None = None) -> Recommender:
+    def member(self, name: str, params: Mapping[str, Any], log: Interactions, seed: int | None = None) -> Recommender:
+        """A recommender with these parameters, fitted on `log`."""
         seed = self.plan.folds.seed if seed is None else seed
         recommender = create(name, tuned_params(name, dict(params)), self.context, seed)
         if is_neural(name):
@@ -285,10 +287,11 @@ class Opponent:
         recommender.fit(log)
         return recommender
 
-    def _clocks(self, log: Interactions) -> dict[str, Scorer]:
+    def clocks(self, log: Interactions) -> dict[str, Scorer]:
+        """Popularity at the moment of the request, one scorer for each half-life."""
         clocks: dict[str, Scorer] = {}
         for half_life_ms in self.plan.half_lives_ms:
-            clocks[live_name(half_life_ms)] = self._fitted(
+            clocks[live_name(half_life_ms)] = self.member(
                 live_name(half_life_ms), {"kinds": dict(self.plan.live_kinds)}, log
             )
         return clocks
@@ -326,6 +329,7 @@ def spread_weights(weights: Float64, names: Sequence[str], columns: Sequence[str
     return table
 
 
-def _of_users(episodes: Sequence[Episode], most: int) -> list[Episode]:
+def of_users(episodes: Sequence[Episode], most: int) -> list[Episode]:
+    """The episodes of at most so many users, the first ones."""
     users = set(list(dict.fromkeys(episode.user_id for episode in episodes))[:most])
     return [episode for episode in episodes if episode.user_id in users]

@@ -24,6 +24,8 @@ from models.synthesizers.streams import RandomStreams
 
 SMALLEST: Final = 10
 """A group has room for at least this many users, or items: small sets have fewer groups."""
+WHOLE: Final = 1_500
+"""Up to so many users the matrix is decomposed in one go, in about a second."""
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -218,9 +220,24 @@ def spectral_groups(matrix: sparse.csr_matrix, groups: int, seed: int) -> Int32:
     rank = min(groups, min(matrix.shape) - 1)
     if rank < 1:
         return np.zeros(matrix.shape[1], np.int32)
+    directions = _leading_directions((by_user @ matrix @ by_item).astype(np.float64), rank, seed)
+    return k_means(directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12), groups, seed)
+
+
+def _leading_directions(matrix: sparse.csr_matrix, rank: int, seed: int) -> Float64:
+    """float64 [columns, rank]: leading right singular vectors.
+
+    A small matrix is decomposed whole: where hardly any users share items its largest singular values are all equal,
+    and an iteration does not converge.
+    """
+    if matrix.shape[0] <= WHOLE:
+        values, left = np.linalg.eigh((matrix @ matrix.T).toarray())
+        leading: Float64 = (matrix.T @ left[:, -rank:]) / np.sqrt(np.maximum(values[-rank:], 1e-12))
+        return leading
     begin = np.random.default_rng(seed).standard_normal(min(matrix.shape))
-    _, _, right = svds((by_user @ matrix @ by_item).astype(np.float64), k=rank, v0=begin)
-    return k_means(right.T / np.maximum(np.linalg.norm(right.T, axis=1, keepdims=True), 1e-12), groups, seed)
+    _, _, right = svds(matrix, k=rank, v0=begin)
+    directions: Float64 = right.T
+    return directions
 
 
 def k_means(vectors: Float64, groups: int, seed: int) -> Int32:

@@ -56,3 +56,13 @@ def test_likelihood_sums_over_groups() -> None:
         by_group = model.prior * np.prod(model.between[:, model.item_groups[items]], axis=1)
         own = np.prod(model.within[slices, items].astype(np.float64))
         np.testing.assert_allclose(logs[row], np.log(by_group.sum() * own), rtol=1e-5)
+
+
+def test_a_shop_whose_users_share_no_items_can_be_fitted() -> None:
+    """All singular values are equal then, and an iteration would not converge."""
+    rows = [(f"u{user}", f"i{user}-{item}", "view", 1_000 + item) for user in range(120) for item in range(6)]
+    model = BlockModel()
+    model.fit(Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"])))
+    expected = model.expected([Conditions()])
+    assert expected.shape == (1, 720)
+    np.testing.assert_allclose(expected.sum(), 1.0, rtol=1e-4)
