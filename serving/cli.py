@@ -3,9 +3,12 @@
 Commands import heavy packages when they run, so that `--help` is instant.
 """
 
+import contextlib
+import errno
+import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import typer
 
@@ -84,6 +87,9 @@ GROUPS: Final = {
     "bench": ("Run the system", bench.app),
 }
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says, a quota, and the limit of a file's size."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.callback()(options.global_options)
 for heading, commands in COMMANDS.items():
@@ -99,8 +105,19 @@ def main() -> None:
     try:
         app(obj=secrets)
     except ColdstreamError as error:
-        typer.echo(f"{typer.style('error', typer.colors.RED)}: {lines_of(mask_text(str(error), secrets))}", err=True)
-        sys.exit(1)
+        _fail(mask_text(str(error), secrets))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest of the output when it ends
+        where = f"{error.filename}" if error.filename else "the output"
+        _fail(f"{where} cannot be written: {error.strerror}; free space, or write elsewhere")
+
+
+def _fail(sentence: str) -> NoReturn:
+    with contextlib.suppress(OSError):  # standard error is full too
+        typer.echo(f"{typer.style('error', typer.colors.RED)}: {lines_of(sentence)}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

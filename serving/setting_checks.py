@@ -1,5 +1,6 @@
 """Checks of settings beyond the type of each value. Each raises SettingsError with the cure."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -9,6 +10,7 @@ from serving.errors import SettingsError
 from stream.addresses import parse_servers
 from stream.client import tls_context
 from stream.errors import ColdstreamError
+from stream.events import DOMAIN_PATTERN
 from stream.security import check_security
 
 
@@ -68,3 +70,11 @@ def _call(prefix: str, check: Callable[[], Any]) -> None:
         check()
     except ColdstreamError as error:
         raise SettingsError(f"{prefix}{error}") from None
+
+
+def check_domain_name(domain: str) -> None:
+    """Raise SettingsError where no event could name this domain."""
+    if not re.fullmatch(DOMAIN_PATTERN, domain):
+        raise SettingsError(
+            f"domain {domain!r} does not fit; a name has a to z, 0 to 9 and _, begins with a letter and has at most 32"
+        )

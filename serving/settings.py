@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from serving.errors import SettingsError
-from serving.setting_checks import check_connections, check_known, check_replication, check_tables
+from serving.setting_checks import check_connections, check_domain_name, check_known, check_replication, check_tables
 from serving.setting_secrets import mask_setting, secrets_of
 from serving.setting_types import (
     HOUR_MS,
@@ -288,6 +288,8 @@ def validate(chosen: Mapping[str, Any]) -> Settings:
         raise _range_error(chosen, error) from None
     for name, least in SHORTEST_S.items():
         _check_duration(name, getattr(settings, name), least)
+    for domain in settings.domain_names:
+        check_domain_name(domain)
     check_tables({name: getattr(settings, name) for name in DOMAIN_TABLES}, settings.domain_names)
     check_connections(settings.kafka, settings.kafka_security, settings.store)
     check_replication(settings.kafka, settings.replication, settings.min_insync_replicas)

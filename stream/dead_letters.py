@@ -118,7 +118,7 @@ def show(bootstrap: str, number: int, security: Mapping[str, str] | None = None)
     for listed in read(bootstrap, security):
         if listed.number == number:
             return listed
-    raise StreamError(f"dead letter {number} does not exist; `coldstream dead-letters list` shows those that do")
+    raise _no_letter(number)
 
 
 def replay(
@@ -135,9 +135,13 @@ def replay(
     Letters that were already replayed are skipped unless `again`. `value` replaces the bytes (of one letter only).
 
     Raises:
-        StreamError: `value` is given for more than one letter. BrokerError: the cluster does not answer.
+        StreamError: a number does not exist, or `value` is given for more than one letter.
+        BrokerError: the cluster does not answer.
     """
     listed = read(bootstrap, security, reason)
+    missing = sorted(set(numbers or ()) - {listed_letter.number for listed_letter in listed})
+    if missing:
+        raise _no_letter(missing[0], reason)
     chosen = [
         listed_letter
         for listed_letter in listed
@@ -167,6 +171,11 @@ def replay(
     finally:
         producer.close()
     return chosen
+
+
+def _no_letter(number: int, reason: str | None = None) -> StreamError:
+    which = f"dead letter {number}" if reason is None else f"dead letter {number} with reason {reason}"
+    return StreamError(f"{which} does not exist; `coldstream dead-letters list` shows those that do")
 
 
 def _key(value: bytes, before: str | None) -> bytes | None:

@@ -54,7 +54,8 @@ REASONS: Final = (
 )
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Domain = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+DOMAIN_PATTERN: Final = "^[a-z][a-z0-9_]{0,31}$"
+Domain = Annotated[str, msgspec.Meta(pattern=DOMAIN_PATTERN)]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """Longer numbers are refused where they enter: no column and no array holds them."""

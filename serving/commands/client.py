@@ -30,8 +30,11 @@ def call_api(
 
 
 def _detail(response: httpx.Response) -> str:
-    """The sentence of a problem (RFC 9457); the whole body where another program answered."""
+    """The sentences of a problem (RFC 9457); the whole body where another program answered."""
     try:
-        return str(response.json().get("detail", response.text))
-    except (ValueError, AttributeError):
+        problem = response.json()
+        detail = str(problem.get("detail", response.text))
+        fields = [f"{field['key']}: {field['message']}" for field in problem.get("errors", ()) if "key" in field]
+    except (ValueError, AttributeError, TypeError, KeyError):
         return response.text
+    return "; ".join([detail, *fields])

@@ -2,14 +2,14 @@
 
 import typer
 
-from serving.commands.options import AsJson, DomainOption
+from serving.commands.options import AsJson, DomainOption, UserId
 from serving.commands.output import print_json, print_value
 
 app = typer.Typer(no_args_is_help=True, help="Inspect and rebuild user features.")
 
 
 @app.command()
-def show(ctx: typer.Context, user: str, domain: DomainOption = None) -> None:
+def show(ctx: typer.Context, user: UserId, domain: DomainOption = None) -> None:
     """Show a user's features and profile, from the running API."""
     from serving.commands.client import call_api
 

@@ -9,9 +9,11 @@ import msgspec
 import typer
 
 from serving.errors import SettingsError
+from serving.setting_checks import check_domain_name
 from serving.settings import Settings, read, validate
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UserId = Annotated[str, typer.Argument(help="A user id; before one that begins with a dash, write -- and a blank.")]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="The domain. Default: the setting `domain`.")]
 
 
@@ -51,6 +53,7 @@ def check_domain(settings: Settings, domain: str) -> None:
     names = settings.domain_names
     if domain in names:
         return
+    check_domain_name(domain)
     near = get_close_matches(domain, names, 1)
     hint = f". Did you mean {near[0]!r}? To add it" if near else "; to add it"
     addition = f'domains = "{",".join([*names, domain])}"'

@@ -1,6 +1,7 @@
 """Values printed for people or for scripts."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -13,8 +14,12 @@ REPORT: Final = "report"
 
 
 def print_json(value: Any) -> None:
-    """A value as one line of JSON; what JSON lacks (paths, times) becomes text."""
-    typer.echo(json.dumps(value, default=str))
+    """A value as one line of JSON; what JSON lacks (paths, times) becomes text, NaN and infinity null."""
+    try:
+        text = json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), default=str)
+    typer.echo(text)
 
 
 def print_value(value: Any, as_json: bool) -> None:
@@ -36,6 +41,14 @@ def print_lines(value: Any, lines: Iterable[str], as_json: bool) -> None:
         return
     for line in lines:
         typer.echo(one_line(line))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_report(text: str, *, err: bool = False) -> None:

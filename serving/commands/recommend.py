@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.commands.options import AsJson, DomainOption
+from serving.commands.options import AsJson, DomainOption, UserId
 from serving.commands.output import print_lines
 
 
 def recommend(
     ctx: typer.Context,
-    user: str,
+    user: UserId,
     n: Annotated[int, typer.Option("-n", help="The number of items.")] = 10,
     domain: DomainOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the events behind each recommendation.")] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.commands.options import AsJson, DomainOption
+from serving.commands.options import AsJson, DomainOption, check_domain
 from serving.commands.output import print_lines
 from serving.commands.release_cards import card_lines, difference_lines, differences, item_differences, list_lines
 from serving.commands.rollout_figures import figures_of, trial_lines
@@ -159,6 +159,8 @@ def _releases_of(ctx: typer.Context, domain: str | None) -> "tuple[Path, str]":
 
     settings: Settings = ctx.obj
     check_state_folder(settings.state_path)
+    if domain is not None:
+        check_domain(settings, domain)
     return settings.state_path / "releases", domain or settings.domain
 
 

@@ -49,7 +49,10 @@ def delete(
 ) -> None:
     """Delete a rule from the running API."""
     from serving.commands.client import call_api
+    from stream.errors import ColdstreamError
 
+    if not rule:
+        raise ColdstreamError("the rule's id is empty; `coldstream rules list` shows the ids")
     print_value(call_api(ctx.obj, "DELETE", f"/v1/rules/{quote(rule, safe='')}"), as_json)
 
 

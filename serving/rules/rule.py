@@ -180,7 +180,7 @@ def read_file(path: Path) -> list[Rule]:
         text = path.read_text("utf-8")
         content = tomllib.loads(text)
     except OSError as error:
-        raise RuleError(f"{path}: cannot be read: {error.strerror}; check the setting rules") from error
+        raise RuleError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RuleError(f"{path}: not TOML: {error}") from None
     unknown = sorted(set(content) - {"rule"})

@@ -73,7 +73,13 @@ def test_the_schema_of_a_settings_file() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("prot = 1", "prot"), ("port = 'x'", "port"), ("port = ", "not TOML"), ('recommender = "magic"', "recommender")],
+    [
+        ("prot = 1", "prot"),
+        ("port = 'x'", "port"),
+        ("port = ", "not TOML"),
+        ('recommender = "magic"', "recommender"),
+        ('domains = "shop,a/b"', "'a/b' does not fit"),
+    ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "own.toml"

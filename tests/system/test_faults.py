@@ -24,6 +24,7 @@ from serving.consume.archive_lag import wait_for_archive
 from serving.settings import read
 from stream import dead_letters
 from stream.broker import Broker
+from stream.errors import StreamError
 from stream.events import Interaction, encode
 from testing.delivery import archived_events, delivery_report, wait_archived
 from testing.environment import system_environment
@@ -192,6 +193,8 @@ def test_garbage_is_set_aside_and_the_stream_goes_on(uncounted: System) -> None:
     assert [letter.number for letter in dead_letters.read(bootstrap) if letter.replayed] == [first.number]
     wrong = [letter for letter in letters if letter.letter.reason == "wrong-key"]
     dead_letters.replay(bootstrap, [letter.number for letter in wrong])
+    with pytest.raises(StreamError, match="dead letter 999 does not exist; `coldstream dead-letters list` shows"):
+        dead_letters.replay(bootstrap, [first.number, 999])
     settle(system)
     assert _totals(system, "ann") == {"view": 2}  # keyed rightly now, and known by its id
     assert len(dead_letters.read(bootstrap)) == len(letters)
