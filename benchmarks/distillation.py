@@ -42,7 +42,14 @@ ALONE: Final = "encoder alone"
 FROM_TEACHER: Final = "encoder, from the blend with soft injection"
 FROM_BLEND: Final = "encoder, from the blend"
 ARMS: Final = (BLEND, TEACHER, ALONE, FROM_TEACHER, FROM_BLEND)
-PAIRS: Final = ((TEACHER, BLEND), (FROM_TEACHER, ALONE), (FROM_TEACHER, TEACHER), (FROM_TEACHER, FROM_BLEND))
+PAIRS: Final = (
+    (TEACHER, BLEND),
+    (FROM_TEACHER, ALONE),
+    (FROM_TEACHER, TEACHER),
+    (FROM_TEACHER, FROM_BLEND),
+    (FROM_BLEND, ALONE),
+    (FROM_BLEND, BLEND),
+)
 
 
 def injected(members: Mapping[str, Scorer], interactions: Interactions) -> dict[str, Scorer]:
@@ -85,6 +92,8 @@ def run(options: argparse.Namespace) -> None:
     kept: dict[str, Float64] = {}
     given = {BLEND: None, TEACHER: None, ALONE: None, FROM_TEACHER: blends[TEACHER], FROM_BLEND: blends[BLEND]}
     for arm, teacher in given.items():
+        if arm not in options.arms and arm not in blends:
+            continue
         started = time.monotonic()
         scorer = blends[arm] if arm in blends else student(options, opponent, fitted.training, teacher)
         values = UserValues(users, KS, [arm])
@@ -137,6 +146,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--weight", type=float, default=1.0, help="of the divergence from the teacher")
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--arms", default=ARMS, nargs="+", help="students that are trained, by name")
     parser.add_argument("--out", type=Path, default=Path(".coldstream/distillation.npz"))
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     options = parser.parse_args()
