@@ -24,7 +24,7 @@ from models.evaluation.cold_users import HORIZONS, ColdFold, ColdUserFolds, Epis
 from models.evaluation.cold_values import ndcg_of
 from models.evaluation.studies import new_study
 from models.recommenders.base import Recommender, Scorer, TuningContext
-from models.recommenders.blend import bucket_of
+from models.recommenders.blend import BUCKETS, bucket_of
 from models.recommenders.blend_weights import Evidence, fit_weights
 from models.recommenders.live_popularity import HALF_LIVES_MS
 from models.recommenders.registry import LIVE, REGISTRY, create, is_neural, live_name, spec, tuned_params
@@ -190,13 +190,20 @@ class Opponent:
         return np.array(tables)
 
     def stacked(
-        self, evidence: Evidence, horizons: Int64, base: Float64, names: Sequence[str], seed: int = 0
+        self,
+        evidence: Evidence,
+        horizons: Int64,
+        base: Float64,
+        names: Sequence[str],
+        seed: int = 0,
+        *,
+        buckets: int = BUCKETS,
     ) -> Float64:
         """float64 [horizons, buckets, members of the evidence]: a blend with the scorers `names` added to it.
 
         `base` float64 [horizons, buckets, members]: the blend's weights. What is fitted for each horizon and number of
         events is the share of the whole blend and of each added scorer: so few weights that a search does not lose
-        what the blend had.
+        what the blend had. Nothing is added from the bucket of history lengths `buckets` on.
         """
         base = base / (base @ evidence.scales)[:, :, None]
         nearest = np.minimum(np.maximum(horizons, 1), HORIZONS) - 1
@@ -205,6 +212,7 @@ class Opponent:
         for horizon in range(1, HORIZONS + 1):
             cases = np.flatnonzero(np.isin(horizons, (0, horizon)))
             shares = fit_weights(own.of(cases), self._rng(seed))
+            shares[buckets:] = np.eye(1, shares.shape[1])
             added = spread_weights(shares[:, 1:], names, evidence.names)
             tables.append(shares[:, :1] * base[horizon - 1] + added)
         return np.array(tables)

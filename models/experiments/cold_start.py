@@ -14,14 +14,17 @@ from models.data.item_features import ItemFeatures
 from models.data.profiles import ProfileHistory
 from models.evaluation.cold_users import HORIZONS
 from models.evaluation.cold_values import tail_of
-from models.evaluation.opponent import BY_HORIZON, FittedFold, Opponent, OpponentPlan, Progress
+from models.evaluation.opponent import BLEND, BY_HORIZON, FittedFold, Opponent, OpponentPlan, Progress
 from models.experiments.arms import ArmPlan, ExperimentArm, ExperimentArms, of_kind
 from models.experiments.guards import check_canary, check_counts, check_fold
 from models.experiments.results import WARM, UnitResults, together, unit_results, with_choice
 from models.experiments.run import Unit
-from models.recommenders.blend import bucket_of
+from models.injection.injection import FADED
+from models.recommenders.blend import BUCKETS, bucket_of
 from models.recommenders.blend_weights import Evidence
 
+FIRST_LONG: Final = 6
+"""The first bucket of histories that are longer than any cold user's; horizons are no matter there."""
 A0: Final = "A0 (chosen on tuning users)"
 A1: Final = "A1 (chosen on tuning users)"
 """At each k the arm with the highest NDCG@10 on the tuning users of the fold."""
@@ -63,11 +66,13 @@ class ColdStart:
         check_counts(fitted.tuning_log, fold.tuning.training)
         check_counts(fitted.training, fold.test.training)
         blends, label = dict(fitted.blends), f"fold {unit.fold + 1}/{len(opponent.folds)} weights"
+        base = fitted.blends[BY_HORIZON].copy()
+        base[:, FIRST_LONG:] = fitted.blends[BLEND][FIRST_LONG:]
         for number, arm in enumerate(arms.arms):
-            weights = opponent.stacked(
-                fitted.evidence, fitted.horizons, fitted.blends[BY_HORIZON], arm.members, unit.fold
+            limit = BUCKETS if arm.kind in {"direct", "ensemble"} else FADED
+            blends[arm.name] = opponent.stacked(
+                fitted.evidence, fitted.horizons, base, arm.members, unit.fold, buckets=limit
             )
-            blends[arm.name] = weights
             self.progress(label, (number + 1) / len(arms.arms), {})
         tuned = tuning_values(fitted.evidence, fitted.horizons, blends, opponent.plan.folds.ks)
         return self._asked(opponent, fitted, blends, arms.arms, tuned)
