@@ -28,7 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "complete-journey": ("--source", "complete-journey"),
 }
 """The options that name each set; paths lie in the folder of all sets."""
-SHOWN: Final = ("Verdicts", "Verdicts on each generator", "The strongest opponent", "A4", "NDCG@10")
+SHOWN: Final = ("Verdicts", "The strongest opponent", "What each arm adds", "A4", "NDCG@10, ")
 """The beginnings of the titles of the tables that are shown."""
 
 

@@ -25,6 +25,8 @@ from models.recommenders.blend_weights import Evidence
 
 FIRST_LONG: Final = 6
 """The first bucket of histories that are longer than any cold user's; horizons are no matter there."""
+BASE: Final = "blend, half by horizon"
+"""The blend that arms add to."""
 A0: Final = "A0 (chosen on tuning users)"
 A1: Final = "A1 (chosen on tuning users)"
 """At each k the arm with the highest NDCG@10 on the tuning users of the fold."""
@@ -66,8 +68,7 @@ class ColdStart:
         check_counts(fitted.tuning_log, fold.tuning.training)
         check_counts(fitted.training, fold.test.training)
         blends, label = dict(fitted.blends), f"fold {unit.fold + 1}/{len(opponent.folds)} weights"
-        base = fitted.blends[BY_HORIZON].copy()
-        base[:, FIRST_LONG:] = fitted.blends[BLEND][FIRST_LONG:]
+        base = blends[BASE] = base_weights(fitted.blends, fitted.evidence)
         for number, arm in enumerate(arms.arms):
             limit = BUCKETS if arm.kind in {"direct", "ensemble"} else FADED
             blends[arm.name] = opponent.stacked(
@@ -94,7 +95,7 @@ class ColdStart:
         if warm:
             ranked = opponent.ranked(fitted, warm, blends, lists=True, singles=singles, label="warm users")
             parts.append(unit_results(ranked, warm, group=WARM, predictions=keep))
-        real = [name for name in tuned if name in opponent.arms]
+        real = [name for name in tuned if name in {*opponent.arms, BASE}]
         chosen = {A0: best_by_k(tuned, real), A1: best_by_k(tuned, of_kind(arms, "synthesis"))}
         results = together(parts, self._facts(opponent, fitted, blends, arms, tuned, chosen))
         for name, by_k in chosen.items():
@@ -119,7 +120,7 @@ class ColdStart:
             shares[name] = {fitted.evidence.names[place]: rows[:, place].round(4).tolist() for place in used}
         return {
             "arms": msgspec.to_builtins(list(arms)),
-            "opponent": opponent.arms,
+            "opponent": [*opponent.arms, BASE],
             "tuning": {arm: {str(k): value for k, value in by_k.items()} for arm, by_k in tuned.items()},
             "chosen": {name: {str(k): arm for k, arm in by_k.items()} for name, by_k in chosen.items()},
             "shares": shares,
@@ -158,6 +159,17 @@ class ColdStart:
 PROBED: Final = 50
 CANARY_USERS: Final = 2_000
 """Users among whom a canary is planted."""
+
+
+def base_weights(blends: Mapping[str, Float64], evidence: Evidence) -> Float64:
+    """float64 [horizons, buckets, members]: the mean of the weights by horizon and those for all horizons.
+
+    Weights of one horizon are fitted on a fifth of the questions, so they are shrunk towards those of all.
+    """
+    pooled, by_horizon = (blends[name] / (blends[name] @ evidence.scales)[..., None] for name in (BLEND, BY_HORIZON))
+    base: Float64 = (pooled + by_horizon) / 2
+    base[:, FIRST_LONG:] = pooled[FIRST_LONG:]
+    return base
 
 
 def tuning_values(

@@ -9,7 +9,7 @@ import numpy as np
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.evaluation.report_page import ReportTable, number
 from models.experiments.arms import ExperimentArm, of_kind
-from models.experiments.cold_start import A0, A1
+from models.experiments.cold_start import A0, A1, BASE
 from models.experiments.measures import ANY_K, NEXT, SAME, compared, user_values
 from models.experiments.report import (
     ExperimentReport,
@@ -44,10 +44,12 @@ def report_of(
     verdicts, each = judged[: len(ks)], judged[len(ks) :]
     shown = [A1, *of_kind(arms, "synthesis", "direct", "control", "ensemble")]
     ratios = horizon_ratios(values, shown, strongest, rng)
+    added = horizon_ratios(values, shown, dict.fromkeys(ks, BASE), rng)
     tables = [
         verdict_table(verdicts),
         _strongest_table(values, kept["opponent"], strongest),
         verdict_table(each, "Verdicts on each generator"),
+        horizon_table(added, f"What each arm adds to the same opponent ({BASE}), by horizon"),
         horizon_table(ratios, "NDCG@10 by horizon, to the best other arm"),
         *_choices(run, done),
         *_direct_tables(values, arms, strongest, rng),
@@ -68,7 +70,7 @@ def report_of(
     )
     plots = [
         arm_plot(values, [A0, *shown]),
-        *(horizon_plot(ratios, k, "the best other arm") for k in PLOTTED_KS if k in ks),
+        *(horizon_plot(added, k, BASE) for k in PLOTTED_KS if k in ks),
     ]
     return report, plots
 
