@@ -1,6 +1,6 @@
 """Do synthetic events help users of few events? `coldstream experiment cold-start` on public sets, and its tables.
 
-python -m benchmarks.cold_start --data FOLDER [--sets beauty,movielens-1m] [--k 1,2,3] [--first-folds 2] [--sample N]
+python -m benchmarks.cold_start --data FOLDER [--sets beauty,movielens-1m] [--k 1,2] [--first-folds 2] [--sample N]
                                 [--tuning-users N] [--synthesizers walk,markov] [--out FOLDER] [--show]
 
 Runs one set after another; each goes on where it was. `--show` only prints what is there, as Markdown.
@@ -79,11 +79,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that holds the data sets")
     parser.add_argument("--out", type=Path, default=Path(".coldstream/cold-start"), help="where results are kept")
     parser.add_argument("--sets", default="beauty,movielens-1m,online-retail")
-    parser.add_argument("--k", default="1,2,3")
+    parser.add_argument("--k", default="1,2")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-folds", type=int)
     parser.add_argument("--sample", type=int, help="at most so many cold users in all folds")
-    parser.add_argument("--tuning-users", type=int, default=500)
+    parser.add_argument("--tuning-users", type=int, default=1_000)
     parser.add_argument("--synthesizers", default="walk,markov")
     parser.add_argument("--show", action="store_true", help="only print what is kept")
     chosen = parser.parse_args()
