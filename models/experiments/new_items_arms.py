@@ -26,7 +26,7 @@ CUTOFF: Final = 10
 SHOWN: Final = 20
 COMPETING: Final = 30
 """The best new items of each arm that compete with a target while weights are fitted."""
-TRIES: Final = 96
+TRIES: Final = 64
 """Weights that are tried in each round."""
 TUNED_ON: Final = 1_500
 """Users with new targets that weights and parameters are tuned on."""
@@ -146,7 +146,7 @@ def part_columns(name: str, inputs: ArmInputs, params: Params) -> Float32:
     if name == RIDGE:
         return columns_of.ridge_columns(content.combined(), known, inputs.table, params["reg"])
     if name == TEXT_ROWS:
-        return columns_of.text_row_columns(inputs.gram, content.combined(), known, reg=inputs.reg, **params)
+        return columns_of.text_row_columns(inputs.gram, content.combined(), known, **params)
     if name == EXPECTED:
         return _expected(inputs)
     return _refitted(inputs, *(_synthetic_users if name == GENERATOR else _pseudo_users)(inputs, name), params["refit"])
@@ -215,7 +215,7 @@ def grid_of(name: str, inputs: ArmInputs) -> list[Params]:
     if name == RIDGE:
         return [{"reg": 0.3}, {"reg": 1.0}, {"reg": 4.0}]
     if name == TEXT_ROWS:
-        return [{"weight": weight} for weight in (1.0, 10.0, 100.0)]
+        return [{"weight": 100.0, "reg": 150.0}, {"weight": 100.0, "reg": 1600.0}, {"weight": 1000.0, "reg": 10_000.0}]
     return [{"refit": "knn"}, {"refit": "ease"}] if name in {PSEUDO, GENERATOR, DRAWN} else [{}]
 
 
