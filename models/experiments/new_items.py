@@ -49,6 +49,8 @@ OURS: Final = (SUM, SUM_WITH_GENERATOR, SUM_EXPECTED)
 OTHERS: Final = (*HONEST, OPPONENT_EXPECTED, *CONTROLS)
 SHARES: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 """Shares of the probability that new items are given."""
+CURVE: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, *SHARES[1:])
+"""Shares of the curve; those below 1% show what the last places bring."""
 PRICE: Final = 0.01
 """What known items may lose at the share that is chosen on tuning users."""
 SLOTS: Final = (1, 2)
@@ -193,8 +195,7 @@ class NewItemsVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """An arm against the best other one, by NDCG@10 among new items; `users`: those with a new target.
 
     `to_blend`: to the opponents' tuned blend, which knows no expected popularity. `slots`: by places of their own, the
-    ratio of the full list's NDCG@10 of new targets. `full`: the same at the share chosen on tuning users. `warm`: what
-    known items keep there. `reasons`: why it fails.
+    ratio of the full list's NDCG@10 of new targets. `reasons`: why it fails.
     """
 
     arm: str
@@ -205,8 +206,6 @@ class NewItemsVerdict(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Comparison
     to_blend: Comparison
     slots: dict[int, Comparison]
-    full: Comparison
-    warm: Comparison
     reasons: list[str]
 
     @property
@@ -222,8 +221,6 @@ def judge_arms(values: NewItemsValues, rng: np.random.Generator) -> list[NewItem
     best, blend = values.arms[other], values.arms[OPPONENT_BLEND]
     ratios = compare([own.ndcg for own in ours], [best.ndcg] * len(ours), rng)
     to_blend = compare([own.ndcg for own in ours], [blend.ndcg] * len(ours), rng)
-    full = compare([own.full.new_ndcg for own in ours], [best.full.new_ndcg] * len(ours), rng)
-    warm = compare([own.full.warm_ndcg for own in ours], [values.warm] * len(ours), rng)
     slots = {
         slot: compare([own.slots[slot].new_ndcg for own in ours], [best.slots[slot].new_ndcg] * len(ours), rng)
         for slot in SLOTS
@@ -238,8 +235,6 @@ def judge_arms(values: NewItemsValues, rng: np.random.Generator) -> list[NewItem
             ratio=ratios[place],
             to_blend=to_blend[place],
             slots={slot: slots[slot][place] for slot in SLOTS},
-            full=full[place],
-            warm=warm[place],
             reasons=_reasons(ratios[place], means[arm], means[SHUFFLED]),
         )
         for place, arm in enumerate(OURS)
@@ -294,7 +289,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
     warm: float
 
 
-def curve_of(units: Sequence[NewItemsResults], arm: str, shares: Sequence[float] = SHARES) -> list[CurvePoint]:
+def curve_of(units: Sequence[NewItemsResults], arm: str, shares: Sequence[float] = CURVE) -> list[CurvePoint]:
     """The price of new items at each share."""
     points, alone = [], 0.0
     for share in shares:
@@ -311,6 +306,14 @@ def curve_of(units: Sequence[NewItemsResults], arm: str, shares: Sequence[float]
             )
         )
     return points
+
+
+def at_loss(points: Sequence[CurvePoint], loss: float) -> CurvePoint:
+    """The point of a curve where known items lose so much of their NDCG@10, between its points in straight lines."""
+    losses = np.maximum.accumulate([1 - point.warm for point in points])
+    names = ("share", "reach", "new_ndcg", "new_hit")
+    values = {name: float(np.interp(loss, losses, [getattr(point, name) for point in points])) for name in names}
+    return CurvePoint(**values, warm=1 - loss)
 
 
 def spread_of(values: NewItemsValues, rng: np.random.Generator) -> dict[str, tuple[float, float]]:

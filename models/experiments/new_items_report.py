@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from models.experiments.new_items import (
     CurvePoint,
     NewItemsValues,
     NewItemsVerdict,
+    at_loss,
     curve_of,
     judge_arms,
     prices,
@@ -23,12 +24,13 @@ from models.experiments.new_items_arms import BORROWED, CONTROLS, HONEST, OPPONE
 from models.experiments.report import missing_sentence
 from models.experiments.verdicts import ratio_text
 
-KINDS_OF_ARMS = "opponent", "control", "ours"
+LOSSES: Final = (0.01, 0.02, 0.05)
+"""Prices at which arms are compared in the full catalogue."""
 
 
 class NewItemsReport(msgspec.Struct, kw_only=True):
-    """The results on a data set. `arms`: metrics by name for each arm; `curves`: points by arm; `prices`: what known
-    items keep, by places of their own."""
+    """The results on a data set. `arms`: metrics by name for each arm; `curves`: points by arm; `at_price`: each
+    arm where known items lose so much (`LOSSES`); `prices`: what known items keep, by places of their own."""
 
     source: str
     events: int
@@ -42,6 +44,7 @@ class NewItemsReport(msgspec.Struct, kw_only=True):
     arms: dict[str, dict[str, float]]
     intervals: dict[str, tuple[float, float]]
     curves: dict[str, list[CurvePoint]]
+    at_price: dict[str, list[CurvePoint]]
     prices: dict[int, Comparison]
     tuned: list[dict[str, Any]]
     settings: dict[str, Any] = {}
@@ -56,12 +59,14 @@ def new_items_report(values: NewItemsValues, seed: int, **facts: Any) -> NewItem
     slot_prices = prices(values, rng)
     best = max(verdicts, key=lambda verdict: verdict.value)
     shown = dict.fromkeys((best.arm, best.other, OPPONENT_BLEND, BORROWED))
+    curves = {arm: curve_of(values.units, arm) for arm in values.arms}
     return NewItemsReport(
         verdict=sentences_of(verdicts, slot_prices),
         verdicts=verdicts,
         arms={arm: _metrics(values, arm) for arm in values.arms},
         intervals=spread_of(values, rng),
-        curves={arm: curve_of(values.units, arm) for arm in shown},
+        curves={arm: curves[arm] for arm in shown},
+        at_price={arm: [at_loss(points, loss) for loss in LOSSES] for arm, points in curves.items()},
         prices=slot_prices,
         tuned=[unit.facts["tuned"] for unit in values.units],
         asked_users=int(max(verdict.users for verdict in verdicts)),
@@ -81,6 +86,7 @@ def page_of(report: NewItemsReport) -> ReportPage:
     tables = [
         arm_table(report),
         verdict_table_of(report.verdicts),
+        price_table(report),
         *(_curve_table(*pair) for pair in report.curves.items()),
     ]
     return ReportPage(f"New items on {report.source}", [fact for fact in facts if fact], plots, tables, settings)
@@ -118,7 +124,7 @@ def arm_table(report: NewItemsReport) -> ReportTable:
 def verdict_table_of(verdicts: Sequence[NewItemsVerdict]) -> ReportTable:
     """Every verdict, failures first."""
     head = ["arm", "passes", "ratio to the best other", "p (Holm)", "the other", f"ratio to {OPPONENT_BLEND}"]
-    head += ["1 place", "2 places", "full catalogue", "known items there", "why not"]
+    head += ["1 place", "2 places", "why not"]
     rows = [
         [
             verdict.arm,
@@ -126,12 +132,31 @@ def verdict_table_of(verdicts: Sequence[NewItemsVerdict]) -> ReportTable:
             ratio_text(verdict.ratio),
             number(verdict.ratio.holm),
             verdict.other,
-            *map(ratio_text, (verdict.to_blend, *verdict.slots.values(), verdict.full, verdict.warm)),
+            *map(ratio_text, (verdict.to_blend, *verdict.slots.values())),
             ", ".join(verdict.reasons),
         ]
         for verdict in sorted(verdicts, key=lambda verdict: verdict.passed)
     ]
     return ReportTable("Verdicts: NDCG@10 of new targets", head, rows)
+
+
+def price_table(report: NewItemsReport) -> ReportTable:
+    """Every arm in the full catalogue at the same price."""
+    head = ["arm", *(f"at {loss:.0%}: {name}" for loss in LOSSES for name in ("NDCG@10", "HR@10", "of the first ten"))]
+    rows = [
+        [
+            arm,
+            *(
+                text
+                for point in points
+                for text in (number(point.new_ndcg), number(point.new_hit), f"{point.reach:.1%}")
+            ),
+        ]
+        for arm, points in sorted(report.at_price.items(), key=lambda pair: -pair[1][0].new_ndcg)
+    ]
+    return ReportTable(
+        "Full catalogue: new targets, where warm targets lose 1%, 2% and 5% of their NDCG@10", head, rows
+    )
 
 
 def text_of(report: NewItemsReport) -> str:
@@ -172,7 +197,7 @@ def _metrics(values: NewItemsValues, arm: str) -> dict[str, float]:
 def _curve_table(arm: str, points: Sequence[CurvePoint]) -> ReportTable:
     head = ["share of new items", "new items in the first ten", "NDCG@10 of new targets", "HR@10", "known items keep"]
     rows = [
-        [f"{point.share:.2f}", f"{point.reach:.1%}", number(point.new_ndcg), number(point.new_hit), number(point.warm)]
+        [f"{point.share:g}", f"{point.reach:.1%}", number(point.new_ndcg), number(point.new_hit), number(point.warm)]
         for point in points
     ]
     return ReportTable(f"The price of {arm} in the full catalogue", head, rows)

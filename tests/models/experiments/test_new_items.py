@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from features.catalogue import CatalogueEntry
 from models.data.item_features import ItemFeatures
 from models.errors import TrainingError
 from models.evaluation.report_page import html_page
-from models.experiments.new_items import NewItems, judge_arms, prices, sentences_of, values_of
+from models.experiments.new_items import CurvePoint, NewItems, at_loss, judge_arms, prices, sentences_of, values_of
 from models.experiments.new_items_arms import ARMS, ndcg_of_list
 from models.experiments.new_items_lists import ItemLists, NewItemsResults, among_new, mixed, reach_of, with_slots
 from models.experiments.new_items_report import new_items_report, page_of, text_of
@@ -119,6 +120,7 @@ def test_the_report_says_the_verdict_first(planted: NewItemsResults) -> None:
     assert curve[0].warm == 1.0
     assert curve[0].reach == 0.0
     assert curve[-1].reach > curve[3].reach
+    assert [point.warm for point in report.at_price["sum"]] == pytest.approx([0.99, 0.98, 0.95])
 
 
 def test_lists_by_hand() -> None:
@@ -142,3 +144,8 @@ def test_ndcg_of_a_list_by_hand() -> None:
     items = np.array([5, 3, 8])
     assert ndcg_of_list(items, [3]) == pytest.approx(1 / np.log2(3))
     assert ndcg_of_list(items, [5, 8]) == pytest.approx((1 + 0.5) / (1 + 1 / np.log2(3)))
+
+
+def test_between_points_of_the_curve() -> None:
+    points = [CurvePoint(0.0, 0.0, 0.0, 0.0, 1.0), CurvePoint(0.2, 0.1, 0.04, 0.08, 0.96)]
+    assert msgspec.structs.astuple(at_loss(points, 0.01)) == pytest.approx((0.05, 0.025, 0.01, 0.02, 0.99))
