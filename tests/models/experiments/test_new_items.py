@@ -12,11 +12,22 @@ from models.data.item_features import ItemFeatures
 from models.errors import TrainingError
 from models.evaluation.report_page import html_page
 from models.experiments.new_items import CurvePoint, NewItems, at_loss, judge_arms, prices, sentences_of, values_of
-from models.experiments.new_items_arms import ARMS, ndcg_of_list
-from models.experiments.new_items_lists import ItemLists, NewItemsResults, among_new, mixed, reach_of, with_slots
+from models.experiments.new_items_arms import ARMS, RIDGE, ArmInputs, Questions, base_of, ndcg_of_list, part_columns
+from models.experiments.new_items_lists import (
+    ItemLists,
+    ListBuilder,
+    NewItemsResults,
+    among_new,
+    mixed,
+    reach_of,
+    with_slots,
+)
 from models.experiments.new_items_report import new_items_report, page_of, text_of
 from models.experiments.new_items_split import HidingPlan, NewItemsFolds, check_planted
 from models.experiments.run import Unit
+from models.recommenders.new_item_columns import ContentFeatures
+from models.recommenders.new_item_scorer import NewItemScorer
+from models.recommenders.top_k import top_k
 
 TASTES, SYNONYMS, ITEMS, NOISE = 6, 6, 40, 40
 
@@ -149,3 +160,26 @@ def test_ndcg_of_a_list_by_hand() -> None:
 def test_between_points_of_the_curve() -> None:
     points = [CurvePoint(0.0, 0.0, 0.0, 0.0, 1.0), CurvePoint(0.2, 0.1, 0.04, 0.08, 0.96)]
     assert msgspec.structs.astuple(at_loss(points, 0.01)) == pytest.approx((0.05, 0.025, 0.01, 0.02, 0.99))
+
+
+def test_full_lists_are_those_of_a_scorer_of_the_full_catalogue() -> None:
+    frame, features = shop(noise=False, users=100)
+    holdout = NewItemsFolds(frame, features).fold(0).test
+    inputs = ArmInputs(holdout.training, ContentFeatures.fit(holdout.training), 50.0, 0)
+    base, questions = base_of(inputs, 0.9), Questions(holdout, holdout.questions, 50)
+    columns = part_columns(RIDGE, inputs, {"reg": 1.0})
+    builder = ListBuilder(questions, base, holdout.training.vocabulary.item_ids, predictions=False)
+    builder.add(RIDGE, columns, 0.9)
+    results = builder.results({})
+    scores = NewItemScorer(RIDGE, base, columns, decay=0.9, share=0.4).score(questions.batch)
+    for row, seen in enumerate(questions.seen):
+        scores[row, list(seen)] = -np.inf
+    lists = mixed(results.known, results.new[RIDGE], 0.4)
+    best = top_k(scores, 10)[0]
+    assert np.array_equal(lists.is_new, best >= holdout.known)
+    assert 0 < lists.is_new.mean() < 1
+    new_hits = [
+        np.isin(row, [holdout.known + target for target in targets])
+        for row, targets in zip(best, questions.new, strict=True)
+    ]
+    assert np.array_equal(lists.new_hits > 0, np.array(new_hits))
