@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ from testing.temporary_folder import temporary_folder
 
 SETTLE_S: Final = 2.0
 NEIGHBOURS: Final = 50
+API_COMMAND: Final = python_command("serving.http.app")
 
 
 def histories(users: int, items: int, rng: np.random.Generator) -> Iterator[tuple[tuple[str, str], Activity]]:
@@ -66,14 +67,14 @@ def fill(folder: Path, users: int, items: int, rng: np.random.Generator) -> None
 
 
 @contextmanager
-def serving(state: Path, items: int) -> Iterator[tuple[int, int]]:
+def serving(state: Path, items: int, api_command: Sequence[str] = API_COMMAND) -> Iterator[tuple[int, int]]:
     """A broker, a consumer and the API over a filled state, with the catalogue sent: the API's port and process id."""
     with Broker(state / "kafka", free_port()) as broker:
         create_topics(broker.bootstrap, None, topics(4))
         variables = system_environment(state, kafka=broker.bootstrap)
         api, consumer = [
-            start_child(python_command(module), env=variables, stdout=subprocess.DEVNULL)
-            for module in ("serving.http.app", "serving.consume.app")
+            start_child(command, env=variables, stdout=subprocess.DEVNULL)
+            for command in (api_command, python_command("serving.consume.app"))
         ]
         port = int(variables["COLDSTREAM_PORT"])
         try:

@@ -99,7 +99,8 @@ def replay_source(
             resume_file.unlink(missing_ok=True)
         logged = partial(_logged, settings)
         sent = send(settings, source, options, logged=logged, resume_file=resume_file)
-        return {**msgspec.to_builtins(sent), REPORT: msgspec.to_builtins(source.report)}
+        of = {"source": source.name, "domain": source.domain, "compared": compared_with(settings)}
+        return {**of, **msgspec.to_builtins(sent), REPORT: msgspec.to_builtins(source.report)}
     finally:
         lock.release()
 
@@ -146,6 +147,11 @@ def play_window(
         progress=report,
         stop=stop,
     )
+
+
+def compared_with(settings: Settings) -> str:
+    """What the events of a source are compared with, so that only new ones are sent."""
+    return f"the log at {settings.bootstrap} and the archive {settings.state_path / 'archive'}"
 
 
 def _logged(settings: Settings, source: Source) -> "pl.Series":

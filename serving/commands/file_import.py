@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from features.log_comparison import gone_offsets
-from serving.commands.data_loading import compare, send
+from serving.commands.data_loading import compare, compared_with, send
 from serving.settings import Settings
 from stream.errors import ColdstreamError
 from stream.files import try_lock
@@ -95,7 +95,7 @@ def import_source(settings: Settings, source: Source) -> ImportReport:
         sent.total,
         sent.seconds,
         sent.finished,
-        f"the log at {settings.bootstrap} and the archive {archive}",
+        compared_with(settings),
         gone,
     )
 

@@ -1,9 +1,12 @@
 """Replays into a real broker: in order, at the speed asked for, and resumable."""
 
+import json
+import subprocess
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +19,8 @@ from stream.replay import CHUNK, ReplayOptions, ReplayProgress, replay, shift_to
 from stream.sources.source import Source
 from stream.sources.table import open_table
 from stream.sources.table_options import TableOptions
+from testing.environment import system_environment
+from testing.supervised import COLDSTREAM
 
 EVENTS = 20_000
 WEEK_MS = 7 * 24 * 60 * 60 * 1000
@@ -98,3 +103,29 @@ def test_a_place_of_other_data_is_refused(broker: Broker, tmp_path: Path) -> Non
         replay(data, broker.bootstrap, resume_file=place)
     with pytest.raises(StreamError, match="speed=0 is not above 0"):
         replay(data, broker.bootstrap, None, ReplayOptions(speed=0))
+
+
+@pytest.mark.timeout(600)
+def test_the_json_report_of_the_command_accounts_for_every_line(fresh_broker: Broker, tmp_path: Path) -> None:
+    rows = ["1,10,4.5,1700000000", "1,11,3.0,1700000001", "2,10,5.0,1700000002", "2,10,5.0,1700000002"]
+    (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows, "3,10,x,yesterday", ""]))
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n10,Heat (1995),Action\n11,Ran (1985),Drama\n")
+    environment = system_environment(tmp_path / "state", kafka=fresh_broker.bootstrap)
+
+    def run() -> dict[str, Any]:
+        command = [COLDSTREAM, "replay", f"movielens-small:{tmp_path}", "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    first = run()
+    names = ("source", "domain", "items", "users", "events", "before", "total", "finished", "shift_ms")
+    assert [first[name] for name in names] == ["movielens-small", "video", 2, 0, 3, 0, 3, True, 0]
+    assert first["compared"] == f"the log at {fresh_broker.bootstrap} and the archive {tmp_path / 'state' / 'archive'}"
+    assert first["seconds"] > 0
+    report = first["report"]
+    assert (report["read"], report["kept"]) == (5, 3)
+    assert len(logged(fresh_broker)) == 3
+    again = run()
+    assert [again[name] for name in ("events", "before", "total")] == [0, 3, 3]
+    assert again["report"] == report
