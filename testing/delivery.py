@@ -15,6 +15,8 @@ from features.archive import parts
 from features.event_log import last_positions
 from features.rebuild import differing_keys, log_by_partition, rebuild
 from features.store import OnlineStore, open_store
+from serving.domain_presets import popularity_settings
+from serving.settings import read
 from stream import topics
 from stream.events import Interaction
 from testing.system import DOMAINS, System
@@ -35,7 +37,8 @@ def delivery_report(system: System, acknowledged: Sequence[Interaction]) -> dict
     bootstrap = system.broker.bootstrap
     ends = last_positions(bootstrap, None)
     log = log_by_partition(system.state / "archive", bootstrap, None, DOMAINS)
-    report = rebuild(log, rebuilt, FoldSettings(), ends=ends)
+    counted = popularity_settings(read(environment=system.environment))
+    report = rebuild(log, rebuilt, FoldSettings(), ends=ends, popularity_settings=counted)
     different_rows = differing_keys(live, rebuilt, [("shop", user) for user in kinds_by_user])
     different_popularity = _different_popularity(live, rebuilt, list(ends))
     archived = Counter(archived_offsets(system.state / "archive"))

@@ -16,6 +16,7 @@ from features.store import open_store
 from serving.commands.new_epoch import begin_epoch
 from serving.commands.rebuild_features import rebuild_features
 from serving.commands.system_checks import check_log
+from serving.domain_presets import popularity_settings
 from stream import topics
 from stream.admin import create_topics
 from testing.logged_views import CURES, LoggedViews, assert_refused, settings_of, start, start_broker, stop
@@ -30,9 +31,8 @@ def assert_like_rebuild(system: System, aside: Path) -> None:
     """The store's rows are those of a fold of archive and log."""
     bootstrap, archive = system.broker.bootstrap, system.state / "archive"
     store = open_store(aside, "sqlite", DOMAINS)
-    rebuild(
-        log_by_partition(archive, bootstrap, None, DOMAINS), store, FoldSettings(), ends=last_positions(bootstrap, None)
-    )
+    log, ends = log_by_partition(archive, bootstrap, None, DOMAINS), last_positions(bootstrap, None)
+    rebuild(log, store, FoldSettings(), ends=ends, popularity_settings=popularity_settings(settings_of(system)))
     rebuild_catalogue(archive, store, bootstrap)
     store.close()
     assert differing_rows(system.state / STORE_FOLDER, aside) == []
