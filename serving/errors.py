@@ -29,3 +29,7 @@ class LogError(ServingError):
 
 class ConsumerError(ServingError):
     """The consumer cannot continue."""
+
+
+class InstanceError(ConsumerError):
+    """The consumer's name in its consumer groups is not usable, or another process has it."""

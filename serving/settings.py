@@ -101,6 +101,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Host under which they reach the trainer, if it is not `host`."""
     api_metrics_port: Port = 9100
     """Port of the API's health and metrics; it answers whatever the API's own port is doing."""
+    consumer_id: str | None = None
+    """A consumer process's own name in its groups; by default made of host, state folder and a number."""
+    session_timeout_ms: Annotated[int, Meta(ge=6_000, le=30 * 60 * 1000)] = 10_000
+    """A consumer that is gone for so long loses its partitions to others; a restart within that time keeps them."""
     consumer_metrics_port: Port = 9101
     """Prometheus port of the consumer."""
     archive_metrics_port: Port = 9102

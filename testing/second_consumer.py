@@ -13,10 +13,13 @@ from testing.system import System
 
 
 @contextmanager
-def second_consumer(system: System) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """Another consumer of the group: the address of its metrics, and its process."""
+def second_consumer(system: System, **variables: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Another consumer of the group: the address of its metrics, and its process.
+
+    `variables` are further environment variables.
+    """
     port = free_port()
-    environment = {**system.environment, "COLDSTREAM_CONSUMER_METRICS_PORT": str(port)}
+    environment = {**system.environment, "COLDSTREAM_CONSUMER_METRICS_PORT": str(port), **variables}
     with (system.state / "second.log").open("ab") as log:
         process = start_child(python_command(MODULES["consumer"]), env=environment, stdout=log, stderr=log)
         try:

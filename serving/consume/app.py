@@ -26,8 +26,10 @@ from serving.consume.faust_transport import ReadableTransport
 from serving.consume.forget import ForgetProcessor
 from serving.consume.health import ConsumerHealth
 from serving.consume.log_guard import trusted_partitions
+from serving.consume.membership import Instance
+from serving.consume.partition_reader import PartitionReader
 from serving.domain_presets import popularity_settings
-from serving.errors import ConsumerError, LogError, MessageError
+from serving.errors import ConsumerError, InstanceError, LogError, MessageError
 from serving.messages import decode_announcement
 from serving.process import logs, memory
 from serving.process.recent_quantiles import keep_recent
@@ -44,8 +46,13 @@ SESSION_S: Final = 10.0
 log = logging.getLogger("coldstream.consumer")
 
 
-def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProcessor, list[Service]]:
-    """The Faust app with its agents, the event processor, and the services that run beside the app."""
+def build(
+    store: OnlineStore, settings: Settings, instance: str | None = None
+) -> tuple[faust.App, EventProcessor, list[PartitionReader], list[Service]]:
+    """The Faust app with its agents, the event processor, the readers of topics, and all services of the app.
+
+    `instance` is the name of this process in the consumer groups.
+    """
     app = faust.App(
         "coldstream",
         broker=broker_urls(settings),
@@ -56,6 +63,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         web_enabled=False,
         broker_session_timeout=SESSION_S,  # with Faust's 60 s, a start after kill -9 waits that long
         broker_heartbeat_interval=SESSION_S / 4,
+        consumer_group_instance_id=instance,
         topic_disable_leader=True,
         autodiscover=False,
     )
@@ -70,6 +78,7 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
         cached_users=settings.cached_users,
         flush_ms=settings.popularity_every_ms,
         popularity_settings=popularity_settings(settings),
+        session_timeout_ms=settings.session_timeout_ms,
         join_window=JoinWindow(settings.click_window_ms, settings.waiting_lists),
     )
     events = EventProcessor(store, options)
@@ -87,7 +96,10 @@ def build(store: OnlineStore, settings: Settings) -> tuple[faust.App, EventProce
                 continue
             log.info("%s: release %s (%s)", message.domain, message.release, message.action)
 
-    return app, events, [events, catalogue, forget, ConsumerHealth(events, catalogue, forget)]
+    readers: list[PartitionReader] = [events, catalogue, forget]
+    for reader in readers:
+        reader.instance = instance
+    return app, events, readers, [*readers, ConsumerHealth(events, catalogue, forget)]
 
 
 def broker_urls(settings: Settings) -> list[str]:
@@ -116,8 +128,9 @@ async def serve(settings: Settings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     wait_ready(settings.bootstrap, settings.kafka_security)
+    instance = Instance(settings)
     store = open_store(settings.state_path / "feast", settings.store, settings.domain_names)
-    app, events, services = build(store, settings)
+    app, events, readers, services = build(store, settings, instance.name)
     try:
         events.log_guard.start(store.read_log_marks(trusted_partitions(settings.partitions)))
         await app.start()
@@ -128,9 +141,12 @@ async def serve(settings: Settings) -> None:
         ) from error
     for service in services:
         await app.add_runtime_dependency(service)
-    log.info("the consumer is ready")
+    log.info("the consumer is ready: %s", instance.name)
     crash_watch = asyncio.create_task(_first_crash([app, *services]))
-    await asyncio.wait({crash_watch, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    fenced = [asyncio.create_task(reader.fenced.wait()) for reader in readers]
+    await asyncio.wait({crash_watch, asyncio.create_task(stop.wait()), *fenced}, return_when=asyncio.FIRST_COMPLETED)
+    if any(reader.fenced.is_set() for reader in readers):
+        _end_fenced(instance.name)
     crash_watch.cancel()
     stopped = await _stop_all(app, events, services)
     store.close()
@@ -156,6 +172,17 @@ async def _stop_all(app: faust.App, events: EventProcessor, services: Sequence[S
     stopping = asyncio.create_task(app.stop())
     done, _ = await asyncio.wait({stopping}, timeout=2 * events.disconnect_timeout_s)
     return bool(done)
+
+
+def _end_fenced(name: str) -> NoReturn:
+    """End at once, without writing or committing: the partitions are another process's now."""
+    log.error(
+        "another consumer joined under the name %s and has its partitions now; give each consumer process "
+        "a consumer_id of its own (COLDSTREAM_CONSUMER_ID)",
+        name,
+    )
+    logging.shutdown()
+    os._exit(EXIT_MISCONFIGURED)
 
 
 def _exit_now(crash: str | None) -> NoReturn:
@@ -192,6 +219,9 @@ def main(settings: Settings | None = None) -> int:
         popularity_settings(settings)  # before waiting for Kafka: a bad preset is a permanent error
         asyncio.run(serve(settings))
     except PresetError as error:
+        log.error("%s", error)
+        return EXIT_MISCONFIGURED
+    except InstanceError as error:
         log.error("%s", error)
         return EXIT_MISCONFIGURED
     except LogError:  # the guard has logged it

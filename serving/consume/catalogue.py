@@ -20,6 +20,7 @@ from features.catalogue_fold import LoggedUpdate, write_updates
 from features.catalogue_topics import Message, batch_messages, tombstone
 from features.store import OnlineStore
 from serving.consume.events import OTHER_LOG_S, EventProcessor, disconnect
+from serving.consume.membership import leave_at_stop
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, UserDeletion, decode_deletion
 from stream import topics
@@ -60,19 +61,20 @@ class CatalogueProcessor(PartitionReader):
         self.consumer = AIOKafkaConsumer(
             **config,
             group_id=GROUP,
+            group_instance_id=self.instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             **READ_COMMITTED,
             partition_assignment_strategy=(SingleOwnerAssignor,),
-            session_timeout_ms=10_000,
+            session_timeout_ms=options.session_timeout_ms,
             max_poll_interval_ms=600_000,
         )
         self.guard = PartitionGuard(self.consumer, options.bootstrap, options.security, self.next_offsets)
         await self.producer.start()
-        await self.consumer.start()
-        self.consumer.subscribe([topics.ITEMS, topics.USERS], listener=self)
+        await self.join([topics.ITEMS, topics.USERS])
 
     async def on_stop(self) -> None:
+        leave_at_stop(self.consumer)
         if not await disconnect([self.consumer, self.producer], self.events.disconnect_timeout_s):
             log.warning("stopped without leaving the catalogue consumer group: Kafka does not respond")
 

@@ -29,6 +29,7 @@ from serving.consume.activity_cache import ActivityCache
 from serving.consume.forwarding import Forwarder, Misplaced
 from serving.consume.impression_join import ImpressionJoin
 from serving.consume.log_guard import LogGuard
+from serving.consume.membership import leave_at_stop
 from serving.consume.partition_reader import PartitionReader, letters_of, partition_name
 from serving.messages import FETCH_BYTES, FeatureUpdate, UserDeletion, decode_deletion, encode
 from serving.store_health import StoreHealth
@@ -71,6 +72,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True):
     batch_ms: int
     cached_users: int
     flush_ms: int
+    session_timeout_ms: int = 10_000
     popularity_settings: popularity.SettingsByDomain = {}
     join_window: JoinWindow = JoinWindow()
 
@@ -99,6 +101,7 @@ class EventProcessor(PartitionReader):
         self.consumer = AIOKafkaConsumer(
             **config,
             group_id=GROUP,
+            group_instance_id=self.instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -106,13 +109,12 @@ class EventProcessor(PartitionReader):
             **READ_COMMITTED,
             partition_assignment_strategy=[self.forwarder.assignor()],
             metadata_max_age_ms=NEW_PARTITIONS_MS,
-            session_timeout_ms=10_000,
+            session_timeout_ms=self.options.session_timeout_ms,
             max_poll_interval_ms=600_000,
         )
         self.guard = PartitionGuard(self.consumer, self.options.bootstrap, self.options.security, self.next_offsets)
         await self.producer.start()
-        await self.consumer.start()
-        self.consumer.subscribe([topics.EVENTS], listener=self)
+        await self.join([topics.EVENTS])
 
     async def prepare_stop(self) -> None:
         """Check that Kafka responds: if not, nothing can be committed, so the shutdown does not wait for it."""
@@ -127,6 +129,7 @@ class EventProcessor(PartitionReader):
             log.warning(
                 "stopped without a final commit (Kafka or the store does not respond): events will be redelivered"
             )
+        leave_at_stop(self.consumer)
         if not await disconnect([self.consumer, self.producer, self.forwarder], self.disconnect_timeout_s):
             log.warning("stopped without leaving the consumer group: Kafka does not respond")
         self.store_thread.shutdown()

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust import App
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 
+from serving.consume.membership import leave_at_stop
 from stream.batch_probe import probe
 from stream.client import READ_COMMITTED
 from stream.partition_guard import NOT_ABOUT_BATCHES
@@ -33,6 +34,11 @@ class ReadableConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # F
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED["isolation_level"]  # Faust has no setting for it
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        if self._consumer is not None:
+            leave_at_stop(self._consumer)
+        await super().on_thread_stop()
 
     async def _fetch_records(self, consumer: AIOKafkaConsumer, active_partitions: set[Any], **limits: Any) -> Any:
         try:

@@ -14,6 +14,7 @@ from mode import Service
 
 from features.store import OnlineStore
 from serving.consume.events import OTHER_LOG_S, EventProcessor, disconnect
+from serving.consume.membership import leave_at_stop
 from serving.consume.partition_reader import PartitionReader
 from serving.errors import MessageError
 from serving.messages import KafkaMessage, UserDeletion, decode_forget, encode_deletion
@@ -46,18 +47,19 @@ class ForgetProcessor(PartitionReader):
         self.consumer = AIOKafkaConsumer(
             **aiokafka_config(options.bootstrap, options.security),
             group_id=GROUP,
+            group_instance_id=self.instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             **READ_COMMITTED,
-            session_timeout_ms=10_000,
+            session_timeout_ms=options.session_timeout_ms,
             max_poll_interval_ms=600_000,
         )
         self.guard = PartitionGuard(self.consumer, options.bootstrap, options.security, self.next_offsets)
         await self.producer.start()
-        await self.consumer.start()
-        self.consumer.subscribe([topics.FORGET], listener=self)
+        await self.join([topics.FORGET])
 
     async def on_stop(self) -> None:
+        leave_at_stop(self.consumer)
         if not await disconnect([self.consumer, self.producer], self.events.disconnect_timeout_s):
             log.warning("stopped without leaving the consumer group of deletions: Kafka does not respond")
 

@@ -4,6 +4,7 @@ An event's home is the partition that our partitioner gives its key, at the part
 when it assigned the partitions. The count travels with the assignment, so all consumers of a generation agree on it.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,6 +20,8 @@ from stream.record_batches import Partitioner
 from stream.topics import EVENTS
 
 REMEMBERED_KEYS: Final = 200_000
+UNNOTICED_S: Final = 12.0
+"""Longer than a leader takes to see added partitions."""
 
 Misplaced = tuple[int, ConsumerRecord]
 """An event's home partition, and the event as it stands in another one."""
@@ -32,10 +35,28 @@ class Forwarder:
         self._started = False
         self._partition_of = Partitioner(REMEMBERED_KEYS).partition_of
         self._partitions = 0
+        self._known = ""
+        self._behind_since: float | None = None
+
+    def should_rejoin(self, partitions: int) -> bool:
+        """Whether `events` has had another number of partitions than the assignment for so long that nobody else acts.
+
+        A leader that was killed and started again as a static member does not know that it leads, and does not look.
+        """
+        now = time.monotonic()
+        if not self._partitions or partitions <= self._partitions:
+            self._behind_since = None
+            return False
+        if self._behind_since is None:
+            self._behind_since = now
+        if now - self._behind_since < UNNOTICED_S:
+            return False
+        self._behind_since, self._known = now, f"{partitions} at {now}"
+        return True
 
     def assignor(self) -> type[RoundRobinPartitionAssignor]:
         """The assignment strategy that tells this forwarder the partition count."""
-        return counting_assignor(self._on_count)
+        return counting_assignor(self._on_count, lambda: self._known)
 
     def home(self, message: ConsumerRecord) -> int:
         """The home partition of an event; its own while the count is unknown."""
@@ -69,8 +90,13 @@ class Forwarder:
         self._partitions = partitions
 
 
-def counting_assignor(on_count: Callable[[int], None]) -> type[RoundRobinPartitionAssignor]:
-    """Round robin; the leader adds the partition count of `events`, and each member gives it to `on_count`."""
+def counting_assignor(
+    on_count: Callable[[int], None], known: Callable[[], str] = str
+) -> type[RoundRobinPartitionAssignor]:
+    """Round robin; the leader adds the partition count of `events`, and each member gives it to `on_count`.
+
+    `known` goes with a member that joins: where it differs from before, the broker has the partitions assigned anew.
+    """
 
     class CountingAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka's own types are incomplete
         name = "coldstream-roundrobin"
@@ -92,6 +118,7 @@ def counting_assignor(on_count: Callable[[int], None]) -> type[RoundRobinPartiti
 
         @classmethod
         def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-            return RoundRobinPartitionAssignor.metadata(topics)
+            version = RoundRobinPartitionAssignor.version
+            return ConsumerProtocolMemberMetadata(version, list(topics), known().encode())
 
     return CountingAssignor

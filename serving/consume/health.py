@@ -15,6 +15,7 @@ from mode import Service
 from features.errors import StoreError
 from serving import metrics
 from serving.consume.events import EventProcessor
+from serving.consume.membership import rejoin
 from serving.consume.partition_reader import PartitionReader, partition_name
 from serving.messages import FeatureUpdate, encode
 from stream import topics
@@ -52,6 +53,9 @@ class ConsumerHealth(Service):  # type: ignore[misc]  # mode has no types
                 self.events.log_guard.on_state(state, offsets)
                 self.measure_lag(state)
                 self.rows_problem = await asyncio.to_thread(self._check_rows)
+                partitions = sum(name.startswith(f"{topics.EVENTS}/") for name in state.ends)
+                if self.events.forwarder.should_rejoin(partitions):
+                    rejoin(self.events.consumer)
                 if number % REPORTS_PER_RETRY == 0:
                     await self._retry_stopped()
                 await self.report()

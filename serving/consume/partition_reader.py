@@ -16,6 +16,7 @@ from features.errors import StoreError
 from features.store import OnlineStore
 from serving import metrics
 from serving.consume.log_guard import LogGuard
+from serving.consume.membership import follow_instance
 from serving.store_health import StoreHealth
 from stream import dead_letters
 from stream.batch_probe import UnreadableBatch
@@ -40,13 +41,23 @@ class PartitionReader(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     log_guard: LogGuard
     store_thread: ThreadPoolExecutor
     store_health: StoreHealth
+    instance: str | None = None
+    """The name in the consumer groups; None: a name that the broker gives."""
 
     def __init__(self, store: OnlineStore, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.store = store
         self.next_offsets: dict[TopicPartition, int] = {}
         self.busy = asyncio.Lock()
+        self.fenced = asyncio.Event()
         self._domains = frozenset(store.domains)
+
+    async def join(self, topics: Sequence[str]) -> None:
+        """Connect `consumer`, and read topics with the group."""
+        await self.consumer.start()
+        if self.instance is not None:
+            follow_instance(self.consumer, self.fenced.set)
+        self.consumer.subscribe(topics, listener=self)
 
     @property
     def stopped(self) -> dict[TopicPartition, UnreadableBatch]:
