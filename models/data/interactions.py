@@ -1,6 +1,7 @@
 """Interactions as arrays: each user's events together, in time order."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,6 +13,9 @@ from models.data.item_features import ItemFeatures
 from models.data.profiles import EventProfiles, ProfileHistory
 from models.data.vocabulary import DEFAULT_KIND_WEIGHTS, POPULARITY_HALF_LIFE_MS, Vocabulary
 from stream.events import KIND_CODES
+
+MAX_VALUE: Final = 1e15
+"""Of an event's value, either way: its square has to fit into float32."""
 
 
 class Interactions(msgspec.Struct, frozen=True):
@@ -87,7 +91,7 @@ class Interactions(msgspec.Struct, frozen=True):
             categories=_category_codes(vocabulary, category_names),
             category_names=tuple(sorted(set(category_names.values()))),
             titles=_titles(vocabulary, item_features.titles) if item_features is not None else None,
-            values=frame["value"].to_numpy(np.float32, na_value=np.nan)[kept] if "value" in frame else None,
+            values=_values(frame["value"])[kept] if "value" in frame else None,
             texts=item_features.text_matrix(vocabulary) if item_features is not None else None,
             warm_items=warm_items,
             profiles=profiles.before_events(user_ids[order], at) if profiles is not None and len(profiles) else None,
@@ -142,6 +146,12 @@ class Interactions(msgspec.Struct, frozen=True):
             values = np.exp2(-(self.at.max() - self.at[newest]) / half_life_ms).astype(np.float32)
         shape = (self.user_count, len(self.vocabulary))
         return sparse.csr_matrix((values, (self.users[newest], self.items[newest])), shape)
+
+
+def _values(column: pd.Series) -> Float32:
+    numbers = column.to_numpy(np.float64, na_value=np.nan)
+    bounded: Float32 = np.clip(numbers, -MAX_VALUE, MAX_VALUE).astype(np.float32)
+    return bounded
 
 
 def _categories_in(frame: pd.DataFrame) -> Mapping[str, str]:

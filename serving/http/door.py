@@ -107,19 +107,26 @@ class Door:
 
 
 class _TimedBody:
-    """The `receive` of a request; says when the whole body is there."""
+    """The `receive` of a request; says when the whole body is there.
 
-    __slots__ = ("_receive", "on_end", "started")
+    A client that leaves before, or whose chunks are none, is refused: Litestar would answer with a server error.
+    """
+
+    __slots__ = ("_receive", "_whole", "on_end", "started")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self.started = False
+        self._whole = False
         self.on_end: Callable[[], object] = lambda: None
 
     async def __call__(self) -> Any:
         self.started = True
         message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._whole:
+            raise Problem(400, "incomplete", "the body ended before its length, or its chunks cannot be read")
         if not message.get("more_body"):
+            self._whole = True
             self.on_end()
         return message
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,18 @@ def test_no_request_is_a_server_error(system: System) -> None:
     assert httpx.get(f"{system.url}/v1/users/somebody/recommendations").status_code == 200
     log = (system.state / "api.log").read_text("utf-8")
     assert "unexpected error" not in log
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", b"Content-Length: 9\r\n\r\n"]
+)
+@pytest.mark.parametrize("path", [b"/v1/events", b"/v1/users/u/recommendations"])
+def test_a_body_that_ends_too_soon_is_no_server_error(system: System, path: bytes, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", system.port), timeout=60) as connection:
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n" + head)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400 ") and b'"incomplete"' in answer)
 
 
 @pytest.mark.parametrize(
