@@ -53,6 +53,7 @@ class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is trained: the members of the blend (including the encoder), the encoder's loss, popularity's half-life.
 
     `values`: weight of the encoder's value head, which predicts the value of events; 0: no such head.
+    `retrain_every`: the interval of trainings in a progressive evaluation.
     """
 
     encoder: str = "transformer"
@@ -60,6 +61,7 @@ class TrainingPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     values: float = 0.0
     members: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_MEMBERS))
     half_life: str = "28d"
+    retrain_every: str = "7d"
 
 
 class FilterPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,6 +216,7 @@ def _faults(preset: DomainPreset) -> list[tuple[str, str]]:
         *_bad_kinds("filters.unwanted", dict.fromkeys(preset.filters.unwanted, 0.0)),
         *_bad_duration("popularity.half_life", preset.popularity.half_life),
         *_bad_duration("training.half_life", training.half_life),
+        *_bad_duration("training.retrain_every", training.retrain_every),
         *(_bad_duration("seen.within", preset.seen.within) if preset.seen.policy == "within" else []),
         *(_bad_duration("freshness.half_life", fresh.half_life) if fresh is not None else []),
     ]

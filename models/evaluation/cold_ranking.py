@@ -166,7 +166,7 @@ def rank_episodes(
             shown[question.episode] = top_k(np.where(scores < 0, -np.inf, scores), SHOWN)[0]
         if not question.barred:
             keys.append((question.episode, question.horizon))
-            ranks.append(_ranks(scores, question.target))
+            ranks.append(ranks_of(scores, question.target))
     columns = np.array(keys, np.int64).reshape(-1, 2)
     table = np.array(ranks, np.int32).reshape(-1, len(arms))
     return RankedEpisodes(arms, vocabulary, columns[:, 0], columns[:, 1], table, shown)
@@ -183,7 +183,7 @@ def _blended(weights: Float32, table: Float32) -> Float32:
     return scores
 
 
-def _ranks(scores: Float32, target: int) -> Int64:
+def ranks_of(scores: Float32, target: int) -> Int64:
     """int64 [arms]: the number of items ahead of the target; of equal scores the lower index is ahead."""
     if target < 0:
         return np.full(len(scores), MISSED, np.int64)

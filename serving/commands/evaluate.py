@@ -39,6 +39,10 @@ def evaluate(
         Path | None, typer.Option(help="Write the top 20 items of each test user to this Parquet file.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of --split cold-users.")] = 5,
+    retrain_every: Annotated[
+        str | None,
+        typer.Option(help="Interval of trainings of --split progressive, such as 7d. Default: the preset's."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a report to this folder: Markdown, HTML with plots, JSON.")
     ] = None,
@@ -59,6 +63,9 @@ def evaluate(
     memory.configure_allocator(memory.TRAINING)
     if experiment.split.partition(":")[0] == "cold-users":
         _evaluate_cold_users(request, folds, predictions, report, as_json=as_json)
+        return
+    if experiment.split == "progressive":
+        _evaluate_progressive(request, retrain_every, report, as_json=as_json)
         return
     result = offline_evaluation.evaluate(request, predictions)
     if report is not None:
@@ -87,6 +94,25 @@ def _evaluate_cold_users(
         print_json(json.decode(json.encode(result)))  # not a number becomes null
     else:
         print_report(cold_report.text_table(result))
+
+
+def _evaluate_progressive(
+    request: "EvaluationRequest", retrain_every: str | None, report: Path | None, *, as_json: bool
+) -> None:
+    from msgspec import json
+
+    from models.evaluation import time_order_report
+    from models.evaluation.report_page import write_pages
+    from serving.commands.progressive_evaluation import evaluate_progressive
+
+    result = evaluate_progressive(request, retrain_every, report)
+    if report is not None:
+        written = write_pages(time_order_report.page(result), result, report)
+        typer.echo(f"report: {written[1]}", err=True)
+    if as_json:
+        print_json(json.decode(json.encode(result)))
+    else:
+        print_report(time_order_report.text_table(result))
 
 
 @app.command("off-policy")

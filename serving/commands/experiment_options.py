@@ -27,7 +27,10 @@ def experiment_options(
         str | None, typer.Option(metavar="NAME[:PATH]", help="A named data set instead of --events.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="leave-one-out, last-days:N, last-share:S, random:S; evaluate also cold-users[:K,K...].")
+        str,
+        typer.Option(
+            help="leave-one-out, last-days:N, last-share:S, random:S; evaluate also cold-users[:K,K...], progressive."
+        ),
     ] = "leave-one-out",
     seen: Annotated[
         str, typer.Option(help="Items in the history: keep or mask. auto chooses on the tuning cases.")
