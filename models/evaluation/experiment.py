@@ -257,7 +257,7 @@ class Experiment:
         if is_neural(name):
             return self._trained(name, params, minutes, trial)
         if spec(name).follows_stream:
-            params = {"kinds": dict(self.plan.live_kinds), **params}
+            params = {**params, "kinds": dict(self.plan.live_kinds)}
         recommender = create(name, params, self.situation, self.plan.seed)
         self.tuning.fit(recommender)
         return TunedRecommender(
