@@ -126,7 +126,7 @@ def show(file: Path) -> None:
         for ours, theirs in PAIRS:
             if ours in done and theirs in done:
                 top, bottom = ([columns[f"{arm}\n{k}"] for k in KS] for arm in (ours, theirs))
-                ratios = [f"{each.ratio:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in compare(top, bottom, rng)]
+                ratios = [f"{pair.ratio:.3f} [{pair.low:.3f}, {pair.high:.3f}]" for pair in compare(top, bottom, rng)]
                 print(f"| {ours} / {theirs} | " + " | ".join(ratios) + " |", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a Redis are the present ones: a rebuild writes others beside them, and then switches.
+"""Which rows of a Redis are the present ones: a rebuild writes a second set, and then switches.
 
 Feast puts the name of a project into each key. Every rebuild has a project of its own, and one key of Redis names the
 present one: so the switch is one write, and a rebuild that was killed changed nothing.

@@ -17,27 +17,27 @@ OLD: Final = ".old"
 def rebuild_folder(folder: Path) -> Path:
     """An empty folder for the new store of `folder`; what a killed rebuild left is removed."""
     for suffix in (ASIDE, REBUILT):
-        shutil.rmtree(_beside(folder, suffix), ignore_errors=True)
-    return _beside(folder, ASIDE)
+        shutil.rmtree(_named(folder, suffix), ignore_errors=True)
+    return _named(folder, ASIDE)
 
 
 def swap_in(folder: Path) -> None:
     """Replace the store in `folder` by the one in its `rebuild_folder`, which is whole and closed."""
-    _beside(folder, ASIDE).rename(_beside(folder, REBUILT))
+    _named(folder, ASIDE).rename(_named(folder, REBUILT))
     sync(folder.parent)
-    shutil.rmtree(_beside(folder, OLD), ignore_errors=True)
+    shutil.rmtree(_named(folder, OLD), ignore_errors=True)
     if folder.exists():
-        folder.rename(_beside(folder, OLD))
+        folder.rename(_named(folder, OLD))
     finish_swap(folder)
-    shutil.rmtree(_beside(folder, OLD), ignore_errors=True)
+    shutil.rmtree(_named(folder, OLD), ignore_errors=True)
 
 
 def finish_swap(folder: Path) -> None:
     """Where a rebuild was killed between taking the old store away and putting the new one there: put it there."""
     if not folder.exists():
         with suppress(FileNotFoundError):
-            _beside(folder, REBUILT).rename(folder)
+            _named(folder, REBUILT).rename(folder)
 
 
-def _beside(folder: Path, suffix: str) -> Path:
+def _named(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)

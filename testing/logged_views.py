@@ -1,4 +1,4 @@
-"""Views that a system acknowledged, and the steps of tests in which its log is lost or goes back."""
+"""Views that a system acknowledged, and the steps of tests in which its log is lost or restored from a backup."""
 
 from collections import Counter
 from typing import Final

@@ -186,7 +186,7 @@ class TimeOrder:
             target = vocabulary.index.get(str(self._items[row]))
             if target is None:
                 continue
-            table: Float32 = np.stack([each[place] for each in tables])
+            table: Float32 = np.stack([rows[place] for rows in tables])
             scores = np.concatenate([table, weights[:, buckets[place]].astype(np.float32) @ table])
             if masked:
                 scores[:, self._seen(row, vocabulary.index)] = -1.0

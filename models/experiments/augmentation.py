@@ -2,7 +2,7 @@
 
 Of each fold a share of the training users is the whole shop. The strongest opponent (A0) is fitted on it, with and
 without the recommenders that read titles and categories. Then the counting recommenders are fitted again on real and
-added events, and blended anew. Popularity counts, the clock and content-kNN keep to real events, and so do all targets.
+added events, and blended again. Popularity counts, the clock, content-kNN and all targets keep to real events.
 Parameters and weights are tuned on users beyond the share, the same for every arm; no arm sees the cold users.
 """
 

@@ -65,9 +65,9 @@ def lengthened(synthesizer: Synthesizer, real: Interactions, events: int, rng: n
     histories = Histories.from_interactions(real)
     short = np.flatnonzero(histories.lengths <= np.median(histories.lengths))
     short = rng.permutation(short)[: max(1, events)]
-    each = int(np.clip(np.ceil(events / len(short)), 1, MAX_EVENTS))
+    per_user = int(np.clip(np.ceil(events / len(short)), 1, MAX_EVENTS))
     conditions = [
-        Conditions(first=_newest(histories.history(user, real.vocabulary)), events=each) for user in short.tolist()
+        Conditions(first=_newest(histories.history(user, real.vocabulary)), events=per_user) for user in short.tolist()
     ]
     generated = synthesizer.sample(conditions, 1, rng)
     return AddedEvents(short[generated.users], generated.items, generated.kinds, generated.at).first(events)

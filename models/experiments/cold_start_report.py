@@ -41,14 +41,14 @@ def report_of(
     strongest = {k: values.best(others, k) for k in ks}
     candidates = [A1, *of_kind(arms, "synthesis")]
     judged = judge(values, warm, [dict.fromkeys(ks, name) for name in candidates], others, rng)
-    verdicts, each = judged[: len(ks)], judged[len(ks) :]
+    verdicts, of_generators = judged[: len(ks)], judged[len(ks) :]
     shown = [A1, *of_kind(arms, "synthesis", "direct", "control", "ensemble")]
     ratios = horizon_ratios(values, shown, strongest, rng)
     added = horizon_ratios(values, shown, dict.fromkeys(ks, BASE), rng)
     tables = [
         verdict_table(verdicts),
         _strongest_table(values, kept["opponent"], strongest),
-        verdict_table(each, "Verdicts on each generator"),
+        verdict_table(of_generators, "Verdicts on each generator"),
         horizon_table(added, f"What each arm adds to the same opponent ({BASE}), by horizon"),
         horizon_table(ratios, "NDCG@10 by horizon, to the best other arm"),
         *_choices(run, done),

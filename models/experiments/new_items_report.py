@@ -77,8 +77,8 @@ def new_items_report(values: NewItemsValues, seed: int, **facts: Any) -> NewItem
 def page_of(report: NewItemsReport) -> ReportPage:
     """The report as a page."""
     size = (
-        f"{report.events:,} events, {report.users:,} users, {report.items:,} items; {report.asked_users:,} users were "
-        f"asked for hidden items in {len(report.units)} units of work (fold and seed)."
+        f"{report.events:,} events, {report.users:,} users, {report.items:,} items; {report.asked_users:,} users whose "
+        f"target is hidden, in {len(report.units)} units of work (fold and seed)."
     )
     facts = [*report.verdict, missing_sentence(report.missing), size, *report.notes]
     settings = [(name, msgspec.json.encode(value).decode()) for name, value in report.settings.items()]

@@ -1,4 +1,4 @@
-"""Items without events: a fifth of the items is hidden, and users are asked for those among their newest events.
+"""Items without events: a fifth of the items is hidden, and users' newest events that have them are the targets.
 
 Items fall into folds by a seed; a fold hides its items: none of their events is in its training set. Of each user the
 newest fifth of the events (1 to 10) is asked, so no training set has them: hidden items among them are the targets of
@@ -28,7 +28,7 @@ FEWEST_QUESTIONS: Final = 20
 
 class HidingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """`folds`: each hides one in so many items. `min_count`: items with fewer events are left out. `weights`: kind
-    weights by event code. `length`: newest events of a history. `warm_users`: at most so many users are asked for warm
+    weights by event code. `length`: newest events of a history. `warm_users`: at most so many users have warm
     items alone."""
 
     folds: int = 5

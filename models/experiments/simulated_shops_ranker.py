@@ -17,7 +17,7 @@ from models.synthesizers.histories import Histories
 
 HIDDEN: Final = (32, 16)
 NEGATIVES: Final = 127
-"""Items that are drawn evenly beside each target: sampled softmax with an even draw needs no correction."""
+"""Items that are drawn evenly for each target: sampled softmax with an even draw needs no correction."""
 KNOWN: Final = (1, 2, 3, 5)
 HORIZONS: Final = 5
 QUESTIONS: Final = 60

@@ -61,7 +61,7 @@ def judge(
     ratios = compared(values, pairs, rng)
     ratios, nexts = ratios[: len(judged)], ratios[len(judged) :]
     sizes = np.cumsum([len(candidate) for candidate in candidates])[:-1].tolist()
-    ratios = [each for start, stop in pairwise([0, *sizes, len(judged)]) for each in corrected(ratios[start:stop])]
+    ratios = [ratio for start, stop in pairwise([0, *sizes, len(judged)]) for ratio in corrected(ratios[start:stop])]
     has_warm = warm is not None and bool(warm.users)
     warm_pairs = [(arm, other, ANY_K, PRIMARY) for arm, other, _k in judged]
     warm_ratios = compared(warm, warm_pairs, rng) if warm is not None and has_warm else [None] * len(judged)

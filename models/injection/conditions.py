@@ -60,7 +60,7 @@ def history_of(batch: Batch, row: int, vocabulary: Vocabulary, newest_at: int) -
 def distinct(conditions: Sequence[Conditions]) -> tuple[list[Conditions], list[int]]:
     """The distinct conditions, and for each condition the number of its own among them.
 
-    A generator draws anew for a condition that comes twice in a batch; a history has to get the same events in any.
+    A generator draws again for a condition that comes twice in a batch; a history has to get the same events in any.
     """
     numbers: dict[bytes, int] = {}
     kept: list[Conditions] = []

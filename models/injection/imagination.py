@@ -46,7 +46,7 @@ class Imagination(ABC):
 
     vocabulary: Vocabulary
     are_alternatives: bool = False
-    """Whether paths are alternative histories, which a recommender is asked for one by one; else all of them together
+    """Whether paths are alternative histories, which a recommender answers one by one; else all of them together
     are one expectation."""
 
     def __init__(self) -> None:

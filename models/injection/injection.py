@@ -21,9 +21,9 @@ from stream.events import KIND_CODES
 FADED: Final = 5
 """By default, real events from which on nothing is injected."""
 PATHS: Final = 16
-"""An encoder is asked for at most so many paths of a history, the most probable ones."""
+"""An encoder scores at most so many paths of a history, the most probable ones."""
 ROWS: Final = 256
-"""Histories that an encoder is asked for at a time."""
+"""Histories that an encoder scores at a time."""
 GAP: Final = 17
 """The bucket of the time between a real event and an imagined one: 9 to 18 hours."""
 KIND: Final = KIND_CODES["view"]
@@ -146,9 +146,9 @@ class WeightedEvents(_Injected):
             return batch
         imagined = self.imagination.of(batch)
         events = np.maximum((imagined.items > 0).sum(axis=2), 1)
-        each = np.repeat((imagined.shares / events)[:, :, None], imagined.items.shape[2], axis=2)
+        shares = np.repeat((imagined.shares / events)[:, :, None], imagined.items.shape[2], axis=2)
         rows = len(batch)
-        return with_imagined(batch, imagined.items.reshape(rows, -1), weights[:, None] * each.reshape(rows, -1))
+        return with_imagined(batch, imagined.items.reshape(rows, -1), weights[:, None] * shares.reshape(rows, -1))
 
 
 class _Mixture(_Injected):
@@ -192,9 +192,9 @@ class WeightedMixture(_Mixture):
     def _of_paths(self, batch: Batch, imagined: Imagined, weights: Float32) -> Float32:
         _, paths, events = imagined.items.shape
         items = imagined.items.reshape(-1, events)
-        each = np.repeat(weights, paths) / np.maximum((items > 0).sum(axis=1), 1)
+        per_event = np.repeat(weights, paths) / np.maximum((items > 0).sum(axis=1), 1)
         repeated = batch.take(np.repeat(np.arange(len(batch)), paths))
-        return self.recommender.probabilities(with_imagined(repeated, items, np.tile(each[:, None], events)))
+        return self.recommender.probabilities(with_imagined(repeated, items, np.tile(per_event[:, None], events)))
 
     def _mixed(self, real: Float32, mixed: Float32, weights: Float32) -> Float32:  # noqa: ARG002 - they are in it
         return mixed

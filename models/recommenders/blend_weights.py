@@ -99,7 +99,7 @@ class Evidence(msgspec.Struct, frozen=True):
         )
 
     def stacked(self, name: str, weights: Float64, names: Sequence[str]) -> "Evidence":
-        """A blend as one member, and some members beside it.
+        """A blend as one member, and some members next to it.
 
         `weights` float64 [cases, members]: the blend's, for each case; rows sum to one over scaled probabilities.
         """

@@ -1,4 +1,4 @@
-"""All features rebuilt from archive and event log beside the present ones, which they then replace."""
+"""All features rebuilt from archive and event log next to the present ones, which they then replace."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final

@@ -159,7 +159,7 @@ def test_a_canary_without_a_verdict_goes_back_in_time(trying: System, client: ht
     know_items(client)
     began_at = int(time.time() * 1000) - 73 * 3_600_000
     arms.write(root, "shop", arms.Rollout(canary=arms.new_arm(other, 0.5, began_at)))
-    wait_until(lambda: shop(client)["rollout"]["ended"], 60, "the canary goes back")
+    wait_until(lambda: shop(client)["rollout"]["ended"], 60, "the canary is rolled back")
     state = shop(client)
     assert (state["serving"], state["rollout"]["canary"]) == (control, None)
     ended = state["rollout"]["ended"][-1]

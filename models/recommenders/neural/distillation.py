@@ -21,7 +21,7 @@ from models.recommenders.top_k import top_k
 TOP: Final = 100
 """Items of an answer."""
 MOST: Final = 20_000
-"""Beginnings that the teacher is asked for, at most: a random part of them."""
+"""Beginnings that the teacher answers, at most: a random part of them."""
 BLOCK: Final = 256
 
 

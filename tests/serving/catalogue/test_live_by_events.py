@@ -95,9 +95,7 @@ def serving(release: Release, frame: pd.DataFrame, preset: DomainPreset = PRESET
 def histories() -> list[History]:
     lengths = (0, 1, 2, 3, 5, 8, 15, 30)
     items: Sequence[list[str]] = [[f"i{(3 * n + length) % 30}" for n in range(length)] for length in lengths]
-    return [
-        History(each, [KIND_CODES["view"]] * len(each), [NOW - DAY] * len(each), [None] * len(each)) for each in items
-    ]
+    return [History(ids, [KIND_CODES["view"]] * len(ids), [NOW - DAY] * len(ids), [None] * len(ids)) for ids in items]
 
 
 def test_a_look_up_scores_as_the_evaluation_did(release: Release, offline: Blend, frame: pd.DataFrame) -> None:
