@@ -20,6 +20,9 @@ from serving.process.supervisor import MODULES
 from serving.settings import EXIT_MISCONFIGURED, Settings, SettingsError, read
 from testing.ports import free_port
 
+DAY_MS = 24 * 60 * 60 * 1000
+WITH_THE_CLOCK = PopularitySettings(live_ms=(DAY_MS, 30 * DAY_MS))
+"""What a shop counts, and a domain without a preset: its blend has popularity at the moment of the request."""
 MINE = '[seen]\npolicy = "mask"\n[popularity]\nhalf_life = "1d"\n'
 
 
@@ -47,13 +50,13 @@ def test_a_domains_own_file_goes_before_the_folder_and_the_folder_before_what_is
         "books": None,
     }
     rules = popularity_settings(settings)
-    assert rules["shop"].half_life_ms == 24 * 60 * 60 * 1000
-    assert rules["books"] == PopularitySettings()
+    assert rules["shop"].half_life_ms == DAY_MS
+    assert rules["books"] == WITH_THE_CLOCK
     assert read(None, part_environment(settings)) == settings  # what `up` hands to its parts
 
 
 def test_without_a_word_the_shipped_ones_are_in_force() -> None:
-    assert popularity_settings(Settings())["shop"] == PopularitySettings()
+    assert popularity_settings(Settings())["shop"] == WITH_THE_CLOCK
     assert preset_for(Settings(), "news").freshness is not None
 
 

@@ -156,6 +156,7 @@ BOUNDS: dict[str, tuple[list[object], list[object]]] = {
     "max_future_ms": ([0, HUNDRED_YEARS_MS], [-1, HUNDRED_YEARS_MS + 1]),
     "late_ms": ([0, HUNDRED_YEARS_MS], [-1, HUNDRED_YEARS_MS + 1]),
     "history_length": ([1, 1_000], [0, 1_001]),
+    "session_timeout_ms": ([6_000, 1_800_000], [5_999, 1_800_001]),
     "after_timeout_ms": ([0, 600_000], [-1, 600_001]),
     "train_every": (["1s", "1.5h", "36500d"], ["0.9s", "36501d", "abc", "15", "-1m", "", "9" * 400 + "d"]),
     "epochs": ([0, 100_000], [-1, 100_001]),
