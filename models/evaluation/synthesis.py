@@ -58,6 +58,10 @@ class SynthesisPlan(msgspec.Struct, frozen=True, kw_only=True):
     constraints: Callable[[Interactions], Sequence[ItemConstraint]] | None = None
 
 
+def ignored(histories: Histories) -> None:
+    """What is done with synthetic users that nobody keeps."""
+
+
 class SynthesisExperiment:
     """A data set, divided once; `evaluate` fits and measures a synthesizer.
 
@@ -74,10 +78,9 @@ class SynthesisExperiment:
         profiles: ProfileHistory | None = None,
     ) -> None:
         self.plan, self.progress = plan, progress
-        self.rng = np.random.default_rng(plan.seed)
-        groups = _divided(frame, plan, self.rng)
-        learned, self.sequences = plant_canaries(groups[0], plan.canaries, self.rng)
-        self.real = groups[0]
+        rng = np.random.default_rng(plan.seed)
+        groups = _divided(frame, plan, rng)
+        learned, self.sequences = plant_canaries(groups[0], plan.canaries, rng)
         self.learned = Interactions.from_frame(
             learned, item_features=features, profiles=profiles, kind_weights=plan.weights
         )
@@ -90,7 +93,9 @@ class SynthesisExperiment:
         rules = () if plan.constraints is None else plan.constraints(self.learned)
         self.sampling = SamplingOptions(decoding=plan.decoding, constraints=tuple(rules))
         self.reference = Reference.fit(self.learned, plan.seed)
-        self.utility = UtilityTest(groups[1], vocabulary, plan.seed)
+        self.real_users = groups[0]["user_id"].unique()[: plan.users]
+        real = groups[0][groups[0]["user_id"].isin(self.real_users)]
+        self.utility = UtilityTest(groups[1], real, vocabulary, plan.seed)
         self.calibration = registry.create(BASELINE, {}, SynthesizerContext(plan.seed))
         self.calibration.fit(self.public_interactions)
 
@@ -117,19 +122,24 @@ class SynthesisExperiment:
         synthesizer.fit(self.learned, progress)
         return synthesizer, [figures for figures in curve if figures], time.monotonic() - started
 
-    def evaluate(self, name: str) -> GeneratorResults:
-        """Fit a synthesizer, sample as many users as are held out, and measure them."""
+    def evaluate(self, name: str, on_sampled: Callable[[Histories], None] = ignored) -> GeneratorResults:
+        """Fit a synthesizer, sample as many users as are held out, and measure them.
+
+        `on_sampled` gets the synthetic users. The figures do not depend on what was evaluated before.
+        """
+        rng = np.random.default_rng(self.plan.seed)
         synthesizer, curve, fit_seconds = self.fitted(name)
         started = time.monotonic()
         synthetic = self._sampled(synthesizer, len(self.held_out))
         sampling_seconds = time.monotonic() - started
+        on_sampled(synthetic)
         self.progress(f"measure {name}", 0.2, {})
         left, right = _same_size(self.held_out, synthetic)
         fidelity = compare(left, right, self.reference)
         aucs = feature_auc(left, right, self.reference, self.plan.seed), self._sequence_auc(left, right)
         self.progress(f"measure {name}", 0.5, {})
         members = first_events(Histories.from_interactions(self.learned), MAX_EVENTS)
-        some = members.take(np.sort(self.rng.permutation(len(members))[: len(self.held_out)]))
+        some = members.take(np.sort(rng.permutation(len(members))[: len(self.held_out)]))
         users = CandidateUsers(some, self.held_out, self.public)
         found_out = attacks(synthesizer, self.calibration, synthetic, users, self.reference)
         index = self.learned.vocabulary.index
@@ -149,7 +159,7 @@ class SynthesisExperiment:
             copies=exact_copies(synthetic, members),
             held_out_copies=exact_copies(self.held_out, members),
             canaries_returned=returned_canaries(synthetic, canaries) if canaries else 0,
-            exposure=exposure(synthesizer, canaries, self.rng) if canaries else None,
+            exposure=exposure(synthesizer, canaries, rng) if canaries else None,
             curve=curve,
             shapes=shapes_of(synthetic),
         )
@@ -161,11 +171,8 @@ class SynthesisExperiment:
         return histories.take(np.flatnonzero(histories.lengths > 0))
 
     def _utility(self, synthesizer: Synthesizer) -> Any:
-        users = self.real["user_id"].drop_duplicates()
-        chosen = users.iloc[: self.plan.users]
-        real = self.real[self.real["user_id"].isin(chosen)]
-        frame = self._sampled(synthesizer, len(chosen)).frame(self.learned.vocabulary)
-        return utility_of(self.utility, real, frame, np.random.default_rng(self.plan.seed))
+        frame = self._sampled(synthesizer, len(self.real_users)).frame(self.learned.vocabulary)
+        return utility_of(self.utility, frame, np.random.default_rng(self.plan.seed))
 
     def _sequence_auc(self, left: Histories, right: Histories) -> float | None:
         if not self.plan.epochs:

@@ -1,6 +1,7 @@
 """Utility of synthetic histories: what a recommender learns from them, measured on real users."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -35,10 +36,13 @@ class Utility(msgspec.Struct, frozen=True):
 
 
 class UtilityTest:
-    """Trains recommenders on events and measures them on the last events of `held_out` real users."""
+    """Trains recommenders on events and measures them on the last events of `held_out` real users.
 
-    def __init__(self, held_out: pd.DataFrame, vocabulary: Vocabulary, seed: int = 0) -> None:
-        self.vocabulary, self.seed = vocabulary, seed
+    `real`: the real events [user_id, item_id, kind, value, at] that synthetic ones are compared with.
+    """
+
+    def __init__(self, held_out: pd.DataFrame, real: pd.DataFrame, vocabulary: Vocabulary, seed: int = 0) -> None:
+        self.real, self.vocabulary, self.seed = real, vocabulary, seed
         before, after = splits.split(held_out, splits.SplitProtocol("leave-one-out"), seed, vocabulary.kind_weights)
         self.cases = splits.evaluation_cases(before, after, kind_weights=vocabulary.kind_weights)
         self.batch = splits.batch_cases(self.cases, vocabulary, 50)
@@ -49,9 +53,15 @@ class UtilityTest:
         values = [self._ndcg(name, interactions) for name in RECOMMENDERS]
         return max(values, key=lambda column: float(column.mean()))
 
-    def popularity(self, frames: Sequence[pd.DataFrame]) -> float:
-        """NDCG@10 of the most popular items."""
-        return float(self._ndcg("popularity", self._interactions(frames)).mean())
+    @cached_property
+    def best_of_real(self) -> Float64:
+        """float64 [cases]: NDCG@10 of the recommender that is best after training on the real events."""
+        return self.best([self.real])
+
+    @cached_property
+    def popularity(self) -> float:
+        """NDCG@10 of the most popular items of the real events."""
+        return float(self._ndcg("popularity", self._interactions([self.real])).mean())
 
     def _interactions(self, frames: Sequence[pd.DataFrame]) -> Interactions:
         columns = ["user_id", "item_id", "kind", "value", "at"]
@@ -71,16 +81,16 @@ class UtilityTest:
         return metrics.per_user(ranked, self.vocabulary, self.cases, (10,))["ndcg@10"]
 
 
-def utility_of(test: UtilityTest, real: pd.DataFrame, synthetic: pd.DataFrame, rng: np.random.Generator) -> Utility:
-    """The utility of synthetic events [user_id, item_id, kind, value, at] beside the real ones."""
+def utility_of(test: UtilityTest, synthetic: pd.DataFrame, rng: np.random.Generator) -> Utility:
+    """The utility of synthetic events [user_id, item_id, kind, value, at] next to the real ones."""
     from models.evaluation.bootstrap import compare
 
-    own, generated, both = test.best([real]), test.best([synthetic]), test.best([real, synthetic])
-    compared = compare([both], [own], rng)[0]
+    real, generated, both = test.best_of_real, test.best([synthetic]), test.best([test.real, synthetic])
+    compared = compare([both], [real], rng)[0]
     return Utility(
-        float(own.mean()),
+        float(real.mean()),
         float(generated.mean()),
         float(both.mean()),
-        test.popularity([real]),
+        test.popularity,
         (compared.ratio, compared.low, compared.high),
     )
