@@ -1,5 +1,6 @@
 """A GAN small enough for a test, and figures by which two backends of Keras are compared."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -27,10 +28,20 @@ SIZES: Final[dict[str, Any]] = {
 }
 
 
+def ring_interactions() -> Interactions:
+    """What the tiny GAN is trained on."""
+    return Interactions.from_frame(ring(30, 8))
+
+
+def tiny_gan(checkpoint: Path | None = None, seed: int = 3) -> GAN:
+    """One that is not fitted."""
+    return GAN(GAN.Params(**SIZES), SynthesizerContext(seed=seed, checkpoint=checkpoint))
+
+
 def trained_gan() -> GAN:
     """Trained on the ring, for a few steps."""
-    gan = GAN(GAN.Params(**SIZES), SynthesizerContext(seed=3))
-    gan.fit(Interactions.from_frame(ring(30, 8)))
+    gan = tiny_gan()
+    gan.fit(ring_interactions())
     return gan
 
 

@@ -1,7 +1,7 @@
 """An adversarially trained generator of event sequences, in the latent space of a sequence autoencoder."""
 
-import time
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -53,6 +53,28 @@ class LatentState(msgspec.Struct, frozen=True):
     drawn: int = 0
 
 
+class GANTraining(msgspec.Struct, frozen=True):
+    """What a GAN is trained on: windows, `users` to learn from and held-out ones, the training of its autoencoder
+    (`neural.reconstruction.AutoencoderTraining`), and what fidelity is measured by."""
+
+    source: WindowSource
+    users: tuple[Int64, Int64]
+    reconstruction: Any
+    reference: Reference
+
+    @property
+    def held_out(self) -> Histories:
+        """Histories of the users by whom training stops."""
+        return self.source.histories.take(self.users[1])
+
+    def encoded(self, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        """float32 [windows, s] and [windows, d]: latent vectors and conditions of windows to learn from."""
+        from models.synthesizers.neural.reconstruction import encoded
+
+        windows = self.source.draw(self.users[0], rng)
+        return encoded(self.reconstruction.autoencoder, windows.take(np.arange(min(len(windows), MOST_LATENTS))))
+
+
 class GAN(StepwiseSynthesizer):
     """Generated latent vectors, which a decoder turns into events (ARAE: Zhao et al., ICML 2018; with a fixed
     autoencoder: Donahue & Rumshisky, 2018).
@@ -98,6 +120,24 @@ class GAN(StepwiseSynthesizer):
         self.training: dict[str, list[dict[str, float]]] = {"autoencoder": [], "adversarial": []}
 
     def fit(self, interactions: Interactions, progress: Progress = no_progress) -> None:
+        from models.synthesizers.neural.early_stop import PartClock
+
+        training = self.prepare(interactions)
+        clock = PartClock(self.context.seconds, progress)
+        checkpoints = self._checkpoints(training)
+        clock.start_part(0.0, RECONSTRUCTION_SHARE)
+        self._train_autoencoder(training, clock, checkpoints)
+        clock.start_part(RECONSTRUCTION_SHARE, 1.0)
+        self.train_adversary(training, clock, checkpoints)
+
+    def prepare(self, interactions: Interactions) -> "GANTraining":
+        """What its training needs, with an autoencoder that is not trained yet.
+
+        Raises:
+            SynthesisError: there is nothing to learn from.
+        """
+        from models.synthesizers.neural.reconstruction import AutoencoderTraining, ReconstructionOptions
+
         require_events(interactions, self.name)
         self.vocabulary = interactions.vocabulary
         self.details.fit(interactions)
@@ -106,9 +146,25 @@ class GAN(StepwiseSynthesizer):
         self.schema = source.schema
         self.training = {"autoencoder": [], "adversarial": []}
         users = self._split(source.histories)
-        watch = _FitClock(self.context.seconds, progress)
-        autoencoder = self._train_autoencoder(interactions, source, users, watch)
-        self._train_adversary(autoencoder, source, users, watch, Reference.fit(interactions, self.context.seed))
+        rng = np.random.default_rng([self.context.seed, 2])
+        options = msgspec.convert(self.params, ReconstructionOptions, from_attributes=True)
+        autoencoder = AutoencoderTraining(self._new_autoencoder(interactions, rng), source, users, options, rng)
+        reference = Reference.fit(interactions, self.context.seed)
+        return GANTraining(source, users, autoencoder, reference)
+
+    def _checkpoints(self, training: "GANTraining") -> Any:
+        """Where the progress is kept; None without a folder."""
+        from models.synthesizers.neural.early_stop import PartCheckpoints
+
+        folder, histories = self.context.checkpoint, training.source.histories
+        if folder is None:
+            return None
+        digest = blake2b(msgspec.json.encode([self.params, self.context.seed]), digest_size=8)
+        for array in (histories.starts, histories.items, training.source.codes, training.source.categories):
+            digest.update(array.tobytes())
+        if self.item_embeddings is not None:
+            digest.update(self.item_embeddings.tobytes())
+        return PartCheckpoints(folder, digest.hexdigest())
 
     def _split(self, histories: Histories) -> tuple[Int64, Int64]:
         """Users to train on, and held-out ones."""
@@ -116,13 +172,10 @@ class GAN(StepwiseSynthesizer):
         most = min(MOST_HELD_OUT, round(HELD_OUT * len(order)))
         return (order[most:], order[:most]) if most else (order, order)
 
-    def _train_autoencoder(
-        self, interactions: Interactions, source: WindowSource, users: tuple[Int64, Int64], watch: "_FitClock"
-    ) -> Any:
+    def _new_autoencoder(self, interactions: Interactions, rng: np.random.Generator) -> Any:
         from models.synthesizers.neural.autoencoder import SequenceAutoencoder
-        from models.synthesizers.neural.reconstruction import ReconstructionOptions, train_autoencoder
 
-        params, rng = self.params, np.random.default_rng([self.context.seed, 2])
+        params = self.params
         counts = np.bincount(interactions.items, minlength=len(self.vocabulary))
         sizes = {
             "embedding_size": params.embedding_size,
@@ -130,7 +183,7 @@ class GAN(StepwiseSynthesizer):
             "labels": len(self.schema.labels),
             "categories": len(self.categories),
         }
-        autoencoder = SequenceAutoencoder.create(
+        return SequenceAutoencoder.create(
             counts / counts.sum(),
             sizes,
             self.schema.offsets,
@@ -139,70 +192,68 @@ class GAN(StepwiseSynthesizer):
             latent_noise=params.latent_noise,
             item_embeddings=self._initial_embeddings(),
         )
-        options = ReconstructionOptions(
-            epochs=params.epochs,
-            batch_size=params.batch_size,
-            learning_rate=params.learning_rate,
-            negatives=params.negatives,
-            hidden=params.hidden,
-            patience=params.patience,
+
+    def _train_autoencoder(self, training: "GANTraining", clock: Any, checkpoints: Any) -> None:
+        from models.synthesizers.neural.early_stop import TrainedPart, train_part
+
+        reconstruction = training.reconstruction
+        part = TrainedPart(
+            name="autoencoder",
+            epoch=reconstruction.epoch,
+            score=lambda figures: -figures["held-out-loss"],
+            arrays=reconstruction.autoencoder.arrays,
+            variables=reconstruction.variables,
+            rng=reconstruction.rng,
+            most=self.params.epochs,
+            patience=self.params.patience,
         )
-
-        def after_epoch(figures: dict[str, float]) -> bool:
-            self.training["autoencoder"].append(figures)
-            share = RECONSTRUCTION_SHARE * (figures["epoch"] + 1) / params.epochs
-            return watch(share, figures, RECONSTRUCTION_SHARE)
-
-        train_autoencoder(autoencoder, source, users, options, rng, after_epoch)
-        self.item_embeddings = autoencoder.arrays()["items"][1:]
-        return autoencoder
+        weights = train_part(part, self.training["autoencoder"], clock, checkpoints)
+        reconstruction.autoencoder.set_arrays(weights)
+        self.item_embeddings = weights["items"][1:]
 
     def _initial_embeddings(self) -> Float32 | None:
         """Vectors that were given and fit in number and size."""
         vectors, shape = self.item_embeddings, (len(self.vocabulary), self.params.embedding_size)
         return vectors if vectors is not None and vectors.shape == shape else None
 
-    def _train_adversary(
-        self,
-        autoencoder: Any,
-        source: WindowSource,
-        users: tuple[Int64, Int64],
-        watch: "_FitClock",
-        reference: Reference,
-    ) -> None:
+    def new_adversary(self, training: "GANTraining") -> Any:
+        """A generator and its critic, not trained yet, of the autoencoder's latent vectors."""
         from models.synthesizers.neural.adversary import Adversary, AdversaryOptions
-        from models.synthesizers.neural.reconstruction import encoded
 
-        params, rng = self.params, np.random.default_rng([self.context.seed, 3])
-        windows = source.draw(users[0], rng)
-        latents, conditions = encoded(autoencoder, windows.take(np.arange(min(len(windows), MOST_LATENTS))))
-        options = AdversaryOptions(
-            units=params.units,
-            steps=params.steps,
-            critic_steps=params.critic_steps,
-            penalty=params.penalty,
-            learning_rate=params.adversarial_rate,
-            batch_size=params.batch_size,
-            latent_noise=params.latent_noise,
-        )
-        adversary = Adversary(latents, conditions, options, rng)
-        decoder, best, waited = autoencoder.arrays(), -1.0, 0
-        kept = self.weights = {**decoder, **adversary.arrays()}
-        for number in range(params.rounds):
+        rng = np.random.default_rng([self.context.seed, 3])
+        options = msgspec.convert(self.params, AdversaryOptions, from_attributes=True)
+        return Adversary(*training.encoded(rng), options, rng)
+
+    def train_adversary(
+        self, training: "GANTraining", clock: Any, checkpoints: Any = None, adversary: Any = None
+    ) -> None:
+        """Train generator and critic while the autoencoder stays as it is; `adversary`: one to go on with."""
+        from models.synthesizers.neural.early_stop import TrainedPart, train_part
+
+        adversary = adversary or self.new_adversary(training)
+        decoder, real = training.reconstruction.autoencoder.arrays(), training.held_out
+
+        def arrays() -> dict[str, AnyArray]:
+            return {**decoder, **adversary.arrays()}
+
+        def epoch(number: int) -> dict[str, float]:
             figures = adversary.train()
-            self.weights = {**decoder, **adversary.arrays()}
-            figures = {"round": number, **figures, **self._fidelity(source.histories.take(users[1]), reference)}
-            self.training["adversarial"].append(figures)
-            if figures["fidelity"] > best:
-                best, waited, kept = figures["fidelity"], 0, self.weights
-            else:
-                waited += 1
-            share = RECONSTRUCTION_SHARE + (1 - RECONSTRUCTION_SHARE) * (number + 1) / params.rounds
-            if watch(share, figures, 1.0) or waited >= params.round_patience:
-                break
-        self.weights = kept
+            self.weights = arrays()
+            return {"round": number, **figures, **self.fidelity(real, training.reference)}
 
-    def _fidelity(self, real: Histories, reference: Reference) -> dict[str, float]:
+        part = TrainedPart(
+            name="adversary",
+            epoch=epoch,
+            score=lambda figures: figures["fidelity"],
+            arrays=arrays,
+            variables=adversary.variables,
+            rng=adversary.rng,
+            most=self.params.rounds,
+            patience=self.params.round_patience,
+        )
+        self.weights = train_part(part, self.training["adversarial"], clock, checkpoints)
+
+    def fidelity(self, real: Histories, reference: Reference) -> dict[str, float]:
         """How close sampled histories are to held-out ones: `fidelity`, the mean of `items` and `transitions` (between
         groups), each 1 - total variation distance; `item-coverage` and `group-coverage`, the shares of the held-out
         users' items and groups that samples reach."""
@@ -295,17 +346,6 @@ class GAN(StepwiseSynthesizer):
         self.details = EventDetails.from_arrays(details)
         names = [name for name in arrays if name != "about" and not name.startswith("details-")]
         self.weights = {name: np.asarray(arrays[name], np.float32) for name in names}
-
-
-class _FitClock:
-    """Reports progress, and says when the time is over."""
-
-    def __init__(self, seconds: float | None, progress: Progress) -> None:
-        self.seconds, self.progress, self.begin = seconds, progress, time.monotonic()
-
-    def __call__(self, share: float, figures: Mapping[str, float], of_time: float) -> bool:
-        self.progress(min(1.0, share), figures)
-        return self.seconds is not None and time.monotonic() - self.begin > of_time * self.seconds
 
 
 def _reached(sampled: Int32, real: Int32) -> float:

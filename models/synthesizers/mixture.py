@@ -24,6 +24,7 @@ from models.synthesizers.base import (
 from models.synthesizers.conditions import CONDITION_NAMES, Conditions, SynthesisError, check_conditions
 from models.synthesizers.decoding import LATENT
 from models.synthesizers.histories import Histories, joined
+from models.synthesizers.joint_members import check_joint, fit_jointly
 from models.synthesizers.popularity_draw import PopularityDraw
 from models.synthesizers.segment_weights import (
     LEAST,
@@ -61,7 +62,9 @@ class Mixture(Synthesizer):
         """`members`: names of the registry, with `member_params` by name. `attribute`: of profiles, splits segments
         further. `held_out`: the share of users, at most `most_held_out`, by whom weights are learned. `shrink`: cases
         of the weights of all segments that are added to each. `share_embeddings`: each member that has item vectors
-        begins with those of the member before it."""
+        begins with those of the member before it. `joint`: members (`gan`, with `autoregressive`, `vae` or both) train
+        in turns over one table of item vectors, at most `rounds` times, until held-out events have not become more
+        likely for `patience` rounds; `matching` is the weight of the distance of the critic's features."""
 
         members: MemberNames = ("autoregressive", "gan")
         member_params: dict[str, dict[str, Any]] = {}
@@ -70,6 +73,10 @@ class Mixture(Synthesizer):
         most_held_out: Annotated[int, Meta(ge=4)] = 300
         shrink: Annotated[float, Meta(ge=0)] = 50.0
         share_embeddings: bool = True
+        joint: bool = False
+        rounds: Annotated[int, Meta(ge=1)] = 30
+        patience: Annotated[int, Meta(ge=1)] = 3
+        matching: Annotated[float, Meta(ge=0)] = 1.0
 
     def __init__(self, params: msgspec.Struct | None = None, context: SynthesizerContext | None = None) -> None:
         super().__init__(params, context)
@@ -78,13 +85,17 @@ class Mixture(Synthesizer):
         supported = frozenset(name for member in self.members for name in member.supports)
         self.supports = supported  # type: ignore[misc]  # what a mixture supports depends on its members
         self.segments: dict[str, SegmentWeights] = {}
+        self.joint_training: list[dict[str, float]] = []
+        if self.params.joint:
+            check_joint(self.params.members, dict(zip(self.params.members, self.members, strict=True)))
 
     def _member(self, name: str) -> Synthesizer:
         if name == self.name:
             raise SynthesisError("mixture: a mixture cannot be a member of itself; give other members")
         seconds = self.context.seconds
         share = seconds / len(self.params.members) if seconds is not None else None
-        context = msgspec.structs.replace(self.context, seconds=share)
+        folder = self.context.checkpoint / name if self.context.checkpoint is not None else None
+        context = msgspec.structs.replace(self.context, seconds=share, checkpoint=folder)
         return registry.create(name, self.params.member_params.get(name, {}), context)
 
     def fit(self, interactions: Interactions, progress: Progress = no_progress) -> None:
@@ -94,6 +105,17 @@ class Mixture(Synthesizer):
         users = rng.permutation(interactions.user_count)
         held = users[: min(self.params.most_held_out, max(1, round(self.params.held_out * len(users))))]
         rest = interactions.of_users(np.setdiff1d(users, held)) if len(held) < len(users) else interactions
+        if self.params.joint:
+            members = dict(zip(self.params.members, self.members, strict=True))
+            self.joint_training = fit_jointly(members, rest, self.params, self.context, progress)
+        else:
+            self._fit_members(rest, progress)
+        self.none.fit(rest)
+        self._learn_weights(interactions.of_users(held))
+        progress(1.0, {})
+
+    def _fit_members(self, rest: Interactions, progress: Progress) -> None:
+        """One member after another."""
         embeddings = None
         for number, member in enumerate(self.members):
             if embeddings is not None and self.params.share_embeddings:
@@ -104,9 +126,6 @@ class Mixture(Synthesizer):
 
             member.fit(rest, part)
             embeddings = member.item_embeddings if member.item_embeddings is not None else embeddings
-        self.none.fit(rest)
-        self._learn_weights(interactions.of_users(held))
-        progress(1.0, {})
 
     def _learn_weights(self, held: Interactions) -> None:
         """A case is a user and a number of known events; what counts are the HORIZON events that follow."""
@@ -226,7 +245,8 @@ class Mixture(Synthesizer):
 
     def arrays(self) -> dict[str, AnyArray]:
         every = [*self.members, self.none]
-        about = {"segments": self.segments, "members": [member.describe() for member in every]}
+        about: dict[str, Any] = {"segments": self.segments, "members": [member.describe() for member in every]}
+        about["joint_training"] = self.joint_training
         arrays: dict[str, AnyArray] = {"about": np.frombuffer(msgspec.json.encode(about), np.uint8)}
         for number, member in enumerate(every):
             arrays |= {f"member-{number}-{name}": array for name, array in member.arrays().items()}
@@ -235,6 +255,7 @@ class Mixture(Synthesizer):
     def restore(self, arrays: Mapping[str, Any]) -> None:
         about = msgspec.json.decode(np.asarray(arrays["about"]).tobytes())
         self.segments = msgspec.convert(about["segments"], dict[str, SegmentWeights])
+        self.joint_training = about["joint_training"]
         loaded = []
         for number, (name, params) in enumerate(
             zip((*self.params.members, self.none.name), about["members"], strict=True)

@@ -31,7 +31,7 @@ class AdversaryOptions(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     critic_steps: int
     penalty: float
-    learning_rate: float
+    adversarial_rate: float
     batch_size: int
     latent_noise: float
 
@@ -48,9 +48,11 @@ class Adversary:
         self.generator = _dense("generator", rng, inputs, options.units, self.latent_size)
         self.critic = _dense("critic", rng, inputs, options.units, 1)
         ours, theirs = list(self.generator.values()), list(self.critic.values())
-        rate = options.learning_rate
+        rate = options.adversarial_rate
         self.update_generator = Update(self.generator_loss, ours, theirs, rate, BETA_1, BETA_2)
         self.update_critic = Update(self.critic_loss, theirs, ours, rate, BETA_1, BETA_2)
+        optimizers = (self.update_generator.optimizer, self.update_critic.optimizer)
+        self.variables = [*ours, *theirs, *(each for optimizer in optimizers for each in optimizer.variables)]
 
     def train(self) -> dict[str, float]:
         """`steps` updates of the generator, each after `critic_steps` of the critic; mean figures.

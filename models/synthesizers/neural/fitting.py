@@ -44,29 +44,47 @@ def network_of(plan: NetworkPlan, popularity: Float32 | None = None, log_q: Floa
     return network
 
 
-def fit_network(
-    plan: NetworkPlan, interactions: Interactions, context: SynthesizerContext, progress: Progress
-) -> tuple[Any, Any, dict[str, float]]:
-    """The network after training, what runs it, and the fit's figures."""
+class NetworkFit(msgspec.Struct, frozen=True):
+    """A network that is to be trained, what runs it, its batches, and the users held out."""
+
+    network: Any
+    runner: Any
+    batches: SequenceBatches
+    held_out: SequenceData
+
+    def likelihood(self) -> float:
+        """The mean log-likelihood of an event of the users held out."""
+        self.runner.refresh()
+        return float(self.runner.mean_log_likelihood(self.held_out))
+
+    def figures(self) -> dict[str, float]:
+        """What the network says of the users held out."""
+        self.runner.refresh()
+        return dict(self.runner.figures(self.held_out))
+
+
+def prepare_fit(plan: NetworkPlan, interactions: Interactions, seed: int) -> NetworkFit:
+    """A network of the plan with what it is trained on."""
     params = plan.params
     # The one global seed: layers inside layers take no generator for initial weights and dropout.
-    keras.utils.set_random_seed(context.seed)
+    keras.utils.set_random_seed(seed)
     size = len(interactions.vocabulary)
     counts = np.bincount(interactions.items, minlength=size) + 1.0
     chances = counts**NEGATIVE_POWER / (counts**NEGATIVE_POWER).sum() if size > params.full_softmax else None
     network = network_of(plan, np.pad(counts / counts.sum(), 1).astype(np.float32), _log_q(chances))
     data = plan.reader.data(interactions)
-    held_out, rest = _split(data, params.held_out, np.random.default_rng(context.seed))
-    runner = plan.runner_class(network)
+    held_out, rest = _split(data, params.held_out, np.random.default_rng(seed))
+    batches = SequenceBatches(rest, params, seed, chances, plan.latent)
+    return NetworkFit(network, plan.runner_class(network), batches, held_out)
 
-    def likelihood() -> float:
-        runner.refresh()
-        return float(runner.mean_log_likelihood(held_out))
 
-    batches = SequenceBatches(rest, params, context.seed, chances, plan.latent)
-    figures = train(network, batches, likelihood, context, progress)
-    runner.refresh()
-    return network, runner, {**figures, **runner.figures(held_out)}
+def fit_network(
+    plan: NetworkPlan, interactions: Interactions, context: SynthesizerContext, progress: Progress
+) -> tuple[Any, Any, dict[str, float]]:
+    """The network after training, what runs it, and the fit's figures."""
+    fit = prepare_fit(plan, interactions, context.seed)
+    figures = train(fit.network, fit.batches, fit.likelihood, context, progress)
+    return fit.network, fit.runner, {**figures, **fit.figures()}
 
 
 def _log_q(chances: Float64 | None) -> Float32 | None:

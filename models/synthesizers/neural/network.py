@@ -13,6 +13,7 @@ from models.recommenders.neural.encoders import EPSILON, FAR
 from models.recommenders.neural.losses import sampled_loss, softmax_loss
 from models.synthesizers.details import GAP_CLASSES
 from models.synthesizers.neural.cells import stack_of
+from models.synthesizers.neural.feature_matching import MATCHED_ITEMS, matching_loss
 from models.synthesizers.neural.params import SequenceParams
 from stream.events import KINDS
 
@@ -157,15 +158,17 @@ class SequenceNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         sample_weight: Any = None,  # noqa: ARG002 - Keras passes it by name
         training: bool = True,  # noqa: ARG002 - Keras passes it by name
     ) -> Any:
-        """Mean loss over packed places: y int32 [places], the numbers of the items, 0 where a place is filled up."""
+        """Mean loss over packed places: y int32 [places], the numbers of the items, 0 where a place is filled up; and
+        the features' distance, where the batch has what `matching_loss` reads."""
         size = self.params.embedding_size
+        matching = matching_loss(self, y_pred[0], x) if MATCHED_ITEMS in x else 0.0
         target, before = (ops.take(ops.reshape(vectors, (-1, size)), x["places"], axis=0) for vectors in y_pred)
         real = ops.cast(ops.not_equal(y, 0), "float32")
         kinds, gaps = x["target_kinds"], x["target_gaps"]
         loss = self.item_loss(target, y, x) + softmax_loss(self.kind_logits(target, y), kinds)
         timed = ops.cast(ops.greater(gaps, 0), "float32")
         loss = loss + GAP_WEIGHT * timed * softmax_loss(self.to_gap(before), ops.maximum(gaps - 1, 0))
-        return ops.sum(loss * real) / ops.maximum(ops.sum(real), 1.0)
+        return ops.sum(loss * real) / ops.maximum(ops.sum(real), 1.0) + matching
 
     def item_loss(self, target: Any, numbers: Any, x: Any) -> Any:
         """float [places]: minus the log-likelihood of each item, among all or drawn ones."""

@@ -1,6 +1,6 @@
-"""Training of the sequence autoencoder: batches, the loss of held-out users, and when to stop."""
+"""Training of the sequence autoencoder: batches, epochs, and the loss of held-out users."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,43 +20,40 @@ class ReconstructionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Rates of the training. `negatives`: items drawn to compare with (0: all). `hidden`: the share of items that the
     decoder does not see, so that it needs the latent vector (Bowman et al., CoNLL 2016, section 3.2)."""
 
-    epochs: int
     batch_size: int
     learning_rate: float
     negatives: int
     hidden: float
-    patience: int
 
 
-def train_autoencoder(
-    autoencoder: SequenceAutoencoder,
-    source: WindowSource,
-    users: tuple[Int64, Int64],
-    options: ReconstructionOptions,
-    rng: np.random.Generator,
-    after_epoch: Callable[[dict[str, float]], bool],
-) -> None:
-    """Train on the first group of `users` until the loss of the second no longer falls; the best weights stay.
+class AutoencoderTraining:
+    """Trains on the first group of `users`, and measures the loss of the second."""
 
-    `after_epoch` gets the figures of each epoch, and says whether to stop.
-    """
-    variables = list(autoencoder.variables.values())
-    update = Update(autoencoder.loss, variables, [], options.learning_rate, clip=CLIP)
-    prepare = BatchInputs(autoencoder, options, rng)
-    held_out = [prepare(part, 0.0) for part in _batches(source.draw(users[1], rng), options.batch_size)]
-    best, waited, weights = np.inf, 0, autoencoder.arrays()
-    for epoch in range(options.epochs):
-        windows = source.draw(users[0], rng)
-        losses = [update(prepare(part, options.hidden))["loss"] for part in _batches(windows, options.batch_size)]
-        validation = float(np.mean([float(autoencoder.loss(_tensors(batch))[0]) for batch in held_out]))
-        if validation < best:
-            best, waited, weights = validation, 0, autoencoder.arrays()
-        else:
-            waited += 1
-        figures = {"epoch": epoch, "loss": float(np.mean(losses)), "held-out-loss": validation}
-        if after_epoch(figures) or waited >= options.patience:
-            break
-    autoencoder.set_arrays(weights)
+    def __init__(
+        self,
+        autoencoder: SequenceAutoencoder,
+        source: WindowSource,
+        users: tuple[Int64, Int64],
+        options: ReconstructionOptions,
+        rng: np.random.Generator,
+    ) -> None:
+        self.autoencoder, self.source, self.users, self.options, self.rng = autoencoder, source, users, options, rng
+        variables = list(autoencoder.variables.values())
+        self.update = Update(autoencoder.loss, variables, [], options.learning_rate, clip=CLIP)
+        self.prepare = BatchInputs(autoencoder, options, rng)
+        self.held_out = [self.prepare(part, 0.0) for part in _batches(source.draw(users[1], rng), options.batch_size)]
+        self.variables = [*variables, *self.update.optimizer.variables]
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """Train one epoch; its figures: `epoch`, `loss` and `held-out-loss`, nats per event."""
+        windows, options = self.source.draw(self.users[0], self.rng), self.options
+        batches = _batches(windows, options.batch_size)
+        losses = [self.update(self.prepare(part, options.hidden))["loss"] for part in batches]
+        return {"epoch": number, "loss": float(np.mean(losses)), "held-out-loss": self.held_out_loss()}
+
+    def held_out_loss(self) -> float:
+        """Mean cross-entropy of the held-out users' events, nats."""
+        return float(np.mean([float(self.autoencoder.loss(_tensors(batch))[0]) for batch in self.held_out]))
 
 
 class BatchInputs:

@@ -27,7 +27,7 @@ from models.synthesizers.stepwise import StepwiseSynthesizer
 from stream.events import KINDS
 
 if TYPE_CHECKING:
-    from models.synthesizers.neural.fitting import NetworkPlan
+    from models.synthesizers.neural.fitting import NetworkFit, NetworkPlan
     from models.synthesizers.neural.network import SequenceNetwork
 
 STATE: Final = "synthesizer.json"
@@ -76,14 +76,30 @@ class SequenceSynthesizer(StepwiseSynthesizer):
         return self._runner
 
     def fit(self, interactions: Interactions, progress: Progress = no_progress) -> None:
-        require_events(interactions, self.name)
-        self.vocabulary = interactions.vocabulary
-        self.details.fit(interactions)
-        self.reader = ConditionReader.fit(interactions)
+        self._learn_catalogue(interactions)
         from models.synthesizers.neural.fitting import fit_network  # Keras takes seconds to import
 
         fitted = fit_network(self.plan(), interactions, self.context, progress)
         self._network, self._runner, self.figures = fitted
+
+    def prepare(self, interactions: Interactions) -> "NetworkFit":
+        """A network of its own with what it is to be trained on, by whoever called this.
+
+        Raises:
+            SynthesisError: there is nothing to learn from.
+        """
+        self._learn_catalogue(interactions)
+        from models.synthesizers.neural.fitting import prepare_fit
+
+        fit = prepare_fit(self.plan(), interactions, self.context.seed)
+        self._network, self._runner = fit.network, fit.runner
+        return fit
+
+    def _learn_catalogue(self, interactions: Interactions) -> None:
+        require_events(interactions, self.name)
+        self.vocabulary = interactions.vocabulary
+        self.details.fit(interactions)
+        self.reader = ConditionReader.fit(interactions)
 
     def expected(self, conditions: Sequence[Conditions], steps: int = 1, seed: int = 0) -> Float32:
         """See `Synthesizer.expected`; two and three steps ahead by enumeration of the most probable events between."""

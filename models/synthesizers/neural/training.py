@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import keras
 import msgspec
@@ -34,6 +34,17 @@ WARM_UP: Final = 50
 """Steps over which the learning rate rises to its value."""
 Likelihood = Callable[[], float]
 """Mean log-likelihood per event of the users held out."""
+
+
+class EpochBatches(Protocol):
+    """Batches by number, drawn again for each epoch."""
+
+    def start(self, epoch: int) -> None:
+        """Draw those of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> tuple[dict[str, AnyArray], AnyArray]: ...
 
 
 class SequenceBatches:
@@ -139,18 +150,14 @@ def train(
     With a `checkpoint` a fit that was killed goes on after its last whole epoch.
     """
     params = batches.params
-    rate = keras.optimizers.schedules.PolynomialDecay(params.learning_rate / 10, WARM_UP, params.learning_rate)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_list=[network.bias])
-    optimizer.build(network.trainable_variables)
-    network.compile(optimizer, jit_compile=keras.backend.backend() == "jax")
+    compile_network(network, params)
     checkpoint = Checkpoint(context.checkpoint / "fit.npz", network, batches) if context.checkpoint else None
     state = FitState()
     if checkpoint is not None:
         checkpoint.read(state)
     clock = FitClock(context.seconds, params.epochs, state.seconds)
     while state.epoch < params.epochs and state.since_best < params.patience and not clock.over:
-        loss = _epoch(network, batches, state.epoch, clock, progress)
+        loss = train_epoch(network, batches, state.epoch, clock, progress)
         value = likelihood()
         state.epoch, state.since_best = state.epoch + 1, state.since_best + 1
         if value > state.best or not state.weights:
@@ -165,8 +172,17 @@ def train(
     return {"epochs": state.epoch, "held_out_log_likelihood": state.best, "fit_seconds": state.seconds}
 
 
-def _epoch(
-    network: SequenceNetwork, batches: SequenceBatches, epoch: int, clock: "FitClock", progress: Progress
+def compile_network(network: SequenceNetwork, params: SequenceParams) -> None:
+    """Give the network its optimizer: AdamW, whose rate rises to its value over the first steps."""
+    rate = keras.optimizers.schedules.PolynomialDecay(params.learning_rate / 10, WARM_UP, params.learning_rate)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=params.reg, clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_list=[network.bias])
+    optimizer.build(network.trainable_variables)
+    network.compile(optimizer, jit_compile=keras.backend.backend() == "jax")
+
+
+def train_epoch(
+    network: SequenceNetwork, batches: EpochBatches, epoch: int, clock: "FitClock", progress: Progress
 ) -> float:
     """Train on every batch of an epoch, or until the time is over; the mean loss."""
     batches.start(epoch)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from models.synthesizers.gan import GAN
 from models.synthesizers.neural.curves import plot_training
-from testing.tiny_gan import second_order_figures, trained_gan
+from testing.tiny_gan import ring_interactions, second_order_figures, tiny_gan, trained_gan
 
 BY_HAND = {"loss": 36.0, "slope": 6.0, "gradient-norm": 72.0, "weight": 0.5}
 """Of f = w z^2 at w = 1, z = 3: f' = 2 w z = 6; its square 4 w^2 z^2 = 36; by w: 8 w z^2 = 72; Adam's first step: the
@@ -95,3 +96,31 @@ def test_training_is_recorded_and_drawn(gan: GAN, tmp_path: Path) -> None:
     for name in ("curves.png", "curves.svg"):
         plot_training(gan.training, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("kill_at", ["held-out-loss", "fidelity"])
+def test_a_fit_that_was_killed_goes_on_where_it_was(gan: GAN, kill_at: str, tmp_path: Path) -> None:
+    """After the first epoch of either part: the rest gives the same weights as a fit that was never killed."""
+
+    def killed(share: float, figures: Mapping[str, float]) -> None:
+        if kill_at in figures:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny_gan(tmp_path).fit(ring_interactions(), killed)
+    rows: list[dict[str, float]] = []
+    resumed = tiny_gan(tmp_path)
+    resumed.fit(ring_interactions(), lambda _, figures: rows.append(dict(figures)))
+    assert len(rows) == (3 if kill_at == "held-out-loss" else 1)
+    for part in ("autoencoder", "adversarial"):
+        for ours, theirs in zip(gan.training[part], resumed.training[part], strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
+    for name, weights in gan.weights.items():
+        np.testing.assert_allclose(resumed.weights[name], weights, rtol=1e-3, atol=1e-5)
+
+
+def test_a_checkpoint_of_other_parameters_is_not_read(tmp_path: Path) -> None:
+    tiny_gan(tmp_path).fit(ring_interactions())
+    rows: list[dict[str, float]] = []
+    tiny_gan(tmp_path, seed=4).fit(ring_interactions(), lambda _, figures: rows.append(dict(figures)))
+    assert len(rows) == 4
