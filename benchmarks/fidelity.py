@@ -87,7 +87,7 @@ def part_of(frame: pd.DataFrame, users: int, items: int, seed: int) -> pd.DataFr
 def run(options: argparse.Namespace, name: str) -> None:
     """Compute what is missing of a set."""
     folder = options.out / name
-    missing = [each for each in options.synthesizers.split(",") if not (folder / f"{each}.json").is_file()]
+    missing = [name for name in options.synthesizers.split(",") if not (folder / f"{name}.json").is_file()]
     if not missing:
         return
     frame, _, features = opened(options.data, name, catalogue=True)

@@ -95,7 +95,7 @@ def counting_assignor(
 ) -> type[RoundRobinPartitionAssignor]:
     """Round robin; the leader adds the partition count of `events`, and each member gives it to `on_count`.
 
-    `known` goes with a member that joins: where it differs from before, the broker has the partitions assigned anew.
+    `known` goes with a member that joins: where it differs from before, the broker has the partitions assigned again.
     """
 
     class CountingAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka's own types are incomplete

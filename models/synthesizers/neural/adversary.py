@@ -52,7 +52,7 @@ class Adversary:
         self.update_generator = Update(self.generator_loss, ours, theirs, rate, BETA_1, BETA_2)
         self.update_critic = Update(self.critic_loss, theirs, ours, rate, BETA_1, BETA_2)
         optimizers = (self.update_generator.optimizer, self.update_critic.optimizer)
-        self.variables = [*ours, *theirs, *(each for optimizer in optimizers for each in optimizer.variables)]
+        self.variables = [*ours, *theirs, *(variable for optimizer in optimizers for variable in optimizer.variables)]
 
     def train(self) -> dict[str, float]:
         """`steps` updates of the generator, each after `critic_steps` of the critic; mean figures.

@@ -52,7 +52,7 @@ def matching_loss(network: Any, target: Any, x: Mapping[str, Any]) -> Any:
     vectors = ops.stop_gradient(ops.take(network.items.embeddings, numbers, axis=0))
     drawn = drawn_vectors(network, target[:rows, -length:], x["matching_draws"])
     real = ops.cast(ops.not_equal(numbers, 0), "float32")
-    ours, theirs = (mean_features(each * real[:, :, None], real, x) for each in (drawn, vectors))
+    ours, theirs = (mean_features(events * real[:, :, None], real, x) for events in (drawn, vectors))
     return x["matching_weight"] * ops.mean(ops.square(ours - ops.stop_gradient(theirs)))
 
 
