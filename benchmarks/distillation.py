@@ -17,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.data_sets import DATA_SETS, opened
+from benchmarks.printing import print_stage
 from models.arrays import Float64
 from models.data.interactions import Interactions
-from models.evaluation.bootstrap import compare, intervals
+from models.evaluation.bootstrap import compare, intervals, ratio_text
 from models.evaluation.cold_ranking import rank_episodes
 from models.evaluation.cold_users import FoldPlan
 from models.evaluation.cold_values import PRIMARY, UserValues
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     frame, categories, catalogue = opened(options.data, options.set, catalogue=True)
     folds = FoldPlan(ks=KS, most_users=options.users, tuning_users=options.tuning_users)
     plan = OpponentPlan(members=MEMBERS, folds=folds, half_lives_ms=(), by_horizon=False)
-    opponent = Opponent(frame, plan, _say, catalogue=catalogue, categories=categories or None, further=injected)
+    opponent = Opponent(frame, plan, print_stage, catalogue=catalogue, categories=categories or None, further=injected)
     fitted = opponent.fitted(opponent.folds.fold(0))
     blends, episodes = teachers(opponent, fitted), fitted.fold.test.cold
     users = [*dict.fromkeys(episode.user_id for episode in episodes)]
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         kept |= {f"{arm}\n{view}": values.values[view][:, :, 0] for view in (PRIMARY, NEXT)}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(options.out, **kept)  # type: ignore[arg-type]  # its stubs take no such mapping
-        _say(f"{arm}: {time.monotonic() - started:.0f} s", 1.0, {})
+        print_stage(f"{arm}: {time.monotonic() - started:.0f} s", 1.0, {})
         show(options.out)
 
 
@@ -126,13 +127,8 @@ def show(file: Path) -> None:
         for ours, theirs in PAIRS:
             if ours in done and theirs in done:
                 top, bottom = ([columns[f"{arm}\n{k}"] for k in KS] for arm in (ours, theirs))
-                ratios = [f"{pair.ratio:.3f} [{pair.low:.3f}, {pair.high:.3f}]" for pair in compare(top, bottom, rng)]
+                ratios = [ratio_text(pair) for pair in compare(top, bottom, rng)]
                 print(f"| {ours} / {theirs} | " + " | ".join(ratios) + " |", flush=True)
-
-
-def _say(stage: str, done: float, _figures: dict[str, float]) -> None:
-    if done >= 1:
-        print(f"  {time.strftime('%H:%M:%S')} {stage}", flush=True)
 
 
 def main() -> None:

@@ -25,10 +25,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data_sets import DATA_SETS, opened
+from benchmarks.printing import print_stage
 from features.catalogue import CatalogueEntry
 from models.arrays import Float64
 from models.data.item_features import ItemFeatures
-from models.evaluation.bootstrap import Comparison, compare
+from models.evaluation.bootstrap import Comparison, compare, ratio_text
 from models.evaluation.cold_users import FoldPlan
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.evaluation.opponent import (
@@ -193,7 +194,7 @@ def opponent_of(
         served=(1,) if name in NEWS else (1, 2, 3, 4, 5),
         by_horizon=False,
     )
-    return Opponent(frame, plan, _say, catalogue=catalogue, categories=categories or None)
+    return Opponent(frame, plan, print_stage, catalogue=catalogue, categories=categories or None)
 
 
 def figures_of(folder: Path) -> dict[str, Any]:
@@ -256,22 +257,13 @@ def show(figures: dict[str, Any]) -> None:
         print(f"| {arm} | " + " | ".join(f"{value:.4f}" for value in row) + f" | {figures['warm'][arm]:.4f} |")
     print("\n| ratio | " + " | ".join(f"k = {k}" for k in KS) + " | warm |\n|---|" + "---|" * (len(KS) + 1))
     for label, ratios in figures["ratios"].items():
-        last = _ratio(figures["warm ratio"]) if label == PRIMARY and figures["warm ratio"] else ""
-        print(f"| {label} | " + " | ".join(_ratio(ratio) for ratio in ratios) + f" | {last} |")
+        last = ratio_text(figures["warm ratio"]) if label == PRIMARY and figures["warm ratio"] else ""
+        print(f"| {label} | " + " | ".join(ratio_text(ratio) for ratio in ratios) + f" | {last} |")
     print("\nShares of the blend (over scaled probabilities):\n")
     print("| | " + " | ".join(f"k = {k}" for k in KS) + " |\n|---|" + "---|" * len(KS))
     for number, member in enumerate(figures["members"]):
         print(f"| {member} | " + " | ".join(f"{row[number]:.2f}" for row in figures["weights"]) + " |")
     print("\n" + ", ".join(f"{key} {value:.0f} s" for key, value in figures["seconds"].items()) + " a fold.")
-
-
-def _ratio(comparison: Comparison) -> str:
-    return f"{comparison.ratio:.3f} [{comparison.low:.3f}, {comparison.high:.3f}]"
-
-
-def _say(stage: str, done: float, _figures: dict[str, float]) -> None:
-    if done >= 1:
-        print(f"  {time.strftime('%H:%M:%S')} {stage}", flush=True)
 
 
 def main() -> int:

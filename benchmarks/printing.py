@@ -1,6 +1,7 @@
 """How benchmarks print their figures."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,3 +12,9 @@ def print_figures(figures: dict[str, Any], show: Callable[[dict[str, Any]], None
         print(json.dumps(figures, default=str, indent=2))
     else:
         show(figures)
+
+
+def print_stage(stage: str, done: float, _figures: dict[str, float]) -> None:
+    """Print a completed stage of an opponent's fit, with the time."""
+    if done >= 1:
+        print(f"  {time.strftime('%H:%M:%S')} {stage}", flush=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.data_sets import opened
 from benchmarks.opponents import REPEATS, TITLES, titles_of
-from models.evaluation.bootstrap import Comparison
+from models.evaluation.bootstrap import ratio_text
 from models.evaluation.cold_ranking import rank_episodes
 from models.evaluation.cold_users import FoldPlan
 from models.evaluation.cold_values import UserValues
@@ -101,11 +101,7 @@ def show(file: Path) -> None:
     print("| A0 | " + " | ".join(best[k] for k in KS) + " |")
     for arm in tried:
         ratios = values.compare(dict.fromkeys(KS, arm), best, rng)
-        print(f"| {arm} to A0 | " + " | ".join(_ratio(ratios[k]) for k in KS) + " |")
-
-
-def _ratio(comparison: Comparison) -> str:
-    return f"{comparison.ratio:.3f} [{comparison.low:.3f}, {comparison.high:.3f}]"
+        print(f"| {arm} to A0 | " + " | ".join(ratio_text(ratios[k]) for k in KS) + " |")
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from models.arrays import Float64
-from models.evaluation.bootstrap import Comparison, intervals
+from models.evaluation.bootstrap import Comparison, intervals, ratio_text
 from models.evaluation.cold_values import METRICS, PRIMARY, UserValues
 from models.evaluation.report_page import ReportPage, ReportTable, canvas, number, styles, svg
 
@@ -125,7 +125,7 @@ def text_table(report: ColdUsersReport) -> str:
             ratio = results.to_best_single[place]
             lines.append(
                 f"{STRONGEST} at k={k}: {name} {number(arm.metrics[PRIMARY][place])} [{low:.4f}, {high:.4f}], "
-                f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] times {results.best_single[place]}"
+                f"{ratio_text(ratio)} times {results.best_single[place]}"
             )
     return "\n".join(lines)
 
@@ -159,7 +159,7 @@ def _tables(report: ColdUsersReport, results: SeenResults) -> list[ReportTable]:
     rows = [
         [STRONGEST, *results.strongest],
         ["best single recommender", *results.best_single],
-        ["ratio", *(f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" for ratio in results.to_best_single)],
+        ["ratio", *map(ratio_text, results.to_best_single)],
         ["p, corrected over k (Holm)", *(number(ratio.holm) for ratio in results.to_best_single)],
         [f"{STRONGEST} of the next event", *results.strongest_next],
     ]

@@ -51,8 +51,6 @@ POPULARITY: Final = "popularity-draw"
 SHUFFLED: Final = "shuffled"
 COPYING: Final = ("knn-copy", "mixture")
 """Synthesizers that return real histories, by design or as a part."""
-CANARY_USERS: Final = 2_000
-"""Users among whom a canary is planted."""
 
 
 class ShopRanks(msgspec.Struct, frozen=True):
@@ -182,11 +180,9 @@ class Augmentation:
 
     def _check_canaries(self, opponent: Opponent) -> None:
         """Once: no synthesizer returns a planted user, but for those that are known to copy."""
-        users = self.frame["user_id"].drop_duplicates().iloc[:CANARY_USERS]
-        few = self.frame[self.frame["user_id"].isin(users)]
         for name in () if self._checked else self.plan.synthesizers:
             if name not in COPYING:
-                check_canary(name, partial(create, name, {}), opponent.interactions, few)
+                check_canary(name, partial(create, name, {}), opponent.interactions, self.frame)
         self._checked = True
 
 

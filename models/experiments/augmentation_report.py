@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from models.evaluation.bootstrap import Comparison
+from models.evaluation.bootstrap import Comparison, ratio_text
 from models.evaluation.cold_values import UserValues
 from models.evaluation.opponent import BLEND
 from models.evaluation.report_page import ReportTable, canvas, number, styles, svg
@@ -23,7 +23,7 @@ from models.experiments.measures import ANY_K, user_values
 from models.experiments.report import ExperimentReport, unit_names, verdict_table
 from models.experiments.results import WARM
 from models.experiments.run import ExperimentRun, Unit
-from models.experiments.verdicts import Verdict, judge, ratio_text
+from models.experiments.verdicts import Verdict, judge
 
 PLOTTED_K: Final = 1
 

@@ -150,15 +150,11 @@ class ColdStart:
         return self._opponents[seed]
 
     def _check_canaries(self, opponent: Opponent, arms: ExperimentArms) -> None:
-        users = self.frame["user_id"].drop_duplicates()
-        few = self.frame[self.frame["user_id"].isin(users.iloc[:CANARY_USERS])]
         for name in arms.generators:
-            check_canary(name, partial(arms.created, name), opponent.interactions, few)
+            check_canary(name, partial(arms.created, name), opponent.interactions, self.frame)
 
 
 PROBED: Final = 50
-CANARY_USERS: Final = 2_000
-"""Users among whom a canary is planted."""
 
 
 def base_weights(blends: Mapping[str, Float64], evidence: Evidence) -> Float64:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from models.evaluation.bootstrap import ratio_text
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.evaluation.report_page import ReportTable, number
 from models.experiments.arms import ExperimentArm, of_kind
@@ -23,7 +24,7 @@ from models.experiments.report import (
 )
 from models.experiments.results import WARM
 from models.experiments.run import ExperimentRun, Unit
-from models.experiments.verdicts import judge, ratio_text, sentences
+from models.experiments.verdicts import judge, sentences
 
 PLOTTED_KS = (1, 2, 3)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from models.arrays import Float32, Float64, Int64
 from models.data.item_features import ItemFeatures
-from models.evaluation.bootstrap import Comparison, compare, intervals
+from models.evaluation.bootstrap import Comparison, compare, intervals, ratio_text
 from models.experiments.new_items_arms import (
     ARMS,
     CONTROLS,
@@ -41,7 +41,7 @@ from models.experiments.new_items_lists import (
 )
 from models.experiments.new_items_split import HidingPlan, NewItemsFolds, check_planted
 from models.experiments.run import Unit
-from models.experiments.verdicts import GAIN, SIGNIFICANT, ratio_text
+from models.experiments.verdicts import GAIN, SIGNIFICANT
 from models.recommenders.new_item_columns import ContentFeatures
 
 OURS: Final = (SUM, SUM_WITH_GENERATOR, SUM_EXPECTED)

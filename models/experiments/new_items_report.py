@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from models.evaluation.bootstrap import Comparison
+from models.evaluation.bootstrap import Comparison, ratio_text
 from models.evaluation.report_page import ReportPage, ReportTable, canvas, number, styles, svg
 from models.experiments.new_items import (
     CurvePoint,
@@ -22,7 +22,6 @@ from models.experiments.new_items import (
 )
 from models.experiments.new_items_arms import BORROWED, CONTROLS, HONEST, OPPONENT_BLEND
 from models.experiments.report import missing_sentence
-from models.experiments.verdicts import ratio_text
 
 LOSSES: Final = (0.01, 0.02, 0.05)
 """Prices at which arms are compared in the full catalogue."""

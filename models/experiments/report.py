@@ -7,13 +7,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from models.evaluation.bootstrap import Comparison
+from models.evaluation.bootstrap import Comparison, ratio_text
 from models.evaluation.cold_report import TITLES
 from models.evaluation.cold_values import METRICS, PRIMARY, UserValues
 from models.evaluation.report_page import ReportPage, ReportTable, canvas, number, styles, svg
 from models.experiments.measures import ANY_K, NEXT, compared, horizon_metric
 from models.experiments.run import Unit
-from models.experiments.verdicts import Verdict, ratio_text
+from models.experiments.verdicts import Verdict
 
 WITH_INTERVAL: Final = (PRIMARY, NEXT)
 SHOWN_HORIZONS: Final = (1, 2, 3, 5)

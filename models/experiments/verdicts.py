@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from models.evaluation.bootstrap import Comparison, corrected
+from models.evaluation.bootstrap import Comparison, corrected, ratio_text
 from models.evaluation.cold_values import PRIMARY, UserValues
 from models.experiments.measures import ANY_K, NEXT, compared
 
@@ -118,8 +118,3 @@ def _figures(verdict: Verdict) -> str:
         f"{verdict.arm} gives {ratio_text(verdict.ratio)} times {verdict.other}, "
         f"next event {verdict.next.ratio:.3f}{warm}"
     )
-
-
-def ratio_text(comparison: Comparison) -> str:
-    """A ratio with its interval."""
-    return f"{comparison.ratio:.3f} [{comparison.low:.3f}, {comparison.high:.3f}]"

@@ -38,7 +38,7 @@ def augmentation(
     as_json: AsJson = False,
 ) -> None:
     """Do synthetic users help a young shop? Recommenders trained with them against the same without them."""
-    from msgspec import json
+    from msgspec import to_builtins
 
     from models.experiments.report import text_report
     from serving.commands.augmentation_experiment import AugmentationOptions, names_of, numbers_of, run_augmentation
@@ -54,6 +54,6 @@ def augmentation(
     )
     report = run_augmentation(settings, options, table, domain, chosen)
     if as_json:
-        print_json(json.decode(json.encode(report)))  # not a number becomes null
+        print_json(to_builtins(report))
     else:
         print_report(text_report(report))

@@ -42,7 +42,7 @@ def cold_start(
     as_json: AsJson = False,
 ) -> None:
     """Do synthetic events help users of few events? Every arm against the strongest opponent of real events."""
-    from msgspec import json
+    from msgspec import to_builtins
 
     from models.experiments.arms import ArmPlan
     from models.experiments.report import text_report
@@ -65,7 +65,7 @@ def cold_start(
     )
     report = run_cold_start(settings, options, table, domain, arms=arms)
     if as_json:
-        print_json(json.decode(json.encode(report)))  # not a number becomes null
+        print_json(to_builtins(report))
     else:
         print_report(text_report(report))
 

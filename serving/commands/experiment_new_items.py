@@ -1,7 +1,5 @@
 """`coldstream experiment new-items`: do texts and categories bring new items to the users who want them?"""
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +84,7 @@ def new_items(
     as_json: AsJson = False,
 ) -> None:
     """Do texts bring new items to those who want them? A fifth of the items is hidden; what it costs the others."""
-    from msgspec import json
+    from msgspec import to_builtins
 
     from models.experiments.new_items_report import text_of
     from serving.process import memory
@@ -95,7 +93,7 @@ def new_items(
     memory.configure_allocator(memory.TRAINING)
     report = run_new_items(settings, options, table, domain)
     if as_json:
-        print_json(json.decode(json.encode(report)))  # not a number becomes null
+        print_json(to_builtins(report))
     else:
         print_report(text_of(report))
 
@@ -108,13 +106,12 @@ def run_new_items(
     Raises:
         ColdstreamError: the data cannot be read, or their items have no text.
     """
-    from models.evaluation.report_page import write_pages
     from models.experiments.new_items import NewItems, values_of
     from models.experiments.new_items_lists import NewItemsResults
     from models.experiments.new_items_report import new_items_report, page_of
     from models.experiments.new_items_split import HidingPlan
-    from models.experiments.run import units_of
     from serving.commands.experiment_options import ExperimentOptions
+    from serving.commands.experiments import chosen_units, write_results
     from serving.commands.offline_evaluation import evaluation_request, read_data
 
     base = ExperimentOptions(events=options.events, source=options.source, min_count=options.min_count)
@@ -128,8 +125,7 @@ def run_new_items(
     experiment = NewItems(data.frame, texts_of(data.source), plan, predictions=options.predictions is not None)
     folds = experiment.folds(0)
     run = _run_of(data, options, plan, settings.state_path)
-    units = units_of(options.folds, options.seeds)
-    units = [unit for unit in units if options.first_folds is None or unit.fold < options.first_folds]
+    units = chosen_units(options.folds, options.seeds, options.first_folds)
     missing = _computed(run, units, experiment, options.budget_minutes)
     kept = [results for _, results in run.read_as(NewItemsResults, units)]
     report = new_items_report(
@@ -144,11 +140,7 @@ def run_new_items(
         settings=msgspec.to_builtins(plan),
         notes=_notes(options),
     )
-    written = write_pages(page_of(report), report, run.folder)
-    typer.echo(f"report: {written[1]}", err=True)
-    if options.predictions is not None:
-        copies = run.export(units, options.predictions)
-        typer.echo(f"predictions: {len(copies)} files in {options.predictions}", err=True)
+    write_results(run, units, page_of(report), report, options.predictions)
     return report
 
 
@@ -183,7 +175,7 @@ def _run_of(data: "EvaluationData", options: NewItemsOptions, plan: msgspec.Stru
 
 def _computed(run: "ExperimentRun", units: list["Unit"], experiment: "NewItems", minutes: float | None) -> list["Unit"]:
     """Compute the units that are not there; those that are still missing."""
-    from models.experiments.errors import ExperimentError
+    from serving.commands.experiments import compute_units
     from serving.commands.progress import training
 
     with training() as progress:
@@ -191,15 +183,7 @@ def _computed(run: "ExperimentRun", units: list["Unit"], experiment: "NewItems",
         def results_of(unit: "Unit") -> "NewItemsResults":
             return experiment.results_of(unit, lambda stage: progress(f"{unit.name} {stage}", 1.0, {}))
 
-        def report(done: int, total: int, unit: str) -> None:
-            progress("units of work", done / max(1, total), {})
-            if unit and not sys.stderr.isatty():
-                typer.echo(f"{time.strftime('%H:%M:%S')} unit {done + 1} of {total}: {unit}", err=True)
-
-        missing = run.compute(units, results_of, minutes=minutes, progress=report)
-    if not any(run.has(unit) for unit in units):
-        raise ExperimentError(f"--budget-minutes {minutes}: no unit of work was begun; give more minutes")
-    return missing
+        return compute_units(run, units, results_of, minutes, progress)
 
 
 def _notes(options: NewItemsOptions) -> list[str]:

@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 import typer
+from msgspec import Struct
 
 from models.evaluation.cold_users import ColdUserFolds, FoldPlan
 from models.evaluation.opponent import OpponentPlan, Progress
-from models.evaluation.report_page import write_pages
+from models.evaluation.report_page import ReportPage, write_pages
 from models.experiments.errors import ExperimentError
 from models.experiments.report import ExperimentReport, page
 from models.experiments.results import UnitResults
-from models.experiments.run import ExperimentRun, RunPlan, Unit, fingerprint, units_of
+from models.experiments.run import ExperimentRun, Results, RunPlan, Unit, fingerprint, units_of
 from serving.commands.cold_evaluation import REPEATED, opponent_plan, parse_known
 from serving.commands.experiment_options import ExperimentOptions
 from serving.commands.experiment_run_options import ExperimentRunOptions
@@ -62,9 +63,7 @@ class ExperimentData(msgspec.Struct):
 
     def units(self, scenarios: Sequence[str] = ("",)) -> list[Unit]:
         """The units of work that the options ask for."""
-        options = self.options
-        units = units_of(options.folds, options.seeds, scenarios)
-        return [unit for unit in units if options.first_folds is None or unit.fold < options.first_folds]
+        return chosen_units(self.options.folds, self.options.seeds, self.options.first_folds, scenarios)
 
     def run(self, experiment: str, state: Path, **settings: Any) -> ExperimentRun:
         """The folder of results: that of `--report`, or one below the state folder that the plan names.
@@ -94,25 +93,11 @@ class ExperimentData(msgspec.Struct):
         Raises:
             ExperimentError: not a single unit is there at the end.
         """
-
-        def report(done: int, total: int, unit: str) -> None:
-            progress("units of work", done / max(1, total), {})
-            if unit and not sys.stderr.isatty():
-                typer.echo(f"{time.strftime('%H:%M:%S')} unit {done + 1} of {total}: {unit}", err=True)
-
-        run.compute(units, results_of, minutes=self.options.budget_minutes, progress=report)
-        if not any(run.has(unit) for unit in units):
-            raise ExperimentError(
-                f"--budget-minutes {self.options.budget_minutes}: no unit of work was begun; give more minutes"
-            )
+        compute_units(run, units, results_of, self.options.budget_minutes, progress)
 
     def write(self, run: ExperimentRun, units: Sequence[Unit], report: ExperimentReport, plots: Sequence[str]) -> None:
         """Write the report into the folder of results, and the predictions where they are wanted."""
-        written = write_pages(page(report, plots), report, run.folder)
-        typer.echo(f"report: {written[1]}", err=True)
-        if self.options.predictions is not None:
-            copies = run.export(units, self.options.predictions)
-            typer.echo(f"predictions: {len(copies)} files in {self.options.predictions}", err=True)
+        write_results(run, units, page(report, plots), report, self.options.predictions)
 
 
 def experiment_data(
@@ -145,3 +130,44 @@ def experiment_data(
 def plan_digest(plan: RunPlan) -> str:
     """A short text that differs when the plan does."""
     return blake2b(msgspec.json.encode(plan, order="deterministic"), digest_size=6).hexdigest()
+
+
+def chosen_units(folds: int, seeds: int, first_folds: int | None, scenarios: Sequence[str] = ("",)) -> list[Unit]:
+    """The units of work of every seed; with `first_folds` those of its first folds alone."""
+    units = units_of(folds, seeds, scenarios)
+    return [unit for unit in units if first_folds is None or unit.fold < first_folds]
+
+
+def compute_units(
+    run: ExperimentRun,
+    units: Sequence[Unit],
+    results_of: Callable[[Unit], Results],
+    minutes: float | None,
+    progress: Progress,
+) -> list[Unit]:
+    """Compute what is missing within the minutes; the units that are still missing.
+
+    Raises:
+        ExperimentError: not a single unit is there at the end.
+    """
+
+    def report(done: int, total: int, unit: str) -> None:
+        progress("units of work", done / max(1, total), {})
+        if unit and not sys.stderr.isatty():
+            typer.echo(f"{time.strftime('%H:%M:%S')} unit {done + 1} of {total}: {unit}", err=True)
+
+    missing = run.compute(units, results_of, minutes=minutes, progress=report)
+    if not any(run.has(unit) for unit in units):
+        raise ExperimentError(f"--budget-minutes {minutes}: no unit of work was begun; give more minutes")
+    return missing
+
+
+def write_results(
+    run: ExperimentRun, units: Sequence[Unit], pages: ReportPage, report: Struct, predictions: Path | None
+) -> None:
+    """Write the report into the folder of results, and the predictions where they are wanted."""
+    written = write_pages(pages, report, run.folder)
+    typer.echo(f"report: {written[1]}", err=True)
+    if predictions is not None:
+        copies = run.export(units, predictions)
+        typer.echo(f"predictions: {len(copies)} files in {predictions}", err=True)
