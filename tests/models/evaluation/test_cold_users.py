@@ -16,17 +16,7 @@ from models.recommenders.base import Scorer
 from models.recommenders.blend import BUCKETS
 from models.recommenders.live_popularity import RequestTimePopularity
 from models.recommenders.popularity import Popularity
-
-
-def shop(users: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Users of 3 to 30 events on 25 items, in time order, with ties."""
-    rng = np.random.default_rng(seed)
-    rows = [
-        (f"u{user}", f"i{rng.integers(0, 25)}", "purchase", int(at))
-        for user in range(users)
-        for at in np.sort(rng.integers(0, 400, rng.integers(3, 31)))
-    ]
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]).sort_values("at", kind="stable")
+from testing.small_shops import random_shop
 
 
 def numbered(events: int, kind: str = "purchase", user: str = "u") -> list[tuple[str, str, str, int]]:
@@ -38,7 +28,7 @@ def folds_of(rows: list[tuple[str, str, str, int]], plan: FoldPlan) -> ColdUserF
 
 
 def test_every_user_of_six_events_is_cold_once_and_then_not_trained_on() -> None:
-    frame = shop()
+    frame = random_shop()
     folds = ColdUserFolds(frame)
     counts = frame["user_id"].value_counts()
     cold: list[str] = []
@@ -89,7 +79,7 @@ def test_events_of_one_time_keep_their_order() -> None:
 
 
 def test_warm_users_are_asked_once_for_their_last_event_which_nothing_was_fitted_on() -> None:
-    frame = shop(80)
+    frame = random_shop(80)
     counts = frame["user_id"].value_counts()
     warm: list[str] = []
     for fold in ColdUserFolds(frame):
@@ -105,7 +95,7 @@ def test_warm_users_are_asked_once_for_their_last_event_which_nothing_was_fitted
 
 
 def test_users_who_are_held_out_for_short_histories_are_not_learned_from() -> None:
-    frame = shop(400)
+    frame = random_shop(400)
     learned, episodes = short_histories(frame, DEFAULT_KIND_WEIGHTS, 0)
     users = {episode.user_id for episode in episodes}
     assert 20 <= len(users) <= 40
@@ -114,14 +104,14 @@ def test_users_who_are_held_out_for_short_histories_are_not_learned_from() -> No
 
 
 def test_of_few_users_nobody_is_held_out_for_short_histories() -> None:
-    frame = shop(60)
+    frame = random_shop(60)
     learned, episodes = short_histories(frame, DEFAULT_KIND_WEIGHTS, 0)
     assert learned is frame
     assert episodes == []
 
 
 def test_folds_are_the_same_for_the_same_seed() -> None:
-    frame = shop()
+    frame = random_shop()
     users = [[episode.user_id for episode in fold.test.cold] for fold in ColdUserFolds(frame, FoldPlan(seed=3))]
     again = [[episode.user_id for episode in fold.test.cold] for fold in ColdUserFolds(frame, FoldPlan(seed=3))]
     other = [[episode.user_id for episode in fold.test.cold] for fold in ColdUserFolds(frame, FoldPlan(seed=4))]
@@ -194,7 +184,7 @@ def test_the_clock_is_that_of_each_question() -> None:
 
 
 def test_evidence_has_a_case_for_each_question_and_the_ranks_of_the_members() -> None:
-    folds = ColdUserFolds(shop(60))
+    folds = ColdUserFolds(random_shop(60))
     fold = folds.fold(0)
     log = Interactions.from_frame(fold.tuning.training, profiles=ProfileHistory({}))
     members: dict[str, Scorer] = {"popularity": Popularity(), "live": RequestTimePopularity()}

@@ -1,7 +1,6 @@
 """Assertions of every experiment: each is made to fail."""
 
 import msgspec
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,21 +10,11 @@ from models.experiments.errors import ExperimentError
 from models.experiments.guards import check_canary, check_counts, check_fold, check_volumes
 from models.synthesizers.base import Synthesizer
 from models.synthesizers.registry import create
-
-
-def shop(users: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Users of 6 to 30 events on 25 items, in time order."""
-    rng = np.random.default_rng(seed)
-    rows = [
-        (f"u{user}", f"i{rng.integers(0, 25)}", "purchase", int(at))
-        for user in range(users)
-        for at in np.sort(rng.integers(0, 400, rng.integers(6, 31)))
-    ]
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "kind", "at"]).sort_values("at", kind="stable")
+from testing.small_shops import random_shop
 
 
 def test_folds_pass_and_a_leak_of_any_kind_fails() -> None:
-    frame = shop()
+    frame = random_shop(fewest=6)
     fold = ColdUserFolds(frame, FoldPlan(folds=2)).fold(0)
     check_fold(fold, frame)
 
@@ -50,7 +39,7 @@ def test_folds_pass_and_a_leak_of_any_kind_fails() -> None:
 
 
 def test_a_synthetic_event_in_a_popularity_count_fails() -> None:
-    frame = shop()
+    frame = random_shop(fewest=6)
     check_counts(Interactions.from_frame(frame), frame)
     with pytest.raises(AssertionError, match="more events than are real"):
         check_counts(Interactions.from_frame(pd.concat([frame, frame[:1]])), frame)
@@ -63,7 +52,7 @@ def test_arms_with_different_numbers_of_events_fail() -> None:
 
 
 def test_a_generator_that_copies_users_is_refused() -> None:
-    frame = shop(12)
+    frame = random_shop(12, fewest=6)
 
     def canary(name: str, generator: Synthesizer) -> None:
         check_canary(name, lambda: generator, Interactions.from_frame, frame)

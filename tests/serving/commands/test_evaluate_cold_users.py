@@ -11,25 +11,13 @@ from typer.testing import CliRunner
 from serving.cli import app
 from serving.commands.cold_evaluation import known_events
 from stream.errors import ColdstreamError
-
-NOON = 1_760_000_000_000
-RING = 30
+from testing.small_shops import NOON, write_ring_events
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Users go round a ring of items; no item repeats within a user."""
-    rng = np.random.default_rng(0)
-    rows = ["user_id,item_id,at,kind"]
-    for user in range(90):
-        start = int(rng.integers(RING))
-        rows += [
-            f"u{user},i{(start + step) % RING},{NOON + 60_000 * int(rng.integers(5)) + 3_600_000 * step},purchase"
-            for step in range(int(rng.integers(4, 26)))
-        ]
-    path = tmp_path_factory.mktemp("cold") / "events.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+    return write_ring_events(tmp_path_factory.mktemp("cold") / "events.csv", 90)
 
 
 def test_the_figures_match_the_lists(events: Path, tmp_path: Path) -> None:

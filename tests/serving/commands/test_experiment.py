@@ -4,31 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
 from serving.cli import app
-
-NOON = 1_760_000_000_000
-RING = 30
+from testing.small_shops import write_ring_events
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Users go round a ring of items; no item repeats within a user."""
-    rng = np.random.default_rng(0)
-    rows = ["user_id,item_id,at,kind"]
-    for user in range(60):
-        start = int(rng.integers(RING))
-        rows += [
-            f"u{user},i{(start + step) % RING},{NOON + 60_000 * int(rng.integers(5)) + 3_600_000 * step},purchase"
-            for step in range(int(rng.integers(4, 26)))
-        ]
-    path = tmp_path_factory.mktemp("experiment") / "events.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
+    return write_ring_events(tmp_path_factory.mktemp("experiment") / "events.csv", 60)
 
 
 def experiment(events: Path, report: Path, *more: str) -> Result:
